@@ -1,0 +1,1 @@
+"""Corral: a durable queue and gateway in front of Ollama."""

@@ -1,0 +1,35 @@
+"""The one clock of the service."""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """Milliseconds since the epoch that never run backwards.
+
+    The wall's time at the start plus a monotonic clock that counts suspends (CLOCK_BOOTTIME where it exists), and never
+    behind a time that is stored already: a wall clock set back an hour changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._origin_ms = time.time() * 1000 - _elapsed_ms()
+
+    def now_ms(self) -> int:
+        """The present, in milliseconds since the epoch."""
+        return int(self._origin_ms + _elapsed_ms())
+
+    def not_before(self, stored_ms: int) -> None:
+        """Move forward to ``stored_ms`` (milliseconds since the epoch) when the clock is behind it."""
+        self._origin_ms += max(0.0, stored_ms - (self._origin_ms + _elapsed_ms()))
+
+
+if hasattr(time, "CLOCK_BOOTTIME"):
+
+    def _elapsed_ms() -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
+
+else:
+
+    def _elapsed_ms() -> float:
+        return time.monotonic() * 1000

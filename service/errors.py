@@ -1,0 +1,130 @@
+"""Everything that can go wrong, as one tree; what HTTP makes of it is the business of ``service.api``.
+
+CorralError                        its text is what the user reads: the thing, why, and the remedy
+├── StartError                     the start ends with this one line
+│   ├── ConfigurationError         a key, its value and what to write instead
+│   └── DatabaseUnusableError      held by another process, newer than the program, on a disk without WAL
+├── InvalidRequestError            the caller's fault; ``field`` names the place
+│   └── IdempotencyMismatchError   the same idempotency key with another body
+├── NotFoundError                  no such job, model, backend or key (or none that the caller may see)
+├── UnauthenticatedError           no key, or one that is unknown, revoked or expired
+├── ForbiddenError                 a key that may not do this
+├── LimitReachedError              the caller's own limit; ``retry_after_seconds`` says when to come again
+├── UnavailableError               not now; ``retry_after_seconds`` likewise
+│   ├── QueueFullError             ``queue.max_size`` or ``queue.max_bytes`` is reached
+│   ├── StoppingError              the service is going down
+│   ├── CannotStoreError           the database takes no writes (disk full, gone)
+│   └── NoBackendError             nobody is there to answer a call that cannot be queued
+├── StoreError                     a statement that the database refused
+│   └── UniqueViolationError       a row with that key is there already
+└── BackendError                   an attempt that failed; ``fault`` says what may be done about it
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CorralError(Exception):
+    """The root of everything that this program raises on purpose."""
+
+
+class StartError(CorralError):
+    """The service cannot start; the text is one line for the operator."""
+
+
+class ConfigurationError(StartError):
+    """A configuration key has a value that cannot be used."""
+
+
+class DatabaseUnusableError(StartError):
+    """The database is there but must not or cannot be used."""
+
+
+class InvalidRequestError(CorralError):
+    """The request cannot be understood; ``field`` is the place in it, "" for the whole."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class IdempotencyMismatchError(InvalidRequestError):
+    """An idempotency key was used again with another body."""
+
+
+class NotFoundError(CorralError):
+    """What was asked for does not exist for this caller."""
+
+
+class UnauthenticatedError(CorralError):
+    """The caller must say who it is, or said something that is not true."""
+
+
+class ForbiddenError(CorralError):
+    """The caller is known and may not do this."""
+
+
+class LimitReachedError(CorralError):
+    """A limit of this caller is reached."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnavailableError(CorralError):
+    """The service cannot take this now; the same request may succeed later."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFullError(UnavailableError):
+    """The queue holds as many jobs, or bytes, as it may."""
+
+
+class StoppingError(UnavailableError):
+    """The service is stopping."""
+
+
+class CannotStoreError(UnavailableError):
+    """The database takes no writes at the moment."""
+
+
+class NoBackendError(UnavailableError):
+    """No backend can be reached."""
+
+
+class StoreError(CorralError):
+    """The database refused a statement."""
+
+
+class UniqueViolationError(StoreError):
+    """A row with that key exists already."""
+
+
+class Fault(StrEnum):
+    """What the failure of an attempt means for its job (wire contract 3.2, "Normalised queue rule")."""
+
+    PERMANENT = "permanent"
+    """The same request would fail again: the job fails at once."""
+    TRANSIENT = "transient"
+    """Worth another attempt, after a pause."""
+    RUNNER = "runner"
+    """The model's runner died: worth another attempt, but a request that does it twice is poison."""
+    BUSY = "busy"
+    """The backend's own queue is full: hold the job, no failure."""
+    ABSENT = "absent"
+    """Nobody answered: hold the job, no failure of its own."""
+
+
+class BackendError(CorralError):
+    """An attempt failed. ``code`` is a stable word for programs, ``status`` Ollama's HTTP status where it gave one."""
+
+    def __init__(self, message: str, *, code: str, fault: Fault, status: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.fault = fault
+        self.status = status

@@ -1,0 +1,193 @@
+"""A job and the words for it.
+
+queued ──claim──▶ processing ──▶ completed
+  ▲                  ├─────────▶ failed
+  ├── retry, lost ───┤
+  └── queued / processing ─────▶ cancelled
+
+A queued job whose deadline passes becomes failed, with the code ``expired``.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+
+class Status(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+
+
+class Priority(IntEnum):
+    """How a job stands to the others of its owner and, by a bounded lead, to those of other owners."""
+
+    HIGH = 1
+    NORMAL = 0
+    LOW = -1
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Line(NamedTuple):
+    """Jobs among which only the order of arrival counts."""
+
+    model: str
+    owner: str
+    priority: int
+
+
+class Segment(NamedTuple):
+    """A run of output of one kind: ``text``, ``thinking`` or ``tool_calls`` (a JSON array)."""
+
+    kind: str
+    data: str
+
+
+class Counts(NamedTuple):
+    """What Ollama reports at the end of a reply; times in milliseconds, None where it said nothing."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    load_ms: int | None = None
+    prompt_ms: int | None = None
+    generation_ms: int | None = None
+    done_reason: str | None = None
+
+
+class NewJob(NamedTuple):
+    """What a door hands to the core. Times are milliseconds since the epoch."""
+
+    door: str
+    """The dialect it came through: prompts, requests, ollama, openai, anthropic."""
+    endpoint: str
+    """The path at the backend, for example ``/api/generate``."""
+    model: str
+    """As the caller wrote it."""
+    request: str
+    """The body for the backend, JSON."""
+    prompt: str
+    """The words to show in a list and to search for."""
+    priority: int = Priority.NORMAL
+    owner: str = ""
+    key_id: str | None = None
+    not_before: int | None = None
+    deadline: int | None = None
+    on_disconnect: str | None = None
+    """None: nobody waits. ``cancel`` or ``finish``: what becomes of the job when its waiting caller is gone."""
+
+
+class Job(NamedTuple):
+    """A row of the table ``jobs``, in the order of its columns. Times are milliseconds since the epoch."""
+
+    seq: int
+    id: str
+    door: str
+    endpoint: str
+    model: str
+    model_key: str
+    """The model as Ollama matches it, see :func:`model_key`."""
+    owner: str
+    key_id: str | None
+    priority: int
+    status: str
+    attempt: int
+    """Rises at every claim and never repeats: it fences writers and names outputs."""
+    failures: int
+    """Runner and transient faults only; bounds the retries."""
+    not_before: int | None
+    deadline: int | None
+    on_disconnect: str | None
+    worker: str | None
+    preview: str
+    error_code: str | None
+    error_message: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    load_ms: int | None
+    prompt_ms: int | None
+    generation_ms: int | None
+    created_at: int
+    updated_at: int
+    started_at: int | None
+    first_token_at: int | None
+    finished_at: int | None
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    @property
+    def line(self) -> Line:
+        return Line(self.model_key, self.owner, self.priority)
+
+
+class Claimed(NamedTuple):
+    """A job that this process has claimed, with the body to send."""
+
+    job: Job
+    request: str
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended."""
+
+    status: Status
+    segments: tuple[Segment, ...] = ()
+    counts: Counts = Counts()
+    error_code: str | None = None
+    error_message: str | None = None
+    first_token_at: int | None = None
+
+
+class Result(NamedTuple):
+    """What is kept of a finished job beside its row: the output of its last attempt, in order."""
+
+    attempt: int
+    segments: tuple[Segment, ...]
+
+    def joined(self, kind: str) -> str:
+        return "".join(segment.data for segment in self.segments if segment.kind == kind)
+
+
+PREVIEW_CHARACTERS = 200
+
+_LATEST = ":latest"
+
+
+def model_key(name: str) -> str:
+    """The name by which Ollama would find the model: without regard to case, ``:latest`` implied (wire contract 0)."""
+    key = name.strip().lower()
+    for prefix in ("registry.ollama.ai/", "library/"):
+        key = key.removeprefix(prefix)
+    return key if ":" in key.rsplit("/", 1)[-1] else key + _LATEST
+
+
+
+def preview_of(prompt: str) -> str:
+    """The first characters of a prompt, for a list."""
+    return prompt[:PREVIEW_CHARACTERS]
+
+
+def new_job_id(now_ms: int) -> str:
+    """A UUID of version 7 (RFC 9562): ordered by time, so that rows of one time lie together."""
+    value = (now_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,260 @@
+"""What can be configured: one frozen model for each section of ``config.toml``, which explains every key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
+from pydantic.networks import IPvAnyNetwork
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+MIBIBYTE = 1 << 20
+
+_NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = re.compile(r"([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+|0)")
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+"""Zero switches the thing off."""
+Days = Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def duration_seconds(value: str | float) -> float:
+    """Seconds of a ``keep_alive`` as Ollama reads it: a number, or a Go duration such as ``"5m"`` (negative: for ever).
+
+    Raises ValueError for anything else, a number without a unit in quotes included (wire contract 0).
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')
+    if not isinstance(value, str):
+        return float(value)
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')
+    parts = _DURATION_PART.findall(found[2])
+    seconds = sum(float(number) * _NANOSECONDS[unit] for number, unit in parts) / 10**9
+    return -seconds if found[1] == "-" else seconds
+
+
+def _server_url(value: str) -> str:
+    """The base of an Ollama server's URL; a full ``…/api/generate`` or an OpenAI ``…/v1`` means the same server."""
+    parts = urlsplit(value.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError('write a whole URL, such as "http://127.0.0.1:11434"')
+    if parts.username is not None:
+        raise ValueError("leave name and password out of the URL and send them in the backend's headers")
+    if parts.query or parts.fragment:
+        raise ValueError("leave out everything after the path")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("the port is a number from 0 to 65535") from None
+    path = re.sub(r"/(api|v1)(/.*)?$", "", parts.path).rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _postgres_url(value: str) -> str:
+    if value and not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError('write "postgresql://user:password@host/name", or leave it empty for SQLite')
+    return value
+
+
+def _file_path(value: Path) -> Path:
+    if not value.name:
+        raise ValueError('write the path of a file, such as "data/queue.db"')
+    return value
+
+
+def _sendable_headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
+            raise ValueError(f"{name!r} cannot be sent as an HTTP header")
+    return headers
+
+
+def _origin(value: str) -> str:
+    if value == "*":
+        return value
+    parts = urlsplit(value)
+    if not parts.scheme or not parts.netloc or parts.path or parts.query or parts.fragment:
+        raise ValueError('write "*", or scheme and host such as "https://chat.example.org", with nothing behind')
+    return value
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class ServerConfig(Section):
+    host: str = Field(default="0.0.0.0", min_length=1)
+    port: int = Field(default=8000, ge=0, le=65_535)
+    max_body: ByteSize = Field(default=ByteSize(64 * MIBIBYTE), ge=1024)
+    drain_seconds: SecondsOrNone = 20.0
+    allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ("*",)
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    access_log: bool = True
+
+
+class DatabaseConfig(Section):
+    url: Annotated[str, AfterValidator(_postgres_url)] = Field(default="", repr=False)
+    path: Annotated[Path, AfterValidator(_file_path)] = Path("data/queue.db")
+    poll_interval_seconds: Seconds = 1.0
+    retention_days: Days = 30.0
+    log_retention_days: Days = 90.0
+    heartbeat_seconds: Seconds = 10.0
+    dead_after_seconds: Seconds = 30.0
+
+    @model_validator(mode="after")
+    def _outlives_a_lost_heartbeat(self) -> Self:
+        if self.dead_after_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("dead_after_seconds must be at least twice heartbeat_seconds")
+        return self
+
+
+class QueueConfig(Section):
+    default_model: str = Field(default="llama3.2", min_length=1)
+    max_size: Count = 10_000
+    max_size_per_owner: int = Field(default=0, ge=0)
+    max_bytes: ByteSize = Field(default=ByteSize(1024 * MIBIBYTE), ge=MIBIBYTE)
+    max_swap_wait_seconds: SecondsOrNone = 30.0
+    hold_busy: bool = True
+    heartbeat_seconds: SecondsOrNone = 0.0
+    boost_high_seconds: SecondsOrNone = 60.0
+    boost_low_seconds: SecondsOrNone = 60.0
+
+    @property
+    def boosts(self) -> dict[int, float]:
+        """Backend seconds by which each priority (1, 0, -1) leads; a negative lead is a handicap."""
+        return {1: self.boost_high_seconds, 0: 0.0, -1: -self.boost_low_seconds}
+
+
+class RetryConfig(Section):
+    initial_seconds: Seconds = 1.0
+    factor: float = Field(default=2.0, ge=1, le=100)
+    cap_seconds: Seconds = 16.0
+    max_retries: int = Field(default=5, ge=0, le=1000)
+    poison_failures: Count = 2
+
+    @model_validator(mode="after")
+    def _cap_is_not_below_the_start(self) -> Self:
+        if self.cap_seconds < self.initial_seconds:
+            raise ValueError("cap_seconds must be at least initial_seconds")
+        return self
+
+
+class TimeoutsConfig(Section):
+    connect_seconds: Seconds = 5.0
+    first_byte_cold_seconds: Seconds = 600.0
+    first_byte_resident_seconds: Seconds = 300.0
+    stall_seconds: Seconds = 120.0
+    attempt_seconds: Seconds = 3600.0
+
+
+class BreakerConfig(Section):
+    failure_threshold: Count = 5
+    open_seconds: Seconds = 30.0
+
+
+class HealthConfig(Section):
+    probe_interval_seconds: Seconds = 10.0
+    probe_timeout_seconds: Seconds = 5.0
+
+
+class BackendConfig(Section):
+    name: str = Field(default="ollama", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    url: Annotated[str, AfterValidator(_server_url)] = "http://127.0.0.1:11434"
+    concurrency: int = Field(default=5, ge=1, le=1000)
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Empty: every model that the server has."""
+    headers: Annotated[dict[str, str], AfterValidator(_sendable_headers)] = Field(default={}, repr=False)
+
+
+KeepAlive = Annotated[float, BeforeValidator(duration_seconds), Field(allow_inf_nan=False)]
+
+
+class ModelConfig(Section):
+    """Ceilings, and defaults for requests that say nothing. ``keep_alive`` is in seconds here, negative for ever."""
+
+    parallel: Count | None = None
+    num_ctx: int | None = Field(default=None, ge=4)
+    default_num_ctx: int | None = Field(default=None, ge=4)
+    keep_alive: KeepAlive | None = None
+    default_keep_alive: KeepAlive | None = None
+    max_tokens: Count | None = None
+    default_max_tokens: Count | None = None
+
+    @model_validator(mode="after")
+    def _defaults_keep_to_the_ceilings(self) -> Self:
+        endless = float("inf")
+        for key in ("num_ctx", "keep_alive", "max_tokens"):
+            default, ceiling = getattr(self, f"default_{key}"), getattr(self, key)
+            if default is None or ceiling is None:
+                continue
+            if (endless if default < 0 else default) > (endless if ceiling < 0 else ceiling):
+                raise ValueError(f"default_{key} must not be above {key}")
+        return self
+
+
+class AuthConfig(Section):
+    required: bool = False
+    token_minutes: float = Field(default=60.0, gt=0, le=525_600, allow_inf_nan=False)
+    secret_key: str = Field(default="", repr=False)
+    demo_admin_key: str = Field(default="", repr=False)
+    demo_user_key: str = Field(default="", repr=False)
+
+
+class OutputConfig(Section):
+    max_bytes: ByteSize = Field(default=ByteSize(16 * MIBIBYTE), ge=1024)
+
+
+class WebsocketConfig(Section):
+    max_subscriptions: Count = 100
+    max_message_bytes: ByteSize = Field(default=ByteSize(64 * 1024), ge=1024)
+    max_outbox_messages: int = Field(default=1000, ge=10)
+    heartbeat_seconds: Seconds = 30.0
+
+
+class Config(BaseSettings):
+    """All of the configuration; ``Config()`` holds the defaults, ``load_config`` what the user wants."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="CORRAL_", env_nested_delimiter="__", validate_default=True
+    )
+
+    server: ServerConfig = ServerConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    queue: QueueConfig = QueueConfig()
+    retry: RetryConfig = RetryConfig()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    breaker: BreakerConfig = BreakerConfig()
+    health: HealthConfig = HealthConfig()
+    backends: tuple[BackendConfig, ...] = Field(default=(BackendConfig(),), min_length=1)
+    models: dict[str, ModelConfig] = {}
+    auth: AuthConfig = AuthConfig()
+    output: OutputConfig = OutputConfig()
+    websocket: WebsocketConfig = WebsocketConfig()
+
+    @model_validator(mode="after")
+    def _backends_have_names_of_their_own(self) -> Self:
+        names = [backend.name for backend in self.backends]
+        if len(set(names)) < len(names):
+            raise ValueError("two backends have the same name; give each its own")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The sources are read one by one in reading.py, which can then say where a bad value came from.
+        return (init_settings,)

@@ -1,0 +1,1 @@
+"""Everything that is said to an Ollama server, and what its answers mean."""

@@ -1,0 +1,70 @@
+"""``/api/embed``, ``/api/embeddings`` and ``/v1/embeddings`` (wire contract 1.4, 1.5, 1.7)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from service.backend.protocols.reading import Ending, count, mapping, milliseconds, parsed
+from service.backend.protocols.whole import Body
+from service.job import Counts, Segment
+
+
+class Shape(NamedTuple):
+    """Where a reply has its vectors, and how to count them without reading millions of numbers."""
+
+    key: str
+    opening: bytes
+    closing: bytes
+    mark: bytes
+    """Occurs once for each vector between opening and closing; empty: there is one vector."""
+    marks_before: int
+    """How many vectors there are without any mark."""
+
+
+EMBED = Shape("embeddings", b'"embeddings":[[', b"]]", b"],[", 1)
+LEGACY = Shape("embedding", b'"embedding":[', b"]", b"", 1)
+OPENAI = Shape("data", b'"data":[{', b"}]", b'"object":"embedding"', 0)
+
+
+class EmbeddingsReader:
+    """Counts the vectors and reads the rest. Complete is the reply that has vectors, or the empty list of a load."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._body = Body()
+
+    def feed(self, data: bytes) -> list[Segment]:
+        self._body.add(data)
+        return []
+
+    def finish(self) -> Ending:
+        return self._body.read(self._read)
+
+    def _read(self, body: bytes) -> Ending:
+        document, vectors = self._without_vectors(body)
+        reply = parsed(document)
+        left = reply.get(self._shape.key)
+        if not isinstance(left, list):
+            return Ending(is_complete=False)
+        if vectors is None:
+            vectors = len(left) if self._shape.mark else int(bool(left))
+        return Ending(is_complete=True, counts=_counts(reply), embeddings=vectors)
+
+    def _without_vectors(self, body: bytes) -> tuple[bytes, int | None]:
+        """The reply with its vectors taken out, and their number; None where they were not found and are left in."""
+        shape = self._shape
+        start = body.find(shape.opening)
+        end = body.rfind(shape.closing)
+        inside = start + len(shape.opening)
+        if start < 0 or end <= inside:
+            return body, None
+        vectors = shape.marks_before + (body.count(shape.mark, inside, end) if shape.mark else 0)
+        document = body[:start] + f'"{shape.key}":[]'.encode() + body[end + len(shape.closing) :]
+        return document, vectors
+
+
+def _counts(reply: dict[str, Any]) -> Counts:
+    prompt_tokens = reply.get("prompt_eval_count")
+    if prompt_tokens is None:
+        prompt_tokens = mapping(reply.get("usage")).get("prompt_tokens")
+    return Counts(prompt_tokens=count(prompt_tokens), load_ms=milliseconds(reply.get("load_duration")))

@@ -1,0 +1,110 @@
+"""Ollama's own formats: one JSON object a line (wire contract 1.2, 1.3, 2.1, 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from service.backend.protocols.reading import (
+    TEXT,
+    THINKING,
+    Ending,
+    StreamReader,
+    add,
+    add_tool_calls,
+    count,
+    mapping,
+    milliseconds,
+    parsed,
+    reason,
+)
+from service.job import Counts, Segment
+
+
+def _add_generated(chunk: dict[str, Any], segments: list[Segment]) -> None:
+    text = chunk.get("response")
+    if len(chunk) == 4 and text.__class__ is str:
+        # By far the most common: model, created_at, response, done.
+        if text:
+            segments.append(Segment(TEXT, text))
+        return
+    add(segments, THINKING, chunk.get("thinking"))
+    add(segments, TEXT, text)
+    add_tool_calls(segments, chunk.get("tool_calls"))
+
+
+def _add_message(chunk: dict[str, Any], segments: list[Segment]) -> None:
+    message = mapping(chunk.get("message"))
+    text = message.get("content")
+    if len(message) == 2 and text.__class__ is str:
+        # By far the most common: role, content.
+        if text:
+            segments.append(Segment(TEXT, text))
+        return
+    add(segments, THINKING, message.get("thinking"))
+    add(segments, TEXT, text)
+    add_tool_calls(segments, message.get("tool_calls"))
+
+
+class _NdjsonReader(StreamReader):
+    """Complete is the stream that had an object with ``done: true``; a blank line is nothing."""
+
+    _add_output: Callable[[dict[str, Any], list[Segment]], None]
+
+    def _take(self, line: bytes, segments: list[Segment]) -> None:
+        if not line or line.isspace():
+            return
+        chunk = parsed(line)
+        self._add_output(chunk, segments)
+        if chunk.get("done") is True:
+            self._is_complete = True
+            self._counts = _counts(chunk)
+        elif "_debug_info" in chunk:
+            self._is_complete = True
+
+    def _take_rest(self, rest: bytes, segments: list[Segment]) -> None:
+        self._take(rest, segments)
+
+
+class GenerateReader(_NdjsonReader):
+    """``/api/generate``, streamed."""
+
+    _add_output = staticmethod(_add_generated)
+
+
+class ChatReader(_NdjsonReader):
+    """``/api/chat``, streamed."""
+
+    _add_output = staticmethod(_add_message)
+
+
+def read_generate(reply: dict[str, Any]) -> Ending:
+    """A whole reply of ``/api/generate``."""
+    segments: list[Segment] = []
+    _add_generated(reply, segments)
+    return _whole(reply, segments)
+
+
+def read_chat(reply: dict[str, Any]) -> Ending:
+    """A whole reply of ``/api/chat``."""
+    segments: list[Segment] = []
+    _add_message(reply, segments)
+    return _whole(reply, segments)
+
+
+def _whole(reply: dict[str, Any], segments: list[Segment]) -> Ending:
+    # A generation that is cut off answers 200 with ``done: false`` (wire contract 2.1); a prompt that was only rendered
+    # (``_debug_render_only``) does too, and is all there is.
+    is_complete = reply.get("done") is True or "_debug_info" in reply
+    return Ending(is_complete=is_complete, counts=_counts(reply), segments=tuple(segments))
+
+
+def _counts(chunk: dict[str, Any]) -> Counts:
+    return Counts(
+        prompt_tokens=count(chunk.get("prompt_eval_count")),
+        completion_tokens=count(chunk.get("eval_count")),
+        load_ms=milliseconds(chunk.get("load_duration")),
+        prompt_ms=milliseconds(chunk.get("prompt_eval_duration")),
+        generation_ms=milliseconds(chunk.get("eval_duration")),
+        done_reason=reason(chunk.get("done_reason")),
+    )

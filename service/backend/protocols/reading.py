@@ -1,0 +1,172 @@
+"""What every reader of replies has in common."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from pydantic_core import from_json, to_json
+
+from service.backend.error_text import text_of_error
+from service.backend.protocols.lines import Lines
+from service.job import Counts, Segment
+
+TEXT = "text"
+THINKING = "thinking"
+TOOL_CALLS = "tool_calls"
+
+_LARGEST_COUNT = 2**53
+_SHOWN_OF_GARBAGE = 80
+
+
+class Ending(NamedTuple):
+    """What a reply had said when its last byte had come."""
+
+    is_complete: bool
+    """The terminal marker of its protocol was seen, and no error. Anything else is truncated."""
+    error: str | None = None
+    """The text of an error that came under status 200, or what made the bytes unreadable."""
+    counts: Counts = Counts()
+    embeddings: int | None = None
+    """How many vectors the reply held, None when it is not that kind of reply."""
+    segments: tuple[Segment, ...] = ()
+    """Output that could only be read at the end: all of a whole reply, or of a last line without a line end."""
+
+
+class Reader(Protocol):
+    """Reads one reply. Its bytes may be split anywhere."""
+
+    def feed(self, data: bytes) -> list[Segment]:
+        """The output found in these bytes, which may be none; neighbouring text or thinking is joined."""
+
+    def finish(self) -> Ending:
+        """No more bytes will come: what the reply amounted to. To be called once."""
+
+
+class ReplyError(ValueError):
+    """The reply says that it failed; the text is its own."""
+
+
+class UnreadableError(ReplyError):
+    """The bytes are not what the protocol says; the text shows how they begin."""
+
+    def __init__(self, document: bytes) -> None:
+        shown = document[:_SHOWN_OF_GARBAGE].decode(errors="replace")
+        super().__init__(f"what should be a JSON object reads: {shown}")
+        self.may_be_cut = document.lstrip()[:1] in (b"", b"{", b"[")
+        """If these are the last bytes of a reply, more may have been on their way."""
+
+
+def error_of_last(problem: ReplyError) -> str | None:
+    """What to say of the last bytes of a reply: a document that was cut is no error, only not complete."""
+    return None if isinstance(problem, UnreadableError) and problem.may_be_cut else str(problem)
+
+
+class StreamReader:
+    """A reader that looks at one line after the other. What follows an error is not looked at."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self._error: str | None = None
+        self._is_complete = False
+        self._counts = Counts()
+
+    def feed(self, data: bytes) -> list[Segment]:
+        segments: list[Segment] = []
+        if self._error is None:
+            try:
+                for line in self._lines.split(data):
+                    self._take(line, segments)
+                if self._lines.is_too_long:
+                    raise ReplyError(f"a line of the reply is longer than {self._lines.limit_bytes} bytes")
+            except ReplyError as problem:
+                self._error = str(problem)
+        return joined(segments) if len(segments) > 1 else segments
+
+    def finish(self) -> Ending:
+        segments: list[Segment] = []
+        if self._error is None:
+            try:
+                self._take_rest(self._lines.rest(), segments)
+            except ReplyError as problem:
+                self._error = error_of_last(problem)
+        return Ending(
+            is_complete=self._is_complete and self._error is None,
+            error=self._error,
+            counts=self._counts,
+            segments=tuple(joined(segments)),
+        )
+
+    def _take(self, line: bytes, segments: list[Segment]) -> None:
+        """Look at a line, without its line end. May raise ReplyError."""
+        raise NotImplementedError
+
+    def _take_rest(self, rest: bytes, segments: list[Segment]) -> None:
+        """Look at what came after the last line end. May raise ReplyError."""
+        raise NotImplementedError
+
+
+def joined(segments: list[Segment]) -> list[Segment]:
+    """Neighbours of one kind as one. Tool calls are arrays and stay as they are."""
+    result: list[Segment] = []
+    parts: list[str] = []
+    kind = ""
+    for segment in segments:
+        if segment.kind != kind or kind == TOOL_CALLS:
+            if parts:
+                result.append(Segment(kind, "".join(parts)))
+            kind, parts = segment.kind, []
+        parts.append(segment.data)
+    if parts:
+        result.append(Segment(kind, "".join(parts)))
+    return result
+
+
+def add(segments: list[Segment], kind: str, data: object) -> None:
+    """Add a piece of output, if it is one."""
+    if data and isinstance(data, str):
+        segments.append(Segment(kind, data))
+
+
+def add_tool_calls(segments: list[Segment], calls: object) -> None:
+    """Add a list of tool calls, if it is one."""
+    if calls and isinstance(calls, list):
+        segments.append(Segment(TOOL_CALLS, to_json(calls).decode()))
+
+
+def count(value: object) -> int | None:
+    """A number of tokens, None when it is not one (or beyond what a database holds)."""
+    return value if type(value) is int and 0 <= value < _LARGEST_COUNT else None
+
+
+def milliseconds(nanoseconds: object) -> int | None:
+    """A duration as Ollama gives it, in the unit that is kept."""
+    value = count(nanoseconds)
+    return None if value is None else (value + 500_000) // 1_000_000
+
+
+def reason(value: object) -> str | None:
+    """Why a reply ended, None when nothing was said."""
+    return value if value and isinstance(value, str) else None
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """The object itself, an empty one for anything else: what should be an object may be null."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[dict[str, Any]]:
+    """The objects of a list, none for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def parsed(document: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes. Raises UnreadableError for anything else, ReplyError for one with an error."""
+    try:
+        value = from_json(document)
+    except ValueError:
+        raise UnreadableError(document) from None
+    if not isinstance(value, dict):
+        raise UnreadableError(document)
+    if "error" in value and (error := value["error"]):
+        raise ReplyError(text_of_error(error))
+    return value

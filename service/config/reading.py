@@ -97,7 +97,7 @@ def _one_backend(url: str) -> list[dict[str, str]]:
     return [{"name": "ollama", "url": url}]
 
 
-_NAMED: dict[str, tuple[str, Callable[[str], Any]]] = {
+NAMED_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "OLLAMA_BASE_URL": ("backends", _one_backend),
     "OLLAMA_URL": ("backends", _one_backend),
     "OLLAMA_MODEL": ("queue.default_model", str),
@@ -114,7 +114,7 @@ _NAMED: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def _named_variables(environ: Mapping[str, str]) -> Iterator[Source]:
-    for name, (key, read) in _NAMED.items():
+    for name, (key, read) in NAMED_VARIABLES.items():
         if value := environ.get(name):
             yield Source(name, _nested(key, read(value)))
 

@@ -1,0 +1,161 @@
+"""The house keeps its own rules: sizes, names, words, layers, and a configuration file that is the whole manual."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from service.config import BackendConfig, Config, ModelConfig
+from service.config.reading import ENVIRONMENT_ONLY, NAMED_VARIABLES
+
+ROOT = Path(__file__).parent.parent
+MOST_LINES = 400
+TOP_LEVEL = {
+    "service",
+    "static",
+    "tests",
+    "deploy",
+    "config.toml",
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+}
+MADE_BY_TOOLS = {"build", "dist", "data"}
+VAGUE_WORDS = {"util", "utils", "helper", "helpers", "common", "manager", "misc"}
+START_COMMAND = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python -m service demo"
+TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m tests"
+
+
+def sources(*patterns: str) -> Iterator[Path]:
+    found = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    assert found, f"nothing matches {patterns}"
+    yield from found
+
+
+def places(pattern: str, *where: str) -> list[str]:
+    """Every line that the regular expression matches, as ``path:line: text``."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in sources(*where)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+
+
+def test_the_top_level_holds_what_it_should_and_nothing_else() -> None:
+    entries = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "__"))}
+    assert entries - MADE_BY_TOOLS == TOP_LEVEL
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in sources("service/**/*.py", "tests/**/*.py", "static/*.*")
+    }
+    assert {path: length for path, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_modules_are_named_by_responsibility() -> None:
+    names = {path.stem for path in sources("service/**/*.py", "tests/**/*.py", "static/*.js")}
+    assert {name for name in names if len(name) <= 2 or VAGUE_WORDS & set(name.split("_"))} == set()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "where"),
+    [
+        (
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function",
+            ["static/*.js", "static/*.html"],
+        ),
+        (r"""(src|href|from|import|url)\s*[=(]?\s*["'(]?https?:""", ["static/*.js", "static/*.html", "static/*.css"]),
+        (r"\b(TODO|FIXME|XXX|NotImplementedError)\b", ["service/**/*.py", "static/*.*"]),
+        (r"\.iter_chunks\(", ["service/**/*.py"]),
+        (r"except( (Base)?Exception)?: *pass$|suppress\((Base)?Exception\)", ["service/**/*.py"]),
+        (r"time\.sleep\(|asyncio\.sleep\((?!0\))", ["tests/**/test_*.py"]),
+        (r"unittest\.mock|MagicMock", ["tests/**/*.py"]),
+    ],
+)
+def test_a_word_that_the_house_does_not_allow_is_nowhere(pattern: str, where: list[str]) -> None:
+    own = str(Path(__file__).relative_to(ROOT))
+    assert [place for place in places(pattern, *where) if not place.startswith(own)] == []
+
+
+def test_every_new_module_must_be_given_its_layer() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract for contract in contracts if contract["id"] == "layers")
+    assert layers["exhaustive"] is True
+    assert layers["containers"] == ["service"]
+    assert "exhaustive_ignores" not in layers
+    assert not [contract["id"] for contract in contracts if contract.get("ignore_imports")]
+
+
+def test_continuous_integration_runs_the_command_of_the_readme() -> None:
+    assert f'\n{TEST_COMMAND} "$@"' in (ROOT / ".ci/run").read_text()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert START_COMMAND in readme
+    assert TEST_COMMAND in readme
+
+
+def test_every_command_that_the_documents_name_exists() -> None:
+    named = {
+        command
+        for path in sources("README.md", "config.toml", "deploy/*")
+        for command in re.findall(r"python -m service ([a-z]+)", path.read_text(encoding="utf-8"))
+    }
+    assert {"demo", "check"} <= named
+    for command in named:
+        subprocess.run(
+            [sys.executable, "-m", "service", command, "--help"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True
+        )
+
+
+@pytest.fixture(scope="module")
+def manual() -> dict[str, Any]:
+    """``config.toml`` with its examples, which are commented out, as settings too."""
+    text = (ROOT / "config.toml").read_text(encoding="utf-8")
+    return tomllib.loads(re.sub(r"^# (\[models\..*\]|[a-z_]+ = .*)$", r"\1", text, flags=re.MULTILINE))
+
+
+def keys_of(section: type[BaseModel], prefix: str) -> set[str]:
+    return {f"{prefix}.{key}" for key in section.model_fields} - set(ENVIRONMENT_ONLY)
+
+
+def test_every_setting_is_in_the_configuration_file_and_every_key_there_is_a_setting(manual: dict[str, Any]) -> None:
+    sections: dict[str, type[BaseModel]] = {name: type(default) for name, default in Config()}
+    sections |= {"backends": BackendConfig, "models": ModelConfig}
+    settings = {key for name, section in sections.items() for key in keys_of(section, name)}
+    [backend], [model] = manual["backends"], manual["models"].values()
+    tables = manual | {"backends": backend, "models": model}
+    assert {f"{name}.{key}" for name, table in tables.items() for key in table} == settings
+
+
+def test_the_configuration_file_holds_the_defaults(manual: dict[str, Any]) -> None:
+    assert Config(**tomllib.loads((ROOT / "config.toml").read_text(encoding="utf-8"))) == Config()
+    Config(**manual)
+
+
+def test_every_key_of_the_configuration_file_is_explained() -> None:
+    is_explained = False
+    unexplained = []
+    for line in (ROOT / "config.toml").read_text(encoding="utf-8").splitlines():
+        if not line or line.startswith("["):
+            is_explained = False
+        elif line.startswith("#"):
+            is_explained = True
+        elif not is_explained:
+            unexplained.append(line)
+    assert unexplained == []
+
+
+def test_every_variable_with_a_name_of_its_own_is_in_the_configuration_file() -> None:
+    text = (ROOT / "config.toml").read_text(encoding="utf-8")
+    assert [name for name in NAMED_VARIABLES if name not in text] == []

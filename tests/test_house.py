@@ -98,6 +98,12 @@ def test_every_new_module_must_be_given_its_layer() -> None:
     assert not [contract["id"] for contract in contracts if contract.get("ignore_imports")]
 
 
+def test_every_folder_of_modules_is_a_package() -> None:
+    # The import contracts do not look into a folder that is none.
+    folders = {path.parent for path in sources("service/**/*.py", "tests/**/*.py")}
+    assert {str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()} == set()
+
+
 def test_continuous_integration_runs_the_command_of_the_readme() -> None:
     assert f'\n{TEST_COMMAND} "$@"' in (ROOT / ".ci/run").read_text()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -115,6 +115,8 @@ class Job(NamedTuple):
     on_disconnect: str | None
     worker: str | None
     preview: str
+    size: int
+    """Bytes of the request's body."""
     error_code: str | None
     error_message: str | None
     prompt_tokens: int | None
@@ -176,7 +178,6 @@ def model_key(name: str) -> str:
     for prefix in ("registry.ollama.ai/", "library/"):
         key = key.removeprefix(prefix)
     return key if ":" in key.rsplit("/", 1)[-1] else key + _LATEST
-
 
 
 def preview_of(prompt: str) -> str:

@@ -1,0 +1,10 @@
+"""``python -m service``: serve, or one of the commands."""
+
+from __future__ import annotations
+
+import sys
+
+from service.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""The composition root: everything is built here, in the order it starts; its undoing is the same in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from service.api.context import CLOCK, CONFIG, HUB, JOBS, POOL
+from service.api.routes import add_routes
+from service.backend.client import BackendClient, open_session
+from service.backend.pool import Backend, Pool
+from service.clock import Clock
+from service.config import Config
+from service.dispatcher import Assignment, Dispatcher
+from service.hub import Hub
+from service.job import new_job_id
+from service.jobs import Jobs, Limits
+from service.maintenance import prune_regularly
+from service.order import Order
+from service.store.gauges import Gauges
+from service.store.jobs import JobStore
+from service.store.opening import open_database
+from service.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+_DISPATCHER = web.AppKey("dispatcher", Dispatcher)
+_WORKERS = web.AppKey("workers", Workers)
+
+
+def build_app(config: Config) -> web.Application:
+    """The whole service as an application: its start opens the database and begins to work, its cleanup undoes that.
+
+    The start raises StartError when the database cannot be used.
+    """
+    app = web.Application(client_max_size=config.server.max_body)
+    app[CONFIG] = config
+    app.cleanup_ctx.append(_engine)
+    # Jobs are drained before anybody who watches them is sent away.
+    app.on_shutdown.append(_drain)
+    add_routes(app)
+    return app
+
+
+async def _engine(app: web.Application) -> AsyncIterator[None]:
+    config = app[CONFIG]
+    async with AsyncExitStack() as started:
+        clock = Clock()
+        database = await open_database(config.database)
+        started.push_async_callback(database.close)
+        store = JobStore(database, worker=new_job_id(clock.now_ms()))
+        clock.not_before(await store.latest_time())
+
+        hub = Hub()
+        order = Order({priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()})
+        limits = Limits(config.queue.max_size, config.queue.max_bytes, config.output.max_bytes)
+        jobs = Jobs(store, Gauges(), order, hub, clock, limits)
+        await jobs.recount()
+        rescued = await jobs.rescue(await jobs.lost_workers())
+        if rescued:
+            _log.info("%d jobs of a process that is gone are queued again", rescued)
+
+        session = await started.enter_async_context(open_session())
+        pool = Pool(
+            [Backend(one, BackendClient(session, one.url, one.headers)) for one in config.backends], config.health
+        )
+        hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
+        dispatcher = Dispatcher(jobs, pool, hand_off, clock, config.database.poll_interval_seconds)
+        workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry)
+        for name, work in (
+            ("workers", workers.run()),
+            ("dispatcher", dispatcher.run()),
+            ("health", pool.watch()),
+            ("pruning", prune_regularly(jobs, clock, config.database.retention_days)),
+        ):
+            await started.enter_async_context(_running(name, work))
+
+        app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
+        app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
+        yield
+
+
+async def _drain(app: web.Application) -> None:
+    if _WORKERS not in app:
+        return
+    app[JOBS].stop_accepting()
+    app[_DISPATCHER].stop()
+    await app[_WORKERS].drain(app[CONFIG].server.drain_seconds)
+
+
+@asynccontextmanager
+async def _running(name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Keep a part going until the service stops; if it ends by itself the whole service must."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_end_with)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """A part that failed leaves the service deaf or idle: stop, and let the supervisor start it again. No job is lost
+    by that.
+    """
+    if task.cancelled():
+        return
+    _log.critical("the %s ended unexpectedly; the service stops", task.get_name(), exc_info=task.exception())
+    task.get_loop().call_exception_handler({"message": f"the {task.get_name()} ended", "fatal": True})

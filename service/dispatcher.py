@@ -1,0 +1,138 @@
+"""Which job goes where next: decided when a seat is free, not when a job is submitted.
+
+The database is the queue; what is handed over here has a seat already and belongs to this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from service.backend.pool import Backend, Pool
+from service.clock import Clock
+from service.errors import CannotStoreError, StoreError
+from service.job import Line
+from service.jobs import Jobs, Pick, Running
+
+_log = logging.getLogger(__name__)
+
+
+class Assignment(NamedTuple):
+    """A running job and the backend on which it has a seat."""
+
+    running: Running
+    backend: Backend
+
+
+class Dispatcher:
+    """Gives free seats to waiting jobs."""
+
+    def __init__(
+        self, jobs: Jobs, pool: Pool, hand_off: asyncio.Queue[Assignment], clock: Clock, poll_seconds: float
+    ) -> None:
+        self._jobs = jobs
+        self._pool = pool
+        self._hand_off = hand_off
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self._wakeup = asyncio.Event()
+        self._look_due = asyncio.Event()
+        self._doubtful: set[Line] = set()
+        self._is_stopped = False
+        jobs.when_ready(self.wake)
+        jobs.when_delayed(self._look_due.set)
+        pool.when_changed(self.wake)
+
+    def wake(self) -> None:
+        """There may be something to do: a job, a seat, a backend."""
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """Hand over nothing more."""
+        self._is_stopped = True
+
+    async def run(self) -> None:
+        """Give out seats whenever something changes; never returns."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._give_out_seats())
+            loops.create_task(self._look_regularly())
+
+    async def _give_out_seats(self) -> None:
+        while True:
+            await self._wakeup.wait()
+            self._wakeup.clear()
+            try:
+                await self._give_out_round()
+            except (CannotStoreError, StoreError) as error:
+                # The poll comes back to it; the core has noted the trouble for /health.
+                _log.debug("nothing could be claimed: %s", error)
+
+    async def _give_out_round(self) -> None:
+        while not self._is_stopped:
+            chosen = await self._choose()
+            if not chosen:
+                return
+            results = await asyncio.gather(
+                *(self._claim(backend, picks) for backend, picks in chosen), return_exceptions=True
+            )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _choose(self) -> list[tuple[Backend, list[Pick]]]:
+        """Reserve seats for picks, each list of one line, until there are no seats or nobody waits."""
+        chosen: dict[tuple[str, Line], tuple[Backend, list[Pick]]] = {}
+        models = await self._jobs.models_oldest_first()
+        while models:
+            free = self._pool.with_free_seat()
+            if not free:
+                break
+            model = models[0]
+            pick = self._jobs.pick(model)
+            if pick is None or pick.line in self._doubtful:
+                if pick is not None:
+                    self._jobs.give_back(pick)
+                models.pop(0)
+                continue
+            backend = max(free, key=lambda one: one.free_seats)
+            self._pool.take(backend, model)
+            chosen.setdefault((backend.name, pick.line), (backend, []))[1].append(pick)
+            if len(models) > 1:
+                # Another model's oldest may be next now; what was picked must be claimed before that can be asked.
+                break
+        return list(chosen.values())
+
+    async def _claim(self, backend: Backend, picks: list[Pick]) -> None:
+        line = picks[0].line
+        begun: list[Running] = []
+        try:
+            begun = await self._jobs.claim(picks)
+        finally:
+            for running in begun:
+                self._hand_off.put_nowait(Assignment(running, backend))
+            if len(begun) < len(picks):
+                self._doubtful.add(line)
+                for _ in range(len(picks) - len(begun)):
+                    self._pool.free(backend, line.model)
+
+    async def _look_regularly(self) -> None:
+        """The fallback: what is due, what expired, and what no event told of."""
+        while True:
+            pause = self._poll_seconds
+            try:
+                next_due = await self._jobs.tend()
+                if next_due is not None:
+                    pause = min(pause, max(0.001, (next_due - self._clock.now_ms()) / 1000))
+                if self._doubtful or await self._jobs.has_missed():
+                    self._doubtful.clear()
+                    await self._jobs.recount()
+            except (CannotStoreError, StoreError) as error:
+                _log.warning("the queue could not be looked at: %s", error)
+            self.wake()
+            self._look_due.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._look_due.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,60 @@
+"""Who wants to hear of what, by channel. Publishing never waits: a subscriber takes an event into its own bounded
+keeping.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from service.job import Job
+
+JOBS = "jobs"
+"""The channel of every job's changes."""
+
+
+def job_channel(job_id: str) -> str:
+    """The channel of one job's changes."""
+    return f"job:{job_id}"
+
+
+class JobChanged:
+    """A job has a new status; ``text`` keeps what it was rendered to, once for all subscribers."""
+
+    __slots__ = ("job", "text")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.text: str | None = None
+
+
+class Subscriber(Protocol):
+    """Takes events; must return at once and never raise."""
+
+    def receive(self, event: JobChanged) -> None: ...
+
+
+class Hub:
+    """Channels and their subscribers."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, dict[Subscriber, None]] = {}
+
+    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
+        self._channels.setdefault(channel, {})[subscriber] = None
+
+    def unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
+        subscribers = self._channels.get(channel)
+        if subscribers is not None:
+            subscribers.pop(subscriber, None)
+            if not subscribers:
+                del self._channels[channel]
+
+    def publish(self, job: Job) -> None:
+        """Tell those who follow this job and those who follow all."""
+        own = self._channels.get(job_channel(job.id))
+        everybody = self._channels.get(JOBS)
+        if not own and not everybody:
+            return
+        event = JobChanged(job)
+        for subscriber in {**(own or {}), **(everybody or {})}:
+            subscriber.receive(event)

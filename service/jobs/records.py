@@ -1,0 +1,66 @@
+"""What the core hands out and takes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from service.errors import BackendError
+from service.job import Claimed, Job, Line
+from service.outputs import Output
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the core refuses: jobs and bytes that wait, bytes of one output, and what a failed attempt may do again."""
+
+    max_queued: int
+    max_queued_bytes: int
+    max_output_bytes: int
+
+
+class Retry(NamedTuple):
+    """A failed attempt is to be repeated at ``not_before`` (milliseconds since the epoch)."""
+
+    not_before: int | None
+    failures: int
+    error: BackendError
+
+
+class Running:
+    """A job that this process is working on."""
+
+    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "request", "stop")
+
+    def __init__(self, claimed: Claimed, output: Output, charged_ms: float) -> None:
+        self.job = claimed.job
+        self.request = claimed.request
+        self.output = output
+        self.charged_ms = charged_ms
+        self.is_cancelled = False
+        self.stop: Callable[[], None] | None = None
+        """Set by the worker that has it: ends the attempt and closes the connection to the backend."""
+
+
+class Pick(NamedTuple):
+    """A turn that was given to a line, and what it was charged for it in backend milliseconds."""
+
+    line: Line
+    charged_ms: float
+
+
+class View(NamedTuple):
+    """A job as its caller may see it; ``position`` counts from 1 and is None unless the job is queued."""
+
+    job: Job
+    position: int | None
+    is_exact: bool = True
+
+
+class Page(NamedTuple):
+    """A page of a list; ``total`` is exact unless ``is_capped``."""
+
+    jobs: list[Job]
+    total: int
+    is_capped: bool

@@ -1,0 +1,122 @@
+"""Running the application: sockets, signals, and what the operator and systemd are told."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from service.api.middlewares import AccessLogger
+from service.app import build_app
+from service.config import Config
+from service.errors import StartError
+from service.notify import Notifier
+
+_log = logging.getLogger(__name__)
+
+_SOCKET_PATH_BYTES = 107
+"""sun_path holds 108 with the final NUL (unix(7))."""
+_CLOSE_SECONDS = 5.0
+
+
+def admin_socket_path(config: Config) -> Path | None:
+    """Where the command line finds a running service; None with PostgreSQL, or where the path is too long for a
+    socket.
+    """
+    if config.database.url:
+        return None
+    path = config.database.path.with_name(config.database.path.name + ".sock")
+    return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES else None
+
+
+async def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. Raises StartError when it cannot start."""
+    stop = asyncio.Event()
+    failed = False
+    loop = asyncio.get_running_loop()
+
+    def stop_for(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal failed
+        if context.get("fatal"):
+            failed = True
+            stop.set()
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(stop_for)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notifier = Notifier(os.environ)
+    watchdog = asyncio.create_task(notifier.feed_watchdog())
+    runner = web.AppRunner(
+        build_app(config),
+        handle_signals=False,
+        access_log_class=AccessLogger,
+        access_log=logging.getLogger("service.access") if config.server.access_log else None,
+        shutdown_timeout=_CLOSE_SECONDS,
+        keepalive_timeout=75,
+    )
+    try:
+        await runner.setup()
+        port = await _listen(runner, config)
+        line = f"Corral listens on http://{_shown_host(config.server.host)}:{port}"
+        announce(line)
+        if not config.auth.required:
+            announce(_OPEN.format(host=config.server.host))
+        notifier.ready(line)
+        await stop.wait()
+        notifier.stopping("giving running jobs time to end")
+        announce(f"Stopping: running jobs have {config.server.drain_seconds:g} s to end, the others stay queued.")
+    finally:
+        await runner.cleanup()
+        watchdog.cancel()
+    return int(failed)
+
+
+_OPEN = (
+    "OPEN: anybody who reaches {host} may submit prompts and see all of them, since auth.required is false; "
+    "set CORRAL_AUTH__REQUIRED=true, or CORRAL_SERVER__HOST=127.0.0.1 to serve this machine only."
+)
+
+
+def _shown_host(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+async def _listen(runner: web.AppRunner, config: Config) -> int:
+    host, port = config.server.host, config.server.port
+    site = web.TCPSite(runner, host, port, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        remedy = (
+            "another program listens there; stop it or choose another with --port"
+            if error.errno == errno.EADDRINUSE
+            else "choose another with --host and --port"
+        )
+        raise StartError(f"address {host}:{port}: {error.strerror or error}; {remedy}") from error
+    await _listen_for_admin(runner, admin_socket_path(config))
+    sockets = site._server.sockets if site._server is not None else ()  # type: ignore[attr-defined]
+    return int(sockets[0].getsockname()[1]) if sockets else port
+
+
+async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
+    """Whoever may open this socket counts as an admin, so only the service's own user may."""
+    if path is None:
+        _log.info("no admin socket: commands cannot talk to the running service")
+        return
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, path).start()
+    finally:
+        os.umask(before)

@@ -1,0 +1,51 @@
+"""What a database does for the store; ``sqlite.py`` and ``postgres.py`` do it.
+
+Statements are written once, in the subset both understand: named ``:parameters``, ``RETURNING``, ``ON CONFLICT``, times
+as milliseconds since the epoch, JSON as text, the words of a status written into the SQL so that partial indexes apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+Row = tuple[Any, ...]
+
+
+class Statement(NamedTuple):
+    """One SQL statement and its parameters."""
+
+    sql: str
+    parameters: Mapping[str, Any]
+
+
+class Database(Protocol):
+    """One database, opened by this process."""
+
+    claim_lock: str
+    """What keeps two processes from picking one row: text to stand at the end of a claim's SELECT."""
+
+    keeps_order: bool
+    """Whether a write sees everything that was begun before it, committed or not."""
+
+    def write(self, *statements: Statement) -> Awaitable[Sequence[Sequence[Row]]]:
+        """Start one transaction of these statements; the awaitable gives each one's rows once they are on disk.
+
+        Writes are carried out in the order of these calls, many in one commit. Raises UniqueViolationError or
+        StoreError for what the database refuses, CannotStoreError when it takes no writes at all; neighbours are
+        unharmed.
+        """
+
+    def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
+        """An awaitable of the rows of one SELECT on what is committed; one that walks many rows says so, and delays no
+        other. Raises StoreError.
+        """
+
+    def notify(self, payload: str) -> None:
+        """Tell the other processes that share the database, with the next commit at the latest."""
+
+    def listen(self, receive: Callable[[str], None]) -> None:
+        """Have ``receive`` called with each payload of the other processes, "" when some may have been missed."""
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of every connection."""

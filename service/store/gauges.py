@@ -1,0 +1,102 @@
+"""How many jobs there are, kept in memory: set from one grouped count at the start, then moved with every change.
+
+Nothing counts rows for a request. A gauge runs ahead of the commit that it belongs to, never of the truth for long:
+what a claim does not find is looked up again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from service.job import Line, Status
+from service.store.jobs import Gauge
+
+
+class Gauges:
+    """Counts by status, model and owner, and the ready jobs of every line."""
+
+    def __init__(self) -> None:
+        self._totals: defaultdict[tuple[str | None, str | None, str | None], int] = defaultdict(int)
+        self._ready: dict[str, dict[str, dict[int, int]]] = {}
+        self._balance: dict[Line, int] = {}
+        self.queued_bytes = 0
+
+    def set(self, gauges: Iterable[Gauge], delayed: Mapping[Line, int]) -> None:
+        """Begin anew from a grouped count of all jobs and the delayed ones among the queued."""
+        self._totals.clear()
+        self._ready.clear()
+        self._balance.clear()
+        self.queued_bytes = 0
+        for gauge in gauges:
+            self._count(gauge.line, gauge.status, gauge.jobs)
+            if gauge.status == Status.QUEUED:
+                self.queued_bytes += gauge.size
+                self.add_ready(gauge.line, gauge.jobs - delayed.get(gauge.line, 0))
+
+    def arrive(self, line: Line, status: str, size: int, *, is_ready: bool) -> None:
+        """A job that was not there before."""
+        self._count(line, status, 1)
+        if status == Status.QUEUED:
+            self.queued_bytes += size
+            if is_ready:
+                self.add_ready(line, 1)
+
+    def leave(self, line: Line, status: str, size: int, *, was_ready: bool) -> None:
+        """A job that is gone: pruned, or never committed."""
+        self._count(line, status, -1)
+        if status == Status.QUEUED:
+            self.queued_bytes -= size
+            if was_ready:
+                self.add_ready(line, -1)
+
+    def move(self, line: Line, before: str, after: str, size: int, *, ready: int = 0) -> None:
+        """A job that changed its status; ``ready`` is what its line gains or loses in jobs that may be claimed."""
+        self._count(line, before, -1)
+        self._count(line, after, 1)
+        self.queued_bytes += size * ((after == Status.QUEUED) - (before == Status.QUEUED))
+        if ready:
+            self.add_ready(line, ready)
+
+    def add_ready(self, line: Line, jobs: int) -> None:
+        """Change how many jobs of a line may be claimed."""
+        left = self._balance.get(line, 0) + jobs
+        # A cancel and a pick may both have counted one job away; the balance keeps the debt until one of them
+        # is taken back.
+        if left == 0:
+            self._balance.pop(line, None)
+        else:
+            self._balance[line] = left
+        owners = self._ready.setdefault(line.model, {})
+        priorities = owners.setdefault(line.owner, {})
+        if left > 0:
+            priorities[line.priority] = left
+            return
+        priorities.pop(line.priority, None)
+        if not priorities:
+            del owners[line.owner]
+        if not owners:
+            del self._ready[line.model]
+
+    def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
+        """How many jobs there are, of one status, model or owner where named."""
+        return self._totals.get((status, model, owner), 0)
+
+    def ready(self, line: Line) -> int:
+        """How many jobs of a line may be claimed."""
+        return max(0, self._balance.get(line, 0))
+
+    @property
+    def waiting(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
+        """Ready jobs by model, owner and priority; no entry is empty. Read it, and never keep it."""
+        return self._ready
+
+    def _count(self, line: Line, status: str, jobs: int) -> None:
+        totals = self._totals
+        for model in (None, line.model):
+            for owner in (None, line.owner):
+                for word in (None, status):
+                    key = (word, model, owner)
+                    totals[key] += jobs
+                    if totals[key] == 0:
+                        del totals[key]

@@ -1,0 +1,125 @@
+"""The statements on jobs, each written once for both databases.
+
+Every UPDATE names the status and attempt that it expects: whichever commits first wins, the other changes nothing and
+gets no row.
+"""
+
+from __future__ import annotations
+
+from service.job import Job
+
+COLUMNS = ", ".join(Job._fields)
+WIDTH = len(Job._fields)
+
+EXACT_RANK = 1_000
+"""A rank is counted up to here; beyond, the gauges estimate it."""
+EXACT_TOTAL = 10_000
+"""What matches a text search is counted up to here."""
+
+INSERT = f"""
+    INSERT INTO jobs ({", ".join(field for field in Job._fields if field != "seq")})
+    VALUES (:id, :door, :endpoint, :model, :model_key, :owner, :key_id, :priority, :status, :attempt, 0, :not_before,
+    :deadline, :on_disconnect, :worker, :preview, :size, NULL, NULL, NULL, NULL, NULL, NULL, NULL, :created_at,
+    :created_at, :started_at, NULL, NULL) RETURNING seq
+"""
+INSERT_BODY = "INSERT INTO bodies (seq, prompt, request) SELECT seq, :prompt, :request FROM jobs WHERE id = :id"
+
+READY = "status = 'queued' AND not_before IS NULL"
+
+CLAIM = f"""
+    WITH picked AS MATERIALIZED (
+        SELECT seq FROM jobs
+        WHERE model_key = :model_key AND owner = :owner AND priority = :priority AND {READY}
+        ORDER BY seq LIMIT :seats {{claim_lock}}
+    )
+    UPDATE jobs SET status = 'processing', attempt = attempt + 1, worker = :worker, started_at = :now, updated_at =
+    :now, first_token_at = NULL WHERE seq IN (SELECT seq FROM picked) AND status = 'queued' RETURNING {COLUMNS},
+    (SELECT request FROM bodies WHERE bodies.seq = jobs.seq)
+"""
+
+FINISH = """
+    UPDATE jobs SET status = :status, error_code = :error_code, error_message = :error_message, prompt_tokens =
+    :prompt_tokens, completion_tokens = :completion_tokens, load_ms = :load_ms, prompt_ms = :prompt_ms, generation_ms =
+    :generation_ms, first_token_at = :first_token_at, finished_at = :now, updated_at = :now WHERE seq = :seq AND status
+    = 'processing' AND attempt = :attempt RETURNING seq
+"""
+INSERT_RESULT = """
+    INSERT INTO results (seq, attempt, segments)
+    SELECT seq, attempt, :segments FROM jobs
+    WHERE seq = :seq AND attempt = :attempt AND status = :status AND finished_at = :now
+    ON CONFLICT (seq) DO NOTHING
+"""
+
+PUT_BACK = f"""
+    UPDATE jobs SET status = 'queued', failures = failures + :failures, not_before = :not_before, error_code =
+    :error_code, error_message = :error_message, worker = NULL, updated_at = :now WHERE seq = :seq AND status =
+    'processing' AND attempt = :attempt RETURNING {COLUMNS}
+"""
+
+# The worker stays named: that tells a cancelled job that was running from one that was queued.
+CANCEL = f"""
+    UPDATE jobs SET status = 'cancelled', finished_at = :now, updated_at = :now, error_code = :error_code, error_message
+    = :error_message WHERE id = :id AND status IN ('queued', 'processing') RETURNING {COLUMNS}
+"""
+
+PROMOTE = f"""
+    UPDATE jobs SET not_before = NULL, updated_at = :now
+    WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND not_before <= :now ORDER BY not_before LIMIT :most)
+      AND status = 'queued' AND not_before <= :now
+    RETURNING {COLUMNS}
+"""
+
+EXPIRE = f"""
+    UPDATE jobs SET status = 'failed', error_code = 'expired', error_message = :message, finished_at = :now, updated_at
+    = :now WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND deadline <= :now ORDER BY deadline LIMIT
+    :most) AND status = 'queued' RETURNING {COLUMNS}
+"""
+
+# A job whose caller waited on a connection of the dead process is cancelled, unless the caller asked for ``finish``.
+RESCUE = f"""
+    UPDATE jobs SET status = 'queued', worker = NULL, updated_at = :now
+    WHERE status = 'processing' AND worker = :worker AND (on_disconnect IS NULL OR on_disconnect = 'finish')
+    RETURNING {COLUMNS}
+"""
+RESCUE_ABANDONED = f"""
+    UPDATE jobs SET status = 'cancelled', error_code = 'disconnected', finished_at = :now, updated_at = :now,
+                    error_message = 'the caller was gone when the service came back'
+    WHERE status = 'processing' AND worker = :worker AND on_disconnect = 'cancel'
+    RETURNING {COLUMNS}
+"""
+
+RANK = f"""
+    (SELECT count(*) FROM (
+        SELECT 1 FROM jobs AS ahead
+        WHERE ahead.model_key = jobs.model_key AND ahead.owner = jobs.owner AND ahead.priority = jobs.priority
+          AND ahead.status = 'queued' AND ahead.not_before IS NULL AND ahead.seq < jobs.seq
+        LIMIT {EXACT_RANK}
+    ) AS counted)
+"""
+SELECT_STANDING = f"SELECT {COLUMNS}, CASE WHEN status = 'queued' THEN {RANK} ELSE 0 END FROM jobs WHERE "
+
+GAUGES = """
+    SELECT model_key, owner, priority, status, count(*), sum(size) FROM jobs
+    GROUP BY model_key, owner, priority, status
+"""
+DELAYED = """
+    SELECT model_key, owner, priority, count(*) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL
+    GROUP BY model_key, owner, priority
+"""
+NEXT_DUE = """
+    SELECT (SELECT min(not_before) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL),
+           (SELECT min(deadline) FROM jobs WHERE status = 'queued' AND deadline IS NOT NULL)
+"""
+OLDEST_READY = f"SELECT seq, updated_at FROM jobs WHERE model_key = :model_key AND {READY} ORDER BY seq LIMIT 1"
+OLDEST_OF_LINE = f"""
+    SELECT seq FROM jobs WHERE model_key = :model_key AND owner = :owner AND priority = :priority AND {READY} ORDER BY
+    seq LIMIT 1
+"""
+LATEST_TIME = """
+    SELECT (SELECT updated_at FROM jobs ORDER BY seq DESC LIMIT 1), (SELECT max(finished_at) FROM jobs WHERE finished_at
+    IS NOT NULL), (SELECT max(heartbeat_at) FROM workers)
+"""
+PRUNE = """
+    DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < :before ORDER BY finished_at LIMIT :most)
+    RETURNING model_key, owner, priority, status, size
+"""

@@ -1,0 +1,352 @@
+"""Jobs in the database."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from service.job import Claimed, Job, Line, NewJob, Outcome, Result, Segment, Status, model_key, preview_of
+from service.store.database import Database, Row, Statement
+from service.store.job_statements import (
+    CANCEL,
+    CLAIM,
+    COLUMNS,
+    DELAYED,
+    EXACT_RANK,
+    EXACT_TOTAL,
+    EXPIRE,
+    FINISH,
+    GAUGES,
+    INSERT,
+    INSERT_BODY,
+    INSERT_RESULT,
+    LATEST_TIME,
+    NEXT_DUE,
+    OLDEST_OF_LINE,
+    OLDEST_READY,
+    PROMOTE,
+    PRUNE,
+    PUT_BACK,
+    READY,
+    RESCUE,
+    RESCUE_ABANDONED,
+    SELECT_STANDING,
+    WIDTH,
+)
+
+
+class Filter(NamedTuple):
+    """Which jobs a list shows; None for all."""
+
+    status: str | None = None
+    model_key: str | None = None
+    owner: str | None = None
+    text: str | None = None
+
+
+class Gauge(NamedTuple):
+    """How many jobs there are of one line in one status, and the bytes of their requests."""
+
+    line: Line
+    status: str
+    jobs: int
+    size: int
+
+
+class Standing(NamedTuple):
+    """A job and how many ready jobs of its line are ahead of it, counted up to EXACT_RANK."""
+
+    job: Job
+    rank: int
+
+
+class JobStore:
+    """Jobs in the database."""
+
+    def __init__(self, database: Database, worker: str) -> None:
+        self._database = database
+        self._worker = worker
+        self.keeps_order = database.keeps_order
+        self._claim = CLAIM.replace("{claim_lock}", database.claim_lock)
+
+    async def insert(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
+        """Store a job; with ``is_started`` already as the first attempt of this process. Raises CannotStoreError."""
+        preview = preview_of(new.prompt)
+        size = len(new.request)
+        status, attempt, worker = (Status.PROCESSING, 1, self._worker) if is_started else (Status.QUEUED, 0, None)
+        key = model_key(new.model)
+        started_at = now if is_started else None
+        row = {
+            "id": job_id,
+            "door": new.door,
+            "endpoint": new.endpoint,
+            "model": new.model,
+            "model_key": key,
+            "owner": new.owner,
+            "key_id": new.key_id,
+            "priority": int(new.priority),
+            "status": str(status),
+            "attempt": attempt,
+            "not_before": new.not_before,
+            "deadline": new.deadline,
+            "on_disconnect": new.on_disconnect,
+            "worker": worker,
+            "preview": preview,
+            "size": size,
+            "created_at": now,
+            "started_at": started_at,
+        }
+        body = {"id": job_id, "prompt": new.prompt, "request": new.request}
+        inserted, _ = await self._database.write(Statement(INSERT, row), Statement(INSERT_BODY, body))
+        return Job(
+            inserted[0][0], job_id, new.door, new.endpoint, new.model, key, new.owner, new.key_id, int(new.priority),
+            str(status), attempt, 0, new.not_before, new.deadline, new.on_disconnect, worker, preview, size,
+            None, None, None, None, None, None, None, now, now, started_at, None, None,
+        )  # fmt: skip
+
+    async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
+        """Make up to ``seats`` of the oldest ready jobs of a line this process's own, oldest first."""
+        (rows,) = await self._database.write(
+            Statement(
+                self._claim,
+                {
+                    "model_key": line.model,
+                    "owner": line.owner,
+                    "priority": line.priority,
+                    "seats": seats,
+                    "worker": self._worker,
+                    "now": now,
+                },
+            )
+        )
+        claimed = [Claimed(_job(row), row[WIDTH]) for row in rows]
+        claimed.sort()
+        return claimed
+
+    async def finish(self, job: Job, outcome: Outcome, now: int) -> Job | None:
+        """Store how the attempt ended; None when the job is no longer this attempt's."""
+        segments = json.dumps(outcome.segments, ensure_ascii=False, separators=(",", ":"))
+        counts = outcome.counts
+        row = {
+            "seq": job.seq,
+            "attempt": job.attempt,
+            "status": str(outcome.status),
+            "error_code": outcome.error_code,
+            "error_message": outcome.error_message,
+            "prompt_tokens": counts.prompt_tokens,
+            "completion_tokens": counts.completion_tokens,
+            "load_ms": counts.load_ms,
+            "prompt_ms": counts.prompt_ms,
+            "generation_ms": counts.generation_ms,
+            "first_token_at": outcome.first_token_at,
+            "now": now,
+        }
+        result = {
+            "seq": job.seq,
+            "attempt": job.attempt,
+            "status": str(outcome.status),
+            "now": now,
+            "segments": segments,
+        }
+        updated, _ = await self._database.write(Statement(FINISH, row), Statement(INSERT_RESULT, result))
+        if not updated:
+            return None
+        return job._replace(
+            status=str(outcome.status),
+            error_code=outcome.error_code,
+            error_message=outcome.error_message,
+            prompt_tokens=counts.prompt_tokens,
+            completion_tokens=counts.completion_tokens,
+            load_ms=counts.load_ms,
+            prompt_ms=counts.prompt_ms,
+            generation_ms=counts.generation_ms,
+            first_token_at=outcome.first_token_at,
+            finished_at=now,
+            updated_at=now,
+        )
+
+    async def put_back(
+        self,
+        job: Job,
+        now: int,
+        *,
+        failures: int = 0,
+        not_before: int | None = None,
+        error_code: str | None = None,
+        error_message: str | None = None,
+    ) -> Job | None:
+        """Queue a running job again, ready at ``not_before``; None when it is no longer this attempt's."""
+        (rows,) = await self._database.write(
+            Statement(
+                PUT_BACK,
+                {
+                    "seq": job.seq,
+                    "attempt": job.attempt,
+                    "failures": failures,
+                    "not_before": not_before,
+                    "error_code": error_code,
+                    "error_message": error_message,
+                    "now": now,
+                },
+            )
+        )
+        return _job(rows[0]) if rows else None
+
+    async def cancel(
+        self,
+        job_id: str,
+        now: int,
+        segments: tuple[Segment, ...] = (),
+        attempt: int = 0,
+        *,
+        code: str = "cancelled",
+        message: str = "cancelled by its owner",
+    ) -> Job | None:
+        """End a job that is not final yet; None when it is. ``segments`` is what ``attempt`` has written so far."""
+        row = {"id": job_id, "now": now, "error_code": code, "error_message": message}
+        statements = [Statement(CANCEL, row)]
+        if segments:
+            text = json.dumps(segments, ensure_ascii=False, separators=(",", ":"))
+            statements.append(
+                Statement(
+                    INSERT_RESULT.replace("seq = :seq", "id = :id"),
+                    {"id": job_id, "attempt": attempt, "status": "cancelled", "now": now, "segments": text},
+                )
+            )
+        rows, *_ = await self._database.write(*statements)
+        return _job(rows[0]) if rows else None
+
+    async def promote(self, now: int, most: int = 1_000) -> list[Job]:
+        """Make delayed jobs ready whose time has come."""
+        (rows,) = await self._database.write(Statement(PROMOTE, {"now": now, "most": most}))
+        return [_job(row) for row in rows]
+
+    async def expire(self, now: int, most: int = 1_000) -> list[Job]:
+        """Fail queued jobs whose deadline has passed."""
+        row = {"now": now, "most": most, "message": "still queued at its deadline"}
+        (rows,) = await self._database.write(Statement(EXPIRE, row))
+        return [_job(row) for row in rows]
+
+    async def rescue(self, worker: str, now: int) -> list[Job]:
+        """Take back the running jobs of a process that is gone; no failure is counted."""
+        row = {"worker": worker, "now": now}
+        back, abandoned = await self._database.write(Statement(RESCUE, row), Statement(RESCUE_ABANDONED, row))
+        return [_job(row) for row in (*back, *abandoned)]
+
+    async def lost_workers(self) -> list[str]:
+        """The processes, this one aside, that still own running jobs."""
+        rows = await self._database.read(
+            "SELECT DISTINCT worker FROM jobs WHERE status = 'processing' AND worker <> :own", {"own": self._worker}
+        )
+        return [row[0] for row in rows]
+
+    async def standing(self, job_id: str) -> Standing | None:
+        """A job with its rank in its line."""
+        rows = await self._database.read(SELECT_STANDING + "id = :id", {"id": job_id})
+        return Standing(_job(rows[0]), rows[0][WIDTH]) if rows else None
+
+    async def standing_by_seq(self, seq: int) -> Standing | None:
+        """The same by the integer id."""
+        rows = await self._database.read(SELECT_STANDING + "seq = :seq", {"seq": seq})
+        return Standing(_job(rows[0]), rows[0][WIDTH]) if rows else None
+
+    async def result(self, seq: int) -> Result | None:
+        """The output of a finished job."""
+        rows = await self._database.read("SELECT attempt, segments FROM results WHERE seq = :seq", {"seq": seq})
+        return Result(rows[0][0], tuple(Segment(*pair) for pair in json.loads(rows[0][1]))) if rows else None
+
+    async def prompt(self, seq: int) -> str:
+        """The whole prompt of a job, "" when there is no such job."""
+        rows = await self._database.read("SELECT prompt FROM bodies WHERE seq = :seq", {"seq": seq})
+        return str(rows[0][0]) if rows else ""
+
+    async def prompts(self, first: int, last: int) -> dict[int, str]:
+        """The whole prompts of the jobs from ``first`` to ``last``."""
+        rows = await self._database.read(
+            "SELECT seq, prompt FROM bodies WHERE seq BETWEEN :first AND :last", {"first": first, "last": last}
+        )
+        return {row[0]: row[1] for row in rows}
+
+    async def page(self, which: Filter, limit: int, offset: int) -> list[Job]:
+        """A page of the list, newest first."""
+        where, parameters = _where(which)
+        rows = await self._database.read(
+            f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY seq DESC LIMIT :limit OFFSET :offset",
+            {**parameters, "limit": limit, "offset": offset},
+            is_scan=which.text is not None or offset > EXACT_RANK,
+        )
+        return [_job(row) for row in rows]
+
+    async def count(self, which: Filter) -> int:
+        """How many jobs a filter finds, up to EXACT_TOTAL."""
+        where, parameters = _where(which)
+        rows = await self._database.read(
+            f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {where} LIMIT {EXACT_TOTAL}) AS found",
+            parameters,
+            is_scan=True,
+        )
+        return int(rows[0][0])
+
+    async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:
+        """Every line's jobs by status, and how many of its queued ones are delayed."""
+        rows = await self._database.read(GAUGES, {}, is_scan=True)
+        delayed = await self._database.read(DELAYED, {}, is_scan=True)
+        gauges = [Gauge(Line(*row[:3]), row[3], row[4], int(row[5])) for row in rows]
+        return gauges, {Line(*row[:3]): row[3] for row in delayed}
+
+    async def next_due(self) -> tuple[int | None, int | None]:
+        """When the next delayed job becomes ready and the next queued one expires."""
+        rows = await self._database.read(NEXT_DUE, {})
+        return rows[0][0], rows[0][1]
+
+    async def oldest_ready(self, model: str) -> tuple[int, int] | None:
+        """The seq of a model's oldest ready job and since when it is ready."""
+        rows = await self._database.read(OLDEST_READY, {"model_key": model})
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def oldest_of_line(self, line: Line) -> int | None:
+        """The seq of a line's oldest ready job."""
+        rows = await self._database.read(
+            OLDEST_OF_LINE, {"model_key": line.model, "owner": line.owner, "priority": line.priority}
+        )
+        return int(rows[0][0]) if rows else None
+
+    async def has_ready(self) -> bool:
+        """Whether any job may be claimed."""
+        return bool(await self._database.read(f"SELECT 1 FROM jobs WHERE {READY} LIMIT 1", {}))
+
+    async def newest(self) -> int:
+        """The largest seq there is, 0 for none."""
+        rows = await self._database.read("SELECT coalesce(max(seq), 0) FROM jobs", {})
+        return int(rows[0][0])
+
+    async def latest_time(self) -> int:
+        """The latest time that is stored, for a clock that never runs behind it."""
+        rows = await self._database.read(LATEST_TIME, {})
+        return max((int(value) for value in rows[0] if value is not None), default=0)
+
+    async def prune(self, before: int, most: int = 500) -> list[Gauge]:
+        """Forget finished jobs older than ``before``; one gauge of one job for each."""
+        (rows,) = await self._database.write(Statement(PRUNE, {"before": before, "most": most}))
+        return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]
+
+
+def _job(row: Row) -> Job:
+    return Job._make(row[:WIDTH])
+
+
+def _where(which: Filter) -> tuple[str, dict[str, Any]]:
+    clauses = ["1 = 1"]
+    parameters: dict[str, Any] = {}
+    for column in ("status", "model_key", "owner"):
+        value = getattr(which, column)
+        if value is not None:
+            clauses.append(f"{column} = :{column}")
+            parameters[column] = value
+    if which.text is not None:
+        clauses.append(
+            "EXISTS (SELECT 1 FROM bodies WHERE bodies.seq = jobs.seq AND lower(prompt) LIKE lower(:text) ESCAPE '!')"
+        )
+        escaped = which.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        parameters["text"] = f"%{escaped}%"
+    return " AND ".join(clauses), parameters

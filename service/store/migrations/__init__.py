@@ -1,0 +1,22 @@
+"""The schema, as numbered steps that are applied at the start and recorded in ``schema_migrations``.
+
+A step is written for both databases; each fills in its own words for ``{growing_key}``, ``{integer}`` (64 bits),
+``{real}`` and ``{strict}`` (what makes a table check its types).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from service.store.migrations.m0001_jobs import STATEMENTS as M0001
+
+
+class Migration(NamedTuple):
+    """One numbered change of the schema."""
+
+    number: int
+    statements: tuple[str, ...]
+
+
+MIGRATIONS = (Migration(1, M0001),)
+NEWEST = MIGRATIONS[-1].number

@@ -1,0 +1,93 @@
+"""Jobs, their bodies and results, what owners were served, and the processes that share the work."""
+
+STATEMENTS = (
+    # The hot table is narrow: what the order and the lists need. Its columns are the fields of service.job.Job.
+    """
+    CREATE TABLE jobs (
+        seq {growing_key},
+        id TEXT NOT NULL,
+        door TEXT NOT NULL,
+        endpoint TEXT NOT NULL,
+        model TEXT NOT NULL,
+        model_key TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        key_id TEXT,
+        priority {integer} NOT NULL,
+        status TEXT NOT NULL,
+        attempt {integer} NOT NULL,
+        failures {integer} NOT NULL,
+        not_before {integer},
+        deadline {integer},
+        on_disconnect TEXT,
+        worker TEXT,
+        preview TEXT NOT NULL,
+        size {integer} NOT NULL,
+        error_code TEXT,
+        error_message TEXT,
+        prompt_tokens {integer},
+        completion_tokens {integer},
+        load_ms {integer},
+        prompt_ms {integer},
+        generation_ms {integer},
+        created_at {integer} NOT NULL,
+        updated_at {integer} NOT NULL,
+        started_at {integer},
+        first_token_at {integer},
+        finished_at {integer}
+    ){strict}
+    """,
+    "CREATE UNIQUE INDEX jobs_id ON jobs (id)",
+    # A claim has equalities on model, owner and priority and takes the smallest seq; delayed jobs are kept out.
+    """
+    CREATE INDEX jobs_ready ON jobs (model_key, owner, priority, seq)
+    WHERE status = 'queued' AND not_before IS NULL
+    """,
+    # The oldest ready job of a model, over all its lines.
+    "CREATE INDEX jobs_ready_oldest ON jobs (model_key, seq) WHERE status = 'queued' AND not_before IS NULL",
+    "CREATE INDEX jobs_delayed ON jobs (not_before) WHERE status = 'queued' AND not_before IS NOT NULL",
+    "CREATE INDEX jobs_deadline ON jobs (deadline) WHERE status = 'queued' AND deadline IS NOT NULL",
+    "CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL",
+    # The lists, newest first.
+    "CREATE INDEX jobs_by_status ON jobs (status, seq)",
+    "CREATE INDEX jobs_by_model ON jobs (model_key, seq)",
+    "CREATE INDEX jobs_by_owner ON jobs (owner, seq)",
+    # The gauges are counted once, at the start, from this index alone.
+    "CREATE INDEX jobs_gauges ON jobs (model_key, owner, priority, status, size)",
+    """
+    CREATE TABLE bodies (
+        seq {integer} PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+        prompt TEXT NOT NULL,
+        request TEXT NOT NULL
+    ){strict}
+    """,
+    # One row for a finished job: the segments of its last attempt's output, a JSON array of [kind, data].
+    """
+    CREATE TABLE results (
+        seq {integer} PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+        attempt {integer} NOT NULL,
+        segments TEXT NOT NULL
+    ){strict}
+    """,
+    # What each owner has been served on each model, in backend milliseconds divided by its weight.
+    """
+    CREATE TABLE served (
+        model_key TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        served_ms {real} NOT NULL,
+        claimed_at {integer} NOT NULL,
+        PRIMARY KEY (model_key, owner)
+    ){strict}
+    """,
+    # The largest value of served that any claim on a model has reached: where newcomers begin.
+    """
+    CREATE TABLE models (
+        model_key TEXT PRIMARY KEY,
+        reached_ms {real} NOT NULL,
+        mean_ms {real} NOT NULL
+    ){strict}
+    """,
+    # One row for each process; whose heartbeat is too old is dead, and its jobs are put back.
+    """
+    CREATE TABLE workers (id TEXT PRIMARY KEY, started_at {integer} NOT NULL, heartbeat_at {integer} NOT NULL){strict}
+    """,
+)

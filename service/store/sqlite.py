@@ -1,0 +1,268 @@
+"""SQLite: one connection that writes, in groups; two that read.
+
+WAL and ``synchronous=FULL``: what is acknowledged is on disk. The writer takes every write that waits into one
+transaction, in one call of its thread, and answers each after the commit; while the disk works, the next group gathers.
+The writing connection also does all checkpoints: SQLite before 3.51.3 can corrupt a WAL when two connections write and
+checkpoint at once (https://sqlite.org/wal.html, "the WAL-reset bug").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import aiosqlite
+
+from service.errors import CannotStoreError, DatabaseUnusableError
+from service.store.database import Row, Statement
+from service.store.migrations import MIGRATIONS, NEWEST
+from service.store.sqlite_groups import GROUPED, Answers, GroupingConnection, Read, ReadGroup, Write, WriteGroup
+
+_log = logging.getLogger(__name__)
+
+_OLDEST_SQLITE = (3, 37, 0)
+"""STRICT tables; RETURNING came with 3.35."""
+_BUSY_TIMEOUT_MS = 5_000
+_WAITING_WRITES = 20_000
+"""More than this many writes that wait for the disk, and new ones are refused."""
+_GROUP = 512
+_IDLE_CHECKPOINT_BYTES = 1 << 20
+_IDLE_SECONDS = 0.2
+_FORCED_CHECKPOINT_BYTES = 256 << 20
+
+_WORDS = {
+    "growing_key": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "integer": "INTEGER",
+    "real": "REAL",
+    "strict": " STRICT",
+}
+
+
+class SqliteDatabase:
+    """The database in one file; see :class:`service.store.database.Database` for what its methods promise."""
+
+    claim_lock = ""
+    keeps_order = True
+
+    def __init__(
+        self, lock: IO[str], writer: aiosqlite.Connection, points: aiosqlite.Connection, scans: aiosqlite.Connection
+    ) -> None:
+        self._lock = lock
+        self._writer = writer
+        self._points = _ReadLane(points)
+        self._scans = _ReadLane(scans)
+        self._waiting: list[Write] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._unchecked_bytes = 0
+        self._idle: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteDatabase:
+        """Open or create the file, apply what migrations it lacks.
+
+        Raises DatabaseUnusableError: another process holds it, it is newer than the program, or its disk cannot hold a
+        WAL.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise DatabaseUnusableError(
+                f"SQLite {sqlite3.sqlite_version} is too old: Corral needs 3.37 or newer; "
+                "use a newer Python, or DATABASE_URL for PostgreSQL"
+            )
+        lock = _take_lock(path)
+        async with contextlib.AsyncExitStack() as opened:
+            opened.callback(lock.close)
+            try:
+                writer = await opened.enter_async_context(_connect(path))
+                await _prepare(writer, path)
+                points = await opened.enter_async_context(_connect(path))
+                scans = await opened.enter_async_context(_connect(path))
+                for reader in (points, scans):
+                    await reader.execute_fetchall("PRAGMA query_only = ON")
+            except sqlite3.Error as error:
+                raise DatabaseUnusableError(
+                    f"database {path}: {error}; check the file, its folder's permissions and the disk"
+                ) from error
+            opened.pop_all()
+        return cls(lock, writer, points, scans)
+
+    def write(self, *statements: Statement) -> asyncio.Future[Answers]:
+        future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
+            future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))
+            return future
+        self._waiting.append(Write(statements, future))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        return future
+
+    def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> asyncio.Future[list[Row]]:
+        return (self._scans if is_scan else self._points).read(sql, parameters)
+
+    def notify(self, payload: str) -> None:
+        """Nobody else shares the file."""
+
+    def listen(self, receive: Callable[[str], None]) -> None:
+        """Nobody else shares the file."""
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._flushing is not None:
+            await self._flushing
+        if self._idle is not None:
+            self._idle.cancel()
+        await self._points.close()
+        await self._scans.close()
+        await self._writer.close()
+        self._lock.close()
+
+    async def _flush(self) -> None:
+        # One turn of the loop for those who write in answer to the same event, a claim after its insert above all.
+        await asyncio.sleep(0)
+        while self._waiting:
+            writes, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+            group = WriteGroup(writes)
+            try:
+                await self._writer.execute_fetchall(GROUPED, group)  # type: ignore[arg-type]
+            except Exception as error:
+                for write in writes:
+                    write.error = write.error or error
+            for write in writes:
+                write.settle()
+            self._unchecked_bytes += group.written_bytes
+            if self._unchecked_bytes > _FORCED_CHECKPOINT_BYTES:
+                await self._checkpoint()
+        self._flushing = None
+        if self._unchecked_bytes > _IDLE_CHECKPOINT_BYTES and not self._is_closed:
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._begin_idle_checkpoint)
+
+    def _begin_idle_checkpoint(self) -> None:
+        self._idle = None
+        if self._flushing is None and not self._is_closed:
+            self._flushing = asyncio.create_task(self._checkpoint_then_flush())
+
+    async def _checkpoint_then_flush(self) -> None:
+        await self._checkpoint()
+        await self._flush()
+
+    async def _checkpoint(self) -> None:
+        """PASSIVE: it takes no lock that a reader could hold up."""
+        self._unchecked_bytes = 0
+        try:
+            await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            _log.warning("the write-ahead log could not be moved into the database: %s", error)
+
+
+class _ReadLane:
+    """One reading connection; what waits for it goes in one call."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._waiting: list[Read] = []
+        self._running: asyncio.Task[None] | None = None
+
+    def read(self, sql: str, parameters: Mapping[str, Any]) -> asyncio.Future[list[Row]]:
+        future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Read(sql, parameters, future))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return future
+
+    async def close(self) -> None:
+        if self._running is not None:
+            await self._running
+        await self._connection.close()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            reads, self._waiting = self._waiting, []
+            try:
+                await self._connection.execute_fetchall(GROUPED, ReadGroup(reads))  # type: ignore[arg-type]
+            except Exception as error:
+                for read in reads:
+                    read.error = read.error or error
+            for read in reads:
+                read.settle()
+        self._running = None
+
+
+def _connect(path: Path) -> aiosqlite.Connection:
+    return aiosqlite.connect(path, isolation_level=None, factory=GroupingConnection, cached_statements=256)
+
+
+async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
+    for pragma in (
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+        "auto_vacuum = INCREMENTAL",
+        "foreign_keys = ON",
+        "cache_size = -16000",
+        "temp_store = MEMORY",
+    ):
+        await writer.execute_fetchall(f"PRAGMA {pragma}")
+    mode = [str(row[0]) for row in await writer.execute_fetchall("PRAGMA journal_mode = WAL")]
+    if mode != ["wal"]:
+        raise DatabaseUnusableError(
+            f"database {path}: its file system cannot hold a write-ahead log (journal mode {mode[0]}); use a local disk"
+        )
+    await writer.execute_fetchall("PRAGMA synchronous = FULL")
+    await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
+    await _migrate(writer, path)
+
+
+async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
+    await writer.execute_fetchall(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (number INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT"
+    )
+    rows = await writer.execute_fetchall("SELECT coalesce(max(number), 0) FROM schema_migrations")
+    present = next(int(row[0]) for row in rows)
+    if present > NEWEST:
+        raise DatabaseUnusableError(
+            f"database {path}: written by a newer Corral (schema {present}, this one knows {NEWEST}); "
+            "upgrade Corral or use another database"
+        )
+    for migration in MIGRATIONS[present:]:
+        await writer.execute_fetchall("BEGIN IMMEDIATE")
+        for statement in migration.statements:
+            await writer.execute_fetchall(statement.format_map(_WORDS))
+        await writer.execute_fetchall(
+            "INSERT INTO schema_migrations VALUES (?, CAST(strftime('%s', 'now') AS INTEGER) * 1000)",
+            [migration.number],
+        )
+        await writer.execute_fetchall("COMMIT")
+
+
+def _take_lock(path: Path) -> IO[str]:
+    """``flock``, so that a kill leaves nothing stale."""
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_path.open("a+")
+    except OSError as error:
+        raise DatabaseUnusableError(
+            f"database {path}: {error.strerror or error}; "
+            "choose a folder that can be written to (database.path or OLLAMA_PROXY_DB)"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise DatabaseUnusableError(
+            f"database {path}: another process holds it (pid {holder}); "
+            "stop that one or choose another file (database.path or OLLAMA_PROXY_DB)"
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock

@@ -1,0 +1,80 @@
+"""Keeps a backend that fails again and again from being asked for a while.
+
+closed ──threshold faults in a row──▶ open ──open_seconds──▶ half-open ──success──▶ closed
+                                       ▲                          │
+                                       └────────── fault ─────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+
+class State(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Counts the faults of a backend, not those of its callers: who calls it decides what is one.
+
+    ``clock`` gives seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, threshold: int = 5, open_seconds: float = 30.0) -> None:
+        self._clock = clock
+        self._threshold = threshold
+        self._open_seconds = open_seconds
+        self._faults = 0
+        self._opened: float | None = None
+        self._is_probing = False
+
+    @property
+    def state(self) -> State:
+        if self._opened is None:
+            return State.CLOSED
+        return State.OPEN if self._clock() < self._opened + self._open_seconds else State.HALF_OPEN
+
+    @property
+    def faults(self) -> int:
+        """How many there have been since the last success."""
+        return self._faults
+
+    @property
+    def rest_seconds(self) -> float:
+        """How long nothing will be let through."""
+        return 0.0 if self._opened is None else max(0.0, self._opened + self._open_seconds - self._clock())
+
+    @property
+    def lets_through(self) -> bool:
+        """Whether a call may begin now: any when closed, none when open, one at a time when half-open."""
+        state = self.state
+        return state is State.CLOSED or (state is State.HALF_OPEN and not self._is_probing)
+
+    def begin(self) -> bool:
+        """Take leave to make a call, and then report how it ended. False: there is none."""
+        if not self.lets_through:
+            return False
+        self._is_probing = self._opened is not None
+        return True
+
+    def succeeded(self) -> None:
+        """The backend did its part, whatever it thought of the request."""
+        self._faults = 0
+        self._opened = None
+        self._is_probing = False
+
+    def failed(self) -> None:
+        """The backend was at fault. While the breaker is open this is an older call that tells nothing new."""
+        if self.state is State.OPEN:
+            return
+        self._faults += 1
+        self._is_probing = False
+        if self._opened is not None or self._faults >= self._threshold:
+            self._opened = self._clock()
+
+    def abandoned(self) -> None:
+        """A call ended without a word about the backend, for example by a cancellation."""
+        self._is_probing = False

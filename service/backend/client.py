@@ -1,0 +1,139 @@
+"""One Ollama server: calls with their time limits, and the quick questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+from pydantic_core import from_json, to_json
+from yarl import URL
+
+from service.backend.call import Body, Call, Reply, not_ollama
+from service.backend.classification import failure_of
+from service.backend.connections import open_session
+from service.backend.headers import base_headers, with_callers
+from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models
+from service.backend.watch import Limits
+
+__all__ = ["BackendClient", "Call", "InstalledModel", "Limits", "LoadedModel", "Reply", "open_session"]
+
+_QUICK_SECONDS = 5.0
+_MOST_URLS = 64
+
+Understood = TypeVar("Understood")
+
+
+class BackendClient:
+    """Talks to one Ollama server. ``url`` may have a path and credentials; ``headers`` are added to every request."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        quick_seconds: float = _QUICK_SECONDS,
+    ) -> None:
+        self.session = session
+        self._base = URL(url.rstrip("/"))
+        self.url = str(self._base.with_user(None))
+        self.name = name or self.url
+        """What messages call it."""
+        self._configured = dict(headers or {})
+        self._headers = base_headers(self._base, self._configured)
+        self._quick = Limits(connect=quick_seconds, first_byte=None, stall=None, attempt=quick_seconds)
+        self._urls: dict[str, URL] = {}
+
+    def call(
+        self,
+        endpoint: str,
+        body: Body,
+        limits: Limits,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> Call:
+        """Send a request, to be used as ``async with client.call(…) as reply``. ``headers`` are the caller's.
+
+        Entering raises BackendError when no head of a reply came; leaving early closes the connection, which is how
+        Ollama is told to stop. The reply's status is for the caller to judge.
+        """
+        sent = self._headers if not headers else with_callers(self._headers, self._configured, headers)
+        return Call(self.session, self.name, method, self._url_of(endpoint), sent, body, limits)
+
+    async def version(self) -> str:
+        """What ``/api/version`` says."""
+        version = (await self._ask("/api/version")).get("version")
+        if not isinstance(version, str) or not version:
+            raise not_ollama(self.name, "no version")
+        return version
+
+    async def tags(self) -> tuple[InstalledModel, ...]:
+        """The models that are installed."""
+        return _understood(self.name, installed_models, await self._ask("/api/tags"))
+
+    async def ps(self) -> tuple[LoadedModel, ...]:
+        """The models that are loaded. One that is being loaded is not among them (wire contract 4.5)."""
+        return _understood(self.name, loaded_models, await self._ask("/api/ps"))
+
+    async def load(
+        self,
+        model: str,
+        limits: Limits,
+        *,
+        endpoint: str = "/api/generate",
+        options: Mapping[str, Any] | None = None,
+        keep_alive: str | float | None = None,
+        shift: bool | None = None,
+    ) -> None:
+        """Load a model and wait until it is there. ``endpoint`` is ``/api/embed`` for one that only embeds.
+
+        Options and shift must be those of the calls that follow, else the next one loads again (wire contract 1.4).
+        """
+        request: dict[str, Any] = {"model": model}
+        if endpoint == "/api/generate":
+            request["stream"] = False
+        given = {"options": options, "keep_alive": keep_alive, "shift": shift}
+        request.update({key: value for key, value in given.items() if value is not None})
+        await self._command(endpoint, request, limits)
+
+    async def unload(self, model: str) -> None:
+        """Ask for a model to be unloaded as soon as its running requests are done. Never loads it; answers at once."""
+        await self._command("/api/generate", {"model": model, "keep_alive": 0, "stream": False}, self._quick)
+
+    async def _command(self, endpoint: str, request: dict[str, Any], limits: Limits) -> None:
+        async with self.call(endpoint, to_json(request), limits.for_whole_reply()) as reply:
+            body = await reply.read()
+            if reply.status != 200:
+                raise failure_of(reply.status, body, reply.content_type, endpoint)
+
+    async def _ask(self, endpoint: str) -> dict[str, Any]:
+        async with self.call(endpoint, None, self._quick, method="GET") as reply:
+            body = await reply.read()
+            if reply.status != 200:
+                raise failure_of(reply.status, body, reply.content_type, endpoint)
+        try:
+            answer = from_json(body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise not_ollama(self.name, f"something that is not JSON to {endpoint}")
+        return answer
+
+    def _url_of(self, endpoint: str) -> URL:
+        url = self._urls.get(endpoint)
+        if url is None:
+            base = self._base.with_user(None)
+            url = URL(f"{str(base).rstrip('/')}{endpoint}", encoded=True)
+            if len(self._urls) < _MOST_URLS:
+                self._urls[endpoint] = url
+        return url
+
+
+def _understood(name: str, understand: Callable[[dict[str, Any]], Understood], answer: dict[str, Any]) -> Understood:
+    try:
+        return understand(answer)
+    except ValueError as problem:
+        raise not_ollama(name, str(problem)) from problem

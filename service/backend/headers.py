@@ -1,0 +1,63 @@
+"""Which headers travel to a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+_OURS = {
+    "Accept": "*/*",
+    # Ollama never compresses, and a proxy before it should not: the replies are read on their way.
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": "ollama-corral",
+}
+
+_KEPT_BACK = frozenset(
+    {
+        # They belong to one connection (RFC 9110, 7.6.1).
+        "connection",
+        "expect",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        # The client library writes its own.
+        "accept-encoding",
+        "content-length",
+        # Ollama refuses foreign hosts and origins (wire contract 0).
+        "host",
+        "origin",
+        "referer",
+        # They are meant for us.
+        "authorization",
+        "cookie",
+        "x-api-key",
+    }
+)
+
+
+def base_headers(url: URL, configured: Mapping[str, str]) -> CIMultiDict[str]:
+    """Ours, the credentials in the backend's URL, and over them the configured ones."""
+    headers = CIMultiDict(_OURS)
+    if url.user is not None or url.password is not None:
+        headers["Authorization"] = aiohttp.encode_basic_auth(url.user or "", url.password or "")
+    headers.update(configured)
+    return headers
+
+
+def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str]) -> CIMultiDict[str]:
+    """The caller's headers, except those that are not for a backend, over ours and under the configured ones."""
+    named = {name.strip().lower() for name in callers.get("Connection", "").split(",")}
+    headers = base.copy()
+    for name in {name.lower() for name in callers} - _KEPT_BACK - named:
+        headers[name] = callers[name]
+    headers.update(configured)
+    return headers

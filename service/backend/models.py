@@ -1,0 +1,78 @@
+"""What a backend says about its models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class InstalledModel(NamedTuple):
+    """An entry of ``/api/tags``."""
+
+    name: str
+    digest: str
+    size: int
+    entry: dict[str, Any]
+    """As it came, for those who show it."""
+
+
+class LoadedModel(NamedTuple):
+    """An entry of ``/api/ps``."""
+
+    name: str
+    digest: str
+    size: int
+    """Bytes."""
+    size_vram: int
+    """Bytes; equal to ``size``: wholly on the GPU."""
+    context_length: int
+    expires_at: str
+    """RFC 3339, with nanoseconds; past: it is being unloaded."""
+    entry: dict[str, Any]
+
+
+def installed_models(answer: dict[str, Any]) -> tuple[InstalledModel, ...]:
+    """The models of a reply of ``/api/tags``. Raises ValueError when it is not one."""
+    return tuple(
+        InstalledModel(name=name, digest=_text(entry, "digest"), size=_number(entry, "size"), entry=entry)
+        for name, entry in _entries(answer)
+    )
+
+
+def loaded_models(answer: dict[str, Any]) -> tuple[LoadedModel, ...]:
+    """The models of a reply of ``/api/ps``. Raises ValueError when it is not one."""
+    return tuple(
+        LoadedModel(
+            name=name,
+            digest=_text(entry, "digest"),
+            size=_number(entry, "size"),
+            size_vram=_number(entry, "size_vram"),
+            context_length=_number(entry, "context_length"),
+            expires_at=_text(entry, "expires_at"),
+            entry=entry,
+        )
+        for name, entry in _entries(answer)
+    )
+
+
+def _entries(answer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if "models" not in answer:
+        raise ValueError("a reply without models")
+    models = answer["models"] or []
+    if not isinstance(models, list):
+        raise ValueError("models that are not a list")
+    for entry in models:
+        name = (entry.get("name") or entry.get("model")) if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            raise ValueError("a model without a name")
+        yield name, entry
+
+
+def _text(entry: dict[str, Any], key: str) -> str:
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(entry: dict[str, Any], key: str) -> int:
+    value = entry.get(key)
+    return value if type(value) is int else 0

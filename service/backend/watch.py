@@ -1,0 +1,143 @@
+"""The time limits of one call to a backend, kept by one timer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from aiohttp import ClientResponse
+
+from service.errors import BackendError, Fault
+
+_SECOND_LOOK_SECONDS = 0.05
+_LATE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the parts of a call may take, in seconds; None: as long as the attempt."""
+
+    connect: float = 5.0
+    first_byte: float | None = 600.0
+    """From the start of the call until the headers, which Ollama sends with the first token: queue, load and prompt."""
+    stall: float | None = 120.0
+    """Between two pieces of the body, while one is waited for."""
+    attempt: float = 3600.0
+
+    def for_whole_reply(self) -> Limits:
+        """The limits of a reply that is asked for whole: it is silent until it is done."""
+        return replace(self, first_byte=None, stall=None)
+
+
+class Watch:
+    """Ends a call that takes too long.
+
+    The timer is set once and looks, when it fires, at how far the call has come; progress costs nothing. A time that
+    has run out is looked at twice: where timers run before input (uvloop), or after a pause of the whole process, bytes
+    may have arrived that nobody has seen.
+    """
+
+    __slots__ = (
+        "_armed_for",
+        "_backend",
+        "_handle",
+        "_is_second_look",
+        "_limits",
+        "_loop",
+        "_response",
+        "_seen_bytes",
+        "_started",
+        "_task",
+        "_waiting_since",
+        "error",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, backend: str) -> None:
+        self.error: BackendError | None = None
+        """Why the call was ended, if it was."""
+        self._loop = loop
+        self._limits = limits
+        self._backend = backend
+        self._task = asyncio.current_task()
+        self._response: ClientResponse | None = None
+        self._started = loop.time()
+        self._waiting_since: float | None = None
+        self._seen_bytes = 0
+        self._is_second_look = False
+        self._arm(
+            self._started + min(limits.first_byte or limits.attempt, limits.stall or limits.attempt, limits.attempt)
+        )
+
+    def has_headers(self, response: ClientResponse) -> None:
+        """From here on the body is watched, whoever reads it."""
+        self._task = None
+        self._response = response
+
+    def begin_wait(self, seen_bytes: int) -> None:
+        """The next piece of the body is waited for; ``seen_bytes`` of it had arrived before."""
+        self._waiting_since = self._loop.time()
+        self._seen_bytes = seen_bytes
+
+    def end_wait(self) -> None:
+        """A piece has come. What its reader does with it is not the backend's time."""
+        self._waiting_since = None
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+    def _arm(self, when: float) -> None:
+        self._armed_for = when
+        self._handle = self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = self._due(now)
+        if due > now:
+            self._is_second_look = False
+            self._arm(due)
+        elif self._is_second_look and now - self._armed_for < _LATE_SECONDS:
+            self._end(self._overdue(now))
+        else:
+            self._is_second_look = True
+            self._arm(now + _SECOND_LOOK_SECONDS)
+
+    def _due(self, now: float) -> float:
+        limits = self._limits
+        ceiling = self._started + limits.attempt
+        if self._response is None:
+            return ceiling if limits.first_byte is None else min(ceiling, self._started + limits.first_byte)
+        if limits.stall is None:
+            return ceiling
+        has_arrived = self._response.content.total_bytes > self._seen_bytes
+        since = now if self._waiting_since is None or has_arrived else self._waiting_since
+        return min(ceiling, since + limits.stall)
+
+    def _overdue(self, now: float) -> BackendError:
+        limits = self._limits
+        if now >= self._started + limits.attempt:
+            # The same request would run as long again, in a seat that others wait for.
+            return BackendError(
+                f"{self._backend} had not finished after {limits.attempt:g} s, the limit of an attempt",
+                code="attempt_timeout",
+                fault=Fault.PERMANENT,
+            )
+        if self._response is None:
+            return BackendError(
+                f"{self._backend} sent nothing for {limits.first_byte:g} s",
+                code="first_byte_timeout",
+                fault=Fault.TRANSIENT,
+            )
+        return BackendError(
+            f"{self._backend} stopped sending for {limits.stall:g} s in the middle of its reply",
+            code="stalled",
+            fault=Fault.TRANSIENT,
+        )
+
+    def _end(self, error: BackendError) -> None:
+        self.error = error
+        if self._response is not None:
+            # Whoever waits for the body, or comes to read on, gets the error.
+            self._response.content.set_exception(error)
+            self._response.close()
+        elif self._task is not None:
+            self._task.cancel()

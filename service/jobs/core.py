@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from service.clock import Clock
 from service.errors import (
     CannotStoreError,
+    CorralError,
     NotFoundError,
     QueueFullError,
     StoppingError,
@@ -21,11 +23,14 @@ from service.jobs.records import Limits, Page, Pick, Retry, Running, View
 from service.order import Order
 from service.outputs import Output, Position
 from service.store.gauges import Gauges
-from service.store.jobs import EXACT_RANK, EXACT_TOTAL, Filter, JobStore, Standing
+from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
+from service.store.jobs import Filter, JobStore, Standing
 
 _log = logging.getLogger(__name__)
 
 _STORE_AGAIN_SECONDS = 0.5
+
+_Stored = TypeVar("_Stored")
 
 
 class Jobs:
@@ -43,6 +48,8 @@ class Jobs:
         self._look_due: Callable[[], None] = lambda: None
         self._is_stopping = False
         self._newest = 0
+        self._under_way = 0
+        self._changes = 0
         self.store_trouble: str | None = None
         """Why the last write failed; None when it did not."""
 
@@ -74,9 +81,11 @@ class Jobs:
         is_ahead = self._store.keeps_order
         if is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
+        ahead = self._gauges.ready(line) - is_ahead
         try:
-            job = await self._store.insert(new, new_job_id(now), now)
-        except BaseException as error:
+            job = await self._tracked(self._store.insert(new, new_job_id(now), now))
+        except CorralError as error:
+            # Not for a cancelled caller: its row is on its way to the disk all the same.
             if is_ahead:
                 self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
             self._note_trouble(error)
@@ -88,7 +97,7 @@ class Jobs:
         self._hub.publish(job)
         if not is_ready or job.deadline is not None:
             self._look_due()
-        return View(job, self._position(line, self._gauges.ready(line) - 1) if is_ready else None)
+        return View(job, self._position(line, ahead) if is_ready else None)
 
     async def view(self, job_id: str) -> View:
         """A job with its position. Raises NotFoundError."""
@@ -185,7 +194,7 @@ class Jobs:
         line = picks[0].line
         claimed: list[Claimed] = []
         try:
-            claimed = await self._store.claim(line, len(picks), self._clock.now_ms())
+            claimed = await self._tracked(self._store.claim(line, len(picks), self._clock.now_ms()))
             self.store_trouble = None
         except CannotStoreError as error:
             self._note_trouble(error)
@@ -243,12 +252,12 @@ class Jobs:
         now = self._clock.now_ms()
         due, deadline = await self._store.next_due()
         if due is not None and due <= now:
-            for job in await self._store.promote(now):
+            for job in await self._tracked(self._store.promote(now)):
                 self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.model_key, {}))
                 self._gauges.add_ready(job.line, 1)
                 self._hub.publish(job)
         if deadline is not None and deadline <= now:
-            for job in await self._store.expire(now):
+            for job in await self._tracked(self._store.expire(now)):
                 self._gauges.move(
                     job.line, Status.QUEUED, job.status, job.size, ready=-1 if job.not_before is None else 0
                 )
@@ -262,7 +271,7 @@ class Jobs:
         touched = 0
         now = self._clock.now_ms()
         for worker in workers:
-            for job in await self._store.rescue(worker, now):
+            for job in await self._tracked(self._store.rescue(worker, now)):
                 touched += 1
                 if job.status == Status.QUEUED:
                     self._returned(job, Status.PROCESSING, now)
@@ -277,15 +286,20 @@ class Jobs:
 
     async def prune(self, before: int) -> int:
         """Forget a batch of jobs that finished before then; how many."""
-        pruned = await self._store.prune(before)
+        pruned = await self._tracked(self._store.prune(before))
         for gauge in pruned:
             self._gauges.leave(gauge.line, gauge.status, gauge.size, was_ready=False)
         return len(pruned)
 
     async def recount(self) -> None:
-        """Set the gauges from the rows."""
-        self._gauges.set(*await self._store.gauges())
-        self._newest = await self._store.newest()
+        """Set the gauges from the rows, unless something changes meanwhile: then another time."""
+        changes = self._changes
+        gauges, delayed = await self._store.gauges()
+        newest = await self._store.newest()
+        if self._under_way or changes != self._changes:
+            return
+        self._newest = newest
+        self._gauges.set(gauges, delayed)
         now = self._clock.now_ms()
         for model, owners in self._gauges.waiting.items():
             for owner, priorities in owners.items():
@@ -294,7 +308,7 @@ class Jobs:
 
     async def has_missed(self) -> bool:
         """Whether a ready job is stored that the gauges do not know of."""
-        return not self._gauges.waiting and await self._store.has_ready()
+        return not self._gauges.waiting and not self._under_way and await self._store.has_ready()
 
     def stop_accepting(self) -> None:
         """From now on every submission is refused."""
@@ -334,8 +348,8 @@ class Jobs:
         segments = running.output.segments() if running else ()
         attempt = running.job.attempt if running else 0
         try:
-            cancelled = await self._store.cancel(
-                job.id, self._clock.now_ms(), segments, attempt, code=code, message=message
+            cancelled = await self._tracked(
+                self._store.cancel(job.id, self._clock.now_ms(), segments, attempt, code=code, message=message)
             )
         except CannotStoreError as error:
             self._note_trouble(error)
@@ -362,10 +376,19 @@ class Jobs:
             failed = Outcome(Status.FAILED, error_code="internal_error", error_message="the result could not be stored")
             return await self._store.finish(job, failed, now)
 
+    async def _tracked(self, write: Awaitable[_Stored]) -> _Stored:
+        """Every write goes through here, so that nobody counts rows while gauges and rows are apart."""
+        self._under_way += 1
+        self._changes += 1
+        try:
+            return await write
+        finally:
+            self._under_way -= 1
+
     async def _until_stored(self, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
         while True:
             try:
-                stored = await write()
+                stored = await self._tracked(write())
             except CannotStoreError as error:
                 if self.store_trouble is None:
                     _log.error("an outcome waits in memory: %s", error)

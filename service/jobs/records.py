@@ -39,7 +39,7 @@ class Running:
         self.output = output
         self.charged_ms = charged_ms
         self.is_cancelled = False
-        self.stop: Callable[[], None] | None = None
+        self.stop: Callable[[], object] | None = None
         """Set by the worker that has it: ends the attempt and closes the connection to the backend."""
 
 

@@ -130,7 +130,7 @@ class SqliteDatabase:
             writes, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
             group = WriteGroup(writes)
             try:
-                await self._writer.execute_fetchall(GROUPED, group)  # type: ignore[arg-type]
+                await self._writer.execute_fetchall(GROUPED, group)
             except Exception as error:
                 for write in writes:
                     write.error = write.error or error
@@ -187,7 +187,7 @@ class _ReadLane:
         while self._waiting:
             reads, self._waiting = self._waiting, []
             try:
-                await self._connection.execute_fetchall(GROUPED, ReadGroup(reads))  # type: ignore[arg-type]
+                await self._connection.execute_fetchall(GROUPED, ReadGroup(reads))
             except Exception as error:
                 for read in reads:
                     read.error = read.error or error

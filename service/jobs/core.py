@@ -11,20 +11,18 @@ from service.clock import Clock
 from service.errors import (
     CannotStoreError,
     CorralError,
-    NotFoundError,
     QueueFullError,
     StoppingError,
     StoreError,
 )
 from service.following import Follower
 from service.hub import Hub
-from service.job import Claimed, Job, Line, NewJob, Outcome, Result, Status, model_key, new_job_id
-from service.jobs.records import Limits, Page, Pick, Retry, Running, View
+from service.job import Claimed, Job, Line, NewJob, Outcome, Status, model_key, new_job_id
+from service.jobs.records import Limits, Pick, Retry, Running, View
 from service.order import Order
 from service.outputs import Output, Position
 from service.store.gauges import Gauges
-from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
-from service.store.jobs import Filter, JobStore, Standing
+from service.store.jobs import JobStore
 
 _log = logging.getLogger(__name__)
 
@@ -33,13 +31,11 @@ _STORE_AGAIN_SECONDS = 0.5
 _Stored = TypeVar("_Stored")
 
 
-class Jobs:
+class Jobs(JobViews):
     """Submit, look at, follow, cancel, begin, finish and retry jobs."""
 
     def __init__(self, store: JobStore, gauges: Gauges, order: Order, hub: Hub, clock: Clock, limits: Limits) -> None:
-        self._store = store
-        self._gauges = gauges
-        self._order = order
+        super().__init__(store, gauges, order)
         self._hub = hub
         self._clock = clock
         self.limits = limits
@@ -47,7 +43,6 @@ class Jobs:
         self._wake_dispatcher: Callable[[], None] = lambda: None
         self._look_due: Callable[[], None] = lambda: None
         self._is_stopping = False
-        self._newest = 0
         self._under_way = 0
         self._changes = 0
         self.store_trouble: str | None = None
@@ -98,42 +93,6 @@ class Jobs:
         if not is_ready or job.deadline is not None:
             self._look_due()
         return View(job, self._position(line, ahead) if is_ready else None)
-
-    async def view(self, job_id: str) -> View:
-        """A job with its position. Raises NotFoundError."""
-        standing = await self._store.standing(job_id)
-        if standing is None:
-            raise NotFoundError(f"there is no prompt {job_id!r}: it never was, or it is older than what is kept")
-        return await self._viewed(standing)
-
-    async def view_by_seq(self, seq: int) -> View:
-        """The same by the integer id."""
-        standing = await self._store.standing_by_seq(seq)
-        if standing is None:
-            raise NotFoundError(f"there is no request {seq}: it never was, or it is older than what is kept")
-        return await self._viewed(standing)
-
-    async def result(self, job: Job) -> Result | None:
-        """What a finished job has written, None when nothing is kept."""
-        return await self._store.result(job.seq)
-
-    async def prompt(self, job: Job) -> str:
-        """The whole prompt of a job."""
-        return await self._store.prompt(job.seq)
-
-    async def prompts(self, jobs: list[Job]) -> dict[int, str]:
-        """The whole prompts of neighbouring jobs, by seq."""
-        if not jobs:
-            return {}
-        return await self._store.prompts(min(job.seq for job in jobs), max(job.seq for job in jobs))
-
-    async def page(self, which: Filter, limit: int, offset: int) -> Page:
-        """A page of the list, newest first."""
-        jobs = await self._store.page(which, limit, offset)
-        if which.text is None:
-            return Page(jobs, self._gauges.total(which.status, which.model_key, which.owner), is_capped=False)
-        total = await self._store.count(which)
-        return Page(jobs, total, is_capped=total >= EXACT_TOTAL)
 
     def follow(self, job: Job, position: Position | None, wake: Callable[[], None]) -> Follower:
         """A reader of this job's events from ``position``, or from the beginning of its present attempt."""
@@ -405,20 +364,6 @@ class Jobs:
         self._order.correct(job.line, running.charged_ms, used_ms, is_typical=is_typical)
         self._running.pop(job.seq, None)
         running.output.close()
-
-    async def _viewed(self, standing: Standing) -> View:
-        job, rank = standing
-        if job.status != Status.QUEUED or job.not_before is not None:
-            return View(job, None)
-        if rank < EXACT_RANK:
-            return View(job, self._position(job.line, rank))
-        # Beyond what is counted: where its number lies between the line's oldest and the newest of all.
-        oldest = await self._store.oldest_of_line(job.line) or job.seq
-        share = (job.seq - oldest) / max(1, self._newest - oldest)
-        return View(job, self._position(job.line, max(rank, int(share * self._gauges.ready(job.line)))), is_exact=False)
-
-    def _position(self, line: Line, rank: int) -> int:
-        return 1 + self._order.ahead(line, max(0, rank), self._gauges.waiting.get(line.model, {}))
 
     def _note_trouble(self, error: BaseException) -> None:
         if isinstance(error, CannotStoreError):

@@ -19,6 +19,7 @@ from service.following import Follower
 from service.hub import Hub
 from service.job import Claimed, Job, Line, NewJob, Outcome, Status, model_key, new_job_id
 from service.jobs.records import Limits, Pick, Retry, Running, View
+from service.jobs.views import JobViews
 from service.order import Order
 from service.outputs import Output, Position
 from service.store.gauges import Gauges

@@ -1,0 +1,93 @@
+"""The simulated Ollama as an aiohttp application: every route of Ollama's that Corral has, and those of its control."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from service.simulated import control, embeddings, generation, listings, management
+from service.simulated.anthropic import read_messages
+from service.simulated.native import read_chat, read_generate
+from service.simulated.openai import read_chat_completion, read_completion
+from service.simulated.responses import read_responses
+from service.simulated.routes import Inform, information, unknown_route, work
+from service.simulated.settings import SimulatedSettings
+from service.simulated.simulation import SIMULATION, Simulation
+
+_LARGEST_BODY = 1 << 30
+
+_INFORMATION: tuple[tuple[str, str, Inform], ...] = (
+    ("GET HEAD", "/", listings.root),
+    ("GET HEAD", "/api/version", listings.version),
+    ("GET", "/api/status", listings.status),
+    ("GET HEAD", "/api/tags", listings.tags),
+    ("GET", "/api/ps", listings.loaded),
+    ("POST", "/api/show", listings.show),
+    ("POST", "/api/pull", management.pull),
+    ("POST", "/api/push", management.push),
+    ("POST", "/api/create", management.create),
+    ("POST", "/api/copy", management.copy),
+    ("DELETE", "/api/delete", management.delete),
+    ("HEAD", "/api/blobs/{digest}", management.find_blob),
+    ("POST", "/api/blobs/{digest}", management.make_blob),
+    ("GET", "/v1/models", listings.openai_models),
+    ("GET", "/v1/models/{model}", listings.openai_model),
+)
+
+_WORDS = (
+    ("/api/generate", read_generate),
+    ("/api/chat", read_chat),
+    ("/v1/chat/completions", read_chat_completion),
+    ("/v1/completions", read_completion),
+    ("/v1/responses", read_responses),
+    ("/v1/messages", read_messages),
+)
+
+_VECTORS = (
+    ("/api/embed", embeddings.read_embed),
+    ("/api/embeddings", embeddings.read_embeddings),
+    ("/v1/embeddings", embeddings.read_embedding_list),
+)
+
+
+def build_simulated_app(settings: SimulatedSettings | None = None) -> web.Application:
+    """A simulated Ollama; its state is `app[SIMULATION]`.
+
+    Serve it with `handler_cancellation=True` (SimulatedServer does): a client that leaves must end its request.
+    """
+    app = web.Application(client_max_size=_LARGEST_BODY)
+    app[SIMULATION] = Simulation(settings or SimulatedSettings())
+    app.cleanup_ctx.append(_scheduler)
+    app.on_response_prepare.append(_unsign)
+    known: dict[str, set[str]] = {}
+    for methods, path, inform in _INFORMATION:
+        for method in methods.split():
+            app.router.add_route(method, path, information(path, inform))
+            known.setdefault(path, set()).add(method)
+    for path, read in _WORDS:
+        app.router.add_post(path, work(path, read, generation.serve))
+        known[path] = {"POST"}
+    for path, read_vectors in _VECTORS:
+        app.router.add_post(path, work(path, read_vectors, embeddings.serve))
+        known[path] = {"POST"}
+    app.router.add_routes(control.ROUTES)
+    app.router.add_route("*", "/{path:.*}", unknown_route({path: frozenset(each) for path, each in known.items()}))
+    return app
+
+
+async def _scheduler(app: web.Application) -> AsyncIterator[None]:
+    simulation = app[SIMULATION]
+    loop = asyncio.create_task(simulation.scheduler.run())
+    yield
+    loop.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await loop
+    simulation.scheduler.forget_all()
+
+
+async def _unsign(request: web.Request, response: web.StreamResponse) -> None:
+    """Ollama does not say what serves it."""
+    response.headers.popall("Server", None)

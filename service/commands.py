@@ -16,7 +16,8 @@ from service.checking import check
 from service.config import Config, load_config
 from service.errors import StartError
 from service.serving import serve
-from service.simulated.serving import simulated_ollama
+from service.simulated.server import SimulatedServer
+from service.simulated.settings import DEMO_SETTINGS
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,10 +61,10 @@ def _parser() -> argparse.ArgumentParser:
 async def _demo(config: Config) -> int:
     """The same service, but nothing outside is needed and nothing is left behind."""
     with tempfile.TemporaryDirectory(prefix="corral-demo-") as folder:
-        async with simulated_ollama() as url:
+        async with SimulatedServer(DEMO_SETTINGS) as simulated:
             print("DEMO: answers are simulated, no model is running; the database is temporary.")
             backend = config.backends[0].model_copy(
-                update={"name": "simulated", "url": url, "headers": {}, "models": ()}
+                update={"name": "simulated", "url": simulated.url, "headers": {}, "models": ()}
             )
             database = config.database.model_copy(update={"url": "", "path": Path(folder) / "queue.db"})
             return await serve(config.model_copy(update={"backends": (backend,), "database": database}))

@@ -82,7 +82,7 @@ class Follower:
         return self._job
 
     def receive(self, event: JobChanged) -> None:
-        """Hear of a status change. What is older than what is known is passed over: a snapshot may overtake an event."""
+        """Hear of a status change; one older than what is known is passed over, for a snapshot may overtake it."""
         if _age(event.job) >= _age(self._job):
             self._job = event.job
             self._has_new_status = True

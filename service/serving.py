@@ -7,12 +7,14 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from service.admin import admin_socket_path
 from service.api.middlewares import AccessLogger
 from service.app import build_app
 from service.config import Config
@@ -21,19 +23,7 @@ from service.notify import Notifier
 
 _log = logging.getLogger(__name__)
 
-_SOCKET_PATH_BYTES = 107
-"""sun_path holds 108 with the final NUL (unix(7))."""
 _CLOSE_SECONDS = 5.0
-
-
-def admin_socket_path(config: Config) -> Path | None:
-    """Where the command line finds a running service; None with PostgreSQL, or where the path is too long for a
-    socket.
-    """
-    if config.database.url:
-        return None
-    path = config.database.path.with_name(config.database.path.name + ".sock")
-    return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES else None
 
 
 async def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
@@ -105,8 +95,7 @@ async def _listen(runner: web.AppRunner, config: Config) -> int:
         )
         raise StartError(f"address {host}:{port}: {error.strerror or error}; {remedy}") from error
     await _listen_for_admin(runner, admin_socket_path(config))
-    sockets = site._server.sockets if site._server is not None else ()  # type: ignore[attr-defined]
-    return int(sockets[0].getsockname()[1]) if sockets else port
+    return next((int(address[1]) for address in runner.addresses if isinstance(address, tuple)), port)
 
 
 async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
@@ -114,9 +103,16 @@ async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
     if path is None:
         _log.info("no admin socket: commands cannot talk to the running service")
         return
+    with _private_socket(path):
+        await web.UnixSite(runner, path).start()
+
+
+@contextmanager
+def _private_socket(path: Path) -> Iterator[None]:
+    """A socket that is made within is its owner's alone; what a killed service left there makes way."""
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
-        await web.UnixSite(runner, path).start()
+        yield
     finally:
         os.umask(before)

@@ -30,6 +30,8 @@ _PERMANENT = re.compile(
     | may\ be\ incompatible\ with\ your\ version   # 34
     | (unknown|unsupported)\ (model\ )?architecture  # 34
     | ^'.*'\ is\ no\ longer\ compatible            # 36
+    | ^pull\ model\ manifest:\ file\ does\ not\ exist     # 50
+    | ^unauthorized:\ access\ denied|^insecure\ protocol  # 51
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -97,7 +99,7 @@ def message_of(body: bytes, content_type: str) -> str:
 def failure_of(status: int, body: bytes, content_type: str, endpoint: str) -> BackendError:
     """The error that a reply with a status of 400 or more amounts to."""
     foreign = foreign_reply(status, content_type)
-    if foreign is None and content_type == "application/json" and not _has_error(body):
+    if foreign is None and body and content_type == "application/json" and not _has_error(body):
         foreign = _not_ollama(status, Fault.ABSENT, "JSON without an error")
     if foreign is not None:
         return foreign

@@ -83,23 +83,23 @@ class Dispatcher:
     async def _choose(self) -> list[tuple[Backend, list[Pick]]]:
         """Reserve seats for picks, each list of one line, until there are no seats or nobody waits."""
         chosen: dict[tuple[str, Line], tuple[Backend, list[Pick]]] = {}
-        models = await self._jobs.models_oldest_first()
-        while models:
+        runners = await self._jobs.runners_oldest_first()
+        while runners:
             free = self._pool.with_free_seat()
             if not free:
                 break
-            model = models[0]
-            pick = self._jobs.pick(model)
+            runner = runners[0]
+            pick = self._jobs.pick(runner)
             if pick is None or pick.line in self._doubtful:
                 if pick is not None:
                     self._jobs.give_back(pick)
-                models.pop(0)
+                runners.pop(0)
                 continue
             backend = max(free, key=lambda one: one.free_seats)
-            self._pool.take(backend, model)
+            self._pool.take(backend, runner)
             chosen.setdefault((backend.name, pick.line), (backend, []))[1].append(pick)
-            if len(models) > 1:
-                # Another model's oldest may be next now; what was picked must be claimed before that can be asked.
+            if len(runners) > 1:
+                # Another runner's oldest may be next now; what was picked must be claimed before that can be asked.
                 break
         return list(chosen.values())
 
@@ -114,7 +114,7 @@ class Dispatcher:
             if len(begun) < len(picks):
                 self._doubtful.add(line)
                 for _ in range(len(picks) - len(begun)):
-                    self._pool.free(backend, line.model)
+                    self._pool.free(backend, line.runner)
 
     async def _look_regularly(self) -> None:
         """The fallback: what is due, what expired, and what no event told of."""

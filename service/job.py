@@ -10,9 +10,11 @@ A queued job whose deadline passes becomes failed, with the code ``expired``.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Status(StrEnum):
@@ -47,7 +49,8 @@ class Priority(IntEnum):
 class Line(NamedTuple):
     """Jobs among which only the order of arrival counts."""
 
-    model: str
+    runner: str
+    """See :func:`runner_key`."""
     owner: str
     priority: int
 
@@ -88,6 +91,8 @@ class NewJob(NamedTuple):
     key_id: str | None = None
     not_before: int | None = None
     deadline: int | None = None
+    runner: str = ""
+    """See :func:`runner_key`; "" for the model with no options of its own."""
     on_disconnect: str | None = None
     """None: nobody waits. ``cancel`` or ``finish``: what becomes of the job when its waiting caller is gone."""
 
@@ -102,6 +107,8 @@ class Job(NamedTuple):
     model: str
     model_key: str
     """The model as Ollama matches it, see :func:`model_key`."""
+    runner: str
+    """What one loaded runner of Ollama's can serve, see :func:`runner_key`."""
     owner: str
     key_id: str | None
     priority: int
@@ -136,7 +143,7 @@ class Job(NamedTuple):
 
     @property
     def line(self) -> Line:
-        return Line(self.model_key, self.owner, self.priority)
+        return Line(self.runner, self.owner, self.priority)
 
 
 class Claimed(NamedTuple):
@@ -178,6 +185,26 @@ def model_key(name: str) -> str:
     for prefix in ("registry.ollama.ai/", "library/"):
         key = key.removeprefix(prefix)
     return key if ":" in key.rsplit("/", 1)[-1] else key + _LATEST
+
+
+_RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+"""The options for which Ollama loads a model anew when they differ from those of the loaded runner (wire contract 4.4)."""
+
+
+def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool | None = None) -> str:
+    """What one loaded runner can serve: the model, and those options that would make Ollama load it anew."""
+    own = {name: options[name] for name in _RELOADING if options.get(name) is not None} if options else {}
+    if shift is not None:
+        own["shift"] = shift
+    if own.get("num_gpu") == -1:
+        del own["num_gpu"]
+    key = model_key(model)
+    return f"{key} {json.dumps(own, separators=(',', ':'), sort_keys=True)}" if own else key
+
+
+def model_of_runner(runner: str) -> str:
+    """The model of a runner's key."""
+    return runner.partition(" ")[0]
 
 
 def preview_of(prompt: str) -> str:

@@ -43,7 +43,7 @@ class Share:
 
 
 @dataclass(slots=True)
-class ModelOrder:
+class RunnerOrder:
     """One model: what its jobs cost, how far service has got, and the owners' shares."""
 
     mean_ms: float = FIRST_GUESS_MS
@@ -56,12 +56,12 @@ class Order:
 
     def __init__(self, boosts_ms: Mapping[int, float]) -> None:
         self.boosts_ms = dict(boosts_ms)
-        self.models: dict[str, ModelOrder] = {}
+        self.runners: dict[str, RunnerOrder] = {}
         self.weights: dict[str, float] = {}
 
     def begin_waiting(self, line: Line, now: int, waiting: Waiting) -> None:
         """A job arrived on ``line``; ``waiting`` are the ready jobs of its model before it."""
-        model = self.models.setdefault(line.model, ModelOrder())
+        model = self.runners.setdefault(line.runner, RunnerOrder())
         share = model.shares.get(line.owner)
         if share is None:
             share = model.shares[line.owner] = Share(Counter(model.reached, now))
@@ -74,11 +74,11 @@ class Order:
             counter.served = max(counter.served, share.reached)
             counter.waiting_since = now
 
-    def pick(self, model_key: str, waiting: Waiting) -> Line | None:
+    def pick(self, runner: str, waiting: Waiting) -> Line | None:
         """The line whose oldest job is next."""
         if not waiting:
             return None
-        model = self.models.setdefault(model_key, ModelOrder())
+        model = self.runners.setdefault(runner, RunnerOrder())
         owner = (
             next(iter(waiting))
             if len(waiting) == 1
@@ -86,14 +86,14 @@ class Order:
         )
         lines = waiting[owner]
         if len(lines) == 1:
-            return Line(model_key, owner, next(iter(lines)))
+            return Line(runner, owner, next(iter(lines)))
         counters = self._share(model, owner).priorities
         priority = min(lines, key=lambda word: self._line_rank(counters.get(word), word))
-        return Line(model_key, owner, priority)
+        return Line(runner, owner, priority)
 
     def charge(self, line: Line, now: int) -> float:
         """A job of the line was claimed: charge the expected cost, and say what was charged."""
-        model = self.models.setdefault(line.model, ModelOrder())
+        model = self.runners.setdefault(line.runner, RunnerOrder())
         share = self._share(model, line.owner)
         cost = model.mean_ms / self.weights.get(line.owner, 1.0)
         share.own.served += cost
@@ -111,7 +111,7 @@ class Order:
 
     def correct(self, line: Line, charged: float, used_ms: float, *, is_typical: bool) -> None:
         """The job ended after ``used_ms`` of a backend; ``is_typical`` when the model's mean is to learn from it."""
-        model = self.models.setdefault(line.model, ModelOrder())
+        model = self.runners.setdefault(line.runner, RunnerOrder())
         share = self._share(model, line.owner)
         difference = used_ms / self.weights.get(line.owner, 1.0) - charged
         share.own.served += difference
@@ -125,7 +125,7 @@ class Order:
 
     def ahead(self, line: Line, rank: int, waiting: Waiting) -> int:
         """How many ready jobs of the model go before the one that has ``rank`` jobs ahead in its own line."""
-        model = self.models.get(line.model)
+        model = self.runners.get(line.runner)
         mine = waiting.get(line.owner, {})
         if model is None or (len(waiting) <= 1 and len(mine) <= 1):
             return rank
@@ -148,7 +148,7 @@ class Order:
         )
         return own + _passed(others, turn, model.mean_ms)
 
-    def _rank(self, model: ModelOrder, owner: str, waiting: Waiting) -> tuple[float, int]:
+    def _rank(self, model: RunnerOrder, owner: str, waiting: Waiting) -> tuple[float, int]:
         counter = self._share(model, owner).own
         return counter.served - self.boosts_ms[max(waiting[owner])], counter.waiting_since
 
@@ -158,7 +158,7 @@ class Order:
         return counter.served - self.boosts_ms[priority], counter.waiting_since
 
     @staticmethod
-    def _share(model: ModelOrder, owner: str) -> Share:
+    def _share(model: RunnerOrder, owner: str) -> Share:
         share = model.shares.get(owner)
         if share is None:
             share = model.shares[owner] = Share(Counter(model.reached, 0))

@@ -56,7 +56,7 @@ class Workers:
         while not self._hand_off.empty():
             running, backend = self._hand_off.get_nowait()
             await self._jobs.put_back(running)
-            self._pool.free(backend, running.job.model_key)
+            self._pool.free(backend, running.job.runner)
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -84,7 +84,7 @@ class Workers:
             await self._conclude(running, backend, attempt)
         finally:
             self._attempts.pop(seq, None)
-            self._pool.free(backend, running.job.model_key)
+            self._pool.free(backend, running.job.runner)
             if not self._attempts:
                 self._idle.set()
 
@@ -164,4 +164,3 @@ class Workers:
 
 def _failed(running: Running, error: BackendError) -> Outcome:
     return Outcome(Status.FAILED, running.output.segments(), Counts(), error_code=error.code, error_message=str(error))
-

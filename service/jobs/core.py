@@ -66,7 +66,7 @@ class Jobs(JobViews):
         """
         self._check_room(len(new.request))
         now = self._clock.now_ms()
-        line = Line(model_key(new.model), new.owner, int(new.priority))
+        line = Line(new.runner or model_key(new.model), new.owner, int(new.priority))
         is_ready = new.not_before is None or new.not_before <= now
         if is_ready and new.not_before is not None:
             new = new._replace(not_before=None)
@@ -122,9 +122,9 @@ class Jobs(JobViews):
 
     # Running: called by the dispatcher and the workers
 
-    def pick(self, model: str) -> Pick | None:
-        """Whose turn it is among those who wait for a model: charged at once, and to be claimed or given back."""
-        line = self._order.pick(model, self._gauges.waiting.get(model, {}))
+    def pick(self, runner: str) -> Pick | None:
+        """Whose turn it is among those who wait for a runner: charged at once, and to be claimed or given back."""
+        line = self._order.pick(runner, self._gauges.waiting.get(runner, {}))
         if line is None:
             return None
         self._gauges.add_ready(line, -1)
@@ -135,8 +135,8 @@ class Jobs(JobViews):
         self._gauges.add_ready(pick.line, 1)
         self._order.refund(pick.line, pick.charged_ms)
 
-    async def models_oldest_first(self) -> list[str]:
-        """The models that have ready jobs, the one whose oldest has waited longest first."""
+    async def runners_oldest_first(self) -> list[str]:
+        """The runners that have ready jobs, the one whose oldest has waited longest first."""
         models = list(self._gauges.waiting)
         if len(models) < 2:
             return models
@@ -213,7 +213,7 @@ class Jobs(JobViews):
         due, deadline = await self._store.next_due()
         if due is not None and due <= now:
             for job in await self._tracked(self._store.promote(now)):
-                self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.model_key, {}))
+                self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
                 self._gauges.add_ready(job.line, 1)
                 self._hub.publish(job)
         if deadline is not None and deadline <= now:
@@ -261,10 +261,10 @@ class Jobs(JobViews):
         self._newest = newest
         self._gauges.set(gauges, delayed)
         now = self._clock.now_ms()
-        for model, owners in self._gauges.waiting.items():
+        for runner, owners in self._gauges.waiting.items():
             for owner, priorities in owners.items():
                 for priority in priorities:
-                    self._order.begin_waiting(Line(model, owner, priority), now, {})
+                    self._order.begin_waiting(Line(runner, owner, priority), now, {})
 
     async def has_missed(self) -> bool:
         """Whether a ready job is stored that the gauges do not know of."""
@@ -288,14 +288,14 @@ class Jobs(JobViews):
 
     def _arrive(self, line: Line, size: int, now: int, *, is_ready: bool) -> None:
         if is_ready:
-            self._order.begin_waiting(line, now, self._gauges.waiting.get(line.model, {}))
+            self._order.begin_waiting(line, now, self._gauges.waiting.get(line.runner, {}))
         self._gauges.arrive(line, Status.QUEUED, size, is_ready=is_ready)
         self._wake_dispatcher()
 
     def _returned(self, job: Job, before: str, now: int) -> None:
         is_ready = job.not_before is None
         if is_ready:
-            self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.model_key, {}))
+            self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
         self._gauges.move(job.line, before, Status.QUEUED, job.size, ready=int(is_ready))
         self._hub.publish(job)
         if is_ready:

@@ -68,4 +68,4 @@ class JobViews:
         return View(job, self._position(job.line, max(rank, int(share * self._gauges.ready(job.line)))), is_exact=False)
 
     def _position(self, line: Line, rank: int) -> int:
-        return 1 + self._order.ahead(line, max(0, rank), self._gauges.waiting.get(line.model, {}))
+        return 1 + self._order.ahead(line, max(0, rank), self._gauges.waiting.get(line.runner, {}))

@@ -15,7 +15,24 @@ from service.simulated.scheduler import Runner
 from service.simulated.simulation import Simulation
 from service.simulated.wire import OPENAI, PLAIN_JSON, Reply, json_reply, moment
 
-_TENSORS = ("token_embd", "output_norm", "output", "blk.0.attn_norm", "blk.0.ffn_norm", "blk.0.attn_q", "blk.0.ffn_up")
+_BLOCKS = 2
+_TENSORS_OF_A_BLOCK = (
+    "attn_norm",
+    "ffn_norm",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+)
+_TENSORS = (
+    "token_embd",
+    "output_norm",
+    "output",
+    *(f"blk.{block}.{name}" for block in range(_BLOCKS) for name in _TENSORS_OF_A_BLOCK),
+)
 
 
 async def root(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
@@ -118,7 +135,7 @@ def _model_info(model: SimulatedModel) -> dict[str, Any]:
         f"{family}.attention.head_count": 4,
         f"{family}.attention.head_count_kv": 4,
         f"{family}.attention.layer_norm_rms_epsilon": 0.00001,
-        f"{family}.block_count": 2,
+        f"{family}.block_count": _BLOCKS,
         f"{family}.context_length": model.trained_context,
         f"{family}.embedding_length": model.embedding_length,
         f"{family}.feed_forward_length": 128,

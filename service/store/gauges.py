@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from service.job import Line, Status
+from service.job import Line, Status, model_of_runner
 from service.store.jobs import Gauge
 
 
@@ -67,7 +67,7 @@ class Gauges:
             self._balance.pop(line, None)
         else:
             self._balance[line] = left
-        owners = self._ready.setdefault(line.model, {})
+        owners = self._ready.setdefault(line.runner, {})
         priorities = owners.setdefault(line.owner, {})
         if left > 0:
             priorities[line.priority] = left
@@ -76,7 +76,7 @@ class Gauges:
         if not priorities:
             del owners[line.owner]
         if not owners:
-            del self._ready[line.model]
+            del self._ready[line.runner]
 
     def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
         """How many jobs there are, of one status, model or owner where named."""
@@ -88,12 +88,12 @@ class Gauges:
 
     @property
     def waiting(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
-        """Ready jobs by model, owner and priority; no entry is empty. Read it, and never keep it."""
+        """Ready jobs by runner, owner and priority; no entry is empty. Read it, and never keep it."""
         return self._ready
 
     def _count(self, line: Line, status: str, jobs: int) -> None:
         totals = self._totals
-        for model in (None, line.model):
+        for model in (None, model_of_runner(line.runner)):
             for owner in (None, line.owner):
                 for word in (None, status):
                     key = (word, model, owner)

@@ -18,7 +18,7 @@ EXACT_TOTAL = 10_000
 
 INSERT = f"""
     INSERT INTO jobs ({", ".join(field for field in Job._fields if field != "seq")})
-    VALUES (:id, :door, :endpoint, :model, :model_key, :owner, :key_id, :priority, :status, :attempt, 0, :not_before,
+    VALUES (:id, :door, :endpoint, :model, :model_key, :runner, :owner, :key_id, :priority, :status, :attempt, 0, :not_before,
     :deadline, :on_disconnect, :worker, :preview, :size, NULL, NULL, NULL, NULL, NULL, NULL, NULL, :created_at,
     :created_at, :started_at, NULL, NULL) RETURNING seq
 """
@@ -29,7 +29,7 @@ READY = "status = 'queued' AND not_before IS NULL"
 CLAIM = f"""
     WITH picked AS MATERIALIZED (
         SELECT seq FROM jobs
-        WHERE model_key = :model_key AND owner = :owner AND priority = :priority AND {READY}
+        WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY}
         ORDER BY seq LIMIT :seats {{claim_lock}}
     )
     UPDATE jobs SET status = 'processing', attempt = attempt + 1, worker = :worker, started_at = :now, updated_at =
@@ -91,7 +91,7 @@ RESCUE_ABANDONED = f"""
 RANK = f"""
     (SELECT count(*) FROM (
         SELECT 1 FROM jobs AS ahead
-        WHERE ahead.model_key = jobs.model_key AND ahead.owner = jobs.owner AND ahead.priority = jobs.priority
+        WHERE ahead.runner = jobs.runner AND ahead.owner = jobs.owner AND ahead.priority = jobs.priority
           AND ahead.status = 'queued' AND ahead.not_before IS NULL AND ahead.seq < jobs.seq
         LIMIT {EXACT_RANK}
     ) AS counted)
@@ -99,20 +99,20 @@ RANK = f"""
 SELECT_STANDING = f"SELECT {COLUMNS}, CASE WHEN status = 'queued' THEN {RANK} ELSE 0 END FROM jobs WHERE "
 
 GAUGES = """
-    SELECT model_key, owner, priority, status, count(*), sum(size) FROM jobs
-    GROUP BY model_key, owner, priority, status
+    SELECT runner, owner, priority, status, count(*), sum(size) FROM jobs
+    GROUP BY runner, owner, priority, status
 """
 DELAYED = """
-    SELECT model_key, owner, priority, count(*) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL
-    GROUP BY model_key, owner, priority
+    SELECT runner, owner, priority, count(*) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL
+    GROUP BY runner, owner, priority
 """
 NEXT_DUE = """
     SELECT (SELECT min(not_before) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL),
            (SELECT min(deadline) FROM jobs WHERE status = 'queued' AND deadline IS NOT NULL)
 """
-OLDEST_READY = f"SELECT seq, updated_at FROM jobs WHERE model_key = :model_key AND {READY} ORDER BY seq LIMIT 1"
+OLDEST_READY = f"SELECT seq, updated_at FROM jobs WHERE runner = :runner AND {READY} ORDER BY seq LIMIT 1"
 OLDEST_OF_LINE = f"""
-    SELECT seq FROM jobs WHERE model_key = :model_key AND owner = :owner AND priority = :priority AND {READY} ORDER BY
+    SELECT seq FROM jobs WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY} ORDER BY
     seq LIMIT 1
 """
 LATEST_TIME = """
@@ -121,5 +121,5 @@ LATEST_TIME = """
 """
 PRUNE = """
     DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < :before ORDER BY finished_at LIMIT :most)
-    RETURNING model_key, owner, priority, status, size
+    RETURNING runner, owner, priority, status, size
 """

@@ -75,6 +75,7 @@ class JobStore:
         size = len(new.request)
         status, attempt, worker = (Status.PROCESSING, 1, self._worker) if is_started else (Status.QUEUED, 0, None)
         key = model_key(new.model)
+        runner = new.runner or key
         started_at = now if is_started else None
         row = {
             "id": job_id,
@@ -82,6 +83,7 @@ class JobStore:
             "endpoint": new.endpoint,
             "model": new.model,
             "model_key": key,
+            "runner": runner,
             "owner": new.owner,
             "key_id": new.key_id,
             "priority": int(new.priority),
@@ -99,7 +101,7 @@ class JobStore:
         body = {"id": job_id, "prompt": new.prompt, "request": new.request}
         inserted, _ = await self._database.write(Statement(INSERT, row), Statement(INSERT_BODY, body))
         return Job(
-            inserted[0][0], job_id, new.door, new.endpoint, new.model, key, new.owner, new.key_id, int(new.priority),
+            inserted[0][0], job_id, new.door, new.endpoint, new.model, key, runner, new.owner, new.key_id, int(new.priority),
             str(status), attempt, 0, new.not_before, new.deadline, new.on_disconnect, worker, preview, size,
             None, None, None, None, None, None, None, now, now, started_at, None, None,
         )  # fmt: skip
@@ -110,7 +112,7 @@ class JobStore:
             Statement(
                 self._claim,
                 {
-                    "model_key": line.model,
+                    "runner": line.runner,
                     "owner": line.owner,
                     "priority": line.priority,
                     "seats": seats,
@@ -299,15 +301,15 @@ class JobStore:
         rows = await self._database.read(NEXT_DUE, {})
         return rows[0][0], rows[0][1]
 
-    async def oldest_ready(self, model: str) -> tuple[int, int] | None:
-        """The seq of a model's oldest ready job and since when it is ready."""
-        rows = await self._database.read(OLDEST_READY, {"model_key": model})
+    async def oldest_ready(self, runner: str) -> tuple[int, int] | None:
+        """The seq of a runner's oldest ready job and since when it is ready."""
+        rows = await self._database.read(OLDEST_READY, {"runner": runner})
         return (rows[0][0], rows[0][1]) if rows else None
 
     async def oldest_of_line(self, line: Line) -> int | None:
         """The seq of a line's oldest ready job."""
         rows = await self._database.read(
-            OLDEST_OF_LINE, {"model_key": line.model, "owner": line.owner, "priority": line.priority}
+            OLDEST_OF_LINE, {"runner": line.runner, "owner": line.owner, "priority": line.priority}
         )
         return int(rows[0][0]) if rows else None
 

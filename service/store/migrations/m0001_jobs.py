@@ -10,6 +10,7 @@ STATEMENTS = (
         endpoint TEXT NOT NULL,
         model TEXT NOT NULL,
         model_key TEXT NOT NULL,
+        runner TEXT NOT NULL,
         owner TEXT NOT NULL,
         key_id TEXT,
         priority {integer} NOT NULL,
@@ -37,13 +38,13 @@ STATEMENTS = (
     ){strict}
     """,
     "CREATE UNIQUE INDEX jobs_id ON jobs (id)",
-    # A claim has equalities on model, owner and priority and takes the smallest seq; delayed jobs are kept out.
+    # A claim has equalities on runner, owner and priority and takes the smallest seq; delayed jobs are kept out.
     """
-    CREATE INDEX jobs_ready ON jobs (model_key, owner, priority, seq)
+    CREATE INDEX jobs_ready ON jobs (runner, owner, priority, seq)
     WHERE status = 'queued' AND not_before IS NULL
     """,
-    # The oldest ready job of a model, over all its lines.
-    "CREATE INDEX jobs_ready_oldest ON jobs (model_key, seq) WHERE status = 'queued' AND not_before IS NULL",
+    # The oldest ready job of a runner, over all its lines.
+    "CREATE INDEX jobs_ready_oldest ON jobs (runner, seq) WHERE status = 'queued' AND not_before IS NULL",
     "CREATE INDEX jobs_delayed ON jobs (not_before) WHERE status = 'queued' AND not_before IS NOT NULL",
     "CREATE INDEX jobs_deadline ON jobs (deadline) WHERE status = 'queued' AND deadline IS NOT NULL",
     "CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL",
@@ -52,7 +53,7 @@ STATEMENTS = (
     "CREATE INDEX jobs_by_model ON jobs (model_key, seq)",
     "CREATE INDEX jobs_by_owner ON jobs (owner, seq)",
     # The gauges are counted once, at the start, from this index alone.
-    "CREATE INDEX jobs_gauges ON jobs (model_key, owner, priority, status, size)",
+    "CREATE INDEX jobs_gauges ON jobs (runner, owner, priority, status, size)",
     """
     CREATE TABLE bodies (
         seq {integer} PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
@@ -68,20 +69,20 @@ STATEMENTS = (
         segments TEXT NOT NULL
     ){strict}
     """,
-    # What each owner has been served on each model, in backend milliseconds divided by its weight.
+    # What each owner has been served on each runner, in backend milliseconds divided by its weight.
     """
     CREATE TABLE served (
-        model_key TEXT NOT NULL,
+        runner TEXT NOT NULL,
         owner TEXT NOT NULL,
         served_ms {real} NOT NULL,
         claimed_at {integer} NOT NULL,
-        PRIMARY KEY (model_key, owner)
+        PRIMARY KEY (runner, owner)
     ){strict}
     """,
-    # The largest value of served that any claim on a model has reached: where newcomers begin.
+    # The largest value of served that any claim on a runner has reached: where newcomers begin.
     """
-    CREATE TABLE models (
-        model_key TEXT PRIMARY KEY,
+    CREATE TABLE runners (
+        runner TEXT PRIMARY KEY,
         reached_ms {real} NOT NULL,
         mean_ms {real} NOT NULL
     ){strict}

@@ -55,9 +55,9 @@ def base_headers(url: URL, configured: Mapping[str, str]) -> CIMultiDict[str]:
 
 def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str]) -> CIMultiDict[str]:
     """The caller's headers, except those that are not for a backend, over ours and under the configured ones."""
-    named = {name.strip().lower() for name in callers.get("Connection", "").split(",")}
+    given = CIMultiDict(callers)
+    named = {name.strip().lower() for name in given.get("Connection", "").split(",")}
     headers = base.copy()
-    for name in {name.lower() for name in callers} - _KEPT_BACK - named:
-        headers[name] = callers[name]
+    headers.update((name, value) for name, value in given.items() if name.lower() not in _KEPT_BACK | named)
     headers.update(configured)
     return headers

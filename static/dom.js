@@ -23,6 +23,19 @@ export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
+/** Makes `elements` the children of `parent`, in this order; those in place are not touched and keep their focus. */
+export function arrange(parent, elements) {
+  const wanted = new Set(elements);
+  for (const child of [...parent.children]) {
+    if (!wanted.has(child)) child.remove();
+  }
+  let next = parent.firstElementChild;
+  for (const each of elements) {
+    if (each === next) next = next.nextElementSibling;
+    else parent.insertBefore(each, next);
+  }
+}
+
 /** Calls `action` in the next animation frame, once, however often it is asked before that. */
 export function oncePerFrame(action) {
   let scheduled = false;

@@ -1,6 +1,6 @@
 // The prompt page: the form, the job that the address names, and the recent prompts.
 
-import { jobAddress, readModels, submitPrompt } from "./api.js";
+import { jobAddress, readModels, RefusedError, submitPrompt } from "./api.js";
 import { showConnection } from "./connection.js";
 import { byId, element } from "./dom.js";
 import { JobView } from "./job.js";
@@ -23,8 +23,8 @@ function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// One key for a draft until it is stored: a second try after a broken connection is the same job, not another.
-let draftKey = newKey();
+// What was sent without an answer coming back: sent once more, it is the same job and not another.
+let unanswered = null;
 
 function showProblem(text) {
   byId("prompt-problem").textContent = text;
@@ -53,16 +53,19 @@ async function send({ prompt, model, priority }) {
   showProblem("");
   try {
     const asked = { prompt, ...(model ? { model } : {}), ...(priority === "normal" ? {} : { priority }) };
-    const job = await submitPrompt(asked, draftKey);
+    const text = JSON.stringify(asked);
+    if (unanswered?.text !== text) unanswered = { text, key: newKey() };
+    const job = await submitPrompt(asked, unanswered.key);
+    unanswered = null;
     const known = { ...job, model, priority, created_at: new Date().toISOString() };
     recent.add({ id: job.id, prompt, model, priority, status: job.status, created_at: known.created_at });
     go(job.id, { known, prompt });
     return true;
   } catch (error) {
+    if (error instanceof RefusedError) unanswered = null;
     showProblem(error.message);
     return false;
   } finally {
-    draftKey = newKey();
     button.disabled = false;
   }
 }

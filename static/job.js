@@ -28,6 +28,11 @@ function detailOf(job) {
   return parts.join(" · ");
 }
 
+/** Lists and status changes hold a prompt's first 200 characters (code points), results may hold all of it. */
+function isCut(prompt) {
+  return Array.from(prompt).length === 200;
+}
+
 function factsOf(result) {
   const facts = [];
   const { started_at: started, finished_at: finished, created_at: created } = result;
@@ -108,7 +113,7 @@ export class JobView {
   showJob(job) {
     const changed = job.status !== this.#job.status;
     this.#job = job;
-    if (!this.#promptIsWhole && job.prompt) this.#setPrompt(job.prompt, job.prompt.length < 200);
+    if (!this.#promptIsWhole && job.prompt) this.#setPrompt(job.prompt, !isCut(job.prompt));
     const status = byId("job-status");
     status.dataset.status = job.status;
     setText(status, statusWord(job.status));

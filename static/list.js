@@ -2,7 +2,7 @@
 
 import { readModels, readPrompts } from "./api.js";
 import { showConnection } from "./connection.js";
-import { byId, element } from "./dom.js";
+import { byId, element, setText } from "./dom.js";
 import { count, plural } from "./format.js";
 import { Live } from "./live.js";
 import { Rows } from "./rows.js";
@@ -76,6 +76,8 @@ async function read({ ask = true } = {}) {
       return;
     }
     show(answer);
+    // Only what the reader asked for is said aloud: a busy queue changes its total all the time.
+    if (ask) setText(byId("announcement"), `${byId("total").textContent}, page ${filter.page} of ${pageCount}`);
   } catch (error) {
     if (error.name === "AbortError" || reading !== mine) return;
     showProblem(live.state === "lost" ? "" : error.message);
@@ -85,7 +87,7 @@ async function read({ ask = true } = {}) {
 }
 
 function showProblem(text) {
-  if (byId("problem").textContent !== text) byId("problem").textContent = text;
+  setText(byId("problem"), text);
   byId("problem").hidden = !text;
 }
 
@@ -98,8 +100,7 @@ function show({ prompts, total, total_pages: pages, total_is_capped: capped }) {
   const filtered = Boolean(filter.q || filter.status || filter.model);
   byId("nothing").hidden = prompts.length > 0;
   byId("nothing").textContent = filtered ? "No prompt fits this filter." : "No prompts yet.";
-  const totalText = `${capped ? "More than " : ""}${plural(total, "prompt")}`;
-  if (byId("total").textContent !== totalText) byId("total").textContent = totalText;
+  setText(byId("total"), `${capped ? "More than " : ""}${plural(total, "prompt")}`);
   byId("pager").hidden = total <= SIZES[0];
   if (document.activeElement !== byId("page")) byId("page").value = String(filter.page);
   byId("page").max = String(pageCount);

@@ -1,7 +1,7 @@
 // The prompts sent from this browser: remembered here, their states from the service.
 
 import { jobAddress, readStatus, RefusedError } from "./api.js";
-import { byId, element, setText } from "./dom.js";
+import { arrange, byId, element, setText } from "./dom.js";
 import { ago, isFinal, oneLine, statusWord } from "./format.js";
 import { browserMemory, whenOtherTabWrites } from "./remembered.js";
 
@@ -14,6 +14,7 @@ export class Recent {
   #live;
   #open;
   #jobs = browserMemory.read("recent", []);
+  #rows = new Map();
   #shown = null;
   #unsubscribe = null;
 
@@ -103,20 +104,31 @@ export class Recent {
   }
 
   #show() {
-    byId("recent-list").replaceChildren(...this.#jobs.map((job) => this.#row(job)));
+    const kept = new Map();
+    for (const job of this.#jobs) kept.set(job.id, this.#rows.get(job.id) ?? this.#row(job));
+    this.#rows = kept;
+    for (const job of this.#jobs) {
+      const { link, status, age } = kept.get(job.id);
+      if (job.id === this.#shown) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+      status.dataset.status = job.status;
+      setText(status, statusWord(job.status));
+      setText(age, ago(job.created_at));
+    }
+    arrange(byId("recent-list"), Array.from(kept.values(), ({ item }) => item));
     byId("recent-empty").hidden = this.#jobs.length > 0;
     byId("recent-forget").hidden = this.#jobs.length === 0;
   }
 
   #row(job) {
     const link = element("a", { href: jobAddress(job.id) }, job.title);
-    if (job.id === this.#shown) link.setAttribute("aria-current", "true");
     link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
       event.preventDefault();
       this.#open(job);
     });
-    const status = element("span", { class: "status", dataset: { status: job.status } }, statusWord(job.status));
-    return element("li", {}, link, element("span", { class: "hint" }, status, ` ${ago(job.created_at)}`));
+    const status = element("span", { class: "status" });
+    const age = element("span");
+    return { link, status, age, item: element("li", {}, link, element("span", { class: "hint" }, status, " ", age)) };
   }
 }

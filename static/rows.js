@@ -1,7 +1,7 @@
 // The rows of the list: each keeps its element while it is on the page, so that focus and pointer stay where they are.
 
 import { jobAddress } from "./api.js";
-import { element, oncePerFrame, setText } from "./dom.js";
+import { arrange, element, oncePerFrame, setText } from "./dom.js";
 import { ago, count, fullTime, oneLine, statusWord } from "./format.js";
 
 const WORDS_MILLISECONDS = 30000;
@@ -91,14 +91,7 @@ export class Rows {
       row?.update(job);
       kept.set(job.id, row ?? new Row(job));
     }
-    for (const [id, row] of this.#rows) {
-      if (!kept.has(id)) row.element.remove();
-    }
-    let next = this.#body.firstChild;
-    for (const row of kept.values()) {
-      if (row.element === next) next = next.nextSibling;
-      else this.#body.insertBefore(row.element, next);
-    }
+    arrange(this.#body, Array.from(kept.values(), (row) => row.element));
     this.#rows = kept;
     this.#waiting.clear();
   }

@@ -23,7 +23,8 @@ import aiosqlite
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.store.database import Row, Statement
 from service.store.migrations import MIGRATIONS, NEWEST
-from service.store.sqlite_groups import GROUPED, Answers, GroupingConnection, Read, ReadGroup, Write, WriteGroup
+from service.store.sqlite_groups import GROUPED, GroupingConnection, ReadGroup, WriteGroup, translated
+from service.store.waiting import Answers, Read, Write
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class SqliteDatabase:
                 await self._writer.execute_fetchall(GROUPED, group)
             except Exception as error:
                 for write in writes:
-                    write.error = write.error or error
+                    write.error = write.error or translated(error)
             for write in writes:
                 write.settle()
             self._unchecked_bytes += group.written_bytes
@@ -190,7 +191,7 @@ class _ReadLane:
                 await self._connection.execute_fetchall(GROUPED, ReadGroup(reads))
             except Exception as error:
                 for read in reads:
-                    read.error = read.error or error
+                    read.error = read.error or translated(error)
             for read in reads:
                 read.settle()
         self._running = None

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
-from service.store.database import Row, Statement
+from service.store.waiting import Read, Write
 
 _WRITE_BYTES = 12 << 10
 """What a write adds to the WAL beside its own text: the pages of the indexes that it touches, roughly."""
 
 GROUPED = "-- a group of statements, see GroupingConnection"
-
-Answers = list[list[Row]]
-
-
-class Write:
-    """The statements of one transaction and who waits for them."""
-
-    __slots__ = ("answers", "error", "future", "statements")
-
-    def __init__(self, statements: Sequence[Statement], future: asyncio.Future[Answers]) -> None:
-        self.statements = statements
-        self.future = future
-        self.answers: Answers = []
-        self.error: BaseException | None = None
-
-    def settle(self) -> None:
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(_translated(self.error))
-        else:
-            self.future.set_result(self.answers)
 
 
 class WriteGroup:
@@ -52,13 +29,13 @@ class WriteGroup:
         except Exception as error:
             if _is_about_the_whole_database(error) or len(self._writes) == 1:
                 for write in self._writes:
-                    write.error = error
+                    write.error = translated(error)
                 return
             for write in self._writes:
                 try:
                     self._run_together(execute, [write])
                 except Exception as own_error:
-                    write.error = own_error
+                    write.error = translated(own_error)
 
     def _run_together(self, execute: Callable[..., sqlite3.Cursor], writes: list[Write]) -> None:
         execute("BEGIN IMMEDIATE")
@@ -78,27 +55,6 @@ class WriteGroup:
             raise
 
 
-class Read:
-    """One SELECT and who waits for it."""
-
-    __slots__ = ("error", "future", "parameters", "rows", "sql")
-
-    def __init__(self, sql: str, parameters: Mapping[str, Any], future: asyncio.Future[list[Row]]) -> None:
-        self.sql = sql
-        self.parameters = parameters
-        self.future = future
-        self.rows: list[Row] = []
-        self.error: BaseException | None = None
-
-    def settle(self) -> None:
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(_translated(self.error))
-        else:
-            self.future.set_result(self.rows)
-
-
 class ReadGroup:
     """All SELECTs that waited for one connection; ``run`` happens in its thread."""
 
@@ -110,7 +66,7 @@ class ReadGroup:
             try:
                 read.rows = execute(read.sql, read.parameters).fetchall()
             except Exception as error:
-                read.error = error
+                read.error = translated(error)
 
 
 class GroupingConnection(sqlite3.Connection):
@@ -148,7 +104,8 @@ def _is_about_the_whole_database(error: BaseException) -> bool:
     return code is not None and (code & 0xFF) in _WHOLE_DATABASE
 
 
-def _translated(error: BaseException) -> CorralError:
+def translated(error: BaseException) -> CorralError:
+    """What the store makes of an error of SQLite's."""
     if isinstance(error, CorralError):
         return error
     if _is_about_the_whole_database(error):

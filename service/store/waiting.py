@@ -1,0 +1,54 @@
+"""Writes and reads that wait for their turn on a connection, whichever database it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.errors import CorralError
+from service.store.database import Row, Statement
+
+Answers = list[list[Row]]
+"""The rows of each statement of a write."""
+
+
+class Write:
+    """The statements of one transaction and who waits for them."""
+
+    __slots__ = ("answers", "error", "future", "statements")
+
+    def __init__(self, statements: Sequence[Statement], future: asyncio.Future[Answers]) -> None:
+        self.statements = statements
+        self.future = future
+        self.answers: Answers = []
+        self.error: CorralError | None = None
+
+    def settle(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.answers)
+
+
+class Read:
+    """One SELECT and who waits for it."""
+
+    __slots__ = ("error", "future", "parameters", "rows", "sql")
+
+    def __init__(self, sql: str, parameters: Mapping[str, Any], future: asyncio.Future[list[Row]]) -> None:
+        self.sql = sql
+        self.parameters = parameters
+        self.future = future
+        self.rows: list[Row] = []
+        self.error: CorralError | None = None
+
+    def settle(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.rows)

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, POOL
 from service.api.routes import add_routes
-from service.backend.client import BackendClient, open_session
-from service.backend.pool import Backend, Pool
+from service.backend.client import open_session
+from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
 from service.dispatcher import Assignment, Dispatcher
@@ -66,9 +66,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 
         session = await started.enter_async_context(open_session())
-        pool = Pool(
-            [Backend(one, BackendClient(session, one.url, one.headers)) for one in config.backends], config.health
-        )
+        pool = Pool([build_backend(one, session, config, clock) for one in config.backends], config, clock)
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
         dispatcher = Dispatcher(jobs, pool, hand_off, clock, config.database.poll_interval_seconds)
         workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry)

@@ -83,25 +83,38 @@ class Dispatcher:
     async def _choose(self) -> list[tuple[Backend, list[Pick]]]:
         """Reserve seats for picks, each list of one line, until there are no seats or nobody waits."""
         chosen: dict[tuple[str, Line], tuple[Backend, list[Pick]]] = {}
-        runners = await self._jobs.runners_oldest_first()
-        while runners:
-            free = self._pool.with_free_seat()
-            if not free:
-                break
-            runner = runners[0]
-            pick = self._jobs.pick(runner)
-            if pick is None or pick.line in self._doubtful:
-                if pick is not None:
-                    self._jobs.give_back(pick)
-                runners.pop(0)
-                continue
-            backend = max(free, key=lambda one: one.free_seats)
-            self._pool.take(backend, runner)
-            chosen.setdefault((backend.name, pick.line), (backend, []))[1].append(pick)
-            if len(runners) > 1:
-                # Another runner's oldest may be next now; what was picked must be claimed before that can be asked.
-                break
+        if not self._pool.with_free_seat():
+            return []
+        waiting = await self._jobs.waiting_since()
+        # What is loaded somewhere is served there before anybody loads anything.
+        for may_load in (False, True):
+            for backend in self._pool.with_free_seat():
+                while backend.free_seats > 0 and backend.is_available:
+                    pick = self._next_for(backend, waiting, may_load=may_load)
+                    if pick is None:
+                        break
+                    self._pool.take(backend, pick.line.runner)
+                    chosen.setdefault((backend.name, pick.line), (backend, []))[1].append(pick)
         return list(chosen.values())
+
+    def _next_for(self, backend: Backend, waiting: dict[str, int], *, may_load: bool) -> Pick | None:
+        while True:
+            mine = {runner: since for runner, since in waiting.items() if self._pool.may_take(backend, runner)}
+            elsewhere = self._pool.loaded_elsewhere(backend)
+            runner = backend.placement.choose(mine, self._clock.now_ms(), elsewhere=elsewhere, may_load=may_load)
+            if runner is None:
+                return None
+            pick = self._jobs.pick(runner)
+            if pick is not None and pick.line not in self._doubtful:
+                if self._jobs.has_ready(runner):
+                    # Its next oldest is not known yet; in this round the others of equal standing come first.
+                    waiting[runner] = max(waiting.values()) + 1
+                else:
+                    del waiting[runner]
+                return pick
+            if pick is not None:
+                self._jobs.give_back(pick)
+            del waiting[runner]
 
     async def _claim(self, backend: Backend, picks: list[Pick]) -> None:
         line = picks[0].line

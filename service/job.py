@@ -117,6 +117,8 @@ class Job(NamedTuple):
     """Rises at every claim and never repeats: it fences writers and names outputs."""
     failures: int
     """Runner and transient faults only; bounds the retries."""
+    crashes: int
+    """How often the model's runner died under it: a job that does that again and again is poison."""
     not_before: int | None
     deadline: int | None
     on_disconnect: str | None
@@ -188,7 +190,9 @@ def model_key(name: str) -> str:
 
 
 _RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
-"""The options for which Ollama loads a model anew when they differ from those of the loaded runner (wire contract 4.4)."""
+"""The options for which Ollama loads a model anew when they differ from those of the loaded runner (wire contract
+4.4).
+"""
 
 
 def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool | None = None) -> str:

@@ -14,7 +14,7 @@ from service.clock import Clock
 from service.config import RetryConfig, TimeoutsConfig
 from service.dispatcher import Assignment
 from service.errors import BackendError, Fault
-from service.job import Counts, Outcome, Status
+from service.job import Outcome, Status
 from service.jobs import Jobs, Retry, Running
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class Workers:
         self._pool = pool
         self._hand_off = hand_off
         self._clock = clock
-        self._timeouts = timeouts
+        self._cold = _limits(timeouts, timeouts.first_byte_cold_seconds)
+        self._warm = _limits(timeouts, timeouts.first_byte_resident_seconds)
         self._retry = retry
         self._attempts: dict[int, asyncio.Task[Outcome]] = {}
         self._is_stopping = False
@@ -76,7 +77,10 @@ class Workers:
         attempt = asyncio.create_task(self._attempt(running, backend))
         self._attempts[seq] = attempt
         self._idle.clear()
-        running.stop = attempt.cancel
+        # A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and
+        # the seat is
+        # kept until the first byte (Ollama would kill the runner and begin anew, wire contract 2.6).
+        running.stop = lambda: None if backend.placement.is_loading(running.job.runner) else attempt.cancel()
         if running.is_cancelled:
             attempt.cancel()
         try:
@@ -90,16 +94,14 @@ class Workers:
 
     async def _attempt(self, running: Running, backend: Backend) -> Outcome:
         job, output = running.job, running.output
-        limits = Limits(
-            connect=self._timeouts.connect_seconds,
-            first_byte=self._timeouts.first_byte_cold_seconds,
-            stall=self._timeouts.stall_seconds,
-            attempt=self._timeouts.attempt_seconds,
-        )
+        limits = self._warm if backend.placement.is_loaded(job.runner) else self._cold
         first_token_at: int | None = None
         async with backend.client.call(job.endpoint, running.request.encode(), limits) as reply:
             if reply.status >= 400:
                 raise failure_of(reply.status, await reply.read(), reply.content_type, job.endpoint)
+            self._pool.answered(backend, job.runner)
+            if running.is_cancelled:
+                raise asyncio.CancelledError
             reader = reader_for(job.endpoint, streamed=True)
             async for data in reply.chunks():
                 segments = reader.feed(data)
@@ -115,6 +117,7 @@ class Workers:
                         fault=Fault.PERMANENT,
                     )
             ending = reader.finish()
+            output.append(ending.segments)
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
             raise failure
@@ -122,6 +125,7 @@ class Workers:
 
     async def _conclude(self, running: Running, backend: Backend, attempt: asyncio.Task[Outcome]) -> None:
         if attempt.cancelled():
+            backend.breaker.abandoned()
             if running.is_cancelled:
                 self._jobs.let_go(running)
             else:
@@ -129,32 +133,34 @@ class Workers:
             return
         error = attempt.exception()
         if error is None:
+            self._pool.report(backend, None)
             await self._jobs.finish(running, attempt.result())
         elif isinstance(error, BackendError):
-            await self._fail_or_retry(running, backend, error)
+            self._pool.report(backend, error)
+            await self._fail_or_retry(running, error)
         else:
+            backend.breaker.abandoned()
             _log.error("job %s ended by an error of ours", running.job.id, exc_info=error)
-            internal = BackendError(
-                f"internal error: {type(error).__name__}", code="internal_error", fault=Fault.PERMANENT
-            )
-            await self._jobs.finish(running, _failed(running, internal))
+            await self._fail(running, "internal_error", f"internal error: {type(error).__name__}")
 
-    async def _fail_or_retry(self, running: Running, backend: Backend, error: BackendError) -> None:
-        job = running.job
-        match error.fault:
-            case Fault.ABSENT:
-                self._pool.report_absent(backend, error)
-                await self._jobs.put_back(running, Retry(None, 0, error))
-            case Fault.BUSY:
-                await self._jobs.put_back(running, Retry(self._pause(0), 0, error))
-            case Fault.PERMANENT:
-                await self._jobs.finish(running, _failed(running, error))
-            case Fault.RUNNER if job.failures + 1 >= self._retry.poison_failures:
-                await self._jobs.finish(running, _failed(running, error))
-            case _ if job.failures >= self._retry.max_retries:
-                await self._jobs.finish(running, _failed(running, error))
-            case _:
-                await self._jobs.put_back(running, Retry(self._pause(job.failures), 1, error))
+    async def _fail_or_retry(self, running: Running, error: BackendError) -> None:
+        job, retry = running.job, self._retry
+        crashes = int(error.fault is Fault.RUNNER)
+        if error.fault is Fault.ABSENT:
+            await self._jobs.put_back(running, Retry(None, error))
+        elif error.fault is Fault.BUSY:
+            await self._jobs.put_back(running, Retry(self._pause(0), error))
+        elif crashes and job.crashes + 1 >= retry.poison_failures:
+            times = job.crashes + 1
+            await self._fail(running, "poison", f"the model's runner failed {times} times under this prompt: {error}")
+        elif error.fault is Fault.PERMANENT or job.failures >= retry.max_retries:
+            await self._fail(running, error.code, str(error))
+        else:
+            await self._jobs.put_back(running, Retry(self._pause(job.failures), error, 1, crashes))
+
+    async def _fail(self, running: Running, code: str, message: str) -> None:
+        outcome = Outcome(Status.FAILED, running.output.segments(), error_code=code, error_message=message)
+        await self._jobs.finish(running, outcome)
 
     def _pause(self, failures: int) -> int:
         """When the next attempt may begin: exponential, capped, with full jitter (milliseconds since the epoch)."""
@@ -162,5 +168,10 @@ class Workers:
         return self._clock.now_ms() + int(random.uniform(0, longest) * 1000)
 
 
-def _failed(running: Running, error: BackendError) -> Outcome:
-    return Outcome(Status.FAILED, running.output.segments(), Counts(), error_code=error.code, error_message=str(error))
+def _limits(timeouts: TimeoutsConfig, first_byte_seconds: float) -> Limits:
+    return Limits(
+        connect=timeouts.connect_seconds,
+        first_byte=first_byte_seconds,
+        stall=timeouts.stall_seconds,
+        attempt=timeouts.attempt_seconds,
+    )

@@ -135,16 +135,19 @@ class Jobs(JobViews):
         self._gauges.add_ready(pick.line, 1)
         self._order.refund(pick.line, pick.charged_ms)
 
-    async def runners_oldest_first(self) -> list[str]:
-        """The runners that have ready jobs, the one whose oldest has waited longest first."""
-        models = list(self._gauges.waiting)
-        if len(models) < 2:
-            return models
-        oldest = await asyncio.gather(*(self._store.oldest_ready(model) for model in models))
-        return [
-            model
-            for _, model in sorted((found[0], model) for found, model in zip(oldest, models, strict=True) if found)
-        ]
+    def has_ready(self, runner: str) -> bool:
+        """Whether any job waits for this runner."""
+        return runner in self._gauges.waiting
+
+    async def waiting_since(self) -> dict[str, int]:
+        """Since when the oldest ready job of each runner is ready; for a lone runner since now, as nobody asks."""
+        runners = list(self._gauges.waiting)
+        now = self._clock.now_ms()
+        if len(runners) < 2:
+            return dict.fromkeys(runners, now)
+        oldest = await asyncio.gather(*(self._store.oldest_ready(runner) for runner in runners))
+        # What is not committed yet has only just come.
+        return {runner: found[1] if found else now for runner, found in zip(runners, oldest, strict=True)}
 
     async def claim(self, picks: Sequence[Pick]) -> list[Running]:
         """Make the oldest ready jobs of the picks' one line this process's own; fewer when they are gone meanwhile.
@@ -198,6 +201,7 @@ class Jobs(JobViews):
                     job,
                     now,
                     failures=retry.failures,
+                    crashes=retry.crashes,
                     not_before=retry.not_before,
                     error_code=retry.error.code,
                     error_message=str(retry.error),

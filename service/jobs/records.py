@@ -24,8 +24,9 @@ class Retry(NamedTuple):
     """A failed attempt is to be repeated at ``not_before`` (milliseconds since the epoch)."""
 
     not_before: int | None
-    failures: int
     error: BackendError
+    failures: int = 0
+    crashes: int = 0
 
 
 class Running:

@@ -18,9 +18,10 @@ EXACT_TOTAL = 10_000
 
 INSERT = f"""
     INSERT INTO jobs ({", ".join(field for field in Job._fields if field != "seq")})
-    VALUES (:id, :door, :endpoint, :model, :model_key, :runner, :owner, :key_id, :priority, :status, :attempt, 0, :not_before,
-    :deadline, :on_disconnect, :worker, :preview, :size, NULL, NULL, NULL, NULL, NULL, NULL, NULL, :created_at,
-    :created_at, :started_at, NULL, NULL) RETURNING seq
+    VALUES (:id, :door, :endpoint, :model, :model_key, :runner, :owner, :key_id, :priority, :status, :attempt, 0, 0,
+            :not_before, :deadline, :on_disconnect, :worker, :preview, :size, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+            :created_at, :created_at, :started_at, NULL, NULL)
+    RETURNING seq
 """
 INSERT_BODY = "INSERT INTO bodies (seq, prompt, request) SELECT seq, :prompt, :request FROM jobs WHERE id = :id"
 
@@ -51,9 +52,11 @@ INSERT_RESULT = """
 """
 
 PUT_BACK = f"""
-    UPDATE jobs SET status = 'queued', failures = failures + :failures, not_before = :not_before, error_code =
-    :error_code, error_message = :error_message, worker = NULL, updated_at = :now WHERE seq = :seq AND status =
-    'processing' AND attempt = :attempt RETURNING {COLUMNS}
+    UPDATE jobs SET status = 'queued', failures = failures + :failures, crashes = crashes + :crashes,
+                    not_before = :not_before, error_code = :error_code, error_message = :error_message, worker = NULL,
+                    updated_at = :now
+    WHERE seq = :seq AND status = 'processing' AND attempt = :attempt
+    RETURNING {COLUMNS}
 """
 
 # The worker stays named: that tells a cancelled job that was running from one that was queued.

@@ -101,10 +101,9 @@ class JobStore:
         body = {"id": job_id, "prompt": new.prompt, "request": new.request}
         inserted, _ = await self._database.write(Statement(INSERT, row), Statement(INSERT_BODY, body))
         return Job(
-            inserted[0][0], job_id, new.door, new.endpoint, new.model, key, runner, new.owner, new.key_id, int(new.priority),
-            str(status), attempt, 0, new.not_before, new.deadline, new.on_disconnect, worker, preview, size,
-            None, None, None, None, None, None, None, now, now, started_at, None, None,
-        )  # fmt: skip
+            inserted[0][0], job_id, new.door, new.endpoint, new.model, key, runner, new.owner, new.key_id,
+            int(new.priority), str(status), attempt, 0, 0, new.not_before, new.deadline, new.on_disconnect, worker,
+            preview, size, None, None, None, None, None, None, None, now, now, started_at, None, None, )  # fmt: skip
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
         """Make up to ``seats`` of the oldest ready jobs of a line this process's own, oldest first."""
@@ -173,6 +172,7 @@ class JobStore:
         now: int,
         *,
         failures: int = 0,
+        crashes: int = 0,
         not_before: int | None = None,
         error_code: str | None = None,
         error_message: str | None = None,
@@ -185,6 +185,7 @@ class JobStore:
                     "seq": job.seq,
                     "attempt": job.attempt,
                     "failures": failures,
+                    "crashes": crashes,
                     "not_before": not_before,
                     "error_code": error_code,
                     "error_message": error_message,

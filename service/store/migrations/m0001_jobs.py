@@ -17,6 +17,7 @@ STATEMENTS = (
         status TEXT NOT NULL,
         attempt {integer} NOT NULL,
         failures {integer} NOT NULL,
+        crashes {integer} NOT NULL,
         not_before {integer},
         deadline {integer},
         on_disconnect TEXT,

@@ -197,9 +197,7 @@ class Placement:
         return any(wanted <= known for known in self.together)
 
     def _has_worked_enough(self, now: int) -> bool:
-        times = [
-            since + int(self.max_swap_wait_ms) for runner, since in waiting.items() if not self.is_loaded(runner)
-        ]
+        """Whether what is loaded has worked as long as its load took: else four overdue models swap for ever."""
         return all(
             one.loaded_at is not None and now - one.loaded_at >= one.load_ms
             for runner, one in self.residences.items()

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from service.simulated import Fault, FaultKind, SimulatedServer, busy
-from tests.simulation import TINY, json_lines, simulated_ollama, sse_events
+from tests.simulation import CATALOGUE, TINY, json_lines, simulated_ollama, sse_events
 
 ANSWER = "Grüße aus Köln: 東京 ist weit, 🦙 ist nah. " * 2
 SETTINGS = replace(TINY, answer_text=ANSWER)
@@ -94,28 +94,8 @@ async def test_a_runner_that_dies_before_the_first_byte_is_a_500(path: str, kind
         assert b"an error was encountered while running the model: unexpected EOF" in body
 
 
-# Rows of the wire contract's error catalogue that only a fault can bring about, with their statuses.
-ERRORS = [
-    (503, "server busy, please try again.  maximum pending requests exceeded"),
-    (499, "request canceled"),
-    (500, "llama-server reported out-of-memory during startup: cudaMalloc failed"),
-    (500, "llama-server process has terminated: exit status 2: signal: killed"),
-    (500, "timed out waiting for llama-server to start - "),
-    (500, "unable to load model: this model may be incompatible with your version of Ollama."),
-    (500, "unexpected server status: llm server loading model"),
-    (500, "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"),
-    (400, "do embedding request: Post: EOF"),
-    (401, "unauthorized"),
-    (402, "payment required"),
-    (403, "ollama cloud is disabled: remote model is unavailable"),
-    (413, "request too large"),
-    (429, "Server overloaded, please retry shortly (ref: 1)"),
-    (502, "dial tcp: lookup ollama.com: no such host"),
-]
-
-
 @EVERY_DIALECT
-@pytest.mark.parametrize(("status", "message"), ERRORS)
+@pytest.mark.parametrize(("status", "message"), CATALOGUE)
 async def test_an_error_before_the_first_byte_has_the_shape_of_its_dialect(
     path: str, status: int, message: str
 ) -> None:
@@ -237,23 +217,20 @@ async def test_a_whole_reply_stalls_too_and_leaves_with_its_client() -> None:
         assert server.observations.stalled == 0
 
 
-async def test_headers_wait_for_the_first_token() -> None:
+@pytest.mark.parametrize("kind", [FaultKind.DELAY_HEADERS, FaultKind.PACE])
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_reply_takes_the_time_that_it_is_told_to(kind: FaultKind, is_stream: bool) -> None:
     async with simulated_ollama(SETTINGS) as (server, session):
-        server.arm(Fault(kind=FaultKind.DELAY_HEADERS, seconds=0.05))
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        async with session.post("/api/chat", json=STREAMED["/api/chat"]) as response:
-            assert loop.time() - started >= 0.05
-            assert _is_terminated("/api/chat", await response.read())
-
-
-async def test_tokens_come_at_the_pace_that_is_asked_for() -> None:
-    async with simulated_ollama(SETTINGS) as (server, session):
-        server.arm(Fault(kind=FaultKind.PACE, seconds=0.005))
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        pieces = await _pieces(session, "/api/chat")
-        assert loop.time() - started >= 0.005 * (b"".join(pieces).count(b"\n") - 1)
+        server.arm(Fault(kind=kind, seconds=0.001, times=1))
+        status, body = await _ask(session, "/api/chat", stream=is_stream)
+        assert status == 200
+        assert _is_terminated("/api/chat", body)
+        server.arm(Fault(kind=kind, seconds=3600))
+        asking = asyncio.create_task(_ask(session, "/api/chat", stream=is_stream))
+        await server.observations.until(lambda seen: seen.running.total() == 1)
+        asking.cancel()
+        await server.observations.until(lambda seen: seen.in_flight == 0)
+        assert server.observations.closed_connections == 1
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/tags", "/", "/nowhere", "/v1/models"])

@@ -112,7 +112,7 @@ def count_tokens(length: int) -> int:
 def _tokens(question: Question, model: SimulatedModel, settings: SimulatedSettings) -> tuple[tuple[str, ...], bool]:
     """The pieces, and whether the model stops after them by itself."""
     if question.format:
-        text = json.dumps(_instance(question.format, settings), ensure_ascii=False)
+        text = json.dumps(_instance(question.format), ensure_ascii=False)
         return tuple(text[start : start + 4] for start in range(0, len(text), 4)), True
     if settings.answer_text is not None:
         return _pieces(_before_stop(settings.answer_text, question.stop)), True
@@ -168,21 +168,21 @@ def _called_tool(question: Question, model: SimulatedModel, settings: SimulatedS
         return None
     function = (named or functions)[0]
     name = function.get("name", "")
-    arguments = _instance(function.get("parameters") or {"type": "object"}, settings)
+    arguments = _instance(function.get("parameters") or {"type": "object"})
     seed = f"{question.prompt}\n{name}".encode("utf-8", "replace")
     return ToolCall(
         f"call_{hashlib.sha256(seed).hexdigest()[:8]}", name, arguments if isinstance(arguments, dict) else {}
     )
 
 
-def _instance(schema: Any, settings: SimulatedSettings, depth: int = 0) -> Any:
+def _instance(schema: Any, depth: int = 0) -> Any:
     """A value that fits a simple JSON Schema; `"json"` stands for any object."""
     if not isinstance(schema, dict):
         return {"answer": "simulated", "is_simulated": True}
     for choices in ("enum", "anyOf", "oneOf"):
         if schema.get(choices):
             first = schema[choices][0]
-            return first if choices == "enum" else _instance(first, settings, depth + 1)
+            return first if choices == "enum" else _instance(first, depth + 1)
     if "const" in schema:
         return schema["const"]
     kind = schema.get("type", "object")
@@ -199,10 +199,10 @@ def _instance(schema: Any, settings: SimulatedSettings, depth: int = 0) -> Any:
             return None
         case "array":
             count = max(1, int(schema.get("minItems", 1)))
-            return [_instance(schema.get("items") or {"type": "string"}, settings, depth + 1)] * count
+            return [_instance(schema.get("items") or {"type": "string"}, depth + 1)] * count
         case _ if depth < 20:
             properties = schema.get("properties") or {}
-            return {name: _instance(each, settings, depth + 1) for name, each in properties.items()}
+            return {name: _instance(each, depth + 1) for name, each in properties.items()}
         case _:
             return {}
 

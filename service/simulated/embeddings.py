@@ -139,7 +139,8 @@ async def _embed(
     if call.inputs and not model.can(EMBEDDING):
         raise ReplyError(call.refused_status, _NO_EMBEDDINGS)
     if disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE) is not None:
-        runner.is_dead = disruption.fault(FaultKind.RUNNER_KILLED) is not None
+        if disruption.fault(FaultKind.RUNNER_KILLED) is not None:
+            runner.is_dead = True
         raise ReplyError(call.failure_status, _RUNNER_GONE)
     pace = disruption.fault(FaultKind.PACE)
     seconds = pace.seconds if pace is not None else model.token_seconds or simulation.settings.token_seconds

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from service.simulated.errors import EmptyBodyError, ReplyError
 
 _SPACE = " \t\n\r"
+_LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CLOSERS = {"}": "{", "]": "["}
 
 
@@ -64,6 +65,8 @@ def _escape(text: str) -> str:
 
 def _in_words_of_go(text: str, start: int, error: json.JSONDecodeError) -> str:
     position = error.pos
+    if error.msg.startswith("Invalid control character"):
+        return f"invalid character {_quoted(text[position])} in string literal"
     while position < len(text) and text[position] in _SPACE:
         position += 1
     if position >= len(text) or error.msg.startswith("Unterminated string"):
@@ -76,11 +79,22 @@ def _in_words_of_go(text: str, start: int, error: json.JSONDecodeError) -> str:
     if error.msg.startswith("Expecting ','"):
         after = "array element" if _innermost(text, start, position) == "[" else "object key:value pair"
         return f"invalid character {found} after {after}"
-    if error.msg.startswith("Invalid control character"):
-        return f"invalid character {found} in string literal"
     if error.msg.startswith("Invalid \\"):
         return f"invalid character {_quoted(text[min(position + 1, len(text) - 1)])} in string escape code"
-    return f"invalid character {found} looking for beginning of value"
+    return _about_literal(text, position) or f"invalid character {found} looking for beginning of value"
+
+
+def _about_literal(text: str, position: int) -> str | None:
+    """What is wrong with something that begins as true, false or null do."""
+    literal = _LITERALS.get(text[position])
+    if literal is None:
+        return None
+    for offset, wanted in enumerate(literal):
+        if position + offset >= len(text):
+            return "unexpected EOF"
+        if text[position + offset] != wanted:
+            return f"invalid character {_quoted(text[position + offset])} in literal {literal} (expecting '{wanted}')"
+    return None
 
 
 def _innermost(text: str, start: int, end: int) -> str:

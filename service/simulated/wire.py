@@ -75,8 +75,8 @@ class WireFormat(Protocol):
 class Family:
     """The error shape of a family of routes.
 
-    `/v1` routes are converters in front of the native handlers: what the converter itself refuses has a charset and no
-    newline, what the handler behind it refuses has neither charset nor lacks the newline. (Recorded so.)
+    `/v1` routes are converters in front of the native handlers. What the converter itself refuses has a charset and no
+    newline; what the handler behind it refuses has no charset and a newline. (Recorded so.)
     """
 
     shape: Callable[[int, str], Any]

@@ -50,7 +50,7 @@ Event = StatusChanged | Restarted | OutputArrived | Done
 class LiveOutputs(Protocol):
     """Where the outputs of running jobs are found."""
 
-    def output_of(self, seq: int) -> Output | None: ...
+    def output_of(self, job_id: str) -> Output | None: ...
 
 
 class Follower:
@@ -119,7 +119,7 @@ class Follower:
         self._detach()
 
     async def _current_output(self, job: Job) -> Output | None:
-        live = self._outputs.output_of(job.seq)
+        live = self._outputs.output_of(job.id)
         if live is not None and live is not self._output:
             self._detach()
             self._output = live

@@ -39,7 +39,7 @@ class Workers:
         self._cold = _limits(timeouts, timeouts.first_byte_cold_seconds)
         self._warm = _limits(timeouts, timeouts.first_byte_resident_seconds)
         self._retry = retry
-        self._attempts: dict[int, asyncio.Task[Outcome]] = {}
+        self._attempts: dict[str, asyncio.Task[Outcome]] = {}
         self._is_stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -73,9 +73,9 @@ class Workers:
             await self._work(running, backend)
 
     async def _work(self, running: Running, backend: Backend) -> None:
-        seq = running.job.seq
+        job_id = running.job.id
         attempt = asyncio.create_task(self._attempt(running, backend))
-        self._attempts[seq] = attempt
+        self._attempts[job_id] = attempt
         self._idle.clear()
         # A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and
         # the seat is
@@ -87,7 +87,7 @@ class Workers:
             await asyncio.wait((attempt,))
             await self._conclude(running, backend, attempt)
         finally:
-            self._attempts.pop(seq, None)
+            self._attempts.pop(job_id, None)
             self._pool.free(backend, running.job.runner)
             if not self._attempts:
                 self._idle.set()

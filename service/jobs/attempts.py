@@ -1,0 +1,127 @@
+"""What the dispatcher and the workers do with jobs: claim, finish, put back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from service.errors import (
+    CannotStoreError,
+    StoreError,
+)
+from service.job import Claimed, Job, Outcome, Status
+from service.jobs.core import Core
+from service.jobs.records import Pick, Retry, Running
+from service.outputs import Output
+
+_log = logging.getLogger(__name__)
+
+
+class Attempts(Core):
+    """A job's way through its attempts."""
+
+    def pick(self, runner: str) -> Pick | None:
+        """Whose turn it is among those who wait for a runner: charged at once, and to be claimed or given back."""
+        line = self._order.pick(runner, self._gauges.waiting.get(runner, {}))
+        if line is None:
+            return None
+        self._gauges.add_ready(line, -1)
+        return Pick(line, self._order.charge(line, self._clock.now_ms()))
+
+    def give_back(self, pick: Pick) -> None:
+        """The turn could not be used."""
+        self._gauges.add_ready(pick.line, 1)
+        self._order.refund(pick.line, pick.charged_ms)
+
+    def has_ready(self, runner: str) -> bool:
+        """Whether any job waits for this runner."""
+        return runner in self._gauges.waiting
+
+    async def waiting_since(self) -> dict[str, int]:
+        """Since when the oldest ready job of each runner is ready; for a lone runner since now, as nobody asks."""
+        runners = list(self._gauges.waiting)
+        now = self._clock.now_ms()
+        if len(runners) < 2:
+            return dict.fromkeys(runners, now)
+        oldest = await asyncio.gather(*(self._store.oldest_ready(runner) for runner in runners))
+        # What is not committed yet has only just come.
+        return {runner: found[1] if found else now for runner, found in zip(runners, oldest, strict=True)}
+
+    async def claim(self, picks: Sequence[Pick]) -> list[Running]:
+        """Make the oldest ready jobs of the picks' one line this process's own; fewer when they are gone meanwhile.
+
+        Raises CannotStoreError; the picks are given back then.
+        """
+        line = picks[0].line
+        claimed: list[Claimed] = []
+        try:
+            claimed = await self._tracked(self._store.claim(line, len(picks), self._clock.now_ms()))
+            self.store_trouble = None
+        except CannotStoreError as error:
+            self._note_trouble(error)
+            raise
+        finally:
+            for pick in picks[len(claimed) :]:
+                self.give_back(pick)
+        begun = []
+        for one, pick in zip(claimed, picks, strict=False):
+            job = one.job
+            self._gauges.move(line, Status.QUEUED, Status.PROCESSING, job.size)
+            running = Running(one, Output(job.attempt, self.limits.max_output_bytes), pick.charged_ms)
+            self._running[job.id] = running
+            begun.append(running)
+            self._announce(job)
+        return begun
+
+    async def finish(self, running: Running, outcome: Outcome) -> None:
+        """Store how an attempt ended, then tell. What cannot be stored waits, and keeps its seat, until it can."""
+        now = self._clock.now_ms()
+        job = running.job
+        finished = await self._until_stored(lambda: self._finish_stored(job, outcome, now))
+        self._end(running, now, is_typical=outcome.status == Status.COMPLETED)
+        if finished is not None:
+            self._gauges.move(job.line, Status.PROCESSING, finished.status, job.size)
+            self._announce(finished)
+
+    def let_go(self, running: Running) -> None:
+        """The attempt ended because its job is final already."""
+        self._end(running, self._clock.now_ms(), is_typical=False)
+
+    async def put_back(self, running: Running, retry: Retry | None = None) -> None:
+        """Queue a running job again: at once and without a failure, or as ``retry`` says."""
+        now = self._clock.now_ms()
+        job = running.job
+        if retry is None:
+            back = await self._until_stored(lambda: self._store.put_back(job, now))
+        else:
+            back = await self._until_stored(
+                lambda: self._store.put_back(
+                    job,
+                    now,
+                    failures=retry.failures,
+                    crashes=retry.crashes,
+                    not_before=retry.not_before,
+                    error_code=retry.error.code,
+                    error_message=str(retry.error),
+                )
+            )
+        self._end(running, now, is_typical=False)
+        if back is not None:
+            self._returned(back, Status.PROCESSING, now)
+
+    async def _finish_stored(self, job: Job, outcome: Outcome, now: int) -> Job | None:
+        try:
+            return await self._store.finish(job, outcome, now)
+        except StoreError as error:
+            _log.error("the outcome of job %s was refused by the database: %s", job.id, error)
+            failed = Outcome(Status.FAILED, error_code="internal_error", error_message="the result could not be stored")
+            return await self._store.finish(job, failed, now)
+
+    def _end(self, running: Running, now: int, *, is_typical: bool) -> None:
+        """The seat is done with this attempt; whoever reads its output keeps reading what is there."""
+        job = running.job
+        used_ms = max(1, now - (job.started_at or now))
+        self._order.correct(job.line, running.charged_ms, used_ms, is_typical=is_typical)
+        self._running.pop(job.id, None)
+        running.output.close()

@@ -1,0 +1,102 @@
+"""Jobs come in, and are called off."""
+
+from __future__ import annotations
+
+from service.errors import (
+    CannotStoreError,
+    CorralError,
+    QueueFullError,
+    StoppingError,
+)
+from service.job import Job, Line, NewJob, Status, model_key, new_job_id
+from service.jobs.core import Core
+from service.jobs.records import View
+
+
+class Submission(Core):
+    """Submit and cancel."""
+
+    async def submit(self, new: NewJob) -> View:
+        """Store a job; it is on disk when this returns.
+
+        Raises QueueFullError, StoppingError, CannotStoreError.
+        """
+        self._check_room(len(new.request))
+        now = self._clock.now_ms()
+        line = Line(new.runner or model_key(new.model), new.owner, int(new.priority))
+        is_ready = new.not_before is None or new.not_before <= now
+        if is_ready and new.not_before is not None:
+            new = new._replace(not_before=None)
+        size = len(new.request)
+        # Where writes keep their order, the gauges and the dispatcher hear of a job before it is on disk: its claim can
+        # then share the insert's commit. Nobody else hears of it before.
+        is_ahead = self._store.keeps_order
+        if is_ahead:
+            self._arrive(line, size, now, is_ready=is_ready)
+        ahead = self._gauges.ready(line) - is_ahead
+        try:
+            job = await self._tracked(self._store.insert(new, new_job_id(now), now))
+        except CorralError as error:
+            # Not for a cancelled caller: its row is on its way to the disk all the same.
+            if is_ahead:
+                self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
+            self._note_trouble(error)
+            raise
+        if not is_ahead:
+            self._arrive(line, size, now, is_ready=is_ready)
+        self.store_trouble = None
+        self._newest = max(self._newest, job.seq)
+        self._announce(job)
+        if not is_ready or job.deadline is not None:
+            self._look_due()
+        return View(job, self._position(line, ahead) if is_ready else None)
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a job unless it is final already; its row afterwards. Raises NotFoundError, CannotStoreError."""
+        view = await self.view(job_id)
+        if view.job.is_final:
+            return view.job
+        return await self._cancel(view.job, "cancelled", "cancelled on request") or (await self.view(job_id)).job
+
+    async def abandon(self, job: Job) -> None:
+        """The waiting caller of this job is gone: cancel it unless it is final already."""
+        await self._cancel(job, "disconnected", "the caller closed the connection")
+
+    def stop_accepting(self) -> None:
+        """From now on every submission is refused."""
+        self._is_stopping = True
+
+    def _check_room(self, size: int) -> None:
+        if self._is_stopping:
+            raise StoppingError("the service is stopping; try again in a moment")
+        if self._gauges.total(Status.QUEUED) >= self.limits.max_queued:
+            raise QueueFullError(f"the queue is full: {self.limits.max_queued} jobs wait; try again later")
+        if self._gauges.queued_bytes + size > self.limits.max_queued_bytes:
+            raise QueueFullError(
+                f"the queue is full: requests of {self.limits.max_queued_bytes} bytes wait; try again later"
+            )
+
+    async def _cancel(self, job: Job, code: str, message: str) -> Job | None:
+        running = self._running.get(job.id)
+        segments = running.output.segments() if running else ()
+        attempt = running.job.attempt if running else 0
+        try:
+            cancelled = await self._tracked(
+                self._store.cancel(job.id, self._clock.now_ms(), segments, attempt, code=code, message=message)
+            )
+        except CannotStoreError as error:
+            self._note_trouble(error)
+            raise
+        if cancelled is None:
+            return None
+        was_ready = cancelled.worker is None and cancelled.not_before is None
+        before = Status.QUEUED if cancelled.worker is None else Status.PROCESSING
+        self._gauges.move(cancelled.line, before, Status.CANCELLED, cancelled.size, ready=-int(was_ready))
+        # It may have been claimed while the cancel was under way.
+        running = self._running.get(job.id)
+        if running is not None:
+            running.is_cancelled = True
+            if running.stop is not None:
+                running.stop()
+        self._announce(cancelled)
+        return cancelled

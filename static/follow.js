@@ -50,7 +50,8 @@ export class JobFollower {
       this.#poll();
     }
     if (this.#ended.signal.aborted) return;
-    if (isFinal(this.#job.status)) {
+    // What a failed or cancelled job had written is not in its result: that is read like a running one's.
+    if (this.#job.status === "completed") {
       this.#collect();
       return;
     }

@@ -5,7 +5,7 @@ import { cancelJob, jobAddress } from "./api.js";
 import { copyOnClick } from "./clipboard.js";
 import { byId, setText } from "./dom.js";
 import { JobFollower } from "./follow.js";
-import { count, duration, estimate, fullTime, isFinal, oneLine, secondsBetween, statusWord } from "./format.js";
+import { count, duration, estimate, fullTime, isFinal, oneLine, plural, secondsBetween, statusWord } from "./format.js";
 import { Tail } from "./tail.js";
 
 const LONG_PROMPT_CHARACTERS = 280;
@@ -22,6 +22,7 @@ function detailOf(job) {
     if (job.estimated_start_seconds !== undefined) parts.push(`starts in ${estimate(job.estimated_start_seconds)}`);
     if (job.next_attempt_at) parts.push(`tried again at ${fullTime(job.next_attempt_at)}`);
   }
+  if (job.last_error && !isFinal(job.status)) parts.push(`interrupted: ${job.last_error.message}`);
   if (job.attempt > 1) parts.push(`attempt ${count(job.attempt)}`);
   if (job.model) parts.push(job.model);
   if (job.priority && job.priority !== "normal") parts.push(`${job.priority} priority`);
@@ -33,14 +34,14 @@ function isCut(prompt) {
   return Array.from(prompt).length === 200;
 }
 
-function factsOf(result) {
+/** Where the time went: `timings` are seconds, those that the backend reported among them. */
+function factsOf({ created_at: created, started_at: started, finished_at: finished, completion_tokens: tokens, timings = {} }) {
   const facts = [];
-  const { started_at: started, finished_at: finished, created_at: created } = result;
-  const tokens = result.completion_tokens;
-  if (created && started) facts.push(`waited ${duration(secondsBetween(created, started))}`);
+  if (created && started) facts.push(`waited ${duration(timings.queue_seconds ?? secondsBetween(created, started))}`);
   if (started && finished) facts.push(`took ${duration(secondsBetween(started, finished))}`);
-  if (tokens) facts.push(`${count(tokens)} tokens`);
-  if (tokens && result.generation_seconds) facts.push(`${(tokens / result.generation_seconds).toFixed(1)} tokens/s`);
+  if (timings.load_seconds >= 1) facts.push(`of which loading ${duration(timings.load_seconds)}`);
+  if (tokens) facts.push(plural(tokens, "token"));
+  if (tokens && timings.generation_seconds) facts.push(`${(tokens / timings.generation_seconds).toFixed(1)} tokens/s`);
   return facts.join(" · ");
 }
 

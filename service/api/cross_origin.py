@@ -1,0 +1,38 @@
+"""Access for the pages of other origins (CORS): aiohttp-cors answers on every route, we where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+import aiohttp_cors
+from aiohttp import web
+
+from service.api.context import CONFIG
+
+
+def allow_cross_origin(app: web.Application, routes: Iterable[web.AbstractRoute]) -> None:
+    """Let pages of the configured origins call these routes, preflights included."""
+    # No credentials: there are no cookies here, and a key travels in a header that the page itself must know.
+    options = {"allow_credentials": False, "expose_headers": "*", "allow_headers": "*", "max_age": 600}
+    cross_origin = aiohttp_cors.setup(app, defaults=dict.fromkeys(app[CONFIG].server.allowed_origins, options))
+    for route in routes:
+        cross_origin.add(route)
+
+
+def is_allowed_origin(request: web.Request) -> bool:
+    """Whether the page that sent this request, if one did, may; a page of our own host always may."""
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return True
+    allowed = request.app[CONFIG].server.allowed_origins
+    return "*" in allowed or origin in allowed or urlsplit(origin).netloc == request.host
+
+
+def add_cross_origin_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Do for a path without a route what aiohttp-cors does for all others."""
+    origin = request.headers.get("Origin")
+    allowed = request.app[CONFIG].server.allowed_origins
+    if origin is not None and ("*" in allowed or origin in allowed):
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = ", ".join(sorted(set(response.headers)))

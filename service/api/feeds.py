@@ -1,0 +1,151 @@
+"""What a follower of one job is told: status changes, output, restarts, the end, and its place in the queue.
+
+Event streams and the websocket read the same feeds. Places in the queue move without an event of their own, so one
+round a second looks at the jobs that somebody follows and that do not run here; it also finds what no event told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from service.api.job_shape import event_fields, job_fields
+from service.errors import CorralError
+from service.following import StatusChanged
+from service.hub import JobChanged
+from service.job import Job, Status
+from service.jobs import Jobs, View
+from service.outputs import Position
+
+_log = logging.getLogger(__name__)
+
+_ROUND_SECONDS = 1.0
+_MOST_LOOKS = 500
+"""At followed jobs in one round; when there are more, they take turns."""
+
+
+class JobFeed:
+    """One reader of one job; ``wake`` is called whenever :meth:`read` may have something."""
+
+    def __init__(self, jobs: Jobs, view: View, position: Position | None, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._place = view.position
+        self._has_moved = False
+        self._follower = jobs.follow(view.job, position, wake)
+
+    @property
+    def job(self) -> Job:
+        """The job as last heard of."""
+        return self._follower.job
+
+    @property
+    def is_done(self) -> bool:
+        return self._follower.is_done
+
+    async def read(self) -> list[dict[str, Any]]:
+        """What is new, as messages with a ``type``; empty when nothing is."""
+        messages = []
+        has_moved, self._has_moved = self._has_moved, False
+        for event in await self._follower.read():
+            if isinstance(event, StatusChanged):
+                has_moved = False
+                messages.append(self._status_of(event.job))
+            else:
+                messages.append(event_fields(event, self.job.id))
+        if has_moved and self.job.status == Status.QUEUED:
+            messages.append(self._status_of(self.job))
+        return messages
+
+    async def catch_up(self) -> None:
+        """Hear of what changed between the look at the job and the listening to it."""
+        await self._follower.refresh()
+
+    def look(self, view: View) -> None:
+        """Compare what is stored with what was heard."""
+        known, found = self.job, view.job
+        if found.updated_at >= known.updated_at and _state(found) != _state(known):
+            self._follower.receive(JobChanged(found))
+        if view.position is not None and view.position != self._place:
+            self._has_moved = True
+            self._place = view.position
+            self._wake()
+
+    def close(self) -> None:
+        self._follower.close()
+
+    def _status_of(self, job: Job) -> dict[str, Any]:
+        if job.status != Status.QUEUED:
+            self._place = None
+        return {"type": "job", **job_fields(job, self._place)}
+
+
+class Feeds:
+    """All feeds that are open."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._open: dict[str, dict[JobFeed, None]] = {}
+
+    async def open(self, job_id: str, position: Position | None, wake: Callable[[], None]) -> JobFeed:
+        """Follow a job from ``position``, or from the beginning; to be closed. Raises NotFoundError."""
+        view = await self._jobs.view(job_id)
+        feed = JobFeed(self._jobs, view, position, wake)
+        self._open.setdefault(job_id, {})[feed] = None
+        try:
+            await feed.catch_up()
+        except BaseException:
+            self.close(feed)
+            raise
+        return feed
+
+    def close(self, feed: JobFeed) -> None:
+        """Stop following."""
+        feed.close()
+        feeds = self._open.get(feed.job.id, {})
+        feeds.pop(feed, None)
+        if not feeds:
+            self._open.pop(feed.job.id, None)
+
+    @asynccontextmanager
+    async def opened(self, job_id: str, position: Position | None, wake: Callable[[], None]) -> AsyncIterator[JobFeed]:
+        feed = await self.open(job_id, position, wake)
+        try:
+            yield feed
+        finally:
+            self.close(feed)
+
+    async def keep_looking(self) -> None:
+        """Go round once a second; never returns."""
+        while True:
+            await asyncio.sleep(_ROUND_SECONDS)
+            await asyncio.gather(*(self._look(job_id) for job_id in self._next_in_turn()))
+
+    def _next_in_turn(self) -> list[str]:
+        chosen = []
+        for job_id in list(self._open)[:_MOST_LOOKS]:
+            feeds = self._open[job_id] = self._open.pop(job_id)
+            job = next(iter(feeds)).job
+            if not job.is_final and self._jobs.output_of(job.id) is None:
+                chosen.append(job_id)
+        return chosen
+
+    async def _look(self, job_id: str) -> None:
+        try:
+            view = await self._jobs.view(job_id)
+        except CorralError as error:
+            _log.debug("a followed job could not be looked at: %s", error)
+            return
+        for feed in tuple(self._open.get(job_id, ())):
+            feed.look(view)
+
+
+FEEDS = web.AppKey("feeds", Feeds)
+
+
+def _state(job: Job) -> tuple[str, int, int, int | None]:
+    return (job.status, job.attempt, job.failures, job.not_before)

@@ -1,0 +1,39 @@
+"""Fields that requests of several dialects share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from service.job import Priority
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+"""For bodies: types as they are written, and no field that nobody reads."""
+
+_PRIORITIES: dict[Any, int] = {None: 0, **{each.word: int(each) for each in Priority}}
+
+
+def _read_priority(value: Any) -> int:
+    if type(value) is int and value in (1, 0, -1):
+        return value
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be one of high, normal, low")
+    priority = _PRIORITIES.get(value.lower() if value else None)
+    if priority is None:
+        raise ValueError("must be one of high, normal, low")
+    return priority
+
+
+PriorityField = Annotated[int, BeforeValidator(_read_priority)]
+"""``high``, ``normal`` or ``low``; 1, 0 or -1 mean the same."""
+
+
+def _read_model(value: Any) -> Any:
+    if isinstance(value, str) and any(character.isspace() for character in value):
+        raise ValueError("must be the name of a model, without spaces")
+    return value
+
+
+ModelField = Annotated[str | None, BeforeValidator(_read_model), Field(max_length=400)]
+"""A model as Ollama names it; none, or "": the configured default."""

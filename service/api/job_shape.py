@@ -1,0 +1,119 @@
+"""How a job looks to callers: one rendering, shared by status, lists, event streams and the websocket."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from service.following import Done, OutputArrived, Restarted
+from service.job import Job, Priority, Result, Status
+from service.outputs import TOOL_CALLS
+
+_PRIORITY_WORDS = {int(priority): priority.word for priority in Priority}
+_WITH_ERROR = frozenset({Status.FAILED, Status.CANCELLED})
+
+
+def moment(milliseconds: int) -> str:
+    """Milliseconds since the epoch as RFC 3339, in UTC: ``2026-11-20T10:10:19.960Z``."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def job_fields(job: Job, position: int | None = None) -> dict[str, Any]:
+    """A job as status, list row and ``job`` event show it; what does not apply is left out.
+
+    ``error`` is how it ended; ``last_error`` is why the attempt before failed, of a job that is tried again.
+    """
+    status = job.status
+    fields: dict[str, Any] = {"id": job.id, "status": status}
+    if position is not None:
+        fields["position"] = position
+    fields["model"] = job.model
+    fields["priority"] = _PRIORITY_WORDS[job.priority]
+    fields["attempt"] = job.attempt
+    if job.failures:
+        fields["failures"] = job.failures
+    fields["created_at"] = moment(job.created_at)
+    fields["updated_at"] = moment(job.updated_at)
+    if job.started_at is not None:
+        fields["started_at"] = moment(job.started_at)
+    if job.finished_at is not None:
+        fields["finished_at"] = moment(job.finished_at)
+    if job.not_before is not None and status == Status.QUEUED:
+        fields["next_attempt_at"] = moment(job.not_before)
+    fields["prompt"] = job.preview
+    if job.error_code is not None:
+        fields["error" if status in _WITH_ERROR else "last_error"] = _error(job)
+    return fields
+
+
+def result_fields(job: Job, result: Result | None) -> dict[str, Any]:
+    """What a job has brought: the whole of it once it is completed, else where it stands."""
+    fields = job_fields(job)
+    if job.status != Status.COMPLETED:
+        return fields
+    fields["result"] = result.joined("text") if result else ""
+    if result and (thinking := result.joined("thinking")):
+        fields["thinking"] = thinking
+    if result and (tool_calls := _tool_calls(result)):
+        fields["tool_calls"] = tool_calls
+    if job.prompt_tokens is not None:
+        fields["prompt_tokens"] = job.prompt_tokens
+    if job.completion_tokens is not None:
+        fields["completion_tokens"] = job.completion_tokens
+    fields["timings"] = _timings(job)
+    return fields
+
+
+def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> dict[str, Any]:
+    """What a follower is told beside the job's status; ``type`` is the event's name."""
+    match event:
+        case OutputArrived(attempt, piece):
+            return {
+                "type": "output",
+                "id": job_id,
+                "attempt": attempt,
+                "offset": piece.end - len(piece.data),
+                "kind": piece.kind,
+                "data": piece.data,
+                "position": str(event.position),
+            }
+        case Restarted(attempt):
+            return {"type": "restart", "id": job_id, "attempt": attempt}
+        case Done(job):
+            fields = {"type": "done", "id": job_id, "status": job.status}
+            return {**fields, "error": _error(job)} if job.error_code is not None else fields
+
+
+def _error(job: Job) -> dict[str, Any]:
+    return {"code": job.error_code, "message": job.error_message}
+
+
+def _tool_calls(result: Result) -> list[Any]:
+    return [call for segment in result.segments if segment.kind == TOOL_CALLS for call in json.loads(segment.data)]
+
+
+def _timings(job: Job) -> dict[str, float]:
+    """Where a completed job's time went, in seconds; what Ollama did not report is left out.
+
+    ``queue_seconds``: from submission to the start of the last attempt. ``first_token_seconds``: from there to the
+    first output. ``load_seconds``, ``prompt_seconds``, ``generation_seconds``: what Ollama says it spent on loading the
+    model, evaluating the prompt and writing. ``total_seconds``: from submission to the end.
+    """
+    started = job.started_at if job.started_at is not None else job.created_at
+    milliseconds = {
+        "queue_seconds": started - job.created_at,
+        "first_token_seconds": None if job.first_token_at is None else job.first_token_at - started,
+        "load_seconds": job.load_ms,
+        "prompt_seconds": job.prompt_ms,
+        "generation_seconds": job.generation_ms,
+        "total_seconds": None if job.finished_at is None else job.finished_at - job.created_at,
+    }
+    return {name: value / 1000 for name, value in milliseconds.items() if value is not None}

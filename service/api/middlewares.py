@@ -1,0 +1,65 @@
+"""What stands around every request: errors become answers here, and nowhere else; and the access log."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.typedefs import Handler
+
+from service.api.cross_origin import add_cross_origin_headers
+from service.api.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
+from service.errors import CorralError
+
+_log = logging.getLogger(__name__)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what a handler raises into an answer in the shape of its dialect; only the unknown gets a traceback."""
+    try:
+        return await handler(request)
+    except CorralError as error:
+        failure = failure_of_ours(error) or _unknown(request, error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        failure = failure_of_http(error, request)
+    except web.RequestPayloadError as error:
+        failure = Failure(400, f"the body could not be read: {error}")
+    except Exception as error:
+        failure = _unknown(request, error)
+    response = request.app[ERROR_SHAPES].find(request.path)(failure)
+    if request.match_info.http_exception is not None:
+        # aiohttp-cors has no route for these (404, 405), and a browser shows an answer without the headers to nobody.
+        add_cross_origin_headers(request, response)
+    return response
+
+
+def _unknown(request: web.Request, error: Exception) -> Failure:
+    if request.writer.output_size > 0:
+        # Too late for an answer: aiohttp logs it and closes the connection, so that nobody takes half for whole.
+        raise error
+    _log.error("%s %s failed by an error of ours", request.method, request.path, exc_info=error)
+    return Failure(500, "internal error: the log of the service says more")
+
+
+class AccessLogger(AbstractAccessLogger):
+    """One line a request: who, what, status, bytes, milliseconds."""
+
+    @property
+    def enabled(self) -> bool:
+        return self.logger.isEnabledFor(logging.INFO)
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        # path_qs is still percent-encoded: nobody can write lines of their own into the log.
+        self.logger.info(
+            "%s %s %s %d %d %.1fms",
+            request.remote or "-",
+            request.method,
+            request.path_qs,
+            response.status,
+            response.body_length,
+            time * 1000,
+        )

@@ -1,0 +1,96 @@
+"""What the prompts API takes."""
+
+from __future__ import annotations
+
+import binascii
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from service.api.fields import STRICT, ModelField, PriorityField
+from service.config import duration_seconds
+from service.job import Status
+
+_EFFORTS = ("low", "medium", "high", "max")
+
+
+def _is_base64(value: str) -> str:
+    if value.startswith("data:"):
+        raise ValueError('must be base64 alone, without "data:…;base64," before it')
+    try:
+        binascii.a2b_base64(value, strict_mode=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("must be base64") from None
+    return value
+
+
+def _is_format(value: Any) -> Any:
+    if value is None or isinstance(value, dict) or value in ("", "json"):
+        return value
+    raise ValueError('must be "json" or a JSON schema')
+
+
+def _is_effort(value: Any) -> Any:
+    if value is None or isinstance(value, bool) or value in _EFFORTS:
+        return value
+    raise ValueError(f"must be true, false or one of {', '.join(_EFFORTS)}")
+
+
+def _is_duration(value: Any) -> Any:
+    if value is not None and not math.isfinite(duration_seconds(value)):
+        raise ValueError("must be finite; a negative number means for ever")
+    return value
+
+
+Image = Annotated[str, Field(min_length=1), AfterValidator(_is_base64)]
+
+
+class Message(BaseModel):
+    """One turn of a chat, as Ollama takes it (wire contract 1.3)."""
+
+    model_config = STRICT
+
+    role: str = Field(min_length=1)
+    content: str = ""
+    thinking: str | None = None
+    images: list[Image] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class PromptRequest(BaseModel):
+    """``POST /api/v1/prompt``: a prompt, or the messages of a chat."""
+
+    model_config = STRICT
+
+    prompt: str | None = None
+    model: ModelField = None
+    priority: PriorityField = 0
+    system: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    """What the model may call; for a chat only."""
+    options: dict[str, Any] | None = None
+    format: Annotated[Any, BeforeValidator(_is_format)] = None
+    images: list[Image] | None = None
+    think: Annotated[Any, BeforeValidator(_is_effort)] = None
+    keep_alive: Annotated[Any, BeforeValidator(_is_duration)] = None
+
+
+class StatusQuery(BaseModel):
+    """``wait``: seconds to wait for a change; ``status``: what the caller knows, else what it is at the call."""
+
+    wait: float = Field(default=0.0, ge=0, le=60, allow_inf_nan=False)
+    status: Status | None = None
+
+
+class ListQuery(BaseModel):
+    """Which page of which jobs; ``q`` is searched for in the prompts."""
+
+    page: int = Field(default=1, ge=1, le=1_000_000_000)
+    page_size: int = Field(default=5, ge=1, le=100)
+    status: Literal["queued", "processing", "completed", "failed", "cancelled"] | None = None
+    model: str | None = Field(default=None, max_length=400)
+    q: str | None = Field(default=None, max_length=1000)

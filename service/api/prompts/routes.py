@@ -1,0 +1,82 @@
+"""The handlers of the prompts API."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.bodies import read_object
+from service.api.context import AUDIENCE, CONFIG, HUB, JOBS
+from service.api.feeds import FEEDS
+from service.api.job_shape import job_fields, result_fields
+from service.api.long_poll import LongPoll
+from service.api.parameters import job_id_of, query_of
+from service.api.prompts.models import ListQuery, PromptRequest, StatusQuery
+from service.api.prompts.stream import EventStream, position_of
+from service.api.prompts.translation import to_job
+from service.api.replies import json_reply
+from service.api.validation import validated
+from service.job import model_key
+from service.store.jobs import Filter
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Answered only after the job is on disk."""
+    asked = validated(PromptRequest, await read_object(request))
+    job, position, _ = await request.app[JOBS].submit(to_job(asked, request.app[CONFIG].queue.default_model))
+    fields = {"id": job.id, "status": job.status, "position": position}
+    return json_reply(fields, status=202, headers={"Location": f"/api/v1/prompt/{job.id}/status"})
+
+
+async def status(request: web.Request) -> web.Response:
+    job_id, query = job_id_of(request), query_of(request, StatusQuery)
+    view = await request.app[JOBS].view(job_id)
+    if query.wait and not view.job.is_final:
+        view = await _long_poll(request.app).until_changed(job_id, query.status or view.job.status, query.wait)
+    return json_reply(job_fields(view.job, view.position))
+
+
+async def result(request: web.Request) -> web.Response:
+    jobs = request.app[JOBS]
+    view = await jobs.view(job_id_of(request))
+    return json_reply(result_fields(view.job, await jobs.result(view.job) if view.job.is_final else None))
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    job_id, position = job_id_of(request), position_of(request)
+    events = EventStream(request, request.app[CONFIG].websocket.heartbeat_seconds)
+    async with request.app[FEEDS].opened(job_id, position, events.wake) as feed:
+        with request.app[AUDIENCE].seated(events.leave):
+            await events.relay(feed)
+    return events.response
+
+
+async def cancel(request: web.Request) -> web.Response:
+    return json_reply(job_fields(await request.app[JOBS].cancel(job_id_of(request))))
+
+
+async def listed(request: web.Request) -> web.Response:
+    query = query_of(request, ListQuery)
+    which = Filter(query.status, query.model and model_key(query.model), text=query.q)
+    page = await request.app[JOBS].page(which, query.page_size, (query.page - 1) * query.page_size)
+    fields = {
+        "prompts": [job_fields(job) for job in page.jobs],
+        "page": query.page,
+        "page_size": query.page_size,
+        "total": page.total,
+        "total_pages": -(-page.total // query.page_size),
+    }
+    return json_reply({**fields, "total_is_capped": True} if page.is_capped else fields)
+
+
+def _long_poll(app: web.Application) -> LongPoll:
+    return LongPoll(app[JOBS], app[HUB], app[AUDIENCE], app[CONFIG].database.poll_interval_seconds)
+
+
+ROUTES = (
+    web.post("/api/v1/prompt", submit),
+    web.get("/api/v1/prompt/{id}/status", status),
+    web.get("/api/v1/prompt/{id}/result", result),
+    web.get("/api/v1/prompt/{id}/stream", stream, allow_head=False),
+    web.delete("/api/v1/prompt/{id}", cancel),
+    web.get("/api/v1/prompts", listed),
+)

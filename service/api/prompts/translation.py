@@ -1,0 +1,65 @@
+"""From a prompt to the job that asks Ollama for it, natively and streamed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from service.api.prompts.models import Message, PromptRequest
+from service.errors import InvalidRequestError
+from service.job import NewJob, runner_key
+
+DOOR = "prompts"
+GENERATE = "/api/generate"
+CHAT = "/api/chat"
+
+_SHARED_FIELDS = ("options", "format", "think", "keep_alive")
+
+
+def to_job(request: PromptRequest, default_model: str) -> NewJob:
+    """The job for a request. Raises InvalidRequestError for fields that do not go together."""
+    model = request.model or default_model
+    if request.messages is None:
+        endpoint, prompt, body = GENERATE, request.prompt or "", _generate_body(request)
+    else:
+        endpoint, prompt, body = CHAT, _last_words(request.messages), _chat_body(request, request.messages)
+    for field in _SHARED_FIELDS:
+        value = getattr(request, field)
+        if value is not None:
+            body[field] = value
+    text = json.dumps({"model": model, "stream": True, **body}, ensure_ascii=False, separators=(",", ":"))
+    runner = runner_key(model, request.options)
+    return NewJob(DOOR, endpoint, model, text, prompt, priority=request.priority, runner=runner)
+
+
+def _generate_body(request: PromptRequest) -> dict[str, Any]:
+    if request.prompt is None:
+        raise InvalidRequestError("prompt: is required (or messages, for a chat)", "prompt")
+    if not request.prompt or request.prompt.isspace():
+        # Ollama would load the model, say nothing, and call that an answer (wire contract 1.4).
+        raise InvalidRequestError("prompt: must not be empty", "prompt")
+    if request.tools is not None:
+        raise InvalidRequestError("tools: only a chat can use them; give messages instead of prompt", "tools")
+    body: dict[str, Any] = {"prompt": request.prompt}
+    if request.system is not None:
+        body["system"] = request.system
+    if request.images:
+        body["images"] = request.images
+    return body
+
+
+def _chat_body(request: PromptRequest, messages: list[Message]) -> dict[str, Any]:
+    if request.prompt is not None:
+        raise InvalidRequestError("messages: give either prompt or messages, not both", "messages")
+    if request.images is not None:
+        raise InvalidRequestError("images: in a chat they belong into one of the messages", "images")
+    turns = [message.model_dump(exclude_none=True) for message in messages]
+    if request.system is not None:
+        turns.insert(0, {"role": "system", "content": request.system})
+    return {"messages": turns} if request.tools is None else {"messages": turns, "tools": request.tools}
+
+
+def _last_words(messages: list[Message]) -> str:
+    """What a list shows of a chat: the last that the user said."""
+    own = [message.content for message in messages if message.role.lower() == "user"]
+    return own[-1] if own else messages[-1].content

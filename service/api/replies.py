@@ -1,0 +1,34 @@
+"""JSON out: one way to write it, never to be cached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+_HEADERS = CIMultiDictProxy(
+    CIMultiDict({"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"})
+)
+
+
+def json_text(value: Any) -> str:
+    """``value`` as compact JSON."""
+    return _encode(value)
+
+
+def json_bytes(value: Any) -> bytes:
+    """``value`` as compact JSON in UTF-8; a lone surrogate that a model has written becomes a question mark."""
+    return _encode(value).encode("utf-8", "replace")
+
+
+def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An API's answer."""
+    response = web.Response(body=json_bytes(value), status=status, headers=_HEADERS)
+    if headers:
+        response.headers.update(headers)
+    return response

@@ -1,0 +1,48 @@
+"""The handlers of the requests API."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.bodies import read_object
+from service.api.context import CONFIG, JOBS
+from service.api.parameters import query_of, seq_of
+from service.api.replies import json_reply
+from service.api.requests.listing import page_of
+from service.api.requests.models import GenerateRequest, ListQuery
+from service.api.requests.translation import accepted_fields, request_fields, row_fields, to_job
+from service.api.validation import validated
+
+
+async def submit(request: web.Request) -> web.Response:
+    """Answered only after the job is on disk."""
+    asked = validated(GenerateRequest, await read_object(request))
+    view = await request.app[JOBS].submit(to_job(asked, request.app[CONFIG].queue.default_model))
+    return json_reply(accepted_fields(view.job))
+
+
+async def status(request: web.Request) -> web.Response:
+    jobs = request.app[JOBS]
+    job = (await jobs.view_by_seq(seq_of(request))).job
+    result = await jobs.result(job) if job.is_final else None
+    return json_reply(request_fields(job, await jobs.prompt(job), result))
+
+
+async def listed(request: web.Request) -> web.Response:
+    query = query_of(request, ListQuery)
+    page = await page_of(request.app[JOBS], query.status, query.per_page, (query.page - 1) * query.per_page)
+    fields = {
+        "requests": [row_fields(job, job.preview) for job in page.jobs],
+        "page": query.page,
+        "per_page": query.per_page,
+        "total": page.total,
+        "total_pages": -(-page.total // query.per_page),
+    }
+    return json_reply(fields)
+
+
+ROUTES = (
+    web.post("/generate", submit),
+    web.get("/status/{request_id:[0-9]+}", status),
+    web.get("/requests", listed),
+)

@@ -1,0 +1,62 @@
+"""Between requests and jobs: integer ids, and three statuses for five."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from service.api.job_shape import moment
+from service.api.requests.models import GenerateRequest
+from service.errors import InvalidRequestError
+from service.job import Job, NewJob, Result, Status, runner_key
+
+DOOR = "requests"
+
+STATUSES: Mapping[str, tuple[Status, ...]] = {
+    "pending": (Status.QUEUED, Status.PROCESSING),
+    "completed": (Status.COMPLETED,),
+    "failed": (Status.FAILED, Status.CANCELLED),
+}
+_WORDS = {str(status): word for word, statuses in STATUSES.items() for status in statuses}
+
+
+def to_job(request: GenerateRequest, default_model: str) -> NewJob:
+    """The job for a request. Raises InvalidRequestError for an empty prompt, which Ollama would answer with nothing."""
+    if not request.prompt or request.prompt.isspace():
+        raise InvalidRequestError("prompt: must not be empty", "prompt")
+    model = request.model or default_model
+    body: dict[str, Any] = {"model": model, "prompt": request.prompt, "stream": True}
+    if request.system is not None:
+        body["system"] = request.system
+    if request.options is not None:
+        body["options"] = request.options
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    runner = runner_key(model, request.options)
+    return NewJob(DOOR, "/api/generate", model, text, request.prompt, priority=request.priority, runner=runner)
+
+
+def accepted_fields(job: Job) -> dict[str, Any]:
+    """The answer to a submission."""
+    message = f"queued; ask for /status/{job.seq}"
+    return {"request_id": job.seq, "status": _WORDS[job.status], "message": message}
+
+
+def row_fields(job: Job, prompt: str) -> dict[str, Any]:
+    """A request as a list shows it; what does not apply is null."""
+    is_failed = _WORDS[job.status] == "failed"
+    return {
+        "request_id": job.seq,
+        "status": _WORDS[job.status],
+        "prompt": prompt,
+        "model": job.model,
+        "error_message": job.error_message if is_failed else None,
+        "created_at": moment(job.created_at),
+        "completed_at": None if job.finished_at is None else moment(job.finished_at),
+    }
+
+
+def request_fields(job: Job, prompt: str, result: Result | None) -> dict[str, Any]:
+    """A request with its response."""
+    is_completed = job.status == Status.COMPLETED
+    return {**row_fields(job, prompt), "response": result.joined("text") if result and is_completed else None}

@@ -1,0 +1,47 @@
+"""Everything that is served, as a table of contents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from service.api import health, pages, prompts, requests, websocket
+from service.api.audience import Audience
+from service.api.context import AUDIENCE, JOBS, POOL
+from service.api.cross_origin import allow_cross_origin
+from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
+from service.api.feeds import FEEDS, Feeds
+from service.api.middlewares import answer_errors
+from service.api.websocket.stats import STATS, StatsChannel
+
+
+def add_routes(app: web.Application) -> None:
+    """Serve all dialects, the websocket and the pages; the application has its configuration already."""
+    app[AUDIENCE] = Audience()
+    app[ERROR_SHAPES] = ErrorShapes(default=problem)
+    app.middlewares.append(answer_errors)
+
+    interfaces = app.add_routes([*prompts.ROUTES, *requests.ROUTES, *health.ROUTES])
+    app.add_routes(websocket.ROUTES)
+    app.add_routes(pages.ROUTES)
+
+    pages.prepare_pages(app)
+    allow_cross_origin(app, interfaces)
+    app.cleanup_ctx.append(_followers)
+    app.on_shutdown.append(_send_away)
+
+
+async def _followers(app: web.Application) -> AsyncIterator[None]:
+    feeds = app[FEEDS] = Feeds(app[JOBS])
+    stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
+    rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]
+    yield
+    for one in rounds:
+        one.cancel()
+    await asyncio.wait(rounds)
+
+
+async def _send_away(app: web.Application) -> None:
+    app[AUDIENCE].dismiss()

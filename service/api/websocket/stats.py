@@ -1,0 +1,64 @@
+"""The ``stats`` channel: the figures, at most once a second, to whoever listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from service.api.figures import figures_of
+from service.api.replies import json_text
+from service.backend.pool import Pool
+from service.errors import CorralError
+from service.jobs import Jobs
+
+_log = logging.getLogger(__name__)
+
+_ROUND_SECONDS = 1.0
+
+
+class Listener(Protocol):
+    """Takes the figures as JSON; must return at once."""
+
+    def figures(self, text: str) -> None: ...
+
+
+class StatsChannel:
+    """Who listens to the figures."""
+
+    def __init__(self, jobs: Jobs, pool: Pool) -> None:
+        self._jobs = jobs
+        self._pool = pool
+        self._listeners: dict[Listener, None] = {}
+        self._told = ""
+
+    async def figures(self) -> dict[str, Any]:
+        """The figures now."""
+        return await figures_of(self._jobs, self._pool)
+
+    def subscribe(self, listener: Listener) -> None:
+        self._listeners[listener] = None
+
+    def unsubscribe(self, listener: Listener) -> None:
+        self._listeners.pop(listener, None)
+
+    async def keep_telling(self) -> None:
+        """Tell what has changed, once a second; never returns."""
+        while True:
+            await asyncio.sleep(_ROUND_SECONDS)
+            if not self._listeners:
+                continue
+            try:
+                text = json_text({"type": "stats", **await self.figures()})
+            except CorralError as error:
+                _log.debug("the figures could not be read: %s", error)
+                continue
+            if text != self._told:
+                self._told = text
+                for listener in tuple(self._listeners):
+                    listener.figures(text)
+
+
+STATS = web.AppKey("stats", StatsChannel)

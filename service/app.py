@@ -69,7 +69,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         pool = Pool([build_backend(one, session, config, clock) for one in config.backends], config, clock)
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
         dispatcher = Dispatcher(jobs, pool, hand_off, clock, config.database.poll_interval_seconds)
-        workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry)
+        workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
         for name, work in (
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),

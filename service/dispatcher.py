@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 from service.backend.pool import Backend, Pool
@@ -42,6 +43,7 @@ class Dispatcher:
         self._is_stopped = False
         jobs.when_ready(self.wake)
         jobs.when_delayed(self._look_due.set)
+        jobs.when_waited_for(self._start_at_once)
         pool.when_changed(self.wake)
 
     def wake(self) -> None:
@@ -51,6 +53,20 @@ class Dispatcher:
     def stop(self) -> None:
         """Hand over nothing more."""
         self._is_stopped = True
+
+    def _start_at_once(self, line: Line) -> Callable[[Running], None] | None:
+        """A seat for a job that somebody waits for, when there is one and nobody is ahead."""
+        if self._is_stopped or self._jobs.has_waiting:
+            return None
+        runner = line.runner
+        for may_load in (False, True):
+            for backend in self._pool.with_free_seat():
+                if self._pool.may_take(backend, runner):
+                    now = self._clock.now_ms()
+                    if backend.placement.choose({runner: now}, now, may_load=may_load) == runner:
+                        self._pool.take(backend, runner)
+                        return lambda running: self._hand_off.put_nowait(Assignment(running, backend))
+        return None
 
     async def run(self) -> None:
         """Give out seats whenever something changes; never returns."""

@@ -15,6 +15,10 @@ CorralError                        its text is what the user reads: the thing, w
 │   ├── StoppingError              the service is going down
 │   ├── CannotStoreError           the database takes no writes (disk full, gone)
 │   └── NoBackendError             nobody is there to answer a call that cannot be queued
+├── CallEndedError                 what the caller of a drop-in route waits for will not come
+│   ├── CallCancelledError         somebody cancelled the job
+│   ├── CallExpiredError           it was still queued at its deadline
+│   └── CallFailedError            its attempts are used up, without a reply that could be passed on
 ├── StoreError                     a statement that the database refused
 │   └── UniqueViolationError       a row with that key is there already
 └── BackendError                   an attempt that failed; ``fault`` says what may be done about it
@@ -95,6 +99,26 @@ class CannotStoreError(UnavailableError):
 
 class NoBackendError(UnavailableError):
     """No backend can be reached."""
+
+
+class CallEndedError(CorralError):
+    """The reply that a caller waits for will not come."""
+
+
+class CallCancelledError(CallEndedError):
+    """Somebody cancelled the job."""
+
+
+class CallExpiredError(CallEndedError):
+    """The job was still queued at its deadline."""
+
+
+class CallFailedError(CallEndedError):
+    """All attempts failed. ``code`` is the stable word of the last failure."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StoreError(CorralError):

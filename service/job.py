@@ -93,6 +93,8 @@ class NewJob(NamedTuple):
     deadline: int | None = None
     runner: str = ""
     """See :func:`runner_key`; "" for the model with no options of its own."""
+    is_streamed: bool = True
+    """Whether the request asks the backend for a stream."""
     on_disconnect: str | None = None
     """None: nobody waits. ``cancel`` or ``finish``: what becomes of the job when its waiting caller is gone."""
 
@@ -112,6 +114,8 @@ class Job(NamedTuple):
     owner: str
     key_id: str | None
     priority: int
+    is_streamed: int
+    """1 or 0: whether the backend was asked for a stream."""
     status: str
     attempt: int
     """Rises at every claim and never repeats: it fences writers and names outputs."""

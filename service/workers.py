@@ -15,7 +15,8 @@ from service.config import RetryConfig, TimeoutsConfig
 from service.dispatcher import Assignment
 from service.errors import BackendError, Fault
 from service.job import Outcome, Status
-from service.jobs import Jobs, Retry, Running
+from service.jobs import Jobs, Refusal, Retry, Running
+from service.relay import Head
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Workers:
         clock: Clock,
         timeouts: TimeoutsConfig,
         retry: RetryConfig,
+        *,
+        holds_busy: bool = True,
     ) -> None:
         self._jobs = jobs
         self._pool = pool
@@ -39,8 +42,8 @@ class Workers:
         self._cold = _limits(timeouts, timeouts.first_byte_cold_seconds)
         self._warm = _limits(timeouts, timeouts.first_byte_resident_seconds)
         self._retry = retry
+        self._holds_busy = holds_busy
         self._attempts: dict[str, asyncio.Task[Outcome]] = {}
-        self._is_stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -62,7 +65,6 @@ class Workers:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            self._is_stopping = True
             for attempt in tuple(self._attempts.values()):
                 attempt.cancel()
             await self._idle.wait()
@@ -77,8 +79,7 @@ class Workers:
         attempt = asyncio.create_task(self._attempt(running, backend))
         self._attempts[job_id] = attempt
         self._idle.clear()
-        # A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and
-        # the seat is
+        # A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and the seat is
         # kept until the first byte (Ollama would kill the runner and begin anew, wire contract 2.6).
         running.stop = lambda: None if backend.placement.is_loading(running.job.runner) else attempt.cancel()
         if running.is_cancelled:
@@ -93,24 +94,29 @@ class Workers:
                 self._idle.set()
 
     async def _attempt(self, running: Running, backend: Backend) -> Outcome:
-        job, output = running.job, running.output
+        job, output, relay = running.job, running.output, running.relay
         limits = self._warm if backend.placement.is_loaded(job.runner) else self._cold
         first_token_at: int | None = None
         async with backend.client.call(job.endpoint, running.request.encode(), limits) as reply:
             if reply.status >= 400:
-                raise failure_of(reply.status, await reply.read(), reply.content_type, job.endpoint)
+                body = await reply.read()
+                running.refusal = Refusal(Head(reply.status, reply.headers), body)
+                raise failure_of(reply.status, body, reply.content_type, job.endpoint)
             self._pool.answered(backend, job.runner)
             if running.is_cancelled:
                 raise asyncio.CancelledError
-            reader = reader_for(job.endpoint, streamed=True)
+            if relay is not None:
+                relay.begin(Head(reply.status, reply.headers))
+            reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
             async for data in reply.chunks():
+                if relay is not None:
+                    relay.append(data)
                 segments = reader.feed(data)
-                if not segments:
-                    continue
                 if first_token_at is None:
                     first_token_at = self._clock.now_ms()
-                output.append(segments)
-                if output.is_too_large:
+                if segments:
+                    output.append(segments)
+                if output.is_too_large or (relay is not None and relay.size > 4 * output.max_bytes):
                     raise BackendError(
                         f"the answer is longer than {output.max_bytes} bytes (output.max_bytes)",
                         code="output_too_large",
@@ -121,9 +127,14 @@ class Workers:
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
             raise failure
+        if relay is not None:
+            # The caller has its whole answer; it need not wait for our disk.
+            relay.end()
         return Outcome(Status.COMPLETED, output.segments(), ending.counts, first_token_at=first_token_at)
 
     async def _conclude(self, running: Running, backend: Backend, attempt: asyncio.Task[Outcome]) -> None:
+        if running.stored is not None:
+            await asyncio.wait((running.stored,))
         if attempt.cancelled():
             backend.breaker.abandoned()
             if running.is_cancelled:
@@ -144,21 +155,35 @@ class Workers:
             await self._fail(running, "internal_error", f"internal error: {type(error).__name__}")
 
     async def _fail_or_retry(self, running: Running, error: BackendError) -> None:
-        job, retry = running.job, self._retry
+        job, retry, relay = running.job, self._retry, running.relay
         crashes = int(error.fault is Fault.RUNNER)
-        if error.fault is Fault.ABSENT:
-            await self._jobs.put_back(running, Retry(None, error))
+        if relay is not None and (relay.is_sent or (error.fault is Fault.BUSY and not self._holds_busy)):
+            # Its caller has the beginning of this attempt's answer, or wants to hear of a busy backend.
+            await self._fail(running, error.code, str(error))
+        elif error.fault is Fault.ABSENT:
+            await self._try_again(running, Retry(None, error))
         elif error.fault is Fault.BUSY:
-            await self._jobs.put_back(running, Retry(self._pause(0), error))
+            await self._try_again(running, Retry(self._pause(0), error))
         elif crashes and job.crashes + 1 >= retry.poison_failures:
             times = job.crashes + 1
             await self._fail(running, "poison", f"the model's runner failed {times} times under this prompt: {error}")
         elif error.fault is Fault.PERMANENT or job.failures >= retry.max_retries:
             await self._fail(running, error.code, str(error))
         else:
-            await self._jobs.put_back(running, Retry(self._pause(job.failures), error, 1, crashes))
+            await self._try_again(running, Retry(self._pause(job.failures), error, 1, crashes))
+
+    async def _try_again(self, running: Running, retry: Retry) -> None:
+        if running.relay is not None:
+            running.relay.reset()
+        await self._jobs.put_back(running, retry)
 
     async def _fail(self, running: Running, code: str, message: str) -> None:
+        relay, refusal = running.relay, running.refusal
+        if relay is not None and refusal is not None and not relay.is_sent:
+            relay.reset()
+            relay.begin(refusal.head)
+            relay.append(refusal.body)
+            relay.end()
         outcome = Outcome(Status.FAILED, running.output.segments(), error_code=code, error_message=message)
         await self._jobs.finish(running, outcome)
 

@@ -1,11 +1,11 @@
 """The core: the only place where a job's status changes. Stored first, then announced."""
 
 from service.jobs.attempts import Attempts
-from service.jobs.records import Limits, Page, Pick, Retry, Running, View
+from service.jobs.records import Limits, Page, Pick, Refusal, Retry, Running, View
 from service.jobs.submission import Submission
 from service.jobs.upkeep import Upkeep
 
-__all__ = ["Jobs", "Limits", "Page", "Pick", "Retry", "Running", "View"]
+__all__ = ["Jobs", "Limits", "Page", "Pick", "Refusal", "Retry", "Running", "View"]
 
 
 class Jobs(Submission, Attempts, Upkeep):

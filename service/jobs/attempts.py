@@ -34,6 +34,11 @@ class Attempts(Core):
         self._gauges.add_ready(pick.line, 1)
         self._order.refund(pick.line, pick.charged_ms)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether any job could be claimed."""
+        return bool(self._gauges.waiting)
+
     def has_ready(self, runner: str) -> bool:
         """Whether any job waits for this runner."""
         return runner in self._gauges.waiting
@@ -68,7 +73,9 @@ class Attempts(Core):
         for one, pick in zip(claimed, picks, strict=False):
             job = one.job
             self._gauges.move(line, Status.QUEUED, Status.PROCESSING, job.size)
-            running = Running(one, Output(job.attempt, self.limits.max_output_bytes), pick.charged_ms)
+            running = Running(
+                one, Output(job.attempt, self.limits.max_output_bytes), pick.charged_ms, self._relays.get(job.id)
+            )
             self._running[job.id] = running
             begun.append(running)
             self._announce(job)

@@ -14,8 +14,10 @@ from service.hub import Hub
 from service.job import Job, Line, Status
 from service.jobs.records import Limits, Running
 from service.jobs.views import JobViews
+from service.jobs.waiting import conclude
 from service.order import Order
 from service.outputs import Output, Position
+from service.relay import Relay
 from service.store.gauges import Gauges
 from service.store.jobs import JobStore
 
@@ -35,8 +37,10 @@ class Core(JobViews):
         self._clock = clock
         self.limits = limits
         self._running: dict[str, Running] = {}
+        self._relays: dict[str, Relay] = {}
         self._wake_dispatcher: Callable[[], None] = lambda: None
         self._look_due: Callable[[], None] = lambda: None
+        self._start_at_once: Callable[[Line], Callable[[Running], None] | None] = lambda _line: None
         self._is_stopping = False
         self._under_way = 0
         self._changes = 0
@@ -46,6 +50,10 @@ class Core(JobViews):
     def when_ready(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called when a job may be ready to be claimed, or a seat may be free."""
         self._wake_dispatcher = wake
+
+    def when_waited_for(self, start: Callable[[Line], Callable[[Running], None] | None]) -> None:
+        """Have ``start`` called for a job that somebody waits for: how to begin it at once, None when it must queue."""
+        self._start_at_once = start
 
     def when_delayed(self, look: Callable[[], None]) -> None:
         """Have ``look`` called when a job will be due or expire, so that :meth:`tend` can say when."""
@@ -107,6 +115,10 @@ class Core(JobViews):
     def _announce(self, job: Job) -> None:
         """Tell of a change that is stored."""
         self._hub.publish(job)
+        if job.is_final:
+            relay = self._relays.pop(job.id, None)
+            if relay is not None:
+                conclude(relay, job)
 
     def _note_trouble(self, error: BaseException) -> None:
         if isinstance(error, CannotStoreError):

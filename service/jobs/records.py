@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from service.errors import BackendError
 from service.job import Claimed, Job, Line
 from service.outputs import Output
+from service.relay import Head, Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +31,30 @@ class Retry(NamedTuple):
     crashes: int = 0
 
 
+class Refusal(NamedTuple):
+    """A backend's reply of status 400 or more."""
+
+    head: Head
+    body: bytes
+
+
 class Running:
     """A job that this process is working on."""
 
-    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "request", "stop")
+    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "refusal", "relay", "request", "stop", "stored")
 
-    def __init__(self, claimed: Claimed, output: Output, charged_ms: float) -> None:
+    def __init__(self, claimed: Claimed, output: Output, charged_ms: float, relay: Relay | None = None) -> None:
         self.job = claimed.job
         self.request = claimed.request
         self.output = output
         self.charged_ms = charged_ms
         self.is_cancelled = False
+        self.relay = relay
+        """Where a waiting caller reads the reply."""
+        self.refusal: Refusal | None = None
+        """The backend's own error reply, where it gave one."""
+        self.stored: asyncio.Future[None] | None = None
+        """Set where the attempt began before its row was on disk: done when it is, and failed when it cannot be."""
         self.stop: Callable[[], object] | None = None
         """Set by the worker that has it: ends the attempt and closes the connection to the backend."""
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from service.errors import (
     CannotStoreError,
     CorralError,
     QueueFullError,
     StoppingError,
 )
-from service.job import Job, Line, NewJob, Status, model_key, new_job_id
+from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_id
 from service.jobs.core import Core
-from service.jobs.records import View
+from service.jobs.records import Running, View
+from service.outputs import Output
+from service.relay import Relay
 
 
 class Submission(Core):
     """Submit and cancel."""
 
-    async def submit(self, new: NewJob) -> View:
-        """Store a job; it is on disk when this returns.
+    async def submit(self, new: NewJob, relay: Relay | None = None) -> View:
+        """Store a job; it is on disk when this returns. ``relay`` is filled with the backend's reply as it comes.
 
         Raises QueueFullError, StoppingError, CannotStoreError.
         """
@@ -27,7 +32,19 @@ class Submission(Core):
         is_ready = new.not_before is None or new.not_before <= now
         if is_ready and new.not_before is not None:
             new = new._replace(not_before=None)
+        job_id = new_job_id(now)
+        if relay is not None and is_ready:
+            start = self._start_at_once(line)
+            if start is not None:
+                return await self._submit_running(new, job_id, now, line, relay, start)
+        return await self._submit_queued(new, job_id, now, line, relay, is_ready=is_ready)
+
+    async def _submit_queued(
+        self, new: NewJob, job_id: str, now: int, line: Line, relay: Relay | None, *, is_ready: bool
+    ) -> View:
         size = len(new.request)
+        if relay is not None:
+            self._relays[job_id] = relay
         # Where writes keep their order, the gauges and the dispatcher hear of a job before it is on disk: its claim can
         # then share the insert's commit. Nobody else hears of it before.
         is_ahead = self._store.keeps_order
@@ -35,21 +52,58 @@ class Submission(Core):
             self._arrive(line, size, now, is_ready=is_ready)
         ahead = self._gauges.ready(line) - is_ahead
         try:
-            job = await self._tracked(self._store.insert(new, new_job_id(now), now))
+            job = await self._tracked(self._store.insert(new, job_id, now))
         except CorralError as error:
             # Not for a cancelled caller: its row is on its way to the disk all the same.
             if is_ahead:
                 self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
+            self._relays.pop(job_id, None)
             self._note_trouble(error)
             raise
         if not is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
-        self.store_trouble = None
-        self._newest = max(self._newest, job.seq)
-        self._announce(job)
+        self._stored(job)
         if not is_ready or job.deadline is not None:
             self._look_due()
         return View(job, self._position(line, ahead) if is_ready else None)
+
+    async def _submit_running(
+        self, new: NewJob, job_id: str, now: int, line: Line, relay: Relay, start: Callable[[Running], None]
+    ) -> View:
+        """The call begins while its row is on its way to the disk; the caller hears nothing before it is there."""
+        self._order.begin_waiting(line, now, {})
+        charged_ms = self._order.charge(line, now)
+        size = len(new.request)
+        self._gauges.arrive(line, Status.PROCESSING, size, is_ready=False)
+        begun = self._store.begun(new, job_id, now)
+        running = Running(
+            Claimed(begun, new.request), Output(begun.attempt, self.limits.max_output_bytes), charged_ms, relay
+        )
+        running.stored = asyncio.get_running_loop().create_future()
+        self._running[job_id] = running
+        self._relays[job_id] = relay
+        start(running)
+        try:
+            job = await self._tracked(self._store.insert(new, job_id, now, is_started=True))
+        except CorralError as error:
+            self._gauges.leave(line, Status.PROCESSING, size, was_ready=False)
+            self._relays.pop(job_id, None)
+            self._note_trouble(error)
+            running.is_cancelled = True
+            running.stored.set_exception(error)
+            running.stored.exception()
+            if running.stop is not None:
+                running.stop()
+            raise
+        running.job = job
+        running.stored.set_result(None)
+        self._stored(job)
+        return View(job, None)
+
+    def _stored(self, job: Job) -> None:
+        self.store_trouble = None
+        self._newest = max(self._newest, job.seq)
+        self._announce(job)
 
     async def cancel(self, job_id: str) -> Job:
         """End a job unless it is final already; its row afterwards. Raises NotFoundError, CannotStoreError."""

@@ -16,13 +16,8 @@ EXACT_RANK = 1_000
 EXACT_TOTAL = 10_000
 """What matches a text search is counted up to here."""
 
-INSERT = f"""
-    INSERT INTO jobs ({", ".join(field for field in Job._fields if field != "seq")})
-    VALUES (:id, :door, :endpoint, :model, :model_key, :runner, :owner, :key_id, :priority, :status, :attempt, 0, 0,
-            :not_before, :deadline, :on_disconnect, :worker, :preview, :size, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-            :created_at, :created_at, :started_at, NULL, NULL)
-    RETURNING seq
-"""
+_NEW = [field for field in Job._fields if field != "seq"]
+INSERT = f"INSERT INTO jobs ({', '.join(_NEW)}) VALUES ({', '.join(':' + field for field in _NEW)}) RETURNING seq"
 INSERT_BODY = "INSERT INTO bodies (seq, prompt, request) SELECT seq, :prompt, :request FROM jobs WHERE id = :id"
 
 READY = "status = 'queued' AND not_before IS NULL"

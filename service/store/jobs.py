@@ -69,41 +69,26 @@ class JobStore:
         self.keeps_order = database.keeps_order
         self._claim = CLAIM.replace("{claim_lock}", database.claim_lock)
 
+    def begun(self, new: NewJob, job_id: str, now: int) -> Job:
+        """The row of a job that is begun at once, as it will be when it is stored; only its seq is not known yet."""
+        return self._row(new, job_id, now, is_started=True)
+
     async def insert(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
         """Store a job; with ``is_started`` already as the first attempt of this process. Raises CannotStoreError."""
-        preview = preview_of(new.prompt)
-        size = len(new.request)
-        status, attempt, worker = (Status.PROCESSING, 1, self._worker) if is_started else (Status.QUEUED, 0, None)
-        key = model_key(new.model)
-        runner = new.runner or key
-        started_at = now if is_started else None
-        row = {
-            "id": job_id,
-            "door": new.door,
-            "endpoint": new.endpoint,
-            "model": new.model,
-            "model_key": key,
-            "runner": runner,
-            "owner": new.owner,
-            "key_id": new.key_id,
-            "priority": int(new.priority),
-            "status": str(status),
-            "attempt": attempt,
-            "not_before": new.not_before,
-            "deadline": new.deadline,
-            "on_disconnect": new.on_disconnect,
-            "worker": worker,
-            "preview": preview,
-            "size": size,
-            "created_at": now,
-            "started_at": started_at,
-        }
+        job = self._row(new, job_id, now, is_started=is_started)
         body = {"id": job_id, "prompt": new.prompt, "request": new.request}
-        inserted, _ = await self._database.write(Statement(INSERT, row), Statement(INSERT_BODY, body))
+        inserted, _ = await self._database.write(Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body))
+        return job._replace(seq=inserted[0][0])
+
+    def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:
+        key = model_key(new.model)
+        status, attempt, worker = (Status.PROCESSING, 1, self._worker) if is_started else (Status.QUEUED, 0, None)
         return Job(
-            inserted[0][0], job_id, new.door, new.endpoint, new.model, key, runner, new.owner, new.key_id,
-            int(new.priority), str(status), attempt, 0, 0, new.not_before, new.deadline, new.on_disconnect, worker,
-            preview, size, None, None, None, None, None, None, None, now, now, started_at, None, None, )  # fmt: skip
+            0, job_id, new.door, new.endpoint, new.model, key, new.runner or key, new.owner, new.key_id,
+            int(new.priority), int(new.is_streamed), str(status), attempt, 0, 0, new.not_before, new.deadline,
+            new.on_disconnect, worker, preview_of(new.prompt), len(new.request), None, None, None, None, None, None,
+            None, now, now, now if is_started else None, None, None,
+        )  # fmt: skip
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
         """Make up to ``seats`` of the oldest ready jobs of a line this process's own, oldest first."""

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from service.config import DatabaseConfig
+from service.errors import DatabaseUnusableError
 from service.store.database import Database
 from service.store.sqlite import SqliteDatabase
 
 
 async def open_database(config: DatabaseConfig) -> Database:
     """Open the configured database. Raises DatabaseUnusableError."""
-    return await SqliteDatabase.open(config.path)
+    if not config.url:
+        return await SqliteDatabase.open(config.path)
+    try:
+        # Only whoever uses PostgreSQL needs its driver, or pays for loading it.
+        from service.store.postgres import PostgresDatabase
+    except ModuleNotFoundError as error:
+        raise DatabaseUnusableError(
+            f"PostgreSQL (database.url or DATABASE_URL): {error.name} is not installed; "
+            "install the extra: pip install 'ollama-corral[postgres]'"
+        ) from error
+    return await PostgresDatabase.open(config.url)

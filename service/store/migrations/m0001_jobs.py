@@ -14,6 +14,7 @@ STATEMENTS = (
         owner TEXT NOT NULL,
         key_id TEXT,
         priority {integer} NOT NULL,
+        is_streamed {integer} NOT NULL,
         status TEXT NOT NULL,
         attempt {integer} NOT NULL,
         failures {integer} NOT NULL,

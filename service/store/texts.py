@@ -1,0 +1,36 @@
+"""Text as every database can hold it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from service.job import Segment
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def storable(text: str) -> str:
+    """The text without NUL, which PostgreSQL refuses, and lone surrogates, which are no characters.
+
+    Clients and models write both, as JSON escapes; a request or an output is stored as JSON and keeps them.
+    """
+    if "\0" in text:
+        text = text.replace("\0", _REPLACEMENT)
+    if not text.isascii() and _has_surrogates(text):
+        text = "".join(_REPLACEMENT if "\ud800" <= character <= "\udfff" else character for character in text)
+    return text
+
+
+def segments_text(segments: Sequence[Segment]) -> str:
+    """Segments as JSON, in characters where they can be stored and as escapes otherwise."""
+    text = json.dumps(segments, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() or not _has_surrogates(text) else json.dumps(segments, separators=(",", ":"))
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

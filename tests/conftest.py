@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("tests.databases", "tests.store_jobs")
+
 ROOT = Path(__file__).parent.parent
 SETTINGS = ("CORRAL_", "OLLAMA_", "DEMO_", "NOTIFY_SOCKET", "WATCHDOG_", "DATABASE_URL", "SECRET_KEY", "ACCESS_TOKEN_")
 

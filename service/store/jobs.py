@@ -33,6 +33,7 @@ from service.store.job_statements import (
     SELECT_STANDING,
     WIDTH,
 )
+from service.store.texts import segments_text, storable
 
 
 class Filter(NamedTuple):
@@ -76,7 +77,7 @@ class JobStore:
     async def insert(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
         """Store a job; with ``is_started`` already as the first attempt of this process. Raises CannotStoreError."""
         job = self._row(new, job_id, now, is_started=is_started)
-        body = {"id": job_id, "prompt": new.prompt, "request": new.request}
+        body = {"id": job_id, "prompt": storable(new.prompt), "request": new.request}
         inserted, _ = await self._database.write(Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body))
         return job._replace(seq=inserted[0][0])
 
@@ -86,8 +87,8 @@ class JobStore:
         return Job(
             0, job_id, new.door, new.endpoint, new.model, key, new.runner or key, new.owner, new.key_id,
             int(new.priority), int(new.is_streamed), str(status), attempt, 0, 0, new.not_before, new.deadline,
-            new.on_disconnect, worker, preview_of(new.prompt), len(new.request), None, None, None, None, None, None,
-            None, now, now, now if is_started else None, None, None,
+            new.on_disconnect, worker, storable(preview_of(new.prompt)), len(new.request), None, None, None, None,
+            None, None, None, now, now, now if is_started else None, None, None,
         )  # fmt: skip
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
@@ -111,14 +112,15 @@ class JobStore:
 
     async def finish(self, job: Job, outcome: Outcome, now: int) -> Job | None:
         """Store how the attempt ended; None when the job is no longer this attempt's."""
-        segments = json.dumps(outcome.segments, ensure_ascii=False, separators=(",", ":"))
+        segments = segments_text(outcome.segments)
+        error_message = storable(outcome.error_message) if outcome.error_message else outcome.error_message
         counts = outcome.counts
         row = {
             "seq": job.seq,
             "attempt": job.attempt,
             "status": str(outcome.status),
             "error_code": outcome.error_code,
-            "error_message": outcome.error_message,
+            "error_message": error_message,
             "prompt_tokens": counts.prompt_tokens,
             "completion_tokens": counts.completion_tokens,
             "load_ms": counts.load_ms,
@@ -140,7 +142,7 @@ class JobStore:
         return job._replace(
             status=str(outcome.status),
             error_code=outcome.error_code,
-            error_message=outcome.error_message,
+            error_message=error_message,
             prompt_tokens=counts.prompt_tokens,
             completion_tokens=counts.completion_tokens,
             load_ms=counts.load_ms,
@@ -173,7 +175,7 @@ class JobStore:
                     "crashes": crashes,
                     "not_before": not_before,
                     "error_code": error_code,
-                    "error_message": error_message,
+                    "error_message": storable(error_message) if error_message else error_message,
                     "now": now,
                 },
             )
@@ -194,7 +196,7 @@ class JobStore:
         row = {"id": job_id, "now": now, "error_code": code, "error_message": message}
         statements = [Statement(CANCEL, row)]
         if segments:
-            text = json.dumps(segments, ensure_ascii=False, separators=(",", ":"))
+            text = segments_text(segments)
             statements.append(
                 Statement(
                     INSERT_RESULT.replace("seq = :seq", "id = :id"),
@@ -230,7 +232,7 @@ class JobStore:
 
     async def standing(self, job_id: str) -> Standing | None:
         """A job with its rank in its line."""
-        rows = await self._database.read(SELECT_STANDING + "id = :id", {"id": job_id})
+        rows = await self._database.read(SELECT_STANDING + "id = :id", {"id": storable(job_id)})
         return Standing(_job(rows[0]), rows[0][WIDTH]) if rows else None
 
     async def standing_by_seq(self, seq: int) -> Standing | None:
@@ -330,11 +332,11 @@ def _where(which: Filter) -> tuple[str, dict[str, Any]]:
         value = getattr(which, column)
         if value is not None:
             clauses.append(f"{column} = :{column}")
-            parameters[column] = value
+            parameters[column] = storable(value)
     if which.text is not None:
         clauses.append(
             "EXISTS (SELECT 1 FROM bodies WHERE bodies.seq = jobs.seq AND lower(prompt) LIKE lower(:text) ESCAPE '!')"
         )
-        escaped = which.text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        escaped = storable(which.text).replace("!", "!!").replace("%", "!%").replace("_", "!_")
         parameters["text"] = f"%{escaped}%"
     return " AND ".join(clauses), parameters

@@ -1,0 +1,71 @@
+"""``python -m tests.bench [names…]``: run the scenarios (none named: all), print one table. 1 when a figure is missed.
+
+Everything happens in a temporary folder (choose its disk with TMPDIR) and on the loopback. To add a scenario, add a
+module to ``tests/bench/scenarios``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import pkgutil
+import platform
+import resource
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import cast
+
+from tests.bench import scenarios
+from tests.bench.commit_time import commit_milliseconds
+from tests.bench.measuring import Bench
+from tests.bench.table import Figure, markdown
+
+Measure = Callable[[Bench], Awaitable[list[Figure]]]
+
+_LIMIT_SECONDS = 600.0
+"""For one scenario; what takes longer has got stuck."""
+
+
+async def main(names: list[str]) -> int:
+    """Run and report; the exit status."""
+    known = [module.name for module in pkgutil.iter_modules(scenarios.__path__)]
+    if unknown := set(names) - set(known):
+        print(f"no such scenario: {', '.join(sorted(unknown))}; there are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    _allow_many_files()
+    this = asyncio.current_task()
+    assert this is not None
+    # A stop from outside goes through every "finally" too: no process is left behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        commit_ms = commit_milliseconds(Path(folder))
+        for name in names or known:
+            module = importlib.import_module(f"{scenarios.__name__}.{name}")
+            print(f"{name}: {(module.__doc__ or '').splitlines()[0]}", file=sys.stderr, flush=True)
+            begun = time.monotonic()
+            async with asyncio.timeout(_LIMIT_SECONDS):
+                figures += await cast(Measure, module.measure)(Bench(Path(folder)))
+            print(f"    {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(markdown(figures, commit_ms))
+    print(
+        f"\n{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    )
+    return 0 if all(figure.is_met for figure in figures) else 1
+
+
+def _allow_many_files() -> None:
+    """As many open files as may be had without being root; the processes that are started inherit that."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1:])))

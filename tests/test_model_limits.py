@@ -1,0 +1,130 @@
+"""The operator's ceilings and defaults in the bodies that go to the backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.config import ModelConfig
+from service.job import runner_key
+from service.model_limits import ModelLimits
+
+LIMITS = ModelLimits(
+    {
+        "Capped": ModelConfig(num_ctx=8192, keep_alive=3600, max_tokens=100),
+        "given:1b": ModelConfig(default_num_ctx=4096, default_keep_alive=300, default_max_tokens=50),
+        "pinned": ModelConfig(num_ctx=4096, default_num_ctx=4096),
+        "for-ever": ModelConfig(keep_alive=-1, default_keep_alive=0.5),
+    }
+)
+UNLIMITED = {"num_predict": 100}
+
+
+def body_of(endpoint: str, model: str, **fields: Any) -> dict[str, Any]:
+    changed = LIMITS.applied(endpoint, model, {"model": model, **fields})
+    assert changed.pop("model") == model
+    return changed
+
+
+@pytest.mark.parametrize("name", ["capped", "CAPPED", "Capped:latest", "library/capped"])
+def test_names_are_matched_as_ollama_matches_them(name: str) -> None:
+    assert body_of("/api/generate", name, options={"num_ctx": 99_999})["options"]["num_ctx"] == 8192
+
+
+def test_a_model_without_limits_is_left_alone() -> None:
+    body = {"model": "other", "options": {"num_predict": 0}}
+    assert LIMITS.applied("/api/generate", "other", body) is body
+
+
+@pytest.mark.parametrize("asked", [0, -1, -2, 101, 10_000_000])
+def test_an_answer_without_end_or_above_the_ceiling_is_cut_to_it(asked: int) -> None:
+    assert body_of("/api/chat", "capped", options={"num_predict": asked}) == {"options": UNLIMITED}
+
+
+def test_an_answer_of_which_nothing_is_said_is_bounded_too() -> None:
+    assert body_of("/api/chat", "capped", options={"seed": 1}) == {"options": {"seed": 1, **UNLIMITED}}
+    assert body_of("/api/chat", "capped") == {"options": UNLIMITED}
+    assert body_of("/api/chat", "given:1b")["options"]["num_predict"] == 50
+
+
+def test_what_is_within_the_ceilings_stays() -> None:
+    fields = {"options": {"num_ctx": 2048, "num_predict": 7, "top_k": 3}, "keep_alive": "10m"}
+    assert body_of("/api/generate", "capped", **fields) == fields
+
+
+@pytest.mark.parametrize("asked", [-1, "-1s", "2h", 3601])
+def test_a_model_is_not_kept_longer_than_the_ceiling(asked: Any) -> None:
+    assert body_of("/api/embed", "capped", keep_alive=asked) == {"keep_alive": 3600}
+
+
+def test_an_unload_stays_one() -> None:
+    assert body_of("/api/generate", "capped", keep_alive=0)["keep_alive"] == 0
+    assert body_of("/api/generate", "given:1b", keep_alive=0)["keep_alive"] == 0
+
+
+def test_defaults_are_given_where_nothing_was_asked() -> None:
+    assert body_of("/api/generate", "given:1b") == {
+        "keep_alive": 300,
+        "options": {"num_ctx": 4096, "num_predict": 50},
+    }
+    asked = {"keep_alive": 1, "options": {"num_ctx": 1024, "num_predict": 99_999}}
+    assert body_of("/api/generate", "given:1b", **asked) == asked
+
+
+def test_an_embedding_has_no_tokens_to_bound() -> None:
+    assert body_of("/api/embed", "given:1b") == {"keep_alive": 300, "options": {"num_ctx": 4096}}
+    assert body_of("/v1/embeddings", "capped", input="a") == {"input": "a"}
+
+
+@pytest.mark.parametrize("asked", [{}, {"num_ctx": 2048}, {"num_ctx": 99_999}, {"num_ctx": None}])
+def test_one_value_for_both_is_the_only_context_length_and_the_only_runner(asked: dict[str, Any]) -> None:
+    body = body_of("/api/chat", "pinned", options=asked)
+    assert body == {"options": {"num_ctx": 4096}}
+    assert runner_key("pinned", body["options"]) == runner_key("pinned", {"num_ctx": 4096})
+
+
+def test_a_ceiling_for_ever_bounds_nothing_and_a_fraction_of_a_second_is_sent_as_one() -> None:
+    assert body_of("/api/chat", "for-ever", keep_alive="24h") == {"keep_alive": "24h"}
+    assert body_of("/api/chat", "for-ever") == {"keep_alive": 0.5}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"options": [], "keep_alive": 1},
+        {"options": {"num_ctx": "many", "num_predict": "all"}, "keep_alive": "5"},
+        {"options": {"num_ctx": True, "num_predict": [1]}, "keep_alive": {}},
+    ],
+)
+def test_a_value_of_the_wrong_type_goes_to_ollama_which_words_the_refusal(fields: dict[str, Any]) -> None:
+    assert body_of("/api/generate", "capped", **fields) == fields
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "field"),
+    [
+        ("/v1/chat/completions", "max_tokens"),
+        ("/v1/completions", "max_tokens"),
+        ("/v1/responses", "max_output_tokens"),
+    ],
+)
+def test_other_dialects_are_bounded_by_their_own_field_and_carry_nothing_else(endpoint: str, field: str) -> None:
+    assert body_of(endpoint, "capped", **{field: 0}) == {field: 100}
+    assert body_of(endpoint, "capped", **{field: 5000}) == {field: 100}
+    assert body_of(endpoint, "capped") == {field: 100}
+    assert body_of(endpoint, "given:1b") == {field: 50}
+    assert body_of(endpoint, "pinned") == {}
+
+
+@pytest.mark.parametrize("asked", [{}, {"max_tokens": 0}, {"max_tokens": -3}])
+def test_a_request_that_anthropics_route_would_refuse_is_still_refused(asked: dict[str, Any]) -> None:
+    assert body_of("/v1/messages", "capped", **asked) == asked
+    assert body_of("/v1/messages", "capped", max_tokens=5000) == {"max_tokens": 100}
+
+
+def test_new_limits_replace_the_old_ones() -> None:
+    limits = ModelLimits({"a": ModelConfig(max_tokens=1)})
+    limits.replace({"b": ModelConfig(max_tokens=2)})
+    assert limits.applied("/api/chat", "a", {}) == {}
+    assert limits.applied("/api/chat", "b", {}) == {"options": {"num_predict": 2}}

@@ -1,7 +1,7 @@
 """What a waiting caller is to be sent: Ollama's reply, byte for byte, as it comes.
 
-The worker fills it and never waits; whoever answers the caller reads at the caller's pace. Until somebody was sent a byte a
-failed attempt leaves no trace here, and the next one begins anew.
+The worker fills it and never waits; whoever answers the caller reads at the caller's pace. Until somebody was sent a
+byte a failed attempt leaves no trace here, and the next one begins anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Head(NamedTuple):
 class Relay:
     """One reply on its way to those who wait for it."""
 
-    __slots__ = ("_waiters", "chunks", "failure", "head", "is_ended", "is_sent", "size")
+    __slots__ = ("_waiters", "chunks", "failure", "has_told_error", "head", "is_ended", "is_sent", "size")
 
     def __init__(self) -> None:
         self.head: Head | None = None
@@ -34,6 +34,8 @@ class Relay:
         """Why the reply is missing or broke off; None while it runs and when it is whole."""
         self.is_sent = False
         """Somebody was sent a byte: the attempt that it came from is the last."""
+        self.has_told_error = False
+        """The reply itself ends with Ollama's own word of its failure."""
         self._waiters: list[asyncio.Future[None]] = []
 
     def begin(self, head: Head) -> None:

@@ -79,7 +79,8 @@ class Workers:
         attempt = asyncio.create_task(self._attempt(running, backend))
         self._attempts[job_id] = attempt
         self._idle.clear()
-        # A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and the seat is
+        # A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and
+        # the seat is
         # kept until the first byte (Ollama would kill the runner and begin anew, wire contract 2.6).
         running.stop = lambda: None if backend.placement.is_loading(running.job.runner) else attempt.cancel()
         if running.is_cancelled:
@@ -126,6 +127,8 @@ class Workers:
             output.append(ending.segments)
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
+            if relay is not None:
+                relay.has_told_error = ending.error is not None
             raise failure
         if relay is not None:
             # The caller has its whole answer; it need not wait for our disk.

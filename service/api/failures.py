@@ -11,6 +11,9 @@ from aiohttp import web
 
 from service.api.replies import json_bytes
 from service.errors import (
+    CallCancelledError,
+    CallExpiredError,
+    CallFailedError,
     CorralError,
     ForbiddenError,
     IdempotencyMismatchError,
@@ -29,6 +32,9 @@ _STATUSES: Mapping[type[CorralError], int] = {
     ForbiddenError: 403,
     LimitReachedError: 429,
     UnavailableError: 503,
+    CallCancelledError: 499,
+    CallExpiredError: 504,
+    CallFailedError: 503,
 }
 
 

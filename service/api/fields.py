@@ -35,5 +35,5 @@ def _read_model(value: Any) -> Any:
     return value
 
 
-ModelField = Annotated[str | None, BeforeValidator(_read_model), Field(max_length=400)]
+ModelField = Annotated[Annotated[str, Field(max_length=400)] | None, BeforeValidator(_read_model)]
 """A model as Ollama names it; none, or "": the configured default."""

@@ -19,6 +19,14 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 
+# Not guessed: what a system's own table says of .js differs, and with nosniff a wrong word is a page without a script.
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
 _FILES = web.AppKey("static_files", dict[str, Path])
 
 
@@ -46,7 +54,9 @@ async def static_file(request: web.Request) -> web.StreamResponse:
 
 
 def _file(request: web.Request, name: str, headers: dict[str, str] | None = None) -> web.FileResponse:
-    return web.FileResponse(request.app[_FILES][name], headers={**_HEADERS, **(headers or {})})
+    path = request.app[_FILES][name]
+    kind = {"Content-Type": _TYPES[path.suffix]} if path.suffix in _TYPES else {}
+    return web.FileResponse(path, headers={**_HEADERS, **kind, **(headers or {})})
 
 
 ROUTES = (

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from service.api import health, pages, prompts, requests, websocket
+from service.api import anthropic, health, ollama, openai, pages, prompts, requests, websocket
 from service.api.audience import Audience
+from service.api.calls.callers import CALLERS, Callers
+from service.api.calls.passing import PASSING, passing_bound
 from service.api.context import AUDIENCE, JOBS, POOL
 from service.api.cross_origin import allow_cross_origin
 from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
@@ -23,7 +25,15 @@ def add_routes(app: web.Application) -> None:
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app.middlewares.append(answer_errors)
 
-    interfaces = app.add_routes([*prompts.ROUTES, *requests.ROUTES, *health.ROUTES])
+    shapes = app[ERROR_SHAPES]
+    for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape), ("/v1/messages", anthropic.shape)):
+        shapes.register(prefix, shape)
+    for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats"):
+        shapes.register(own, problem)
+
+    interfaces = app.add_routes(
+        [*prompts.ROUTES, *requests.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *health.ROUTES]
+    )
     app.add_routes(websocket.ROUTES)
     app.add_routes(pages.ROUTES)
 
@@ -35,8 +45,11 @@ def add_routes(app: web.Application) -> None:
 
 async def _followers(app: web.Application) -> AsyncIterator[None]:
     feeds = app[FEEDS] = Feeds(app[JOBS])
+    callers = app[CALLERS] = Callers()
+    app[PASSING] = passing_bound()
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
     rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]
+    rounds.append(asyncio.create_task(callers.keep_looking()))
     yield
     for one in rounds:
         one.cancel()

@@ -24,6 +24,7 @@ _PROBE_AGAIN_SECONDS = 1.0
 _LOADING_SECONDS = 0.5
 """How often ``/api/ps`` is asked while a model loads: it is listed before its first token comes."""
 _NAMES_SHOWN = 20
+_FRESH_MS = 1_000
 
 
 class Backend:
@@ -42,6 +43,8 @@ class Backend:
         self.installed: tuple[InstalledModel, ...] | None = None
         """As last told; None until it has been."""
         self.loaded: tuple[LoadedModel, ...] = ()
+        self.listed_at = 0
+        """When its models were last asked for."""
         self.idle_since = 0
         self.wants_probe = asyncio.Event()
         self._keys: frozenset[str] = frozenset()
@@ -159,16 +162,25 @@ class Pool:
             self._note_trouble(backend, str(error))
             backend.wants_probe.set()
 
+    async def look_for(self, model: str) -> bool:
+        """Whether any backend has the model; the lists are asked for again before the answer is no."""
+        if not self.knows(model):
+            await self.refresh_lists()
+        return self.knows(model)
+
+    async def refresh_lists(self) -> None:
+        """Ask every backend that answers for its models, unless that has just been done."""
+        stale = self._clock.now_ms() - _FRESH_MS
+        await asyncio.gather(
+            *(self._probe(backend) for backend in self._backends if backend.is_answering and backend.listed_at < stale)
+        )
+
     async def require_model(self, model: str) -> None:
         """Raises NotFoundError for a model that no backend has, with the names that exist.
 
-        The lists are asked for again before anyone is refused. While no backend answers, any model may be there.
+        While no backend answers, any model may be there.
         """
-        key = model_key(model)
-        if self._knows(key):
-            return
-        await asyncio.gather(*(self._probe(backend) for backend in self._backends if backend.is_answering))
-        if self._knows(key) or not any(backend.is_answering for backend in self._backends):
+        if await self.look_for(model) or not any(backend.is_answering for backend in self._backends):
             return
         names = sorted({one.name for backend in self._backends for one in backend.installed or ()})
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
@@ -180,7 +192,9 @@ class Pool:
             for backend in self._backends:
                 watches.create_task(self._watch(backend))
 
-    def _knows(self, key: str) -> bool:
+    def knows(self, model: str) -> bool:
+        """Whether any backend had the model when it was last asked."""
+        key = model_key(model)
         return any(backend.has_model(key) for backend in self._backends)
 
     async def _watch(self, backend: Backend) -> None:
@@ -213,6 +227,7 @@ class Pool:
             self._note_trouble(backend, str(error))
             return
         backend.note_installed(installed)
+        backend.listed_at = self._clock.now_ms()
         backend.placement.listed({model_key(model.name) for model in backend.loaded}, self._clock.now_ms())
         if not backend.is_answering:
             _log.info("backend %s answers: Ollama %s at %s", backend.name, backend.version, backend.client.url)

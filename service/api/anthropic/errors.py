@@ -1,0 +1,36 @@
+"""Errors as Anthropic's API words them, in the way Ollama does (wire contract 3.1)."""
+
+from __future__ import annotations
+
+import secrets
+
+from aiohttp import web
+
+from service.api.calls.unrouted import unrouted
+from service.api.failures import Failure
+from service.api.replies import json_bytes
+
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+def shape(failure: Failure) -> web.Response:
+    """``{"type": "error", …}``; what has no route is told in text."""
+    text = unrouted(failure)
+    if text is not None:
+        return text
+    kind = _KINDS.get(failure.status, "api_error")
+    request_id = f"req_{secrets.token_hex(12)}"
+    body = {"type": "error", "error": {"type": kind, "message": failure.message}, "request_id": request_id}
+    return web.Response(
+        body=json_bytes(body), status=failure.status, headers={"Content-Type": "application/json", **failure.headers}
+    )

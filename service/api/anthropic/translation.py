@@ -1,0 +1,37 @@
+"""What the queue must know of a call to the Anthropic-compatible API (wire contract 1.8)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from service.api.calls.dialect import CallDetails
+from service.api.calls.reading import member
+from service.api.calls.words import last_words
+from service.job import runner_key
+
+DOOR = "anthropic"
+
+
+def describe(endpoint: str, body: dict[str, Any], accept: str) -> CallDetails | None:
+    """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
+    model, stream = member(body, "model"), member(body, "stream")
+    if not isinstance(model, str) or not model or not isinstance(stream, bool | None):
+        return None
+    return CallDetails(
+        model=model,
+        prompt=last_words(member(body, "messages")),
+        is_streamed=stream is True,
+        runner=runner_key(model),
+    )
+
+
+def error_frame(endpoint: str, message: str) -> bytes:
+    """The last event of a stream that broke off, as Anthropic's own API sends it."""
+    error = {"type": "error", "error": {"type": "api_error", "message": message}}
+    return b"event: error\ndata: " + json.dumps(error, ensure_ascii=False).encode() + b"\n\n"
+
+
+def heartbeat(endpoint: str, model: str) -> bytes:
+    """A comment (wire contract 5.7)."""
+    return b": waiting\n\n"

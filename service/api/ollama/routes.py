@@ -1,0 +1,32 @@
+"""Ollama's own API."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.calls.dialect import Dialect
+from service.api.calls.queued import queued
+from service.api.ollama.errors import shape
+from service.api.ollama.lists import loaded, show, tags, version
+from service.api.ollama.management import manage
+from service.api.ollama.translation import DOOR, describe, error_frame, heartbeat
+
+DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)
+
+ROUTES = (
+    *(
+        web.post(endpoint, queued(DIALECT, endpoint))
+        for endpoint in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")
+    ),
+    web.get("/api/tags", tags),
+    web.get("/api/ps", loaded),
+    web.get("/api/version", version),
+    web.post("/api/show", show),
+    web.post("/api/pull", manage),
+    web.post("/api/push", manage),
+    web.post("/api/create", manage),
+    web.post("/api/copy", manage),
+    web.delete("/api/delete", manage),
+    web.post("/api/blobs/{digest}", manage),
+    web.head("/api/blobs/{digest}", manage),
+)

@@ -1,0 +1,32 @@
+"""Errors as OpenAI's API words them, in the way Ollama does (wire contract 3.1)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.calls.unrouted import unrouted
+from service.api.failures import Failure
+from service.api.replies import json_bytes
+
+_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+def shape(failure: Failure) -> web.Response:
+    """``{"error": {…}}``; what has no route is told in text."""
+    text = unrouted(failure)
+    if text is not None:
+        return text
+    kind = _KINDS.get(failure.status, "api_error")
+    error = {"message": failure.message, "type": kind, "param": failure.field or None, "code": None}
+    return web.Response(
+        body=json_bytes({"error": error}),
+        status=failure.status,
+        headers={"Content-Type": "application/json", **failure.headers},
+    )

@@ -1,0 +1,22 @@
+"""OpenAI's API, as Ollama has it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.calls.dialect import Dialect
+from service.api.calls.queued import queued
+from service.api.openai.errors import shape
+from service.api.openai.lists import model, models
+from service.api.openai.translation import DOOR, describe, error_frame, heartbeat
+
+DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)
+
+ROUTES = (
+    *(
+        web.post(endpoint, queued(DIALECT, endpoint))
+        for endpoint in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
+    ),
+    web.get("/v1/models", models),
+    web.get("/v1/models/{name:.+}", model),
+)

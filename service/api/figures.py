@@ -5,14 +5,13 @@ from __future__ import annotations
 from service.backend.pool import Pool
 from service.job import Status
 from service.jobs import Jobs
-from service.store.jobs import Filter
 
 
-async def count_jobs(jobs: Jobs) -> dict[str, int]:
+def count_jobs(jobs: Jobs) -> dict[str, int]:
     """How many jobs there are in each status, from the gauges."""
-    return {str(status): (await jobs.page(Filter(status=status), 0, 0)).total for status in Status}
+    return {str(status): jobs.total(status) for status in Status}
 
 
-async def figures_of(jobs: Jobs, pool: Pool) -> dict[str, int]:
+def figures_of(jobs: Jobs, pool: Pool) -> dict[str, int]:
     """Jobs by status, how many of them run in this process, and how many could."""
-    return {**await count_jobs(jobs), "running": jobs.running, "seats": pool.seats}
+    return {**count_jobs(jobs), "running": jobs.running, "seats": pool.seats}

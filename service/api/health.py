@@ -18,13 +18,13 @@ async def health(request: web.Request) -> web.Response:
     jobs = request.app[JOBS]
     trouble = jobs.store_trouble
     backends = [_backend_fields(backend) for backend in request.app[POOL]]
-    counts = await count_jobs(jobs) if trouble is None else {}
+    counts = count_jobs(jobs)
     is_served = any(backend["status"] == "ok" for backend in backends)
     fields = {
         "status": "unavailable" if trouble else "ok" if is_served else "waiting for a backend",
         "database": {"status": "failed", "error": trouble} if trouble else {"status": "ok"},
         "backends": backends,
-        "queue": {status: counts[status] for status in (Status.QUEUED, Status.PROCESSING) if counts},
+        "queue": {status: counts[status] for status in (Status.QUEUED, Status.PROCESSING)},
     }
     return json_reply(fields, status=503 if trouble else 200)
 

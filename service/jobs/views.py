@@ -48,6 +48,10 @@ class JobViews:
             return {}
         return await self._store.prompts(min(job.seq for job in jobs), max(job.seq for job in jobs))
 
+    def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
+        """How many jobs there are, of one status, model or owner where named."""
+        return self._gauges.total(status, model, owner)
+
     async def page(self, which: Filter, limit: int, offset: int) -> Page:
         """A page of the list, newest first."""
         jobs = await self._store.page(which, limit, offset)

@@ -131,7 +131,7 @@ class Connection:
 
     async def _hear_stats(self) -> None:
         self._check_room(is_new=not self._has_stats)
-        figures = await self._app[STATS].figures()
+        figures = self._app[STATS].figures()
         self._has_stats = True
         self._app[STATS].subscribe(self._outbox)
         self._outbox.reply({"type": "subscribed", "channel": "stats", "stats": figures})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -11,10 +10,7 @@ from aiohttp import web
 from service.api.figures import figures_of
 from service.api.replies import json_text
 from service.backend.pool import Pool
-from service.errors import CorralError
 from service.jobs import Jobs
-
-_log = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 1.0
 
@@ -34,9 +30,9 @@ class StatsChannel:
         self._listeners: dict[Listener, None] = {}
         self._told = ""
 
-    async def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """The figures now."""
-        return await figures_of(self._jobs, self._pool)
+        return figures_of(self._jobs, self._pool)
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners[listener] = None
@@ -50,11 +46,7 @@ class StatsChannel:
             await asyncio.sleep(_ROUND_SECONDS)
             if not self._listeners:
                 continue
-            try:
-                text = json_text({"type": "stats", **await self.figures()})
-            except CorralError as error:
-                _log.debug("the figures could not be read: %s", error)
-                continue
+            text = json_text({"type": "stats", **self.figures()})
             if text != self._told:
                 self._told = text
                 for listener in tuple(self._listeners):

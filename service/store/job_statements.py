@@ -21,12 +21,17 @@ INSERT = f"INSERT INTO jobs ({', '.join(_NEW)}) VALUES ({', '.join(':' + field f
 INSERT_BODY = "INSERT INTO bodies (seq, prompt, request) SELECT seq, :prompt, :request FROM jobs WHERE id = :id"
 
 READY = "status = 'queued' AND not_before IS NULL"
+# An order that only one index has. By ``seq`` itself PostgreSQL would sometimes rather walk the primary key, or another
+# index, and pass over what does not match: its planner does not know that the oldest rows are the finished ones.
+BY_ARRIVAL_IN_LINE = "seq + 0"
+BY_ARRIVAL_AT_RUNNER = "seq + 1"
+NEWEST_FIRST = "-seq"
 
 CLAIM = f"""
     WITH picked AS MATERIALIZED (
         SELECT seq FROM jobs
         WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY}
-        ORDER BY seq LIMIT :seats {{claim_lock}}
+        ORDER BY {BY_ARRIVAL_IN_LINE} LIMIT :seats {{claim_lock}}
     )
     UPDATE jobs SET status = 'processing', attempt = attempt + 1, worker = :worker, started_at = :now, updated_at =
     :now, first_token_at = NULL WHERE seq IN (SELECT seq FROM picked) AND status = 'queued' RETURNING {COLUMNS},
@@ -39,10 +44,11 @@ FINISH = """
     :generation_ms, first_token_at = :first_token_at, finished_at = :now, updated_at = :now WHERE seq = :seq AND status
     = 'processing' AND attempt = :attempt RETURNING seq
 """
+# No index but that of seq (or id) is to be thought of for it.
 INSERT_RESULT = """
     INSERT INTO results (seq, attempt, segments)
     SELECT seq, attempt, :segments FROM jobs
-    WHERE seq = :seq AND attempt = :attempt AND status = :status AND finished_at = :now
+    WHERE seq = :seq AND attempt = :attempt AND status || '' = :status AND finished_at + 0 = :now
     ON CONFLICT (seq) DO NOTHING
 """
 
@@ -61,16 +67,23 @@ CANCEL = f"""
 """
 
 PROMOTE = f"""
+    WITH due AS MATERIALIZED (
+        SELECT seq FROM jobs WHERE status = 'queued' AND not_before <= :now ORDER BY not_before LIMIT :most
+        {{claim_lock}}
+    )
     UPDATE jobs SET not_before = NULL, updated_at = :now
-    WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND not_before <= :now ORDER BY not_before LIMIT :most)
-      AND status = 'queued' AND not_before <= :now
+    WHERE seq IN (SELECT seq FROM due) AND status = 'queued'
     RETURNING {COLUMNS}
 """
 
 EXPIRE = f"""
-    UPDATE jobs SET status = 'failed', error_code = 'expired', error_message = :message, finished_at = :now, updated_at
-    = :now WHERE seq IN (SELECT seq FROM jobs WHERE status = 'queued' AND deadline <= :now ORDER BY deadline LIMIT
-    :most) AND status = 'queued' RETURNING {COLUMNS}
+    WITH late AS MATERIALIZED (
+        SELECT seq FROM jobs WHERE status = 'queued' AND deadline <= :now ORDER BY deadline LIMIT :most {{claim_lock}}
+    )
+    UPDATE jobs SET status = 'failed', error_code = 'expired', error_message = :message, finished_at = :now,
+                    updated_at = :now
+    WHERE seq IN (SELECT seq FROM late) AND status = 'queued'
+    RETURNING {COLUMNS}
 """
 
 # A job whose caller waited on a connection of the dead process is cancelled, unless the caller asked for ``finish``.
@@ -90,8 +103,9 @@ RANK = f"""
     (SELECT count(*) FROM (
         SELECT 1 FROM jobs AS ahead
         WHERE ahead.runner = jobs.runner AND ahead.owner = jobs.owner AND ahead.priority = jobs.priority
-          AND ahead.status = 'queued' AND ahead.not_before IS NULL AND ahead.seq < jobs.seq
-        LIMIT {EXACT_RANK}
+          AND ahead.status = 'queued' AND ahead.not_before IS NULL
+          AND ahead.{BY_ARRIVAL_IN_LINE} < jobs.{BY_ARRIVAL_IN_LINE}
+        ORDER BY ahead.{BY_ARRIVAL_IN_LINE} LIMIT {EXACT_RANK}
     ) AS counted)
 """
 SELECT_STANDING = f"SELECT {COLUMNS}, CASE WHEN status = 'queued' THEN {RANK} ELSE 0 END FROM jobs WHERE "
@@ -101,23 +115,31 @@ GAUGES = """
     GROUP BY runner, owner, priority, status
 """
 DELAYED = """
-    SELECT runner, owner, priority, count(*) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL
-    GROUP BY runner, owner, priority
+    WITH delayed AS MATERIALIZED (
+        SELECT runner, owner, priority FROM jobs WHERE status = 'queued' AND not_before > 0
+    )
+    SELECT runner, owner, priority, count(*) FROM delayed GROUP BY runner, owner, priority
 """
 NEXT_DUE = """
     SELECT (SELECT min(not_before) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL),
            (SELECT min(deadline) FROM jobs WHERE status = 'queued' AND deadline IS NOT NULL)
 """
-OLDEST_READY = f"SELECT seq, updated_at FROM jobs WHERE runner = :runner AND {READY} ORDER BY seq LIMIT 1"
+ANY_READY = f"SELECT seq FROM jobs WHERE {READY} ORDER BY runner, {BY_ARRIVAL_AT_RUNNER} LIMIT 1"
+OLDEST_READY = (
+    f"SELECT seq, updated_at FROM jobs WHERE runner = :runner AND {READY} ORDER BY {BY_ARRIVAL_AT_RUNNER} LIMIT 1"
+)
 OLDEST_OF_LINE = f"""
-    SELECT seq FROM jobs WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY} ORDER BY
-    seq LIMIT 1
+    SELECT seq FROM jobs WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY}
+    ORDER BY {BY_ARRIVAL_IN_LINE} LIMIT 1
 """
 LATEST_TIME = """
     SELECT (SELECT updated_at FROM jobs ORDER BY seq DESC LIMIT 1), (SELECT max(finished_at) FROM jobs WHERE finished_at
     IS NOT NULL), (SELECT max(heartbeat_at) FROM workers)
 """
 PRUNE = """
-    DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE finished_at < :before ORDER BY finished_at LIMIT :most)
+    WITH old AS MATERIALIZED (
+        SELECT seq FROM jobs WHERE finished_at < :before ORDER BY finished_at LIMIT :most {claim_lock}
+    )
+    DELETE FROM jobs WHERE seq IN (SELECT seq FROM old)
     RETURNING runner, owner, priority, status, size
 """

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from service.job import Claimed, Job, Line, NewJob, Outcome, Result, Segment, Status, model_key, preview_of
 from service.store.database import Database, Row, Statement
 from service.store.job_statements import (
+    ANY_READY,
     CANCEL,
     CLAIM,
     COLUMNS,
@@ -21,13 +22,13 @@ from service.store.job_statements import (
     INSERT_BODY,
     INSERT_RESULT,
     LATEST_TIME,
+    NEWEST_FIRST,
     NEXT_DUE,
     OLDEST_OF_LINE,
     OLDEST_READY,
     PROMOTE,
     PRUNE,
     PUT_BACK,
-    READY,
     RESCUE,
     RESCUE_ABANDONED,
     SELECT_STANDING,
@@ -68,7 +69,9 @@ class JobStore:
         self._database = database
         self._worker = worker
         self.keeps_order = database.keeps_order
-        self._claim = CLAIM.replace("{claim_lock}", database.claim_lock)
+        self._claim, self._promote, self._expire, self._prune = (
+            sql.replace("{claim_lock}", database.claim_lock) for sql in (CLAIM, PROMOTE, EXPIRE, PRUNE)
+        )
 
     def begun(self, new: NewJob, job_id: str, now: int) -> Job:
         """The row of a job that is begun at once, as it will be when it is stored; only its seq is not known yet."""
@@ -208,13 +211,13 @@ class JobStore:
 
     async def promote(self, now: int, most: int = 1_000) -> list[Job]:
         """Make delayed jobs ready whose time has come."""
-        (rows,) = await self._database.write(Statement(PROMOTE, {"now": now, "most": most}))
+        (rows,) = await self._database.write(Statement(self._promote, {"now": now, "most": most}))
         return [_job(row) for row in rows]
 
     async def expire(self, now: int, most: int = 1_000) -> list[Job]:
         """Fail queued jobs whose deadline has passed."""
         row = {"now": now, "most": most, "message": "still queued at its deadline"}
-        (rows,) = await self._database.write(Statement(EXPIRE, row))
+        (rows,) = await self._database.write(Statement(self._expire, row))
         return [_job(row) for row in rows]
 
     async def rescue(self, worker: str, now: int) -> list[Job]:
@@ -260,8 +263,9 @@ class JobStore:
     async def page(self, which: Filter, limit: int, offset: int) -> list[Job]:
         """A page of the list, newest first."""
         where, parameters = _where(which)
+        order = "seq DESC" if which._replace(text=None) == Filter() else NEWEST_FIRST
         rows = await self._database.read(
-            f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY seq DESC LIMIT :limit OFFSET :offset",
+            f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset",
             {**parameters, "limit": limit, "offset": offset},
             is_scan=which.text is not None or offset > EXACT_RANK,
         )
@@ -303,7 +307,7 @@ class JobStore:
 
     async def has_ready(self) -> bool:
         """Whether any job may be claimed."""
-        return bool(await self._database.read(f"SELECT 1 FROM jobs WHERE {READY} LIMIT 1", {}))
+        return bool(await self._database.read(ANY_READY, {}))
 
     async def newest(self) -> int:
         """The largest seq there is, 0 for none."""
@@ -317,8 +321,11 @@ class JobStore:
 
     async def prune(self, before: int, most: int = 500) -> list[Gauge]:
         """Forget finished jobs older than ``before``; one gauge of one job for each."""
-        (rows,) = await self._database.write(Statement(PRUNE, {"before": before, "most": most}))
+        (rows,) = await self._database.write(Statement(self._prune, {"before": before, "most": most}))
         return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]
+
+
+_STATUSES = frozenset(Status)
 
 
 def _job(row: Row) -> Job:
@@ -328,7 +335,10 @@ def _job(row: Row) -> Job:
 def _where(which: Filter) -> tuple[str, dict[str, Any]]:
     clauses = ["1 = 1"]
     parameters: dict[str, Any] = {}
-    for column in ("status", "model_key", "owner"):
+    if which.status is not None:
+        # As a literal, since each status has an index of its own.
+        clauses.append(f"status = '{Status(which.status)}'" if which.status in _STATUSES else "1 = 0")
+    for column in ("model_key", "owner"):
         value = getattr(which, column)
         if value is not None:
             clauses.append(f"{column} = :{column}")

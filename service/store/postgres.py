@@ -18,7 +18,7 @@ import asyncpg
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.store.database import Row, Statement
 from service.store.migrations import MIGRATIONS, NEWEST
-from service.store.postgres_connections import Link, connect, is_in_the_way, shown, translated
+from service.store.postgres_connections import Link, connect, is_in_the_way, lost, shown, translated
 from service.store.postgres_notices import Notices
 from service.store.postgres_statements import converted, run_in_order
 from service.store.waiting import Answers, Read, Write
@@ -143,12 +143,12 @@ class PostgresDatabase:
                     self._writer.lose()
                     if transaction is not None and await self._was_committed(transaction):
                         return
+                    if is_last:
+                        raise lost(error) from error
                 else:
                     await self._roll_back(connection)
-                    if not is_in_the_way(error):
+                    if is_last or not is_in_the_way(error):
                         raise
-                if is_last:
-                    raise
             else:
                 return
 
@@ -210,18 +210,19 @@ class _Readers:
             read.settle()
         self._idle.append(link)
 
-    async def _fetch(self, link: Link, read: Read) -> list[Row]:
+    async def _fetch(self, link: Link, read: Read, *, is_last: bool = False) -> list[Row]:
         statement = converted(read.sql)
-        arguments = statement.arguments(read.parameters)
         connection = await link.get()
         try:
-            records = await connection.fetch(statement.sql, *arguments)
+            records = await connection.fetch(statement.sql, *statement.arguments(read.parameters))
         except Exception as error:
             if not link.is_lost_by(error):
                 raise
-            # It may have been lost long ago, while nobody read.
             link.lose()
-            records = await (await link.get()).fetch(statement.sql, *arguments)
+            if is_last:
+                raise lost(error) from error
+            # It may have been lost long ago, while nobody read.
+            return await self._fetch(link, read, is_last=True)
         return [tuple(record) for record in records]
 
 

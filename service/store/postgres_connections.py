@@ -23,12 +23,14 @@ _SETTINGS = {
     # A process that was stopped in the middle of a transaction must not hold up the others.
     "lock_timeout": "5000",
     "idle_in_transaction_session_timeout": "10000",
-    # Every statement is a few look-ups by index. Compiling them takes longer than running them, and a plan that was
-    # made while a table was small, or before it was analyzed, must not be a walk through the table.
+    # Every statement is a few look-ups by index, in the order of that index. Compiling them takes longer than running
+    # them, and a plan that was made while a table was small, or never analyzed, must not be a walk through all of it.
     "jit": "off",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
 }
 
 _UNABLE_CLASSES = frozenset({"08", "53", "57", "58"})
@@ -124,6 +126,11 @@ def shown(url: str) -> str:
     return f"PostgreSQL {place}{parts.path}"
 
 
+def lost(error: BaseException) -> CannotStoreError:
+    """What is said when the connection broke."""
+    return CannotStoreError(f"the connection to the database was lost ({error}); try again later")
+
+
 def is_in_the_way(error: BaseException) -> bool:
     """Whether the transaction stood in another's way, and may do better the next time."""
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _IN_THE_WAY
@@ -137,7 +144,7 @@ def translated(error: BaseException) -> CorralError:
         return UniqueViolationError(str(error))
     if _is_about_the_whole_database(error):
         reason = str(error).partition("\n")[0] or type(error).__name__
-        return CannotStoreError(f"the database takes no writes: {reason}; nothing was accepted, try again later")
+        return CannotStoreError(f"the database cannot be used at the moment: {reason}; try again later")
     return StoreError(f"{type(error).__name__}: {error}")
 
 
@@ -145,6 +152,4 @@ def _is_about_the_whole_database(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state[:2] in _UNABLE_CLASSES or state in _UNABLE_STATES
-    if isinstance(error, asyncpg.InterfaceError):
-        return not isinstance(error, ValueError)
     return isinstance(error, OSError | TimeoutError)

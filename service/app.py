@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from service.api.context import CLOCK, CONFIG, HUB, JOBS, POOL
+from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL
 from service.api.routes import add_routes
 from service.backend.client import open_session
 from service.backend.pool import Pool, build_backend
@@ -21,6 +21,9 @@ from service.hub import Hub
 from service.job import new_job_id
 from service.jobs import Jobs, Limits
 from service.maintenance import prune_regularly
+from service.measures import Measures
+from service.metrics import show_metrics
+from service.model_limits import ModelLimits
 from service.order import Order
 from service.store.gauges import Gauges
 from service.store.jobs import JobStore
@@ -40,10 +43,13 @@ def build_app(config: Config) -> web.Application:
     """
     app = web.Application(client_max_size=config.server.max_body)
     app[CONFIG] = config
+    app[MODEL_LIMITS] = ModelLimits(config.models)
+    app[MEASURES] = Measures()
     app.cleanup_ctx.append(_engine)
     # Jobs are drained before anybody who watches them is sent away.
     app.on_shutdown.append(_drain)
     add_routes(app)
+    app.router.add_get("/metrics", show_metrics)
     return app
 
 
@@ -52,6 +58,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
     async with AsyncExitStack() as started:
         clock = Clock()
         database = await open_database(config.database)
+        app[MEASURES].commit_seconds = database.commit_seconds
         started.push_async_callback(database.close)
         store = JobStore(database, worker=new_job_id(clock.now_ms()))
         clock.not_before(await store.latest_time())
@@ -59,7 +66,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         hub = Hub()
         order = Order({priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()})
         limits = Limits(config.queue.max_size, config.queue.max_bytes, config.output.max_bytes)
-        jobs = Jobs(store, Gauges(), order, hub, clock, limits)
+        jobs = Jobs(store, Gauges(), order, hub, clock, limits, app[MEASURES])
         await jobs.recount()
         rescued = await jobs.rescue(await jobs.lost_workers())
         if rescued:

@@ -10,10 +10,14 @@ from service.clock import Clock
 from service.config import Config
 from service.hub import Hub
 from service.jobs import Jobs
+from service.measures import Measures
+from service.model_limits import ModelLimits
 
 CONFIG = web.AppKey("config", Config)
+MEASURES = web.AppKey("measures", Measures)
 JOBS = web.AppKey("jobs", Jobs)
 HUB = web.AppKey("hub", Hub)
 CLOCK = web.AppKey("clock", Clock)
 POOL = web.AppKey("pool", Pool)
+MODEL_LIMITS = web.AppKey("model_limits", ModelLimits)
 AUDIENCE = web.AppKey("audience", Audience)

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import logging
+from time import perf_counter
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler
 
+from service.api.context import MEASURES
 from service.api.cross_origin import add_cross_origin_headers
 from service.api.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
 from service.errors import CorralError
 
 _log = logging.getLogger(__name__)
+
+
+@web.middleware
+async def measure_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count every answer and its time, by route: the pattern, since there is no end of paths."""
+    begun = perf_counter()
+    status = 500
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        request.app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
 
 
 @web.middleware

@@ -15,7 +15,7 @@ from service.api.context import AUDIENCE, JOBS, POOL
 from service.api.cross_origin import allow_cross_origin
 from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
 from service.api.feeds import FEEDS, Feeds
-from service.api.middlewares import answer_errors
+from service.api.middlewares import answer_errors, measure_answers
 from service.api.websocket.stats import STATS, StatsChannel
 
 
@@ -23,7 +23,7 @@ def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
     app[AUDIENCE] = Audience()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
-    app.middlewares.append(answer_errors)
+    app.middlewares.extend((measure_answers, answer_errors))
 
     shapes = app[ERROR_SHAPES]
     for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape), ("/v1/messages", anthropic.shape)):

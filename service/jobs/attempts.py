@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from service.errors import (
     CannotStoreError,
@@ -33,6 +33,11 @@ class Attempts(Core):
         """The turn could not be used."""
         self._gauges.add_ready(pick.line, 1)
         self._order.refund(pick.line, pick.charged_ms)
+
+    @property
+    def waiting(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
+        """Ready jobs by runner, owner and priority: read it, and never keep it."""
+        return self._gauges.waiting
 
     @property
     def has_waiting(self) -> bool:

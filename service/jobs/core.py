@@ -15,6 +15,7 @@ from service.job import Job, Line, Status
 from service.jobs.records import Limits, Running
 from service.jobs.views import JobViews
 from service.jobs.waiting import conclude
+from service.measures import Measures
 from service.order import Order
 from service.outputs import Output, Position
 from service.relay import Relay
@@ -31,11 +32,21 @@ _Stored = TypeVar("_Stored")
 class Core(JobViews):
     """The state of the core; its parts are Submission, Attempts and Upkeep."""
 
-    def __init__(self, store: JobStore, gauges: Gauges, order: Order, hub: Hub, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        gauges: Gauges,
+        order: Order,
+        hub: Hub,
+        clock: Clock,
+        limits: Limits,
+        measures: Measures | None = None,
+    ) -> None:
         super().__init__(store, gauges, order)
         self._hub = hub
         self._clock = clock
         self.limits = limits
+        self._measures = measures or Measures()
         self._running: dict[str, Running] = {}
         self._relays: dict[str, Relay] = {}
         self._wake_dispatcher: Callable[[], None] = lambda: None
@@ -116,9 +127,21 @@ class Core(JobViews):
         """Tell of a change that is stored."""
         self._hub.publish(job)
         if job.is_final:
+            self._measure(job)
             relay = self._relays.pop(job.id, None)
             if relay is not None:
                 conclude(relay, job)
+
+    def _measure(self, job: Job) -> None:
+        model = self._measures.of_model(job.model_key)
+        model.ended[job.status] = model.ended.get(job.status, 0) + 1
+        if job.status != Status.COMPLETED or job.started_at is None:
+            return
+        model.wait_seconds.observe((job.started_at - job.created_at) / 1000)
+        if job.first_token_at is not None:
+            model.first_token_seconds.observe((job.first_token_at - job.created_at) / 1000)
+        if job.completion_tokens and job.generation_ms:
+            model.tokens_per_second.observe(job.completion_tokens * 1000 / job.generation_ms)
 
     def _note_trouble(self, error: BaseException) -> None:
         if isinstance(error, CannotStoreError):

@@ -20,6 +20,8 @@ class Limits:
     max_queued: int
     max_queued_bytes: int
     max_output_bytes: int
+    max_queued_per_owner: int = 0
+    """0: none of its own."""
 
 
 class Retry(NamedTuple):
@@ -67,11 +69,13 @@ class Pick(NamedTuple):
 
 
 class View(NamedTuple):
-    """A job as its caller may see it; ``position`` counts from 1 and is None unless the job is queued."""
+    """A job as its caller may see it; ``position`` counts from 1 and is None unless the job is queued and ready."""
 
     job: Job
     position: int | None
     is_exact: bool = True
+    estimated_start_seconds: float | None = None
+    """From now; None also while no backend serves the model."""
 
 
 class Page(NamedTuple):

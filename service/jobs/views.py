@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
 from service.errors import NotFoundError
-from service.job import Job, Line, Result, Status
+from service.job import Job, Result, Status
 from service.jobs.records import Page, View
 from service.order import Order
 from service.store.gauges import Gauges
@@ -19,6 +22,19 @@ class JobViews:
         self._gauges = gauges
         self._order = order
         self._newest = 0
+        self._estimate: Callable[[str, int], float | None] = lambda _runner, _ahead: None
+
+    def when_estimated(self, estimate: Callable[[str, int], float | None]) -> None:
+        """Have ``estimate`` say in how many seconds a job begins before which so many of its runner go."""
+        self._estimate = estimate
+
+    def expected_ms(self, runner: str) -> float:
+        """What a job of this runner takes of a backend."""
+        return self._order.expected_ms(runner) or FIRST_GUESS_MS
+
+    def ready_counts(self) -> Mapping[str, int]:
+        """How many jobs of each runner could be claimed."""
+        return self._gauges.ready_by_runner
 
     async def view(self, job_id: str) -> View:
         """A job with its position. Raises NotFoundError."""
@@ -33,6 +49,10 @@ class JobViews:
         if standing is None:
             raise NotFoundError(f"there is no request {seq}: it never was, or it is older than what is kept")
         return await self._viewed(standing)
+
+    async def views(self, jobs: Sequence[Job]) -> list[View]:
+        """Jobs of a list with their positions, as they stand now."""
+        return list(await asyncio.gather(*(self._view_of_row(job) for job in jobs)))
 
     async def result(self, job: Job) -> Result | None:
         """What a finished job has written, None when nothing is kept."""
@@ -60,16 +80,30 @@ class JobViews:
         total = await self._store.count(which)
         return Page(jobs, total, is_capped=total >= EXACT_TOTAL)
 
+    async def _view_of_row(self, job: Job) -> View:
+        if not _is_ready(job):
+            return View(job, None)
+        standing = await self._store.standing(job.id)
+        return await self._viewed(standing) if standing is not None else View(job, None)
+
     async def _viewed(self, standing: Standing) -> View:
         job, rank = standing
-        if job.status != Status.QUEUED or job.not_before is not None:
+        if not _is_ready(job):
             return View(job, None)
         if rank < EXACT_RANK:
-            return View(job, self._position(job.line, rank))
+            return self._queued_view(job, rank)
         # Beyond what is counted: where its number lies between the line's oldest and the newest of all.
         oldest = await self._store.oldest_of_line(job.line) or job.seq
         share = (job.seq - oldest) / max(1, self._newest - oldest)
-        return View(job, self._position(job.line, max(rank, int(share * self._gauges.ready(job.line)))), is_exact=False)
+        rank = max(rank, int(share * self._gauges.ready(job.line)))
+        return self._queued_view(job, rank)._replace(is_exact=False)
 
-    def _position(self, line: Line, rank: int) -> int:
-        return 1 + self._order.ahead(line, max(0, rank), self._gauges.waiting.get(line.runner, {}))
+    def _queued_view(self, job: Job, rank: int) -> View:
+        """A ready job before which ``rank`` jobs of its own line wait."""
+        line = job.line
+        ahead = self._order.ahead(line, max(0, rank), self._gauges.waiting.get(line.runner, {}))
+        return View(job, 1 + ahead, estimated_start_seconds=self._estimate(line.runner, ahead))
+
+
+def _is_ready(job: Job) -> bool:
+    return job.status == Status.QUEUED and job.not_before is None

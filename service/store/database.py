@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from service.measures import Histogram
+
 Row = tuple[Any, ...]
 
 
@@ -25,6 +27,8 @@ class Database(Protocol):
     claim_lock: str
     """What keeps two processes from picking one row: text to stand at the end of a claim's SELECT."""
 
+    commit_seconds: Histogram
+    """How long each commit took."""
     keeps_order: bool
     """Whether a write sees everything that was begun before it, committed or not."""
 

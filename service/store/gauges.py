@@ -82,6 +82,11 @@ class Gauges:
         """How many jobs there are, of one status, model or owner where named."""
         return self._totals.get((status, model, owner), 0)
 
+    @property
+    def ready_by_runner(self) -> Mapping[str, int]:
+        """How many jobs of each runner may be claimed. Read it, and never keep it."""
+        return self._ready_by_runner
+
     def ready(self, line: Line) -> int:
         """How many jobs of a line may be claimed."""
         return max(0, self._balance.get(line, 0))

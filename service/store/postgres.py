@@ -11,11 +11,13 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import asyncpg
 
 from service.errors import CannotStoreError, DatabaseUnusableError
+from service.measures import COMMIT_BOUNDS, Histogram
 from service.store.database import Row, Statement
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.postgres_connections import Link, connect, is_in_the_way, lost, shown, translated
@@ -47,6 +49,7 @@ class PostgresDatabase:
     """For the writes of this process: they go over one connection."""
 
     def __init__(self, url: str) -> None:
+        self.commit_seconds = Histogram(COMMIT_BOUNDS)
         self._writer = Link(url)
         self._points = _Readers([_reading_link(url) for _ in range(_POINT_READERS)])
         self._scans = _Readers([_reading_link(url)])
@@ -112,7 +115,9 @@ class PostgresDatabase:
         await asyncio.sleep(0)
         while self._waiting:
             writes, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+            begun = perf_counter()
             await self._commit_all(writes)
+            self.commit_seconds.observe(perf_counter() - begun)
             for write in writes:
                 write.settle()
         self._flushing = None

@@ -16,11 +16,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import IO, Any
 
 import aiosqlite
 
 from service.errors import CannotStoreError, DatabaseUnusableError
+from service.measures import COMMIT_BOUNDS, Histogram
 from service.store.database import Row, Statement
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.sqlite_groups import GROUPED, GroupingConnection, ReadGroup, WriteGroup, translated
@@ -55,6 +57,7 @@ class SqliteDatabase:
     def __init__(
         self, lock: IO[str], writer: aiosqlite.Connection, points: aiosqlite.Connection, scans: aiosqlite.Connection
     ) -> None:
+        self.commit_seconds = Histogram(COMMIT_BOUNDS)
         self._lock = lock
         self._writer = writer
         self._points = _ReadLane(points)
@@ -131,7 +134,9 @@ class SqliteDatabase:
             writes, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
             group = WriteGroup(writes)
             try:
+                begun = perf_counter()
                 await self._writer.execute_fetchall(GROUPED, group)
+                self.commit_seconds.observe(perf_counter() - begun)
             except Exception as error:
                 for write in writes:
                     write.error = write.error or translated(error)

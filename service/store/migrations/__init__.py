@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from service.store.migrations.m0001_jobs import STATEMENTS as M0001
+from service.store.migrations.m0002_keys import STATEMENTS as M0002
 
 
 class Migration(NamedTuple):
@@ -18,5 +19,5 @@ class Migration(NamedTuple):
     statements: tuple[str, ...]
 
 
-MIGRATIONS = (Migration(1, M0001),)
+MIGRATIONS = (Migration(1, M0001), Migration(2, M0002))
 NEWEST = MIGRATIONS[-1].number

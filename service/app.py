@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from service.allowances import Allowances
+from service.api.auth import AUTH, Auth
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL
 from service.api.routes import add_routes
 from service.backend.client import open_session
@@ -20,6 +22,8 @@ from service.dispatcher import Assignment, Dispatcher
 from service.hub import Hub
 from service.job import new_job_id
 from service.jobs import Jobs, Limits
+from service.key import Role
+from service.keys import Keys
 from service.maintenance import prune_regularly
 from service.measures import Measures
 from service.metrics import show_metrics
@@ -27,6 +31,7 @@ from service.model_limits import ModelLimits
 from service.order import Order
 from service.store.gauges import Gauges
 from service.store.jobs import JobStore
+from service.store.keys import KeyStore
 from service.store.opening import open_database
 from service.workers import Workers
 
@@ -63,6 +68,11 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         store = JobStore(database, worker=new_job_id(clock.now_ms()))
         clock.not_before(await store.latest_time())
 
+        keys = await Keys.open(KeyStore(database), clock, config.auth.secret_key)
+        await keys.keep_demo_key(Role.ADMIN, config.auth.demo_admin_key)
+        await keys.keep_demo_key(Role.USER, config.auth.demo_user_key)
+        allowances = Allowances(clock)
+
         hub = Hub()
         order = Order({priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()})
         limits = Limits(config.queue.max_size, config.queue.max_bytes, config.output.max_bytes)
@@ -86,6 +96,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             await started.enter_async_context(_running(name, work))
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
+        app[AUTH] = Auth(keys, allowances, clock, config)
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
         yield
 

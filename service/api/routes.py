@@ -9,6 +9,7 @@ from aiohttp import web
 
 from service.api import anthropic, health, ollama, openai, pages, prompts, requests, websocket
 from service.api.audience import Audience
+from service.api.auth import OPEN_PATHS, identify
 from service.api.calls.callers import CALLERS, Callers
 from service.api.calls.passing import PASSING, passing_bound
 from service.api.context import AUDIENCE, JOBS, POOL
@@ -23,7 +24,8 @@ def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
     app[AUDIENCE] = Audience()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
-    app.middlewares.extend((measure_answers, answer_errors))
+    app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *health.ROUTES)) | {"/metrics"}
+    app.middlewares.extend((measure_answers, answer_errors, identify))
 
     shapes = app[ERROR_SHAPES]
     for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape), ("/v1/messages", anthropic.shape)):

@@ -75,7 +75,7 @@ class JobViews:
     async def page(self, which: Filter, limit: int, offset: int) -> Page:
         """A page of the list, newest first."""
         jobs = await self._store.page(which, limit, offset)
-        if which.text is None:
+        if which.text is None and which.key_id is None:
             return Page(jobs, self._gauges.total(which.status, which.model_key, which.owner), is_capped=False)
         total = await self._store.count(which)
         return Page(jobs, total, is_capped=total >= EXACT_TOTAL)

@@ -44,6 +44,8 @@ class Filter(NamedTuple):
     model_key: str | None = None
     owner: str | None = None
     text: str | None = None
+    key_id: str | None = None
+    """Everything that was asked with one key, by whichever of the people behind it."""
 
 
 class Gauge(NamedTuple):
@@ -267,7 +269,7 @@ class JobStore:
         rows = await self._database.read(
             f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset",
             {**parameters, "limit": limit, "offset": offset},
-            is_scan=which.text is not None or offset > EXACT_RANK,
+            is_scan=which.text is not None or which.key_id is not None or offset > EXACT_RANK,
         )
         return [_job(row) for row in rows]
 
@@ -338,7 +340,7 @@ def _where(which: Filter) -> tuple[str, dict[str, Any]]:
     if which.status is not None:
         # As a literal, since each status has an index of its own.
         clauses.append(f"status = '{Status(which.status)}'" if which.status in _STATUSES else "1 = 0")
-    for column in ("model_key", "owner"):
+    for column in ("model_key", "owner", "key_id"):
         value = getattr(which, column)
         if value is not None:
             clauses.append(f"{column} = :{column}")

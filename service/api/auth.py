@@ -1,0 +1,201 @@
+"""Who is asking, and whether it may: one look at each request, and one call from every route that makes a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from multidict import istr
+
+from service.allowances import Allowances
+from service.api.browser_tokens import BrowserTokens
+from service.api.caller import CALLER, Caller
+from service.api.client_address import ClientAddresses
+from service.clock import Clock
+from service.config import Config
+from service.errors import CorralError, ForbiddenError, NotFoundError, UnauthenticatedError
+from service.job import Job, NewJob, Priority
+from service.key import Key, Role, owner_of_key
+from service.keys import Keys
+
+_API_KEY = istr("X-Api-Key")
+
+OPEN_PATHS = web.AppKey("open_paths", frozenset[str])
+"""The routes that anybody may use, as they were registered: pages, which then ask for a key, and what monitors ask."""
+TOKEN_PATHS = frozenset({"/api/v1/prompt/{id}/stream"})
+"""The routes that take a browser's token in the query; the websocket looks for it itself."""
+_WEBSOCKET = "/api/v1/ws"
+
+_ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
+
+
+class Grant(NamedTuple):
+    """What a request that may make a job makes it as."""
+
+    owner: str
+    key_id: str | None
+    priority: int
+
+
+class Auth:
+    """Finds out who is asking."""
+
+    def __init__(self, keys: Keys, allowances: Allowances, clock: Clock, config: Config) -> None:
+        self.keys = keys
+        self.allowances = allowances
+        self.tokens = BrowserTokens(keys, clock, config.auth.token_minutes)
+        self.is_required = config.auth.required
+        self._addresses = ClientAddresses(config.server.trusted_proxies)
+
+    def caller_of(self, request: web.Request) -> Caller:
+        """Who is asking. Raises UnauthenticatedError for a key or token that is revoked or expired, and where keys are
+        required for one that is missing or unknown.
+        """
+        try:
+            shown = self._shown(request)
+        except UnauthenticatedError:
+            if _is_open(request):
+                return self._anonymous(request)
+            raise
+        if shown is not None:
+            return shown
+        if not request.remote and _is_admin_socket(request):
+            return _ADMIN_SOCKET
+        if self.is_required and not _is_open(request):
+            raise UnauthenticatedError(
+                "an API key is needed, and none that is known here was sent; "
+                "send it as Authorization: Bearer … or as x-api-key"
+            )
+        return self._anonymous(request)
+
+    def by_key(self, key: Key, request: web.Request, expires_at: int | None = None) -> Caller:
+        """The caller who has this key. Raises UnauthenticatedError when it is revoked or expired."""
+        self.keys.check(key)
+        self.keys.note_use(key)
+        user = _user_of(request, key.owner_header) if key.owner_header is not None else None
+        sees_all = key.is_admin or not self.is_required
+        return Caller(owner_of_key(key.id, user), key, key.role, sees_all, user, expires_at)
+
+    def by_token(self, text: str, request: web.Request) -> Caller:
+        """The caller who has this browser token. Raises UnauthenticatedError."""
+        found = self.tokens.read(text)
+        if found is None:
+            raise UnauthenticatedError("this token is not one of ours; trade a key for one at POST /api/token")
+        return self.by_key(found[0], request, found[1])
+
+    def _shown(self, request: web.Request) -> Caller | None:
+        """The caller by what it shows; None when it shows nothing, or nothing that is known."""
+        for text in _credentials(request):
+            key = self.keys.find(text)
+            if key is not None:
+                return self.by_key(key, request)
+            found = self.tokens.read(text)
+            if found is not None:
+                return self.by_key(found[0], request, found[1])
+        return None
+
+    def _anonymous(self, request: web.Request) -> Caller:
+        return _anonymous(self._addresses.owner_of(request), not self.is_required)
+
+
+AUTH = web.AppKey("auth", Auth)
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let every handler find its caller in ``request[CALLER]``."""
+    if request.method != hdrs.METH_OPTIONS and request.match_info.http_exception is None:
+        request[CALLER] = request.app[AUTH].caller_of(request)
+    return await handler(request)
+
+
+def authorise(request: web.Request, model: str, priority: int) -> Grant:
+    """Whether the caller may make a job for this model now; it counts as one request of its key.
+
+    Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
+    """
+    caller = request[CALLER]
+    key = caller.key
+    if key is None:
+        return Grant(caller.owner, None, priority)
+    if not key.may_use(model):
+        raise ForbiddenError(f"this API key may not use the model {model!r}; it may use {', '.join(key.models)}")
+    if key.max_priority is not None and priority > key.max_priority:
+        if priority > Priority.NORMAL:
+            highest = Priority(key.max_priority).word
+            raise ForbiddenError(f"this API key may not ask for priority {Priority(priority).word}; at most {highest}")
+        # Normal is what a request has that asks for nothing.
+        priority = key.max_priority
+    request.app[AUTH].allowances.take(key)
+    return Grant(caller.owner, key.id, priority)
+
+
+def admit(request: web.Request, new: NewJob) -> NewJob:
+    """The job as this caller's own, when it may make it; see :func:`authorise` for what it raises."""
+    owner, key_id, priority = authorise(request, new.model, new.priority)
+    return new._replace(owner=owner, key_id=key_id, priority=priority)
+
+
+def check_visible(request: web.Request, job: Job, error: CorralError | None = None) -> None:
+    """Raises NotFoundError, as if there were no such job, when the caller may not know of it."""
+    if not request[CALLER].sees(job):
+        raise error or NotFoundError(f"there is no prompt {job.id!r}: it never was, or it is older than what is kept")
+
+
+def require_admin(request: web.Request) -> Caller:
+    """The caller, who is an admin. Raises UnauthenticatedError for the anonymous and ForbiddenError for others."""
+    caller = request[CALLER]
+    if caller.role is None:
+        raise UnauthenticatedError(
+            "an admin's API key is needed; the first is made by: python -m service keys create --role admin"
+        )
+    if not caller.is_admin:
+        raise ForbiddenError("this needs an admin's API key")
+    return caller
+
+
+def _credentials(request: web.Request) -> Iterator[str]:
+    headers = request.headers
+    authorization = headers.get(hdrs.AUTHORIZATION)
+    if authorization is not None:
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            yield text.strip()
+    api_key = headers.get(_API_KEY)
+    if api_key is not None:
+        yield api_key.strip()
+    if request.query_string and _path_of(request) in TOKEN_PATHS:
+        token = request.query.get("token", "")
+        # A key does not belong into an address, which is logged on its way.
+        if token.count(".") == 2:
+            yield token
+
+
+def _path_of(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
+
+
+def _is_open(request: web.Request) -> bool:
+    path = _path_of(request)
+    return path in request.app[OPEN_PATHS] or path == _WEBSOCKET
+
+
+def _is_admin_socket(request: web.Request) -> bool:
+    """Only the service's own user can open the one Unix socket that it listens on."""
+    transport = request.transport
+    return transport is not None and isinstance(transport.get_extra_info("sockname"), str | bytes)
+
+
+def _user_of(request: web.Request, header: str) -> str | None:
+    value = request.headers.get(header, "").strip()
+    # Header values may hold bytes that are no UTF-8.
+    return value.encode("utf-8", "replace").decode().replace("\0", "") or None
+
+
+@lru_cache(maxsize=4096)
+def _anonymous(owner: str, sees_all: bool) -> Caller:
+    return Caller(owner, sees_all=sees_all)

@@ -1,0 +1,54 @@
+"""Who is behind a request, and what it may see."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from aiohttp import web
+
+from service.job import Job
+from service.key import Key, Role
+from service.store.jobs import Filter
+
+
+class Caller(NamedTuple):
+    """Whoever asks."""
+
+    owner: str
+    """Whose turn it is in the order: a key, a person behind a key, or a client address."""
+    key: Key | None = None
+    """None for an anonymous caller, and for the admin socket."""
+    role: Role | None = None
+    """None for an anonymous caller."""
+    sees_all: bool = False
+    user: str | None = None
+    """The person behind the key, where the key names one."""
+    expires_at: int | None = None
+    """When its token ends (milliseconds since the epoch); None when it showed a key, or nothing."""
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == Role.ADMIN
+
+    @property
+    def key_id(self) -> str | None:
+        return self.key.id if self.key is not None else None
+
+    def sees(self, job: Job) -> bool:
+        """Whether the job is one of those that this caller may know of."""
+        if self.sees_all:
+            return True
+        if self.key is None or job.key_id != self.key.id:
+            return False
+        return self.user is None or job.owner == self.owner
+
+    def only_visible(self, which: Filter) -> Filter:
+        """The filter, narrowed to what this caller may know of."""
+        if self.sees_all:
+            return which
+        if self.key is not None and self.key.owner_header is not None and self.user is None:
+            return which._replace(key_id=self.key.id)
+        return which._replace(owner=self.owner)
+
+
+CALLER = web.RequestKey("caller", Caller)

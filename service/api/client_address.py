@@ -1,0 +1,70 @@
+"""Where a request comes from: the address of the connection, or what trusted proxies say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from aiohttp import web
+
+_Address = IPv4Address | IPv6Address
+Networks = Sequence[IPv4Network | IPv6Network]
+
+_NEIGHBOURHOOD = 64
+"""Whoever has an IPv6 address usually has a whole /64 of them."""
+
+
+class ClientAddresses:
+    """Finds the owner of requests without a key. ``trusted`` are the proxies that are believed."""
+
+    def __init__(self, trusted: Networks) -> None:
+        self._trusted = trusted
+
+    def owner_of(self, request: web.Request) -> str:
+        """The client's IPv4 address or IPv6 /64; "" when the connection is gone already."""
+        peer = request.remote or ""
+        if not self._trusted:
+            return _neighbourhood(peer)
+        address = _parsed(peer)
+        for said in reversed(list(_chain(request))):
+            if address is None or not self._is_trusted(address):
+                break
+            further = _parsed(said)
+            if further is None:
+                break
+            address = further
+        return _neighbourhood(str(address)) if address is not None else peer
+
+    def _is_trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def _chain(request: web.Request) -> Iterable[str]:
+    """Client and proxies as the headers tell, nearest last; X-Forwarded-For counts when both kinds are there."""
+    lines = request.headers.getall("X-Forwarded-For", ())
+    if lines:
+        return [one.strip() for line in lines for one in line.split(",")]
+    return [element.get("for", "") for element in request.forwarded]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> _Address | None:
+    """An address as proxies write it, with or without a port; None for anything else."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+@lru_cache(maxsize=4096)
+def _neighbourhood(text: str) -> str:
+    address = _parsed(text)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, _NEIGHBOURHOOD), strict=False))
+    return str(address) if address is not None else text

@@ -1,0 +1,210 @@
+"""The keys: made, found, revoked.
+
+A key is shown once and kept as HMAC-SHA256 with the secret. All keys are held in memory, so that to authenticate costs
+one hash and no look at the database; several processes that share a database look every now and then whether the
+keys' version there is still the one that they know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+
+from service.clock import Clock
+from service.errors import ConfigurationError, CorralError, NotFoundError, UnauthenticatedError
+from service.key import Key, NewKey, Role, key_of_owner
+from service.store.keys import KeyStore
+
+_log = logging.getLogger(__name__)
+
+KEY_PREFIX = "corral_"
+_KEY_BYTES = 32
+_LOOKUP_BYTES = 16
+_SECRET = "secret_key"
+_VERIFIER = "secret_verifier"
+DEMO_KEYS = {Role.ADMIN: "demo-admin", Role.USER: "demo-user"}
+"""The ids of the keys that DEMO_ADMIN_KEY and DEMO_USER_KEY make."""
+
+
+class Keys:
+    """Every key there is, and what they were used for last."""
+
+    def __init__(self, store: KeyStore, secret: bytes, clock: Clock) -> None:
+        self._store = store
+        self._secret = secret
+        self._clock = clock
+        self._by_hash: dict[bytes, tuple[bytes, Key]] = {}
+        self._by_id: dict[str, Key] = {}
+        self._used: dict[str, int] = {}
+        self._unwritten: set[str] = set()
+        self._version: str | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self.weights: Mapping[str, float] = _Weights(self._by_id)
+        """The weights of owners, for the order; who has no key has 1.0."""
+
+    @classmethod
+    async def open(cls, store: KeyStore, clock: Clock, configured_secret: str = "") -> Keys:
+        """All keys that are stored. Raises ConfigurationError when they were made with another secret."""
+        keys = cls(store, await _open_secret(store, configured_secret), clock)
+        await keys.refresh()
+        return keys
+
+    def derived_secret(self, purpose: str) -> bytes:
+        """A secret of 32 bytes for another purpose, which tells nothing about the one it comes from."""
+        return hmac.digest(self._secret, purpose.encode(), "sha256")
+
+    def find(self, text: str) -> Key | None:
+        """The key with this text, also a revoked or expired one; see :meth:`check`."""
+        digest = hmac.digest(self._secret, text.encode("utf-8", "replace"), "sha256")
+        # Looked up by the first bytes, whose timing tells nothing of use about a keyed hash, and compared as a whole.
+        stored = self._by_hash.get(digest[:_LOOKUP_BYTES])
+        return stored[1] if stored is not None and hmac.compare_digest(stored[0], digest) else None
+
+    def get(self, key_id: str) -> Key | None:
+        """The key with this id."""
+        return self._by_id.get(key_id)
+
+    def check(self, key: Key) -> None:
+        """Raises UnauthenticatedError for a key that is revoked or has expired."""
+        if not key.is_active:
+            raise UnauthenticatedError("this API key was revoked; ask an admin for another")
+        if key.is_expired(self._clock.now_ms()):
+            raise UnauthenticatedError("this API key has expired; ask an admin for another")
+
+    def note_use(self, key: Key) -> None:
+        """It was used now; written to the database with the next batch."""
+        self._used[key.id] = self._clock.now_ms()
+        self._unwritten.add(key.id)
+
+    async def write_uses(self) -> None:
+        """Store when keys were last used, those that were since the last time."""
+        if not self._unwritten:
+            return
+        unwritten, self._unwritten = self._unwritten, set()
+        try:
+            await self._store.touch([(key_id, self._used[key_id]) for key_id in sorted(unwritten)])
+        except CorralError:
+            self._unwritten |= unwritten
+            raise
+
+    def listed(self) -> list[Key]:
+        """Every key, oldest first."""
+        return [key._replace(last_used_at=self._used.get(key.id, key.last_used_at)) for key in self._by_id.values()]
+
+    async def create(self, new: NewKey) -> tuple[Key, str]:
+        """A new key and its text, which nobody can find out later. Raises CannotStoreError."""
+        text = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+        key = _made(secrets.token_hex(6), new, self._clock.now_ms())
+        await self._store.insert(key, self._hash(text), _new_version())
+        await self.refresh()
+        return key, text
+
+    async def revoke(self, key_id: str) -> Key:
+        """From now on nobody can use it; its jobs and usage stay. Raises NotFoundError, CannotStoreError."""
+        key = await self._store.revoke(key_id, _new_version())
+        if key is None:
+            raise NotFoundError(f"there is no key {key_id[:100]!r}")
+        await self.refresh()
+        return key
+
+    async def keep_demo_key(self, role: Role, text: str) -> None:
+        """Make the demo key of this role have this text; "" revokes it, when there was one."""
+        key_id = DEMO_KEYS[role]
+        known = self._by_id.get(key_id)
+        if not text:
+            if known is not None and known.is_active:
+                await self.revoke(key_id)
+            return
+        if known is not None and known.is_active and self.find(text) == known:
+            return
+        if self.find(text) not in (None, known):
+            raise ConfigurationError(f"the demo keys must differ from each other and from every other key ({key_id})")
+        key = _made(key_id, NewKey(f"demo {role}", role), self._clock.now_ms())
+        await self._store.put(key, self._hash(text), _new_version())
+        await self.refresh()
+
+    def when_changed(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called when a key was made or revoked, by whomever."""
+        self._listeners.append(tell)
+
+    async def refresh(self) -> None:
+        """Read all keys again, unless their version is the one that is known."""
+        version = await self._store.version()
+        if version is not None and version == self._version:
+            return
+        stored = await self._store.all()
+        self._version = version
+        self._by_hash.clear()
+        self._by_id.clear()
+        for hashed, key in stored:
+            digest = bytes.fromhex(hashed)
+            self._by_hash[digest[:_LOOKUP_BYTES]] = (digest, key)
+            self._by_id[key.id] = key
+        for tell in self._listeners:
+            tell()
+
+    async def keep_fresh(self, seconds: float) -> None:
+        """Look for changes that other processes made; never returns."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.refresh()
+            except CorralError as error:
+                _log.warning("the keys could not be read again: %s", error)
+
+    def _hash(self, text: str) -> str:
+        return hmac.digest(self._secret, text.encode("utf-8", "replace"), "sha256").hex()
+
+
+class _Weights(Mapping[str, float]):
+    """Weights by owner, read from the keys."""
+
+    def __init__(self, by_id: Mapping[str, Key]) -> None:
+        self._by_id = by_id
+
+    def __getitem__(self, owner: str) -> float:
+        key_id = key_of_owner(owner)
+        key = self._by_id.get(key_id) if key_id is not None else None
+        return key.weight if key is not None else 1.0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+async def _open_secret(store: KeyStore, configured: str) -> bytes:
+    settings = await store.settings()
+    secret = configured or settings.get(_SECRET) or secrets.token_urlsafe(32)
+    verifier = _verifier(secret)
+    if settings.get(_VERIFIER, verifier) != verifier:
+        if any(key.is_active and key.id not in DEMO_KEYS.values() for _, key in await store.all()):
+            problem = "is not the one" if configured else "is not set, and there was one when"
+            raise ConfigurationError(
+                f"SECRET_KEY (auth.secret_key) {problem} {'with which ' if configured else ''}"
+                "the stored keys were made; set it back, or revoke those keys first: "
+                "python -m service keys list, python -m service keys revoke"
+            )
+        await store.set(_VERIFIER, verifier)
+    if not configured and _SECRET not in settings:
+        await store.set_once(_SECRET, secret)
+        # Of several processes that start together one was first, and its secret counts.
+        secret = (await store.settings())[_SECRET]
+    await store.set_once(_VERIFIER, _verifier(secret))
+    return secret.encode()
+
+
+def _verifier(secret: str) -> str:
+    return hmac.digest(secret.encode(), b"corral: is this the secret?", "sha256").hex()
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)
+
+
+def _made(key_id: str, new: NewKey, now: int) -> Key:
+    return Key(id=key_id, **new._asdict(), is_active=True, created_at=now, last_used_at=None)

@@ -1,0 +1,38 @@
+"""What is stored of the order, so that it outlives a restart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RunnerRow(NamedTuple):
+    """How far service on a runner has got, and what its jobs cost. Times are milliseconds."""
+
+    runner: str
+    reached: float
+    """The largest ``served`` that any claim has reached: where newcomers begin."""
+    mean_ms: float | None
+    """None: no job has ended yet."""
+    samples: int
+    """How many ends the mean was learned from, as far as that still matters."""
+
+
+class ShareRow(NamedTuple):
+    """What one owner has been served on one runner, in all and by priority; None for a priority that it never used.
+
+    What is charged for jobs that still run is left out: after a crash they run again, and are charged again.
+    """
+
+    runner: str
+    owner: str
+    served: float
+    turn: int
+    """When it last had a turn or began to wait; orders equals."""
+    reached: float
+    """The same as a runner's, among the owner's priorities."""
+    high: float | None
+    high_turn: int | None
+    normal: float | None
+    normal_turn: int | None
+    low: float | None
+    low_turn: int | None

@@ -19,9 +19,10 @@ from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
 from service.dispatcher import Assignment, Dispatcher
+from service.estimates import Estimates
 from service.hub import Hub
 from service.job import new_job_id
-from service.jobs import Jobs, Limits
+from service.jobs import Jobs
 from service.key import Role
 from service.keys import Keys
 from service.maintenance import prune_regularly
@@ -29,6 +30,7 @@ from service.measures import Measures
 from service.metrics import show_metrics
 from service.model_limits import ModelLimits
 from service.order import Order
+from service.reloading import Reloading, limits_of
 from service.store.gauges import Gauges
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
@@ -37,6 +39,7 @@ from service.workers import Workers
 
 _log = logging.getLogger(__name__)
 
+RELOADING = web.AppKey("reloading", Reloading)
 _DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 _WORKERS = web.AppKey("workers", Workers)
 
@@ -75,8 +78,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
 
         hub = Hub()
         order = Order({priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()})
-        limits = Limits(config.queue.max_size, config.queue.max_bytes, config.output.max_bytes)
-        jobs = Jobs(store, Gauges(), order, hub, clock, limits, app[MEASURES])
+        jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[MEASURES])
         await jobs.recount()
         rescued = await jobs.rescue(await jobs.lost_workers())
         if rescued:
@@ -86,6 +88,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         pool = Pool([build_backend(one, session, config, clock) for one in config.backends], config, clock)
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
         dispatcher = Dispatcher(jobs, pool, hand_off, clock, config.database.poll_interval_seconds)
+        estimates = Estimates(jobs, pool, clock, lambda: dispatcher.waiting_since)
+        jobs.when_estimated(estimates.start_seconds)
         workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
         for name, work in (
             ("workers", workers.run()),
@@ -98,6 +102,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
         app[AUTH] = Auth(keys, allowances, clock, config)
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
+        app[RELOADING] = Reloading(config, session, clock, jobs, pool, workers, app[MODEL_LIMITS])
         yield
 
 

@@ -40,6 +40,8 @@ class Dispatcher:
         self._wakeup = asyncio.Event()
         self._look_due = asyncio.Event()
         self._doubtful: set[Line] = set()
+        self.waiting_since: dict[str, int] = {}
+        """Since when the oldest job of each runner waits, as of the last time that seats were given out."""
         self._is_stopped = False
         jobs.when_ready(self.wake)
         jobs.when_delayed(self._look_due.set)
@@ -102,6 +104,7 @@ class Dispatcher:
         if not self._pool.with_free_seat():
             return []
         waiting = await self._jobs.waiting_since()
+        self.waiting_since = dict(waiting)
         # What is loaded somewhere is served there before anybody loads anything.
         for may_load in (False, True):
             for backend in self._pool.with_free_seat():

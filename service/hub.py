@@ -18,12 +18,16 @@ def job_channel(job_id: str) -> str:
 
 
 class JobChanged:
-    """A job has a new status; ``text`` keeps what it was rendered to, once for all subscribers."""
+    """A job has a new status, and its place in the queue where that is known at once; ``text`` keeps what it was
+    rendered to, once for all subscribers.
+    """
 
-    __slots__ = ("job", "text")
+    __slots__ = ("estimated_start_seconds", "job", "position", "text")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> None:
         self.job = job
+        self.position = position
+        self.estimated_start_seconds = estimated_start_seconds
         self.text: str | None = None
 
 
@@ -49,12 +53,12 @@ class Hub:
             if not subscribers:
                 del self._channels[channel]
 
-    def publish(self, job: Job) -> None:
+    def publish(self, job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> None:
         """Tell those who follow this job and those who follow all."""
         own = self._channels.get(job_channel(job.id))
         everybody = self._channels.get(JOBS)
         if not own and not everybody:
             return
-        event = JobChanged(job)
+        event = JobChanged(job, position, estimated_start_seconds)
         for subscriber in {**(own or {}), **(everybody or {})}:
             subscriber.receive(event)

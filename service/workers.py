@@ -20,6 +20,9 @@ from service.relay import Head
 
 _log = logging.getLogger(__name__)
 
+_ELSEWHERE_MS = 1_000
+"""The pause before a job goes to another backend than the one that no longer has its model."""
+
 
 class Workers:
     """A bounded set of consumer coroutines."""
@@ -46,12 +49,18 @@ class Workers:
         self._attempts: dict[str, asyncio.Task[Outcome]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._consumers = 0
+        self._seats_changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Work on what is handed over; never returns."""
+        """Work on what is handed over, with a consumer for each seat, also when their number changes; never returns."""
         async with asyncio.TaskGroup() as consumers:
-            for _ in range(self._pool.seats):
-                consumers.create_task(self._consume())
+            while True:
+                self._seats_changed.clear()
+                for _ in range(self._pool.wanted_consumers - self._consumers):
+                    self._consumers += 1
+                    consumers.create_task(self._consume())
+                await self._seats_changed.wait()
 
     async def drain(self, seconds: float) -> None:
         """Give running jobs ``seconds`` to end, then close their calls and queue them again; returns when all are
@@ -69,10 +78,24 @@ class Workers:
                 attempt.cancel()
             await self._idle.wait()
 
+    def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
+        """Limits and retries of the attempts that begin from now on; and the seats may be others."""
+        self._cold = _limits(timeouts, timeouts.first_byte_cold_seconds)
+        self._warm = _limits(timeouts, timeouts.first_byte_resident_seconds)
+        self._retry = retry
+        self._holds_busy = holds_busy
+        self._seats_changed.set()
+
     async def _consume(self) -> None:
-        while True:
+        while self._consumers <= self._pool.wanted_consumers:
             running, backend = await self._hand_off.get()
-            await self._work(running, backend)
+            try:
+                await self._work(running, backend)
+            except Exception as error:
+                # It costs this job only: the seat is free again, and the consumer goes on.
+                _log.error("job %s could not be concluded", running.job.id, exc_info=error)
+                await self._give_up(running, error)
+        self._consumers -= 1
 
     async def _work(self, running: Running, backend: Backend) -> None:
         job_id = running.job.id
@@ -147,20 +170,25 @@ class Workers:
             return
         error = attempt.exception()
         if error is None:
-            self._pool.report(backend, None)
-            await self._jobs.finish(running, attempt.result())
+            outcome = attempt.result()
+            used_ms = self._clock.now_ms() - (running.job.started_at or self._clock.now_ms())
+            self._pool.completed(backend, used_ms, outcome.counts.completion_tokens or 0)
+            await self._jobs.finish(running, outcome)
         elif isinstance(error, BackendError):
             self._pool.report(backend, error)
-            await self._fail_or_retry(running, error)
+            await self._fail_or_retry(running, backend, error)
         else:
             backend.breaker.abandoned()
             _log.error("job %s ended by an error of ours", running.job.id, exc_info=error)
             await self._fail(running, "internal_error", f"internal error: {type(error).__name__}")
 
-    async def _fail_or_retry(self, running: Running, error: BackendError) -> None:
+    async def _fail_or_retry(self, running: Running, backend: Backend, error: BackendError) -> None:
         job, retry, relay = running.job, self._retry, running.relay
         crashes = int(error.fault is Fault.RUNNER)
-        if relay is not None and (relay.is_sent or (error.fault is Fault.BUSY and not self._holds_busy)):
+        if error.code == "model_not_found" and relay is None and self._pool.may_be_elsewhere(backend, job.runner):
+            # Another backend has it, or is away and was never asked: held as for any backend that is away.
+            await self._try_again(running, Retry(self._clock.now_ms() + _ELSEWHERE_MS, error))
+        elif relay is not None and (relay.is_sent or (error.fault is Fault.BUSY and not self._holds_busy)):
             # Its caller has the beginning of this attempt's answer, or wants to hear of a busy backend.
             await self._fail(running, error.code, str(error))
         elif error.fault is Fault.ABSENT:
@@ -189,6 +217,14 @@ class Workers:
             relay.end()
         outcome = Outcome(Status.FAILED, running.output.segments(), error_code=code, error_message=message)
         await self._jobs.finish(running, outcome)
+
+    async def _give_up(self, running: Running, error: Exception) -> None:
+        if self._jobs.output_of(running.job.id) is not running.output:
+            return
+        try:
+            await self._fail(running, "internal_error", f"internal error: {type(error).__name__}")
+        except Exception as again:
+            _log.error("job %s stays as it is until a restart", running.job.id, exc_info=again)
 
     def _pause(self, failures: int) -> int:
         """When the next attempt may begin: exponential, capped, with full jitter (milliseconds since the epoch)."""

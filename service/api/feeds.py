@@ -35,6 +35,7 @@ class JobFeed:
     def __init__(self, jobs: Jobs, view: View, position: Position | None, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._place = view.position
+        self._estimate = view.estimated_start_seconds
         self._has_moved = False
         self._follower = jobs.follow(view.job, position, wake)
 
@@ -70,9 +71,12 @@ class JobFeed:
         known, found = self.job, view.job
         if found.updated_at >= known.updated_at and _state(found) != _state(known):
             self._follower.receive(JobChanged(found))
-        if view.position is not None and view.position != self._place:
+        if view.position is not None and (
+            view.position != self._place or _is_other_time(view.estimated_start_seconds, self._estimate)
+        ):
             self._has_moved = True
             self._place = view.position
+            self._estimate = view.estimated_start_seconds
             self._wake()
 
     def close(self) -> None:
@@ -80,8 +84,8 @@ class JobFeed:
 
     def _status_of(self, job: Job) -> dict[str, Any]:
         if job.status != Status.QUEUED:
-            self._place = None
-        return {"type": "job", **job_fields(job, self._place)}
+            self._place = self._estimate = None
+        return {"type": "job", **job_fields(job, self._place, self._estimate)}
 
 
 class Feeds:
@@ -145,6 +149,13 @@ class Feeds:
 
 
 FEEDS = web.AppKey("feeds", Feeds)
+
+
+def _is_other_time(estimate: float | None, told: float | None) -> bool:
+    """Whether an estimate has changed by so much that it is worth a message: two seconds, and a quarter of it."""
+    if estimate is None or told is None:
+        return estimate is not told
+    return abs(estimate - told) > max(2.0, told / 4)
 
 
 def _state(job: Job) -> tuple[str, int, int, int | None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from service.following import Done, OutputArrived, Restarted
 from service.job import Job, Priority, Result, Status
+from service.jobs import View
 from service.outputs import TOOL_CALLS
 
 _PRIORITY_WORDS = {int(priority): priority.word for priority in Priority}
@@ -26,7 +27,7 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def job_fields(job: Job, position: int | None = None) -> dict[str, Any]:
+def job_fields(job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> dict[str, Any]:
     """A job as status, list row and ``job`` event show it; what does not apply is left out.
 
     ``error`` is how it ended; ``last_error`` is why the attempt before failed, of a job that is tried again.
@@ -35,11 +36,12 @@ def job_fields(job: Job, position: int | None = None) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": job.id, "status": status}
     if position is not None:
         fields["position"] = position
+    if estimated_start_seconds is not None:
+        fields["estimated_start_seconds"] = estimated_start_seconds
     fields["model"] = job.model
     fields["priority"] = _PRIORITY_WORDS[job.priority]
     fields["attempt"] = job.attempt
-    if job.failures:
-        fields["failures"] = job.failures
+    fields["failures"] = job.failures
     fields["created_at"] = moment(job.created_at)
     fields["updated_at"] = moment(job.updated_at)
     if job.started_at is not None:
@@ -48,10 +50,35 @@ def job_fields(job: Job, position: int | None = None) -> dict[str, Any]:
         fields["finished_at"] = moment(job.finished_at)
     if job.not_before is not None and status == Status.QUEUED:
         fields["next_attempt_at"] = moment(job.not_before)
+    if job.deadline is not None:
+        fields["expires_at"] = moment(job.deadline)
     fields["prompt"] = job.preview
     if job.error_code is not None:
         fields["error" if status in _WITH_ERROR else "last_error"] = _error(job)
     return fields
+
+
+def view_fields(view: View) -> dict[str, Any]:
+    """A job with its place in the queue."""
+    return job_fields(view.job, view.position, view.estimated_start_seconds)
+
+
+def accepted_fields(view: View) -> dict[str, Any]:
+    """The answer to a submission."""
+    fields: dict[str, Any] = {"id": view.job.id, "status": view.job.status, "position": view.position}
+    if view.estimated_start_seconds is not None:
+        fields["estimated_start_seconds"] = view.estimated_start_seconds
+    return fields
+
+
+def place_headers(view: View) -> dict[str, str]:
+    """The place in the queue for who reads headers only; none for a job that does not wait for its turn."""
+    headers = {}
+    if view.position is not None:
+        headers["X-Queue-Position"] = str(view.position)
+    if view.estimated_start_seconds is not None:
+        headers["X-Estimated-Start-Seconds"] = f"{view.estimated_start_seconds:g}"
+    return headers
 
 
 def result_fields(job: Job, result: Result | None) -> dict[str, Any]:

@@ -3,84 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from aiohttp import ClientSession
-
-from service.backend.breaker import Breaker
-from service.backend.client import BackendClient
-from service.backend.models import InstalledModel, LoadedModel
-from service.backend.placement import Placement
+from service.backend.backend import Backend, build_backend
+from service.backend.probing import Probing
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig
 from service.errors import BackendError, Fault, NotFoundError
 from service.job import model_key, model_of_runner
 
-_log = logging.getLogger(__name__)
+__all__ = ["Backend", "Pool", "build_backend"]
 
-_PROBE_AGAIN_SECONDS = 1.0
-"""How soon a backend that does not answer is asked again, when the configured interval is longer."""
-_LOADING_SECONDS = 0.5
-"""How often ``/api/ps`` is asked while a model loads: it is listed before its first token comes."""
 _NAMES_SHOWN = 20
 _FRESH_MS = 1_000
-
-
-class Backend:
-    """One Ollama server as this process knows it."""
-
-    def __init__(self, config: BackendConfig, client: BackendClient, breaker: Breaker, max_swap_wait_ms: float) -> None:
-        self.config = config
-        self.client = client
-        self.breaker = breaker
-        self.placement = Placement(max_swap_wait_ms)
-        self.is_answering = False
-        self.is_drained = False
-        """The operator wants no more jobs there."""
-        self.trouble: str | None = None
-        self.version: str | None = None
-        self.installed: tuple[InstalledModel, ...] | None = None
-        """As last told; None until it has been."""
-        self.loaded: tuple[LoadedModel, ...] = ()
-        self.listed_at = 0
-        """When its models were last asked for."""
-        self.idle_since = 0
-        self.wants_probe = asyncio.Event()
-        self._keys: frozenset[str] = frozenset()
-
-    @property
-    def name(self) -> str:
-        return self.config.name
-
-    @property
-    def in_flight(self) -> int:
-        return sum(self.placement.in_flight.values())
-
-    @property
-    def free_seats(self) -> int:
-        return self.config.concurrency - self.in_flight
-
-    @property
-    def is_available(self) -> bool:
-        """Whether a job may be sent now, seats aside."""
-        return self.is_answering and not self.is_drained and self.breaker.lets_through
-
-    def has_model(self, model: str) -> bool:
-        """Whether the model was installed when it was last asked, and the configuration lets us use it."""
-        return model in self._keys
-
-    def note_installed(self, installed: tuple[InstalledModel, ...]) -> None:
-        """Remember what ``/api/tags`` says."""
-        allowed = {model_key(name) for name in self.config.models}
-        keys = {model_key(model.name) for model in installed}
-        self.installed = installed
-        self._keys = frozenset(keys & allowed if allowed else keys)
-
-    @property
-    def usable_models(self) -> frozenset[str]:
-        """The keys of the models that may be used here."""
-        return self._keys
+_REMEMBERED_LOADS = 256
 
 
 class Pool:
@@ -88,22 +24,42 @@ class Pool:
 
     def __init__(self, backends: Sequence[Backend], config: Config, clock: Clock) -> None:
         self._backends = tuple(backends)
-        self._health = config.health
+        self._leaving: list[Backend] = []
         self._parallel = _parallel(config.models)
         self._clock = clock
-        self._on_change: Callable[[], None] = lambda: None
+        self._load_ms: dict[str, float] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._members_changed = asyncio.Event()
+        self._probing = Probing(config.health, clock, self._on_change)
 
     def __iter__(self) -> Iterator[Backend]:
         return iter(self._backends)
+
+    def find(self, name: str) -> Backend:
+        """The backend of this name. Raises NotFoundError."""
+        for backend in self._backends:
+            if backend.name == name:
+                return backend
+        names = ", ".join(backend.name for backend in self._backends)
+        raise NotFoundError(f"there is no backend {name!r}; there are: {names}")
 
     @property
     def seats(self) -> int:
         """How many jobs can run at once, over all backends."""
         return sum(backend.config.concurrency for backend in self._backends)
 
+    @property
+    def wanted_consumers(self) -> int:
+        """How many jobs may be running: the seats, and what still runs beyond them after a reload."""
+        return sum(max(backend.config.concurrency, backend.in_flight) for backend in self._backends) + sum(
+            backend.in_flight for backend in self._leaving
+        )
+
     def when_changed(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called when a seat is free, a model is loaded or a backend answers again."""
-        self._on_change = wake
+        self._listeners.append(wake)
+
+    # Seats
 
     def with_free_seat(self) -> list[Backend]:
         """The backends that can take a job now, the longest idle first."""
@@ -119,10 +75,28 @@ class Pool:
         if not backend.has_model(model) and any(one.has_model(model) for one in self._backends):
             return False
         share = self._parallel.get(model)
-        if share is None:
-            return True
-        used = sum(jobs for one, jobs in backend.placement.in_flight.items() if model_of_runner(one) == model)
-        return used < share
+        return share is None or _used(backend, model) < share
+
+    def serving(self, runner: str) -> list[Backend]:
+        """The backends that have the model of this runner and take jobs."""
+        model = model_of_runner(runner)
+        return [backend for backend in self._backends if backend.is_available and backend.has_model(model)]
+
+    def seats_for(self, backend: Backend, runner: str) -> int:
+        """How many of a backend's seats the jobs of this runner may have, free or not."""
+        return min(backend.config.concurrency, self._parallel.get(model_of_runner(runner), backend.config.concurrency))
+
+    def free_seats_for(self, backend: Backend, runner: str) -> int:
+        """How many of a backend's seats a job of this runner could have now."""
+        model = model_of_runner(runner)
+        share = self._parallel.get(model)
+        free = backend.free_seats if share is None else min(backend.free_seats, share - _used(backend, model))
+        return max(0, free)
+
+    def load_ms(self, runner: str) -> float:
+        """How long the last load of this runner took; of one that was never loaded, the mean of all others."""
+        known = self._load_ms
+        return known[runner] if runner in known else sum(known.values()) / max(1, len(known))
 
     def loaded_elsewhere(self, backend: Backend) -> set[str]:
         """Runners that the other backends have, load or are about to load."""
@@ -144,13 +118,26 @@ class Pool:
         backend.placement.ended(runner)
         if not backend.in_flight:
             backend.idle_since = self._clock.now_ms()
+            if backend.is_leaving and backend in self._leaving:
+                self._leaving.remove(backend)
         self._on_change()
+
+    # What happened to a job
 
     def answered(self, backend: Backend, runner: str) -> None:
         """A job got the first byte of its answer."""
-        if backend.placement.answered(runner, self._clock.now_ms()):
+        is_news = backend.placement.answered(runner, self._clock.now_ms())
+        residence = backend.placement.residences.get(runner)
+        if residence is not None and (runner in self._load_ms or len(self._load_ms) < _REMEMBERED_LOADS):
+            self._load_ms[runner] = residence.load_ms
+        if is_news:
             backend.wants_probe.set()
             self._on_change()
+
+    def completed(self, backend: Backend, used_ms: float, tokens: int) -> None:
+        """A job has its whole answer."""
+        self.report(backend, None)
+        backend.work.add(self._clock.now_ms(), used_ms, tokens)
 
     def report(self, backend: Backend, error: BackendError | None) -> None:
         """How a call ended, for the breaker; None: as it should."""
@@ -159,8 +146,22 @@ class Pool:
             return
         backend.breaker.failed()
         if error.fault is Fault.ABSENT:
-            self._note_trouble(backend, str(error))
+            self._probing.note_trouble(backend, str(error))
             backend.wants_probe.set()
+
+    def may_be_elsewhere(self, backend: Backend, runner: str) -> bool:
+        """This backend says that it does not have the model: whether another has it, or was never asked."""
+        model = model_of_runner(runner)
+        backend.note_missing(model)
+        others = [one for one in self._backends if one is not backend]
+        return any(one.has_model(model) or one.installed is None for one in others)
+
+    # Which models there are
+
+    def knows(self, model: str) -> bool:
+        """Whether any backend had the model when it was last asked."""
+        key = model_key(model)
+        return any(backend.has_model(key) for backend in self._backends)
 
     async def look_for(self, model: str) -> bool:
         """Whether any backend has the model; the lists are asked for again before the answer is no."""
@@ -171,9 +172,8 @@ class Pool:
     async def refresh_lists(self) -> None:
         """Ask every backend that answers for its models, unless that has just been done."""
         stale = self._clock.now_ms() - _FRESH_MS
-        await asyncio.gather(
-            *(self._probe(backend) for backend in self._backends if backend.is_answering and backend.listed_at < stale)
-        )
+        asked = [backend for backend in self._backends if backend.is_answering and backend.listed_at < stale]
+        await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
 
     async def require_model(self, model: str) -> None:
         """Raises NotFoundError for a model that no backend has, with the names that exist.
@@ -182,82 +182,73 @@ class Pool:
         """
         if await self.look_for(model) or not any(backend.is_answering for backend in self._backends):
             return
-        names = sorted({one.name for backend in self._backends for one in backend.installed or ()})
+        names = sorted(
+            {
+                one.name
+                for backend in self._backends
+                for one in backend.installed or ()
+                if backend.has_model(model_key(one.name))
+            }
+        )
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
         raise NotFoundError(f"no backend has the model {model!r}; there are: {shown or 'none, pull one first'}")
 
-    async def watch(self) -> None:
-        """Ask every backend how it is, again and again; never returns."""
-        async with asyncio.TaskGroup() as watches:
-            for backend in self._backends:
-                watches.create_task(self._watch(backend))
+    # The operator
 
-    def knows(self, model: str) -> bool:
-        """Whether any backend had the model when it was last asked."""
-        key = model_key(model)
-        return any(backend.has_model(key) for backend in self._backends)
+    def drain(self, name: str) -> Backend:
+        """Send a backend nothing more until it is resumed; what runs there ends by itself. Raises NotFoundError."""
+        backend = self.find(name)
+        backend.is_drained = True
+        return backend
 
-    async def _watch(self, backend: Backend) -> None:
-        while True:
-            backend.wants_probe.clear()
-            await self._probe(backend)
-            try:
-                async with asyncio.timeout(self._pause(backend)):
-                    await backend.wants_probe.wait()
-                    if not backend.is_answering:
-                        # Its failures ask for a probe as well; a server that is gone is not asked in a tight loop.
-                        await asyncio.sleep(self._pause(backend))
-            except TimeoutError:
-                continue
+    def resume(self, name: str) -> Backend:
+        """Undo a drain. Raises NotFoundError."""
+        backend = self.find(name)
+        backend.is_drained = False
+        self._on_change()
+        return backend
 
-    def _pause(self, backend: Backend) -> float:
-        pause = self._health.probe_interval_seconds
-        if not backend.is_answering:
-            return min(pause, _PROBE_AGAIN_SECONDS)
-        placement = backend.placement
-        is_loading = any(placement.is_loading(runner) for runner in placement.in_flight)
-        return min(pause, _LOADING_SECONDS) if is_loading else pause
-
-    async def _probe(self, backend: Backend) -> None:
-        client = backend.client
-        try:
-            backend.version = await client.version()
-            installed, backend.loaded = await asyncio.gather(client.tags(), client.ps())
-        except BackendError as error:
-            self._note_trouble(backend, str(error))
-            return
-        backend.note_installed(installed)
-        backend.listed_at = self._clock.now_ms()
-        backend.placement.listed({model_key(model.name) for model in backend.loaded}, self._clock.now_ms())
-        if not backend.is_answering:
-            _log.info("backend %s answers: Ollama %s at %s", backend.name, backend.version, backend.client.url)
-            backend.is_answering = True
-            backend.trouble = None
+    def reconfigure(self, config: Config, build: Callable[[BackendConfig], Backend]) -> None:
+        """Have the backends of a new configuration. Those that are gone from it finish what they run."""
+        known = {backend.name: backend for backend in (*self._leaving, *self._backends)}
+        max_swap_wait_ms = config.queue.max_swap_wait_seconds * 1000
+        present = []
+        for one in config.backends:
+            backend = known.get(one.name)
+            if backend is None or not backend.is_at(one):
+                backend = build(one)
+            backend.reconfigure(one, max_swap_wait_ms)
+            present.append(backend)
+        gone = [backend for backend in dict.fromkeys((*self._leaving, *self._backends)) if backend not in present]
+        for backend in gone:
+            backend.is_leaving = True
+        self._leaving = [backend for backend in gone if backend.in_flight]
+        self._backends = tuple(present)
+        self._parallel = _parallel(config.models)
+        self._members_changed.set()
         self._on_change()
 
-    def _note_trouble(self, backend: Backend, trouble: str) -> None:
-        if backend.trouble is None:
-            _log.warning("backend %s does not answer, its jobs wait: %s", backend.name, trouble)
-        backend.is_answering = False
-        backend.trouble = trouble
+    async def watch(self) -> None:
+        """Ask every backend how it is, again and again; never returns."""
+        watched: dict[Backend, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as watches:
+            while True:
+                self._members_changed.clear()
+                for backend in self._backends:
+                    if backend not in watched:
+                        watched[backend] = watches.create_task(self._probing.watch(backend))
+                for backend in [one for one in watched if one not in self._backends]:
+                    watched.pop(backend).cancel()
+                await self._members_changed.wait()
+
+    def _on_change(self) -> None:
+        for wake in self._listeners:
+            wake()
+
+
+def _used(backend: Backend, model: str) -> int:
+    return sum(jobs for one, jobs in backend.placement.in_flight.items() if model_of_runner(one) == model)
 
 
 def _parallel(models: Mapping[str, ModelConfig]) -> dict[str, int]:
     return {model_key(name): one.parallel for name, one in models.items() if one.parallel is not None}
-
-
-def build_backend(backend: BackendConfig, session: ClientSession, config: Config, clock: Clock) -> Backend:
-    """A backend with the client, the breaker and the patience that the configuration asks for."""
-    client = BackendClient(
-        session,
-        backend.url,
-        backend.headers,
-        name=backend.name,
-        quick_seconds=config.health.probe_timeout_seconds,
-    )
-    breaker = Breaker(
-        lambda: clock.now_ms() / 1000,
-        threshold=config.breaker.failure_threshold,
-        open_seconds=config.breaker.open_seconds,
-    )
-    return Backend(backend, client, breaker, config.queue.max_swap_wait_seconds * 1000)

@@ -50,7 +50,8 @@ class Submission(Core):
         is_ahead = self._store.keeps_order
         if is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
-        ahead = self._gauges.ready(line) - is_ahead
+        # Its place is looked up now: when it is on disk it may have been claimed already.
+        place = self._place(line, self._gauges.ready(line) - is_ahead)
         try:
             job = await self._tracked(self._store.insert(new, job_id, now))
         except CorralError as error:
@@ -62,10 +63,11 @@ class Submission(Core):
             raise
         if not is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
-        self._stored(job)
+        view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
+        self._stored(view)
         if not is_ready or job.deadline is not None:
             self._look_due()
-        return View(job, self._position(line, ahead) if is_ready else None)
+        return view
 
     async def _submit_running(
         self, new: NewJob, job_id: str, now: int, line: Line, relay: Relay, start: Callable[[Running], None]
@@ -97,13 +99,14 @@ class Submission(Core):
             raise
         running.job = job
         running.stored.set_result(None)
-        self._stored(job)
-        return View(job, None)
+        view = View(job, None)
+        self._stored(view)
+        return view
 
-    def _stored(self, job: Job) -> None:
+    def _stored(self, view: View) -> None:
         self.store_trouble = None
-        self._newest = max(self._newest, job.seq)
-        self._announce(job)
+        self._newest = max(self._newest, view.job.seq)
+        self._hub.publish(view.job, view.position, view.estimated_start_seconds)
 
     async def cancel(self, job_id: str) -> Job:
         """End a job unless it is final already; its row afterwards. Raises NotFoundError, CannotStoreError."""

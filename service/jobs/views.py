@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from service.errors import NotFoundError
-from service.job import Job, Result, Status
-from service.jobs.records import Page, View
+from service.job import Job, Line, Result, Status
+from service.jobs.records import Page, Place, View
 from service.order import Order
 from service.store.gauges import Gauges
 from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
 from service.store.jobs import Filter, JobStore, Standing
+
+_FIRST_GUESS_MS = 5_000.0
+"""What a job is thought to take in an estimate, before any of its runner has ended."""
 
 
 class JobViews:
@@ -30,7 +33,7 @@ class JobViews:
 
     def expected_ms(self, runner: str) -> float:
         """What a job of this runner takes of a backend."""
-        return self._order.expected_ms(runner) or FIRST_GUESS_MS
+        return self._order.expected_ms(runner) or _FIRST_GUESS_MS
 
     def ready_counts(self) -> Mapping[str, int]:
         """How many jobs of each runner could be claimed."""
@@ -96,13 +99,16 @@ class JobViews:
         oldest = await self._store.oldest_of_line(job.line) or job.seq
         share = (job.seq - oldest) / max(1, self._newest - oldest)
         rank = max(rank, int(share * self._gauges.ready(job.line)))
-        return self._queued_view(job, rank)._replace(is_exact=False)
+        return self._queued_view(job, rank, is_exact=False)
 
-    def _queued_view(self, job: Job, rank: int) -> View:
-        """A ready job before which ``rank`` jobs of its own line wait."""
-        line = job.line
+    def _queued_view(self, job: Job, rank: int, *, is_exact: bool = True) -> View:
+        place = self._place(job.line, rank)
+        return View(job, place.position, is_exact, place.estimated_start_seconds)
+
+    def _place(self, line: Line, rank: int) -> Place:
+        """Of a ready job before which ``rank`` jobs of its own line wait."""
         ahead = self._order.ahead(line, max(0, rank), self._gauges.waiting.get(line.runner, {}))
-        return View(job, 1 + ahead, estimated_start_seconds=self._estimate(line.runner, ahead))
+        return Place(1 + ahead, self._estimate(line.runner, ahead))
 
 
 def _is_ready(job: Job) -> bool:

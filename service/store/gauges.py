@@ -19,6 +19,7 @@ class Gauges:
     def __init__(self) -> None:
         self._totals: defaultdict[tuple[str | None, str | None, str | None], int] = defaultdict(int)
         self._ready: dict[str, dict[str, dict[int, int]]] = {}
+        self._ready_by_runner: dict[str, int] = {}
         self._balance: dict[Line, int] = {}
         self.queued_bytes = 0
 
@@ -26,6 +27,7 @@ class Gauges:
         """Begin anew from a grouped count of all jobs and the delayed ones among the queued."""
         self._totals.clear()
         self._ready.clear()
+        self._ready_by_runner.clear()
         self._balance.clear()
         self.queued_bytes = 0
         for gauge in gauges:
@@ -60,13 +62,15 @@ class Gauges:
 
     def add_ready(self, line: Line, jobs: int) -> None:
         """Change how many jobs of a line may be claimed."""
-        left = self._balance.get(line, 0) + jobs
+        before = self._balance.get(line, 0)
+        left = before + jobs
         # A cancel and a pick may both have counted one job away; the balance keeps the debt until one of them
         # is taken back.
         if left == 0:
             self._balance.pop(line, None)
         else:
             self._balance[line] = left
+        self._add_ready_of_runner(line.runner, max(0, left) - max(0, before))
         owners = self._ready.setdefault(line.runner, {})
         priorities = owners.setdefault(line.owner, {})
         if left > 0:
@@ -95,6 +99,13 @@ class Gauges:
     def waiting(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
         """Ready jobs by runner, owner and priority; no entry is empty. Read it, and never keep it."""
         return self._ready
+
+    def _add_ready_of_runner(self, runner: str, jobs: int) -> None:
+        left = self._ready_by_runner.get(runner, 0) + jobs
+        if left:
+            self._ready_by_runner[runner] = left
+        else:
+            self._ready_by_runner.pop(runner, None)
 
     def _count(self, line: Line, status: str, jobs: int) -> None:
         totals = self._totals

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import binascii
 import math
+import re
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
@@ -12,6 +14,7 @@ from service.api.fields import STRICT, ModelField, PriorityField
 from service.config import duration_seconds
 from service.job import Status
 
+_LONGEST_SECONDS = 366 * 86_400
 _EFFORTS = ("low", "medium", "high", "max")
 
 
@@ -43,6 +46,32 @@ def _is_duration(value: Any) -> Any:
     return value
 
 
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_LAST_MOMENT = 253_402_300_800
+"""The end of the year 9999, in seconds since the epoch: beyond it no time can be written down."""
+_MOMENT = 'must be a time such as "2026-11-20T10:10:00Z", or seconds since the epoch'
+
+
+def _read_moment(value: Any) -> int | None:
+    """Milliseconds since the epoch."""
+    if value is None:
+        return None
+    if isinstance(value, str) and _RFC_3339.fullmatch(value):
+        try:
+            seconds = datetime.fromisoformat(value.upper()).timestamp()
+        except (ValueError, OverflowError):
+            raise ValueError(_MOMENT) from None
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        raise ValueError(_MOMENT)
+    if not 0 <= seconds < _LAST_MOMENT:
+        raise ValueError(_MOMENT)
+    return int(seconds * 1000)
+
+
+Moment = Annotated[int | None, BeforeValidator(_read_moment)]
+"""RFC 3339 or seconds since the epoch; milliseconds once it is read."""
 Image = Annotated[str, Field(min_length=1), AfterValidator(_is_base64)]
 
 
@@ -77,6 +106,10 @@ class PromptRequest(BaseModel):
     images: list[Image] | None = None
     think: Annotated[Any, BeforeValidator(_is_effort)] = None
     keep_alive: Annotated[Any, BeforeValidator(_is_duration)] = None
+    not_before: Moment = None
+    """It is not begun earlier."""
+    expires_in_seconds: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] | None = None
+    """A job that is still queued then fails, with the code ``expired``."""
 
 
 class StatusQuery(BaseModel):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from service.api.bodies import read_object
-from service.api.context import AUDIENCE, CONFIG, HUB, JOBS
+from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL
 from service.api.feeds import FEEDS
-from service.api.job_shape import job_fields, result_fields
+from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
 from service.api.long_poll import LongPoll
 from service.api.parameters import job_id_of, query_of
 from service.api.prompts.models import ListQuery, PromptRequest, StatusQuery
@@ -21,10 +21,13 @@ from service.store.jobs import Filter
 
 async def submit(request: web.Request) -> web.Response:
     """Answered only after the job is on disk."""
+    app = request.app
     asked = validated(PromptRequest, await read_object(request))
-    job, position, _ = await request.app[JOBS].submit(to_job(asked, request.app[CONFIG].queue.default_model))
-    fields = {"id": job.id, "status": job.status, "position": position}
-    return json_reply(fields, status=202, headers={"Location": f"/api/v1/prompt/{job.id}/status"})
+    new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
+    await app[POOL].require_model(new.model)
+    view = await app[JOBS].submit(new)
+    headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view)}
+    return json_reply(accepted_fields(view), status=202, headers=headers)
 
 
 async def status(request: web.Request) -> web.Response:
@@ -32,7 +35,7 @@ async def status(request: web.Request) -> web.Response:
     view = await request.app[JOBS].view(job_id)
     if query.wait and not view.job.is_final:
         view = await _long_poll(request.app).until_changed(job_id, query.status or view.job.status, query.wait)
-    return json_reply(job_fields(view.job, view.position))
+    return json_reply(view_fields(view), headers=place_headers(view))
 
 
 async def result(request: web.Request) -> web.Response:
@@ -57,9 +60,10 @@ async def cancel(request: web.Request) -> web.Response:
 async def listed(request: web.Request) -> web.Response:
     query = query_of(request, ListQuery)
     which = Filter(query.status, query.model and model_key(query.model), text=query.q)
-    page = await request.app[JOBS].page(which, query.page_size, (query.page - 1) * query.page_size)
+    jobs = request.app[JOBS]
+    page = await jobs.page(which, query.page_size, (query.page - 1) * query.page_size)
     fields = {
-        "prompts": [job_fields(job) for job in page.jobs],
+        "prompts": [view_fields(view) for view in await jobs.views(page.jobs)],
         "page": query.page,
         "page_size": query.page_size,
         "total": page.total,

@@ -8,6 +8,7 @@ from typing import Any
 from service.api.prompts.models import Message, PromptRequest
 from service.errors import InvalidRequestError
 from service.job import NewJob, runner_key
+from service.model_limits import ModelLimits
 
 DOOR = "prompts"
 GENERATE = "/api/generate"
@@ -16,8 +17,11 @@ CHAT = "/api/chat"
 _SHARED_FIELDS = ("options", "format", "think", "keep_alive")
 
 
-def to_job(request: PromptRequest, default_model: str) -> NewJob:
-    """The job for a request. Raises InvalidRequestError for fields that do not go together."""
+def to_job(request: PromptRequest, default_model: str, limits: ModelLimits, now: int) -> NewJob:
+    """The job for a request that came ``now`` (milliseconds since the epoch).
+
+    Raises InvalidRequestError for fields that do not go together.
+    """
     model = request.model or default_model
     if request.messages is None:
         endpoint, prompt, body = GENERATE, request.prompt or "", _generate_body(request)
@@ -27,9 +31,29 @@ def to_job(request: PromptRequest, default_model: str) -> NewJob:
         value = getattr(request, field)
         if value is not None:
             body[field] = value
-    text = json.dumps({"model": model, "stream": True, **body}, ensure_ascii=False, separators=(",", ":"))
-    runner = runner_key(model, request.options)
-    return NewJob(DOOR, endpoint, model, text, prompt, priority=request.priority, runner=runner)
+    body = limits.applied(endpoint, model, {"model": model, "stream": True, **body})
+    return NewJob(
+        DOOR,
+        endpoint,
+        model,
+        json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        prompt,
+        priority=request.priority,
+        not_before=request.not_before,
+        deadline=_deadline(request, now),
+        runner=runner_key(model, body.get("options")),
+    )
+
+
+def _deadline(request: PromptRequest, now: int) -> int | None:
+    if request.expires_in_seconds is None:
+        return None
+    deadline = now + int(request.expires_in_seconds * 1000)
+    if request.not_before is not None and request.not_before >= deadline:
+        raise InvalidRequestError(
+            "expires_in_seconds: the prompt would expire before not_before allows it to begin", "expires_in_seconds"
+        )
+    return deadline
 
 
 def _generate_body(request: PromptRequest) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from service.api.bodies import read_object
-from service.api.context import CONFIG, JOBS
+from service.api.context import CONFIG, JOBS, MODEL_LIMITS, POOL
 from service.api.parameters import query_of, seq_of
 from service.api.replies import json_reply
 from service.api.requests.listing import page_of
@@ -16,8 +16,11 @@ from service.api.validation import validated
 
 async def submit(request: web.Request) -> web.Response:
     """Answered only after the job is on disk."""
+    app = request.app
     asked = validated(GenerateRequest, await read_object(request))
-    view = await request.app[JOBS].submit(to_job(asked, request.app[CONFIG].queue.default_model))
+    new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS])
+    await app[POOL].require_model(new.model)
+    view = await app[JOBS].submit(new)
     return json_reply(accepted_fields(view.job))
 
 

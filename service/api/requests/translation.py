@@ -10,8 +10,10 @@ from service.api.job_shape import moment
 from service.api.requests.models import GenerateRequest
 from service.errors import InvalidRequestError
 from service.job import Job, NewJob, Result, Status, runner_key
+from service.model_limits import ModelLimits
 
 DOOR = "requests"
+ENDPOINT = "/api/generate"
 
 STATUSES: Mapping[str, tuple[Status, ...]] = {
     "pending": (Status.QUEUED, Status.PROCESSING),
@@ -21,7 +23,7 @@ STATUSES: Mapping[str, tuple[Status, ...]] = {
 _WORDS = {str(status): word for word, statuses in STATUSES.items() for status in statuses}
 
 
-def to_job(request: GenerateRequest, default_model: str) -> NewJob:
+def to_job(request: GenerateRequest, default_model: str, limits: ModelLimits) -> NewJob:
     """The job for a request. Raises InvalidRequestError for an empty prompt, which Ollama would answer with nothing."""
     if not request.prompt or request.prompt.isspace():
         raise InvalidRequestError("prompt: must not be empty", "prompt")
@@ -31,9 +33,10 @@ def to_job(request: GenerateRequest, default_model: str) -> NewJob:
         body["system"] = request.system
     if request.options is not None:
         body["options"] = request.options
+    body = limits.applied(ENDPOINT, model, body)
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    runner = runner_key(model, request.options)
-    return NewJob(DOOR, "/api/generate", model, text, request.prompt, priority=request.priority, runner=runner)
+    runner = runner_key(model, body.get("options"))
+    return NewJob(DOOR, ENDPOINT, model, text, request.prompt, priority=request.priority, runner=runner)
 
 
 def accepted_fields(job: Job) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from service.api.context import CONFIG, HUB, JOBS
 from service.api.feeds import FEEDS
-from service.api.job_shape import job_fields
+from service.api.job_shape import view_fields
 from service.api.websocket.following import JobSubscription
 from service.api.websocket.messages import Auth, Subscription, read_message
 from service.api.websocket.outbox import Outbox
@@ -112,14 +112,15 @@ class Connection:
         self._app[HUB].subscribe(ALL_JOBS, self)
         try:
             page = await self._app[JOBS].page(Filter(), _SNAPSHOT_ROWS, 0)
+            views = await self._app[JOBS].views(page.jobs)
         except CorralError:
             self._stop_hearing_all()
             raise
         finally:
             early, self._early = self._early, None
-        rows = [job_fields(job) for job in page.jobs]
+        rows = [view_fields(view) for view in views]
         self._outbox.reply({"type": "subscribed", "channel": "jobs", "jobs": rows, "total": page.total})
-        shown = {job.id: job for job in page.jobs}
+        shown = {view.job.id: view.job for view in views}
         for event in early.values():
             if _is_newer(event.job, shown.get(event.job.id)):
                 self._outbox.change(event)

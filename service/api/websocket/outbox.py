@@ -126,7 +126,7 @@ class Outbox:
 def rendered(event: JobChanged) -> str:
     """The message of a status change, made once for all who hear of it."""
     if event.text is None:
-        event.text = json_text({"type": "job", **job_fields(event.job)})
+        event.text = json_text({"type": "job", **job_fields(event.job, event.position, event.estimated_start_seconds)})
     return event.text
 
 

@@ -1,0 +1,139 @@
+"""One Ollama server as this process knows it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import ClientSession
+
+from service.backend.breaker import Breaker
+from service.backend.client import BackendClient
+from service.backend.models import InstalledModel, LoadedModel
+from service.backend.placement import Placement
+from service.clock import Clock
+from service.config import BackendConfig, Config
+from service.job import model_key
+from service.rates import RateMeter
+
+
+class Backend:
+    """A server, its seats, and what was last heard of it."""
+
+    def __init__(self, config: BackendConfig, client: BackendClient, breaker: Breaker, max_swap_wait_ms: float) -> None:
+        self.config = config
+        self.client = client
+        self.breaker = breaker
+        self.placement = Placement(max_swap_wait_ms)
+        self.is_answering = False
+        self.is_drained = False
+        """The operator wants no more jobs there."""
+        self.is_leaving = False
+        """It is no longer in the configuration, and finishes what it has."""
+        self.trouble: str | None = None
+        self.version: str | None = None
+        self.installed: tuple[InstalledModel, ...] | None = None
+        """As last told; None until it has been."""
+        self.loaded: tuple[LoadedModel, ...] = ()
+        self.listed_at = 0
+        """When its models were last asked for."""
+        self.idle_since = 0
+        self.wants_probe = asyncio.Event()
+        self.work = Work()
+        # Until it has been asked, what it is configured for is all that is known of it.
+        self._keys = frozenset(model_key(name) for name in config.models)
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def in_flight(self) -> int:
+        return sum(self.placement.in_flight.values())
+
+    @property
+    def free_seats(self) -> int:
+        """Below 0 after a reload that has taken seats away from running jobs."""
+        return self.config.concurrency - self.in_flight
+
+    @property
+    def is_available(self) -> bool:
+        """Whether a job may be sent now, seats aside."""
+        return self.is_answering and not self.is_drained and not self.is_leaving and self.breaker.lets_through
+
+    def has_model(self, model: str) -> bool:
+        """Whether the model was installed when it was last asked, and the configuration lets us use it."""
+        return model in self._keys
+
+    def note_installed(self, installed: tuple[InstalledModel, ...]) -> None:
+        """Remember what ``/api/tags`` says."""
+        allowed = {model_key(name) for name in self.config.models}
+        keys = {model_key(model.name) for model in installed}
+        self.installed = installed
+        self._keys = frozenset(keys & allowed if allowed else keys)
+
+    def note_missing(self, model: str) -> None:
+        """It has refused a job because this model is not there: ask again what is."""
+        self._keys -= {model}
+        self.wants_probe.set()
+
+    def reconfigure(self, config: BackendConfig, max_swap_wait_ms: float) -> None:
+        """The same server with other seats or models. Running jobs go on, also those beyond the seats."""
+        self.config = config
+        self.is_leaving = False
+        self.placement.max_swap_wait_ms = max_swap_wait_ms
+        if self.installed is not None:
+            self.note_installed(self.installed)
+
+    def is_at(self, config: BackendConfig) -> bool:
+        """Whether this is the server that ``config`` means, asked in the same way."""
+        return (self.config.url, self.config.headers) == (config.url, config.headers)
+
+    @property
+    def usable_models(self) -> frozenset[str]:
+        """The keys of the models that may be used here."""
+        return self._keys
+
+
+class Work:
+    """What a backend has finished lately."""
+
+    __slots__ = ("_busy_ms", "_jobs", "_tokens")
+
+    def __init__(self) -> None:
+        self._jobs = RateMeter()
+        self._tokens = RateMeter()
+        self._busy_ms = RateMeter()
+
+    def add(self, now: int, used_ms: float, tokens: int) -> None:
+        """A job was completed now that took so long and has so many tokens."""
+        self._jobs.add(now)
+        self._tokens.add(now, tokens)
+        self._busy_ms.add(now, used_ms)
+
+    def jobs_per_minute(self, now: int) -> float:
+        return self._jobs.per_second(now) * 60
+
+    def tokens_per_second(self, now: int) -> float:
+        return self._tokens.per_second(now)
+
+    def mean_seconds(self, now: int) -> float | None:
+        """How long a job of the last minute took; None when there was none."""
+        jobs = self._jobs.per_second(now)
+        return self._busy_ms.per_second(now) / jobs / 1000 if jobs else None
+
+
+def build_backend(backend: BackendConfig, session: ClientSession, config: Config, clock: Clock) -> Backend:
+    """A backend with the client, the breaker and the patience that the configuration asks for."""
+    client = BackendClient(
+        session,
+        backend.url,
+        backend.headers,
+        name=backend.name,
+        quick_seconds=config.health.probe_timeout_seconds,
+    )
+    breaker = Breaker(
+        lambda: clock.now_ms() / 1000,
+        threshold=config.breaker.failure_threshold,
+        open_seconds=config.breaker.open_seconds,
+    )
+    return Backend(backend, client, breaker, config.queue.max_swap_wait_seconds * 1000)

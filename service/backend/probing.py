@@ -1,0 +1,77 @@
+"""Asking backends how they are: again and again, soon when one is away, often while one loads a model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from service.backend.backend import Backend
+from service.clock import Clock
+from service.config import HealthConfig
+from service.errors import BackendError
+from service.job import model_key
+
+_log = logging.getLogger(__name__)
+
+_PROBE_AGAIN_SECONDS = 1.0
+"""How soon a backend that does not answer is asked again, when the configured interval is longer."""
+_LOADING_SECONDS = 0.5
+"""How often ``/api/ps`` is asked while a model loads: it is listed before its first token comes."""
+
+
+class Probing:
+    """``changed`` is called after every answer."""
+
+    def __init__(self, health: HealthConfig, clock: Clock, changed: Callable[[], None]) -> None:
+        self._health = health
+        self._clock = clock
+        self._changed = changed
+
+    async def watch(self, backend: Backend) -> None:
+        """Ask one backend for as long as it is one of ours; never returns."""
+        while True:
+            backend.wants_probe.clear()
+            await self.probe(backend)
+            try:
+                async with asyncio.timeout(self._pause(backend)):
+                    await backend.wants_probe.wait()
+                    if not backend.is_answering:
+                        # Its failures ask for a probe as well; a server that is gone is not asked in a tight loop.
+                        await asyncio.sleep(self._pause(backend))
+            except TimeoutError:
+                continue
+
+    async def probe(self, backend: Backend) -> None:
+        """Ask once for version, installed and loaded models."""
+        client = backend.client
+        try:
+            backend.version = await client.version()
+            installed, backend.loaded = await asyncio.gather(client.tags(), client.ps())
+        except BackendError as error:
+            self.note_trouble(backend, str(error))
+            return
+        now = self._clock.now_ms()
+        backend.note_installed(installed)
+        backend.listed_at = now
+        backend.placement.listed({model_key(model.name) for model in backend.loaded}, now)
+        if not backend.is_answering:
+            _log.info("backend %s answers: Ollama %s at %s", backend.name, backend.version, backend.client.url)
+            backend.is_answering = True
+            backend.trouble = None
+        self._changed()
+
+    def note_trouble(self, backend: Backend, trouble: str) -> None:
+        """It does not answer; ``trouble`` says why."""
+        if backend.trouble is None:
+            _log.warning("backend %s does not answer, its jobs wait: %s", backend.name, trouble)
+        backend.is_answering = False
+        backend.trouble = trouble
+
+    def _pause(self, backend: Backend) -> float:
+        pause = self._health.probe_interval_seconds
+        if not backend.is_answering:
+            return min(pause, _PROBE_AGAIN_SECONDS)
+        placement = backend.placement
+        is_loading = any(placement.is_loading(runner) for runner in placement.in_flight)
+        return min(pause, _LOADING_SECONDS) if is_loading else pause

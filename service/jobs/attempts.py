@@ -93,6 +93,7 @@ class Attempts(Core):
         finished = await self._until_stored(lambda: self._finish_stored(job, outcome, now))
         self._end(running, now, is_typical=outcome.status == Status.COMPLETED)
         if finished is not None:
+            self._room.finished(now)
             self._gauges.move(job.line, Status.PROCESSING, finished.status, job.size)
             self._announce(finished)
 

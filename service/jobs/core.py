@@ -13,6 +13,7 @@ from service.following import Follower
 from service.hub import Hub
 from service.job import Job, Line, Status
 from service.jobs.records import Limits, Running
+from service.jobs.room import Room
 from service.jobs.views import JobViews
 from service.jobs.waiting import conclude
 from service.measures import Measures
@@ -47,6 +48,7 @@ class Core(JobViews):
         self._clock = clock
         self.limits = limits
         self._measures = measures or Measures()
+        self._room = Room(gauges, clock)
         self._running: dict[str, Running] = {}
         self._relays: dict[str, Relay] = {}
         self._wake_dispatcher: Callable[[], None] = lambda: None

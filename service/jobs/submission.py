@@ -8,7 +8,6 @@ from collections.abc import Callable
 from service.errors import (
     CannotStoreError,
     CorralError,
-    QueueFullError,
     StoppingError,
 )
 from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_id
@@ -24,9 +23,9 @@ class Submission(Core):
     async def submit(self, new: NewJob, relay: Relay | None = None) -> View:
         """Store a job; it is on disk when this returns. ``relay`` is filled with the backend's reply as it comes.
 
-        Raises QueueFullError, StoppingError, CannotStoreError.
+        Raises QueueFullError, LimitReachedError, StoppingError, CannotStoreError.
         """
-        self._check_room(len(new.request))
+        self._check_room(len(new.request), new.owner)
         now = self._clock.now_ms()
         line = Line(new.runner or model_key(new.model), new.owner, int(new.priority))
         is_ready = new.not_before is None or new.not_before <= now
@@ -123,15 +122,10 @@ class Submission(Core):
         """From now on every submission is refused."""
         self._is_stopping = True
 
-    def _check_room(self, size: int) -> None:
+    def _check_room(self, size: int, owner: str) -> None:
         if self._is_stopping:
             raise StoppingError("the service is stopping; try again in a moment")
-        if self._gauges.total(Status.QUEUED) >= self.limits.max_queued:
-            raise QueueFullError(f"the queue is full: {self.limits.max_queued} jobs wait; try again later")
-        if self._gauges.queued_bytes + size > self.limits.max_queued_bytes:
-            raise QueueFullError(
-                f"the queue is full: requests of {self.limits.max_queued_bytes} bytes wait; try again later"
-            )
+        self._room.check(self.limits, size, owner)
 
     async def _cancel(self, job: Job, code: str, message: str) -> Job | None:
         running = self._running.get(job.id)

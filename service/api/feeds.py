@@ -17,7 +17,7 @@ from aiohttp import web
 from service.api.job_shape import event_fields, job_fields
 from service.errors import CorralError
 from service.following import StatusChanged
-from service.hub import JobChanged
+from service.hub import Hub, JobChanged, job_channel
 from service.job import Job, Status
 from service.jobs import Jobs, View
 from service.outputs import Position
@@ -62,9 +62,9 @@ class JobFeed:
             messages.append(self._status_of(self.job))
         return messages
 
-    async def catch_up(self) -> None:
-        """Hear of what changed between the look at the job and the listening to it."""
-        await self._follower.refresh()
+    def hear(self, event: JobChanged) -> None:
+        """Be told of a change that came before the feed listened by itself."""
+        self._follower.receive(event)
 
     def look(self, view: View) -> None:
         """Compare what is stored with what was heard."""
@@ -88,23 +88,36 @@ class JobFeed:
         return {"type": "job", **job_fields(job, self._place, self._estimate)}
 
 
+class _EarlyChanges:
+    """Keeps the last change of a job that is not followed yet."""
+
+    def __init__(self) -> None:
+        self.latest: JobChanged | None = None
+
+    def receive(self, event: JobChanged) -> None:
+        self.latest = event
+
+
 class Feeds:
     """All feeds that are open."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, hub: Hub) -> None:
         self._jobs = jobs
+        self._hub = hub
         self._open: dict[str, dict[JobFeed, None]] = {}
 
     async def open(self, job_id: str, position: Position | None, wake: Callable[[], None]) -> JobFeed:
         """Follow a job from ``position``, or from the beginning; to be closed. Raises NotFoundError."""
-        view = await self._jobs.view(job_id)
-        feed = JobFeed(self._jobs, view, position, wake)
-        self._open.setdefault(job_id, {})[feed] = None
+        channel, early = job_channel(job_id), _EarlyChanges()
+        # Listen first and look then: what changes while the job is looked up is in nobody's snapshot.
+        self._hub.subscribe(channel, early)
         try:
-            await feed.catch_up()
-        except BaseException:
-            self.close(feed)
-            raise
+            feed = JobFeed(self._jobs, await self._jobs.view(job_id), position, wake)
+        finally:
+            self._hub.unsubscribe(channel, early)
+        self._open.setdefault(job_id, {})[feed] = None
+        if early.latest is not None:
+            feed.hear(early.latest)
         return feed
 
     def close(self, feed: JobFeed) -> None:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from service.api import anthropic, health, ollama, openai, pages, prompts, requests, websocket
+from service.api import anthropic, backends, health, ollama, openai, pages, prompts, requests, websocket
 from service.api.audience import Audience
 from service.api.auth import OPEN_PATHS, identify
 from service.api.calls.callers import CALLERS, Callers
 from service.api.calls.passing import PASSING, passing_bound
-from service.api.context import AUDIENCE, JOBS, POOL
+from service.api.context import AUDIENCE, HUB, JOBS, POOL
 from service.api.cross_origin import allow_cross_origin
 from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
 from service.api.feeds import FEEDS, Feeds
@@ -34,7 +34,15 @@ def add_routes(app: web.Application) -> None:
         shapes.register(own, problem)
 
     interfaces = app.add_routes(
-        [*prompts.ROUTES, *requests.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *health.ROUTES]
+        [
+            *prompts.ROUTES,
+            *requests.ROUTES,
+            *ollama.ROUTES,
+            *openai.ROUTES,
+            *anthropic.ROUTES,
+            *backends.ROUTES,
+            *health.ROUTES,
+        ]
     )
     app.add_routes(websocket.ROUTES)
     app.add_routes(pages.ROUTES)
@@ -46,7 +54,7 @@ def add_routes(app: web.Application) -> None:
 
 
 async def _followers(app: web.Application) -> AsyncIterator[None]:
-    feeds = app[FEEDS] = Feeds(app[JOBS])
+    feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
     app[PASSING] = passing_bound()
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 
@@ -26,6 +28,39 @@ def admin_socket_path(config: Config) -> Path | None:
         return None
     path = config.database.path.with_name(config.database.path.name + ".sock")
     return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES else None
+
+
+async def show_backends(
+    config: Config, action: str | None = None, name: str | None = None, *, say: Callable[[str], None] = print
+) -> int:
+    """Print how the running service's backends are, after ``drain`` or ``resume`` of one of them; the exit status.
+
+    Raises NotRunningError.
+    """
+    path = "/api/v1/backends"
+    try:
+        if action is not None and name is not None:
+            await ask_running_service(config, "POST", f"{path}/{quote(name, safe='')}/{action}")
+        answer = await ask_running_service(config, "GET", path)
+    except NotRunningError:
+        raise
+    except CorralError as error:
+        raise StartError(str(error)) from error
+    for backend in answer["backends"]:
+        say(_backend_line(backend))
+    return 0
+
+
+def _backend_line(backend: dict[str, Any]) -> str:
+    rates, breaker = backend["rates"], backend["breaker"]
+    parts = [
+        f"{backend['name']:<16} {backend['state']:<9} {backend['running']}/{backend['seats']} seats in use",
+        f"{rates['jobs_per_minute']:g} jobs/min",
+        f"{rates['tokens_per_second']:g} tokens/s",
+        f"breaker {breaker['state']}",
+        f"loaded: {', '.join(backend['loaded_models']) or 'none'}",
+    ]
+    return ", ".join(parts) + (f", {backend['error']}" if "error" in backend else "")
 
 
 async def ask_running_service(config: Config, method: str, path: str, body: Any = None) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from service.admin import NotRunningError, ask_running_service
 from service.backend.client import BackendClient, open_session
 from service.config import BackendConfig, Config
 from service.errors import BackendError, DatabaseUnusableError
+from service.model_limits import uncarried_limits
 from service.store.opening import open_database
 
 
 async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
     """Print what was found; the exit status is 1 when something is wrong."""
     say("configuration  ok")
+    for warning in uncarried_limits(config.models):
+        say(f"warning        {warning}")
     database = await _check_database(config, say)
     async with open_session() as session:
         backends = await asyncio.gather(
@@ -46,7 +49,7 @@ async def _check_database(config: Config, say: Callable[[str], None]) -> bool:
     except NotRunningError:
         pass
     else:
-        is_ok = health.get("database", {}).get("status") == "ok"
+        is_ok = bool(health.get("database", {}).get("status") == "ok")
         say(f"service        running, {health.get('status')}")
         say(f"database       {where}: {'ok' if is_ok else health.get('database')} (held by the running service)")
         return is_ok

@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from service.admin import show_backends
 from service.checking import check
 from service.config import Config, load_config
 from service.errors import StartError
@@ -25,14 +27,18 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
-        config = load_config(options.config, os.environ, {"server.host": options.host, "server.port": options.port})
+        given = {"server.host": options.host, "server.port": options.port}
+        read = partial(load_config, options.config, os.environ, given)
+        config = read()
         match options.command:
             case "check":
                 return _run(check(config))
             case "demo":
-                return _run(_demo(config))
+                return _run(_demo(config, read))
+            case "backends":
+                return _run(show_backends(config, options.action, options.name))
             case _:
-                return _run(serve(config))
+                return _run(serve(config, read))
     except StartError as error:
         print(f"corral: {error}", file=sys.stderr)
         return 1
@@ -55,19 +61,29 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", parents=[shared], help="serve (the same as no command)")
     commands.add_parser("check", parents=[shared], help="say whether configuration, database and backends can be used")
     commands.add_parser("demo", parents=[shared], help="serve with a simulated Ollama inside and a temporary database")
+    backends = commands.add_parser("backends", parents=[shared], help="show the running service's backends")
+    backends.set_defaults(action=None, name=None)
+    actions = backends.add_subparsers(dest="action", metavar="ACTION")
+    for action, what in (("drain", "send this backend nothing more"), ("resume", "undo a drain")):
+        actions.add_parser(action, help=what).add_argument("name", metavar="NAME", help="the backend's name")
     return parser
 
 
-async def _demo(config: Config) -> int:
+async def _demo(config: Config, read: Callable[[], Config]) -> int:
     """The same service, but nothing outside is needed and nothing is left behind."""
     with tempfile.TemporaryDirectory(prefix="corral-demo-") as folder:
         async with SimulatedServer(DEMO_SETTINGS) as simulated:
             print("DEMO: answers are simulated, no model is running; the database is temporary.")
-            backend = config.backends[0].model_copy(
-                update={"name": "simulated", "url": simulated.url, "headers": {}, "models": ()}
-            )
-            database = config.database.model_copy(update={"url": "", "path": Path(folder) / "queue.db"})
-            return await serve(config.model_copy(update={"backends": (backend,), "database": database}))
+            path = Path(folder) / "queue.db"
+
+            def demonstrated(config: Config) -> Config:
+                backend = config.backends[0].model_copy(
+                    update={"name": "simulated", "url": simulated.url, "headers": {}, "models": ()}
+                )
+                database = config.database.model_copy(update={"url": "", "path": path})
+                return config.model_copy(update={"backends": (backend,), "database": database})
+
+            return await serve(demonstrated(config), lambda: demonstrated(read()))
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:

@@ -25,7 +25,7 @@ _TOKEN_FIELDS = {
 _REQUIRES_TOKENS = "/v1/messages"
 """A request without ``max_tokens``, or with none above 0, is refused there, which a limit must not hide."""
 
-UNCARRIED = ("num_ctx", "default_num_ctx", "keep_alive", "default_keep_alive")
+_UNCARRIED = ("num_ctx", "default_num_ctx", "keep_alive", "default_keep_alive")
 """The settings that no ``/v1`` route has a field for."""
 
 
@@ -53,6 +53,19 @@ class ModelLimits:
         if field is None or (endpoint == _REQUIRES_TOKENS and not _is_positive(body.get(field))):
             return body
         return _with_changes(body, {field: _tokens(limits, body.get(field))})
+
+
+def uncarried_limits(models: Mapping[str, ModelConfig]) -> list[str]:
+    """What the operator should know of each model with settings that have no effect on ``/v1`` routes."""
+    warnings = []
+    for name, limits in models.items():
+        keys = [key for key in _UNCARRIED if getattr(limits, key) is not None]
+        if keys:
+            warnings.append(
+                f'models."{name}": {", ".join(keys)} cannot be applied to requests on /v1, which have no such field; '
+                "set OLLAMA_CONTEXT_LENGTH and OLLAMA_KEEP_ALIVE of the server to the same values"
+            )
+    return warnings
 
 
 def _with_changes(body: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from service.admin import admin_socket_path
 from service.api.middlewares import AccessLogger
-from service.app import build_app
+from service.app import RELOADING, build_app
 from service.config import Config
 from service.errors import StartError
 from service.notify import Notifier
@@ -26,8 +26,11 @@ _log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 5.0
 
 
-async def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Raises StartError when it cannot start."""
+async def serve(config: Config, read_again: Callable[[], Config], *, announce: Callable[[str], None] = print) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. SIGHUP takes over what ``read_again`` finds.
+
+    Raises StartError when it cannot start.
+    """
     stop = asyncio.Event()
     failed = False
     loop = asyncio.get_running_loop()
@@ -45,8 +48,10 @@ async def serve(config: Config, *, announce: Callable[[str], None] = print) -> i
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier(os.environ)
     watchdog = asyncio.create_task(notifier.feed_watchdog())
+    app = build_app(config)
+    loop.add_signal_handler(signal.SIGHUP, _reload, app, read_again)
     runner = web.AppRunner(
-        build_app(config),
+        app,
         handle_signals=False,
         access_log_class=AccessLogger,
         access_log=logging.getLogger("service.access") if config.server.access_log else None,
@@ -68,6 +73,17 @@ async def serve(config: Config, *, announce: Callable[[str], None] = print) -> i
         await runner.cleanup()
         watchdog.cancel()
     return int(failed)
+
+
+def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
+    if RELOADING not in app:
+        return
+    try:
+        config = read_again()
+    except StartError as error:
+        _log.error("the configuration stays as it was: %s", error)
+        return
+    app[RELOADING].apply(config)
 
 
 _OPEN = (

@@ -1,0 +1,75 @@
+"""The backends as an operator sees them, and taking one out of service and back; for admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from service.api.auth import require_admin
+from service.api.context import CLOCK, POOL
+from service.api.replies import json_reply
+from service.backend.pool import Backend
+
+
+async def listed(request: web.Request) -> web.Response:
+    require_admin(request)
+    now = request.app[CLOCK].now_ms()
+    return json_reply({"backends": [backend_fields(backend, now) for backend in request.app[POOL]]})
+
+
+async def drain(request: web.Request) -> web.Response:
+    """Nothing more is sent to it; what runs there ends by itself."""
+    require_admin(request)
+    backend = request.app[POOL].drain(request.match_info["name"])
+    return json_reply(backend_fields(backend, request.app[CLOCK].now_ms()))
+
+
+async def resume(request: web.Request) -> web.Response:
+    require_admin(request)
+    backend = request.app[POOL].resume(request.match_info["name"])
+    return json_reply(backend_fields(backend, request.app[CLOCK].now_ms()))
+
+
+def backend_fields(backend: Backend, now: int) -> dict[str, Any]:
+    """A backend now (milliseconds since the epoch); rates are those of the last minute, times in seconds."""
+    breaker, work, mean_seconds = backend.breaker, backend.work, backend.work.mean_seconds(now)
+    fields: dict[str, Any] = {
+        "name": backend.name,
+        "url": backend.client.url,
+        "state": _state(backend),
+        "seats": backend.config.concurrency,
+        "running": backend.in_flight,
+        "running_models": dict(backend.placement.in_flight),
+        "loaded_models": [one.name for one in backend.loaded],
+        "models": [one.name for one in backend.installed or ()],
+        "loads": backend.placement.swaps,
+        "breaker": {
+            "state": breaker.state,
+            "faults": breaker.faults,
+            "rest_seconds": round(breaker.rest_seconds, 1),
+        },
+        "rates": {
+            "jobs_per_minute": round(work.jobs_per_minute(now), 2),
+            "tokens_per_second": round(work.tokens_per_second(now), 2),
+            "mean_seconds": None if mean_seconds is None else round(mean_seconds, 3),
+        },
+    }
+    if backend.version is not None:
+        fields["version"] = backend.version
+    if backend.trouble is not None:
+        fields["error"] = backend.trouble
+    return fields
+
+
+def _state(backend: Backend) -> str:
+    if backend.is_drained:
+        return "draining" if backend.in_flight else "drained"
+    return "ok" if backend.is_answering else "absent"
+
+
+ROUTES = (
+    web.get("/api/v1/backends", listed),
+    web.post("/api/v1/backends/{name}/drain", drain),
+    web.post("/api/v1/backends/{name}/resume", resume),
+)

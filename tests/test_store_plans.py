@@ -48,6 +48,7 @@ class Recording:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.claim_lock = database.claim_lock
+        self.commit_seconds = database.commit_seconds
         self.keeps_order = database.keeps_order
         self.statements: list[Statement] = []
 

@@ -1,0 +1,118 @@
+"""Writes that wait are committed together: in their order, answered after the commit, none harmed by another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from service.errors import CannotStoreError, StoreError, UniqueViolationError
+from service.job import Outcome, Status, new_job_id
+from service.store.database import Database, Statement
+from service.store.jobs import Filter, JobStore
+from tests.databases import Place
+from tests.store_jobs import LINE, NOW, look, new_job, seqs, stored
+
+PATIENCE_SECONDS = 30.0
+"""A thread that was told to end needs a moment; only one that was not is waited for so long."""
+BAD = Statement("INSERT INTO bodies (seq, prompt, request) VALUES (:seq, 'no such job', '')", {"seq": 999_999})
+
+
+async def test_one_bad_write_does_not_fail_its_neighbours(store: JobStore, database: Database) -> None:
+    first = await stored(store)
+    results = await asyncio.gather(
+        stored(store, "before"),
+        database.write(BAD),
+        store.insert(new_job("the same id"), first.id, NOW),
+        stored(store, "after"),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results[1:3]] == [StoreError, UniqueViolationError]
+    assert [job.preview for job in await store.page(Filter(), 9, 0)] == ["after", "before", first.preview]
+
+
+async def test_a_write_is_carried_out_whole_or_not_at_all(store: JobStore, database: Database) -> None:
+    job = await stored(store)
+    with pytest.raises(StoreError):
+        await database.write(Statement("UPDATE jobs SET owner = 'changed' WHERE seq = :seq", {"seq": job.seq}), BAD)
+    assert await look(store, job) == job
+
+
+async def test_writes_are_carried_out_in_the_order_in_which_they_were_begun(
+    store: JobStore, database: Database
+) -> None:
+    job = await stored(store)
+    write = "UPDATE jobs SET preview = preview || :letter WHERE seq = :seq RETURNING preview"
+    other = "UPDATE jobs SET preview = preview || '-' || :letter WHERE seq = :seq RETURNING preview"
+    writes = [
+        database.write(Statement(other if letter in "cg" else write, {"letter": letter, "seq": job.seq}))
+        for letter in "abcdefgh"
+    ]
+    answers = [(await answer)[0][0][0].removeprefix(job.preview) for answer in writes]
+    assert answers == ["a", "ab", "ab-c", "ab-cd", "ab-cde", "ab-cdef", "ab-cdef-g", "ab-cdef-gh"]
+
+
+async def test_each_write_gets_its_own_rows(store: JobStore) -> None:
+    jobs = await asyncio.gather(*(stored(store, f"prompt {number}") for number in range(700)))
+    assert [job.preview for job in jobs] == [f"prompt {number}" for number in range(700)]
+    assert seqs(list(jobs)) == sorted({job.seq for job in jobs})
+    claims = await asyncio.gather(*(store.claim(LINE, number % 3, NOW) for number in range(30)))
+    assert [len(claim) for claim in claims] == [number % 3 for number in range(30)]
+    done = await asyncio.gather(
+        *(store.finish(one.job, Outcome(Status.COMPLETED), NOW) for claim in claims for one in claim),
+        *(store.finish(job, Outcome(Status.COMPLETED), NOW) for job in jobs[:3]),
+    )
+    assert [job.seq if job else None for job in done] == [
+        *seqs([one for claim in claims for one in claim]),
+        *[None] * 3,
+    ]
+
+
+async def test_what_is_answered_is_seen_by_every_reader(store: JobStore, database: Database) -> None:
+    for _ in range(20):
+        job = await stored(store)
+        rows = await asyncio.gather(
+            *(
+                database.read("SELECT id FROM jobs WHERE seq = :seq", {"seq": job.seq}, is_scan=is_scan)
+                for is_scan in (False, False, True)
+            )
+        )
+        assert rows == [[(job.id,)]] * 3
+
+
+async def test_a_caller_that_leaves_does_not_take_its_write_along(store: JobStore) -> None:
+    job_id = new_job_id(NOW)
+    leaving = asyncio.create_task(store.insert(new_job(), job_id, NOW))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    after = await stored(store)
+    assert [job.id for job in await store.page(Filter(), 9, 0)] == [after.id, job_id]
+
+
+async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones(place: Place) -> None:
+    database = await place.open()
+    store = JobStore(database, "one")
+    writes = [asyncio.ensure_future(stored(store)) for _ in range(1500)]
+    await asyncio.sleep(0)
+    await database.close()
+    assert len({job.seq for job in await asyncio.gather(*writes)}) == 1500
+    with pytest.raises(CannotStoreError):
+        await stored(store)
+    async with place.opened() as again:
+        assert await JobStore(again, "one").count(Filter()) == 1500
+
+
+async def test_closing_leaves_no_thread_and_no_connection(place: Place) -> None:
+    before = set(threading.enumerate())
+    for _ in range(3):
+        async with place.opened() as database:
+            store = JobStore(database, "one")
+            database.listen(lambda payload: None)
+            database.notify("hello")
+            await stored(store)
+            await store.count(Filter())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+    assert len(asyncio.all_tasks()) == 1

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 
@@ -185,6 +186,7 @@ PREVIEW_CHARACTERS = 200
 _LATEST = ":latest"
 
 
+@lru_cache(maxsize=1024)
 def model_key(name: str) -> str:
     """The name by which Ollama would find the model: without regard to case, ``:latest`` implied (wire contract 0)."""
     key = name.strip().lower()
@@ -215,14 +217,26 @@ def model_of_runner(runner: str) -> str:
     return runner.partition(" ")[0]
 
 
+_RANDOM_BYTES = 10
+_random_pool: list[bytes] = []
+
+
 def preview_of(prompt: str) -> str:
     """The first characters of a prompt, for a list."""
     return prompt[:PREVIEW_CHARACTERS]
 
 
+def _random_bits() -> int:
+    """Eighty random bits; the system is asked for many at once, since each question costs more than the answer."""
+    if not _random_pool:
+        fresh = os.urandom(_RANDOM_BYTES * 256)
+        _random_pool.extend(fresh[at : at + _RANDOM_BYTES] for at in range(0, len(fresh), _RANDOM_BYTES))
+    return int.from_bytes(_random_pool.pop(), "big")
+
+
 def new_job_id(now_ms: int) -> str:
     """A UUID of version 7 (RFC 9562): ordered by time, so that rows of one time lie together."""
-    value = (now_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = (now_ms & 0xFFFF_FFFF_FFFF) << 80 | _random_bits()
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
+from pydantic_core import to_json
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -23,7 +24,10 @@ def json_text(value: Any) -> str:
 
 def json_bytes(value: Any) -> bytes:
     """``value`` as compact JSON in UTF-8; a lone surrogate that a model has written becomes a question mark."""
-    return _encode(value).encode("utf-8", "replace")
+    try:
+        return to_json(value)
+    except ValueError:
+        return _encode(value).encode("utf-8", "replace")
 
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -72,7 +72,9 @@ class Pool:
         A model that nobody has goes to anybody who answers, so that Ollama itself says that it is not there.
         """
         model = model_of_runner(runner)
-        if not backend.has_model(model) and any(one.has_model(model) for one in self._backends):
+        if not backend.has_model(model) and (
+            backend.hides(model) or any(one.has_model(model) for one in self._backends)
+        ):
             return False
         share = self._parallel.get(model)
         return share is None or _used(backend, model) < share
@@ -163,6 +165,14 @@ class Pool:
         key = model_key(model)
         return any(backend.has_model(key) for backend in self._backends)
 
+    def hides(self, model: str) -> bool:
+        """Whether every backend that answers has the model but must not use it: none of them can say that it is not
+        there.
+        """
+        key = model_key(model)
+        answering = [backend for backend in self._backends if backend.is_answering]
+        return bool(answering) and all(backend.hides(key) for backend in answering)
+
     async def look_for(self, model: str) -> bool:
         """Whether any backend has the model; the lists are asked for again before the answer is no."""
         if not self.knows(model):
@@ -173,7 +183,8 @@ class Pool:
         """Ask every backend that answers for its models, unless that has just been done."""
         stale = self._clock.now_ms() - _FRESH_MS
         asked = [backend for backend in self._backends if backend.is_answering and backend.listed_at < stale]
-        await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
+        if asked:
+            await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
 
     async def require_model(self, model: str) -> None:
         """Raises NotFoundError for a model that no backend has, with the names that exist.

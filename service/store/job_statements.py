@@ -18,7 +18,9 @@ EXACT_TOTAL = 10_000
 
 _NEW = [field for field in Job._fields if field != "seq"]
 INSERT = f"INSERT INTO jobs ({', '.join(_NEW)}) VALUES ({', '.join(':' + field for field in _NEW)}) RETURNING seq"
-INSERT_BODY = "INSERT INTO bodies (seq, prompt, request) SELECT seq, :prompt, :request FROM jobs WHERE id = :id"
+INSERT_BODY = """
+    INSERT INTO bodies (seq, prompt, request) VALUES ((SELECT seq FROM jobs WHERE id = :id), :prompt, :request)
+""".strip()
 
 READY = "status = 'queued' AND not_before IS NULL"
 # An order that only one index has. By ``seq`` itself PostgreSQL would sometimes rather walk the primary key, or another

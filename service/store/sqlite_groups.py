@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
+from service.store.rows import in_powers_of_two, insert_of
 from service.store.waiting import Read, Write
 
 _WRITE_BYTES = 12 << 10
@@ -40,19 +42,47 @@ class WriteGroup:
     def _run_together(self, execute: Callable[..., sqlite3.Cursor], writes: list[Write]) -> None:
         execute("BEGIN IMMEDIATE")
         try:
+            # New rows come first: nothing that waits beside them can mind that they are there already.
+            for run in _alike(write for write in writes if write.is_new_job):
+                _insert(execute, run)
             for write in writes:
-                write.answers = [execute(sql, parameters).fetchall() for sql, parameters in write.statements]
-                self.written_bytes += _WRITE_BYTES
-                for _, parameters in write.statements:
-                    for value in parameters.values():
-                        if type(value) is str:
-                            self.written_bytes += len(value)
+                if not write.is_new_job:
+                    write.answers = [execute(sql, parameters).fetchall() for sql, parameters in write.statements]
             execute("COMMIT")
+            self.written_bytes += sum(_written_bytes(write) for write in writes)
         except BaseException:
             # After SQLITE_FULL or SQLITE_IOERR the database may have rolled back by itself.
             with contextlib.suppress(sqlite3.Error):
                 execute("ROLLBACK")
             raise
+
+
+def _alike(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
+    """Runs of neighbours that consist of the same statements."""
+    for _, same in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
+        yield from in_powers_of_two(list(same))
+
+
+def _insert(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
+    """Carry out writes of the same INSERTs: each statement once, with a row for every write.
+
+    A statement of many rows is one step. Python gives its lock away for every step, and a thread that wants it back
+    while the event loop is busy waits for the switch interval: row by row, 64 jobs took 10 ms that take 1 ms so.
+    """
+    for write in writes:
+        write.answers = []
+    for index, statement in enumerate(writes[0].statements):
+        insert = insert_of(statement.sql)
+        assert insert is not None  # is_insert says so
+        arguments = insert.arguments([write.statements[index].parameters for write in writes])
+        rows = execute(insert.statement(len(writes)), arguments).fetchall()
+        for position, write in enumerate(writes):
+            write.answers.append(rows[position : position + 1])
+
+
+def _written_bytes(write: Write) -> int:
+    texts = (value for _, parameters in write.statements for value in parameters.values() if type(value) is str)
+    return _WRITE_BYTES + sum(map(len, texts))
 
 
 class ReadGroup:

@@ -8,6 +8,8 @@ from typing import Any
 
 from service.errors import CorralError
 from service.store.database import Row, Statement
+from service.store.job_statements import INSERT
+from service.store.rows import insert_of
 
 Answers = list[list[Row]]
 """The rows of each statement of a write."""
@@ -16,10 +18,12 @@ Answers = list[list[Row]]
 class Write:
     """The statements of one transaction and who waits for them."""
 
-    __slots__ = ("answers", "error", "future", "statements")
+    __slots__ = ("answers", "error", "future", "is_new_job", "statements")
 
     def __init__(self, statements: Sequence[Statement], future: asyncio.Future[Answers]) -> None:
         self.statements = statements
+        self.is_new_job = statements[0].sql is INSERT and all(insert_of(sql) is not None for sql, _ in statements)
+        """Whether it stores one new job, and nothing else: of these many go in one statement."""
         self.future = future
         self.answers: Answers = []
         self.error: CorralError | None = None

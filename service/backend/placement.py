@@ -1,21 +1,29 @@
 """Which runner one backend serves next: stay with what is loaded, swap when nothing for it waits or another is overdue.
 
 Before a swap the victims are drained: requests that keep one model busy while another waits to load hang Ollama's
-scheduler for good (wire contract 4.3). Models that were once seen loaded together are known to fit together; between
+scheduler for good (wire contract 4.3). Runners that were once seen loaded together are known to fit together; between
 them nothing is drained and nothing is a swap. Pure: it is told what happens and when (milliseconds), and asked what to
-do.
+do. Nothing that it decides is kept: a drain lasts as long as its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from service.job import model_of_runner
 
 _REMEMBERED_SETS = 64
+_REMEMBERED_TURNS = 256
 _UNKNOWN = ""
 """A model that was loaded when we came: with which options nobody knows; the first runner to ask is taken for it."""
+_LINGER_SHARE = 0.05
+_LONGEST_LINGER_MS = 100
+"""How much of a load's time may be waited for the next of those who were answered just now: they often want the same
+model, and a load that was not needed costs more.
+"""
+_LEAST_PATIENCE_MS = 10_000
+"""What a load beside working runners may take at the least before we doubt that they fit together."""
 
 
 @dataclass(slots=True)
@@ -25,19 +33,19 @@ class Residence:
     asked_at: int
     """When its first job was sent."""
     loaded_at: int | None = None
+    has_answered: bool = False
+    """Listed is not enough: it may be the same model with other options that still is."""
 
     @property
     def load_ms(self) -> int:
         return (self.loaded_at or self.asked_at) - self.asked_at
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Swap:
-    """A runner that waits for the others to drain."""
+    """An overdue runner, for which the others are drained."""
 
     runner: str
-    is_overdue: bool
-    """False: begun only because nothing waited for what is loaded."""
 
 
 def is_remote(runner: str) -> bool:
@@ -56,73 +64,94 @@ class Placement:
     """By model, the runner that it was loaded for."""
     residences: dict[str, Residence] = field(default_factory=dict)
     together: list[frozenset[str]] = field(default_factory=list)
-    """Sets of models that were seen loaded at once; none is part of another."""
+    """Sets of runners that were seen loaded at once; none is part of another."""
     swap: Swap | None = None
+    """Which there was when :meth:`choose` was last asked."""
     swaps: int = 0
     """How many loads this process has caused."""
+    _doubtful: set[str] = field(default_factory=set)
+    """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
+    _sent_at: dict[str, int] = field(default_factory=dict)
+    _used_at: int = 0
+    """When a job was last sent or ended."""
+    _ended_at: int | None = None
 
     # What happens
 
     def sent(self, runner: str, now: int) -> None:
         """A job of this runner has a seat."""
+        is_loaded = self.is_loaded(runner)
         self.in_flight[runner] = self.in_flight.get(runner, 0) + 1
+        self._sent_at.pop(runner, None)
+        self._sent_at[runner] = now
+        if len(self._sent_at) > _REMEMBERED_TURNS:
+            del self._sent_at[next(iter(self._sent_at))]
         if is_remote(runner):
             return
+        self._used_at = now
         if self.swap is not None and self.swap.runner == runner:
             self.swap = None
-        if not self.is_loaded(runner) and runner not in self.residences:
+        if not is_loaded and runner not in self.residences:
             self.residences[runner] = Residence(now)
             self.swaps += 1
 
-    def ended(self, runner: str) -> None:
+    def ended(self, runner: str, now: int | None = None) -> None:
         """A job of this runner has given its seat back."""
+        if now is not None and not is_remote(runner):
+            self._used_at = self._ended_at = now
         left = self.in_flight[runner] - 1
         if left:
             self.in_flight[runner] = left
-        else:
-            del self.in_flight[runner]
-            if runner in self.residences and self.residences[runner].loaded_at is None:
-                # It ended without a byte: whether it was loaded is not known, so the next job asks again.
-                del self.residences[runner]
+            return
+        del self.in_flight[runner]
+        residence = self.residences.get(runner)
+        if residence is not None and residence.loaded_at is None:
+            # It ended without a byte: whether it was loaded is not known, so the next job asks again.
+            del self.residences[runner]
 
     def answered(self, runner: str, now: int) -> bool:
         """A job of this runner has got its first byte; whether that is news: then ``/api/ps`` is worth asking."""
         if is_remote(runner):
             return False
         residence = self.residences.setdefault(runner, Residence(now))
-        if residence.loaded_at is not None and self.is_loaded(runner):
+        model = model_of_runner(runner)
+        if residence.has_answered and self.loaded.get(model) == runner and model not in self._doubtful:
             return False
-        residence.loaded_at = now
-        # Whatever it pushed out is gone until /api/ps says otherwise, save what is at work.
-        busy = {model_of_runner(one) for one in self.in_flight}
-        self.loaded = {model: one for model, one in self.loaded.items() if model in busy}
-        self.loaded[model_of_runner(runner)] = runner
+        residence.has_answered = True
+        if residence.loaded_at is None:
+            residence.loaded_at = now
+        self.loaded[model] = runner
+        self._doubtful.discard(model)
+        if not self._fit(self.loaded.values()):
+            # Whatever it pushed out is gone until /api/ps says otherwise, save what is at work.
+            busy = {model_of_runner(one) for one in self.in_flight}
+            self._doubtful |= {one for one in self.loaded if one != model and one not in busy}
         self._forget_others()
         return True
 
     def listed(self, models: Collection[str], now: int) -> None:
         """What ``/api/ps`` says is loaded."""
         present = frozenset(models)
-        loading = {model_of_runner(runner): runner for runner in self.residences if runner in self.in_flight}
-        for model in present:
-            runner = loading.get(model)
-            residence = self.residences.get(runner) if runner is not None else None
-            if runner is not None and residence is not None and residence.loaded_at is None:
-                residence.loaded_at = now
+        self._doubtful.clear()
+        for runner in self.in_flight:
+            model = model_of_runner(runner)
+            # Where the model was loaded before with other options, being listed says nothing of these.
+            if self.is_loading(runner) and model in present and model not in self.loaded:
+                self.residences[runner].loaded_at = now
                 self.loaded[model] = runner
-            self.loaded.setdefault(model, _UNKNOWN)
         busy = {model_of_runner(runner) for runner in self.in_flight if self.is_loaded(runner)}
-        self.loaded = {model: runner for model, runner in self.loaded.items() if model in present or model in busy}
+        self.loaded = {model: one for model, one in self.loaded.items() if model in present or model in busy}
+        for model in present:
+            self.loaded.setdefault(model, _UNKNOWN)
         self._forget_others()
-        if len(present) > 1 and not any(present <= known for known in self.together):
-            smaller = [known for known in self.together if known <= present]
-            self.together = [*(known for known in self.together if known not in smaller), present][-_REMEMBERED_SETS:]
+        self._remember_together(present)
 
     # What to do
 
     def is_loaded(self, runner: str) -> bool:
         """Whether a job of this runner would be answered without a load."""
-        return self.loaded.get(model_of_runner(runner)) in (runner, _UNKNOWN)
+        model = model_of_runner(runner)
+        return self.loaded.get(model) in (runner, _UNKNOWN) and model not in self._doubtful
 
     def is_loading(self, runner: str) -> bool:
         """Whether its first job is on its way and nothing has come back yet."""
@@ -130,100 +159,148 @@ class Placement:
         return residence is not None and residence.loaded_at is None and runner in self.in_flight
 
     def choose(
-        self, waiting: Mapping[str, int], now: int, *, elsewhere: Collection[str] = (), may_load: bool = True
+        self,
+        waiting: Mapping[str, int],
+        now: int,
+        *,
+        elsewhere: Collection[str] = (),
+        may_load: bool = True,
+        may_evict: bool = True,
     ) -> str | None:
         """Whose job goes next, of the runners that ``waiting`` names with the time since which their oldest is ready.
 
         None: nobody's now. ``elsewhere`` are runners that another backend has or loads; without ``may_load`` only what
-        is loaded here is served.
+        is loaded here is served, without ``may_evict`` only what pushes nothing out.
         """
-        self._reconsider_swap(waiting, now)
+        self._doubt_slow_loads(now)
+        self.swap = self._due_swap(waiting, now, elsewhere)
         if self.swap is not None:
-            return self.swap.runner if may_load and not self._in_the_way_of(self.swap.runner) else None
-        free = [runner for runner in waiting if self._goes_at_once(runner)]
-        if not may_load:
-            return _oldest(free, waiting)
-        overdue = [
-            runner
-            for runner in waiting
-            if runner not in free
-            and runner not in elsewhere
-            and not self.is_loading(runner)
-            and now - waiting[runner] >= self.max_swap_wait_ms
-        ]
-        if overdue and self._has_worked_enough(now):
-            return self._begin_swap(_oldest(overdue, waiting), is_overdue=True)
-        if free:
-            return _oldest(free, waiting)
-        others = [runner for runner in waiting if not self.is_loading(runner)]
-        return self._begin_swap(_oldest([r for r in others if r not in elsewhere] or others, waiting), is_overdue=False)
+            going = [runner for runner in waiting if is_remote(runner)]
+        else:
+            going = [one for one in waiting if self._goes_at_once(one, may_load=may_load or one not in elsewhere)]
+        if going:
+            return self._fewest(going, waiting)
+        target = self.swap.runner if self.swap else self._idle_swap(waiting, now, elsewhere)
+        if target is None or not may_load or self._in_the_way_of(target):
+            return None
+        return target if may_evict or self._has_room_for(target) else None
 
     def next_look(self, waiting: Mapping[str, int], now: int) -> int | None:
-        """When a runner that waits will be overdue, or the present residence long enough, if nothing happens before."""
-        times = [since + int(self.max_swap_wait_ms) for runner, since in waiting.items() if not self.is_loaded(runner)]
-        if not times:
-            return None
-        enough = [one.loaded_at + one.load_ms for one in self.residences.values() if one.loaded_at is not None]
-        return (
-            max(now + 1, min(times), *(time for time in enough if time > now)) if enough else max(now + 1, min(times))
-        )
+        """When :meth:`choose` may answer otherwise although nothing has happened; None: never."""
+        times = [since + self.max_swap_wait_ms for since in waiting.values()]
+        for runner, one in self.residences.items():
+            if one.loaded_at is not None:
+                times.append(one.loaded_at + one.load_ms)
+            elif runner in self.in_flight:
+                times.append(one.asked_at + self._patience_ms)
+        times += (self._used_at + self._longest_load_ms, self._linger_until)
+        return min((int(time) for time in times if time > now), default=None) if waiting else None
 
     # Within
 
-    def _goes_at_once(self, runner: str) -> bool:
-        """Loaded, and nothing at work that it does not fit with; or known to fit with all that is at work."""
+    def _due_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> Swap | None:
+        """The overdue runner whose turn it is, once what is loaded has worked long enough."""
+        overdue = [
+            runner
+            for runner, since in waiting.items()
+            if now - since >= self.max_swap_wait_ms
+            and runner not in elsewhere
+            and not self.is_loading(runner)
+            and not self._goes_at_once(runner, may_load=False)
+        ]
+        # Without that, four overdue models would swap after every job.
+        if not overdue or not all(
+            one.loaded_at is not None and now - one.loaded_at >= one.load_ms
+            for runner, one in self.residences.items()
+            if runner in self.in_flight or self.is_loaded(runner)
+        ):
+            return None
+        return Swap(self._longest_without(overdue, waiting))
+
+    def _idle_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> str | None:
+        """The runner to load because nothing waits for what is loaded, or for what is being loaded."""
+        if now < self._linger_until or any(self.is_loading(runner) for runner in waiting):
+            return None
+        others = [runner for runner in waiting if runner not in elsewhere]
+        if not others:
+            others = [runner for runner, since in waiting.items() if self._deserves_a_copy(runner, since, now)]
+        return self._longest_without(others, waiting) if others else None
+
+    def _deserves_a_copy(self, runner: str, since: int, now: int) -> bool:
+        """Whether to load here what another backend has too: not if that pushes out what was just in use."""
+        return (
+            self._has_room_for(runner)
+            or now - since >= self.max_swap_wait_ms
+            or now - self._used_at >= self._longest_load_ms
+        )
+
+    def _goes_at_once(self, runner: str, *, may_load: bool) -> bool:
+        """Loaded, or known to fit with all that is; and nothing at work that it is not known to fit with."""
         if is_remote(runner):
             return True
         if self.is_loading(runner) or self._in_the_way_of(runner):
             return False
-        return self.is_loaded(runner) or self._fits_with_loaded(runner)
+        return self.is_loaded(runner) or (may_load and bool(self.loaded) and self._has_room_for(runner))
 
-    def _in_the_way_of(self, runner: str) -> list[str]:
-        """The runners at work that must be drained before a job of ``runner`` is sent."""
-        busy = [one for one in self.in_flight if one != runner and not is_remote(one)]
-        if not busy:
-            return []
-        models = {model_of_runner(one) for one in (*busy, runner)}
-        if len(models) == len(busy) + 1 and self._fit(models):
-            return []
-        return busy
+    def _in_the_way_of(self, runner: str) -> bool:
+        """Whether runners are at work that must be drained before a job of this one is sent."""
+        busy = {one for one in self.in_flight if one != runner and not is_remote(one)}
+        return bool(busy) and not self._fit({*busy, runner})
 
-    def _fits_with_loaded(self, runner: str) -> bool:
-        models = {*self.loaded, model_of_runner(runner)}
-        return len(models) == len(self.loaded) + 1 and len(models) > 1 and self._fit(models)
+    def _has_room_for(self, runner: str) -> bool:
+        """Whether its load pushes nothing out, as far as is known."""
+        resident = {one for model, one in self.loaded.items() if model not in self._doubtful}
+        busy = {one for one in self.in_flight if not is_remote(one)}
+        return self._fit(resident | busy | {runner})
 
-    def _fit(self, models: Iterable[str]) -> bool:
-        wanted = frozenset(models)
-        return any(wanted <= known for known in self.together)
+    def _fit(self, runners: Iterable[str]) -> bool:
+        wanted = frozenset(runners)
+        return len(wanted) <= 1 or any(wanted <= known for known in self.together)
 
-    def _has_worked_enough(self, now: int) -> bool:
-        """Whether what is loaded has worked as long as its load took: else four overdue models swap for ever."""
-        return all(
-            one.loaded_at is not None and now - one.loaded_at >= one.load_ms
-            for runner, one in self.residences.items()
-            if runner in self.in_flight or self.is_loaded(runner)
-        )
+    def _remember_together(self, present: Collection[str]) -> None:
+        seen = frozenset(self._certain(present))
+        if len(seen) > 1 and not self._fit(seen):
+            larger = [known for known in self.together if not known <= seen]
+            self.together = [*larger, seen][-_REMEMBERED_SETS:]
 
-    def _begin_swap(self, runner: str | None, *, is_overdue: bool) -> str | None:
-        if runner is None:
-            return None
-        if not self._in_the_way_of(runner):
-            return runner
-        self.swap = Swap(runner, is_overdue)
-        return None
+    def _certain(self, present: Collection[str]) -> Iterator[str]:
+        for model in present:
+            runner = self.loaded.get(model, _UNKNOWN)
+            residence = self.residences.get(runner)
+            if residence is not None and residence.has_answered:
+                yield runner
 
-    def _reconsider_swap(self, waiting: Mapping[str, int], now: int) -> None:
-        """A drain is given up when its reason is gone: nobody waits for it, or somebody came for what is loaded."""
-        swap = self.swap
-        if swap is None:
-            return
-        if swap.runner not in waiting:
-            self.swap = None
-        elif not swap.is_overdue:
-            if now - waiting[swap.runner] >= self.max_swap_wait_ms:
-                swap.is_overdue = True
-            elif any(self.is_loaded(runner) for runner in waiting):
-                self.swap = None
+    def _doubt_slow_loads(self, now: int) -> None:
+        """A load that takes very long beside others may wait for them: from now on they are drained for it."""
+        for runner, one in self.residences.items():
+            if self.is_loading(runner) and now - one.asked_at >= self._patience_ms:
+                busy = {other for other in self.in_flight if other != runner}
+                self.together = [known for known in self.together if runner not in known or not known & busy]
+
+    @property
+    def _patience_ms(self) -> float:
+        return max(self.max_swap_wait_ms, _LEAST_PATIENCE_MS)
+
+    @property
+    def _linger_until(self) -> int:
+        if self._ended_at is None:
+            return 0
+        return self._ended_at + int(min(_LINGER_SHARE * self._longest_load_ms, _LONGEST_LINGER_MS))
+
+    @property
+    def _longest_load_ms(self) -> int:
+        return max((one.load_ms for one in self.residences.values()), default=0)
+
+    def _fewest(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
+        """Of those that may go now, the one with the fewest seats: models that fit share them."""
+        return min(runners, key=lambda runner: (self.in_flight.get(runner, 0), self._without_since(runner, waiting)))
+
+    def _longest_without(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
+        return min(runners, key=lambda runner: self._without_since(runner, waiting))
+
+    def _without_since(self, runner: str, waiting: Mapping[str, int]) -> int:
+        """Since when it has waited without a turn: two models with old backlogs do not take turns for ever."""
+        return max(waiting[runner], self._sent_at.get(runner, 0))
 
     def _forget_others(self) -> None:
         self.residences = {
@@ -231,7 +308,4 @@ class Placement:
             for runner, one in self.residences.items()
             if runner in self.in_flight or self.loaded.get(model_of_runner(runner)) == runner
         }
-
-
-def _oldest(runners: Collection[str], waiting: Mapping[str, int]) -> str | None:
-    return min(runners, key=lambda runner: waiting[runner], default=None)
+        self._doubtful &= self.loaded.keys()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from service.api.bodies import parse_object
 from service.errors import InvalidRequestError
-from tests.running import RunningService, service_in_process
+from tests.running import PATIENCE_SECONDS, RunningService, service_in_process
 
 MOST_BYTES = 20_000
+UPGRADE = (
+    b"GET /api/v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+)
 
 
 @pytest.fixture
@@ -252,6 +257,44 @@ async def test_a_path_or_method_that_is_not_there_is_answered_in_the_same_shape(
             check_problem(status, response.headers, json.loads(await response.read()))
     if status == 405:
         assert response.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"\x16\x03\x01 not HTTP\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nBad Header\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET http://[bad/ HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}", b"400"),
+        (b"GET /requests?%zz=%ff&page=%31 HTTP/1.1\r\nHost: x\r\n\r\n", b"200"),
+        (b"GET /requests HTTP/1.1\r\nHost: x\r\nOrigin: \xff\xfe\r\n\r\n", b"200"),
+        (b"GET /requests HTTP/1.0\r\n\r\n", b"200"),
+        (UPGRADE + b"Sec-WebSocket-Key: \xff\r\n\r\n", b"400"),
+        (UPGRADE + b"Sec-WebSocket-Key: short\r\n\r\n", b"400"),
+        (UPGRADE + b"\r\n", b"400"),
+    ],
+)
+async def test_bytes_that_no_client_library_would_send_are_answered(
+    service: RunningService, request_bytes: bytes, status: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(service.url).port)
+    writer.write(request_bytes)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert (await reader.readline()).split()[1] == status
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_nobodys_error(service: RunningService) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(service.url).port)
+    writer.write(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n{}")
+    await writer.drain()
+    assert (await service.call("GET", "/requests"))[0] == 200
+    writer.close()
+    await writer.wait_closed()
+    # The fixture looks whether anything was logged.
+    assert (await service.call("GET", "/requests"))[0] == 200
 
 
 async def test_an_error_of_ours_is_answered_plainly_and_logged_with_its_traceback(

@@ -103,6 +103,8 @@ async def test_only_the_configured_origins_may_read_and_connect(strict_service: 
     with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
         await strict_service.session.ws_connect("/api/v1/ws", headers=other)
     assert refusal.value.status == 403
+    with pytest.raises(aiohttp.WSServerHandshakeError):
+        await strict_service.session.ws_connect("/api/v1/ws", headers={"Origin": "http://[half"})
     for headers in (ORIGIN, own, {}):
         async with strict_service.session.ws_connect("/api/v1/ws", headers=headers) as socket:
             assert not socket.closed

@@ -38,6 +38,9 @@ _STATUSES: Mapping[type[CorralError], int] = {
 }
 
 
+_TITLES = {status.value: status.phrase for status in HTTPStatus}
+
+
 class Failure(NamedTuple):
     """A refusal: what a shaper needs to put it into words of its dialect."""
 
@@ -104,7 +107,7 @@ def failure_of_http(error: web.HTTPException, request: web.Request) -> Failure:
 
 def problem(failure: Failure) -> web.Response:
     """The shape of Corral's own routes: RFC 9457, and the message once more as ``error``."""
-    title = HTTPStatus(failure.status).phrase
+    title = _TITLES.get(failure.status, "Error")
     body = {"type": "about:blank", "title": title, "status": failure.status, "detail": failure.message}
     body["error"] = failure.message
     if failure.field:

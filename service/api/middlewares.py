@@ -7,6 +7,7 @@ from time import perf_counter
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from service.api.context import MEASURES
@@ -46,6 +47,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.RequestPayloadError as error:
         failure = Failure(400, f"the body could not be read: {error}")
     except Exception as error:
+        if isinstance(error, ConnectionError) and request.transport is None:
+            # The client is gone: nobody reads this, and nothing is wrong with us.
+            return web.Response(status=499)
         failure = _unknown(request, error)
     response = request.app[ERROR_SHAPES].find(request.path)(failure)
     if request.match_info.http_exception is not None:
@@ -60,6 +64,22 @@ def _unknown(request: web.Request, error: Exception) -> Failure:
         raise error
     _log.error("%s %s failed by an error of ours", request.method, request.path, exc_info=error)
     return Failure(500, "internal error: the log of the service says more")
+
+
+class NoHttpFilter(logging.Filter):
+    """What is no HTTP is the sender's fault: aiohttp answers 400, and one line without a traceback says so."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.msg, record.args = "refused what is no HTTP: %s", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+        return True
+
+
+NO_HTTP = NoHttpFilter()
+"""One for the process: a logger takes the same filter only once."""
 
 
 class AccessLogger(AbstractAccessLogger):

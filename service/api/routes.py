@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.log import server_logger
 
 from service.api import anthropic, backends, health, ollama, openai, pages, prompts, requests, websocket
 from service.api.audience import Audience
@@ -16,7 +17,7 @@ from service.api.context import AUDIENCE, HUB, JOBS, POOL
 from service.api.cross_origin import allow_cross_origin
 from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
 from service.api.feeds import FEEDS, Feeds
-from service.api.middlewares import answer_errors, measure_answers
+from service.api.middlewares import NO_HTTP, answer_errors, measure_answers
 from service.api.websocket.stats import STATS, StatsChannel
 
 
@@ -25,6 +26,7 @@ def add_routes(app: web.Application) -> None:
     app[AUDIENCE] = Audience()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *health.ROUTES)) | {"/metrics"}
+    server_logger.addFilter(NO_HTTP)
     app.middlewares.extend((measure_answers, answer_errors, identify))
 
     shapes = app[ERROR_SHAPES]

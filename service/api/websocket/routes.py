@@ -7,7 +7,7 @@ from aiohttp import web
 from service.api.context import AUDIENCE, CONFIG
 from service.api.cross_origin import is_allowed_origin
 from service.api.websocket.connection import Connection
-from service.errors import ForbiddenError
+from service.errors import ForbiddenError, InvalidRequestError
 
 _CLOSING_SECONDS = 2.0
 
@@ -16,6 +16,9 @@ async def connect(request: web.Request) -> web.WebSocketResponse:
     """Browsers ask nobody before they open a websocket, so the page's origin is looked at here."""
     if not is_allowed_origin(request):
         raise ForbiddenError("pages of this origin may not connect (server.allowed_origins)")
+    if not request.headers.get("Sec-WebSocket-Key", "").isascii():
+        # aiohttp takes this for its own mistake.
+        raise InvalidRequestError("Sec-WebSocket-Key: must be base64", "Sec-WebSocket-Key")
     limits = request.app[CONFIG].websocket
     # Compression would cost each connection more memory than all the rest of it.
     socket = web.WebSocketResponse(

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from service.allowances import Allowances
+from service.api.accounting import USAGE
 from service.api.auth import AUTH, Auth
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL
 from service.api.routes import add_routes
@@ -35,6 +36,8 @@ from service.store.gauges import Gauges
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
 from service.store.opening import open_database
+from service.store.usage import UsageStore
+from service.usage import Usage
 from service.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -74,11 +77,15 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         keys = await Keys.open(KeyStore(database), clock, config.auth.secret_key)
         await keys.keep_demo_key(Role.ADMIN, config.auth.demo_admin_key)
         await keys.keep_demo_key(Role.USER, config.auth.demo_user_key)
-        allowances = Allowances(clock)
+        allowances = Allowances(KeyStore(database), keys, clock)
+        await allowances.recall()
 
         hub = Hub()
+        usage = Usage(UsageStore(database), keys, clock)
+        await started.enter_async_context(usage.listening(hub))
         order = Order({priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()})
         jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[MEASURES])
+        order.weights, jobs.key_seats.limit_of = keys.weights, keys.concurrency_of
         await jobs.recount()
         rescued = await jobs.rescue(await jobs.lost_workers())
         if rescued:
@@ -95,15 +102,28 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),
             ("health", pool.watch()),
-            ("pruning", prune_regularly(jobs, clock, config.database.retention_days)),
+            ("pruning", prune_regularly(jobs.prune, clock, config.database.retention_days)),
+            ("pruning of the log", prune_regularly(usage.prune, clock, config.database.log_retention_days)),
+            ("log of requests", usage.keep_writing()),
+            *_shared_access(config, keys, allowances),
         ):
             await started.enter_async_context(_running(name, work))
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
-        app[AUTH] = Auth(keys, allowances, clock, config)
+        app[AUTH], app[USAGE] = Auth(keys, allowances, clock, config), usage
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
         app[RELOADING] = Reloading(config, session, clock, jobs, pool, workers, app[MODEL_LIMITS])
         yield
+
+
+def _shared_access(
+    config: Config, keys: Keys, allowances: Allowances
+) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+    """What other processes do with keys, where there may be others."""
+    if not config.database.url:
+        return ()
+    seconds = config.database.poll_interval_seconds
+    return (("look at the keys", keys.keep_fresh(seconds)), ("count of requests", allowances.keep_recalling(seconds)))
 
 
 async def _drain(app: web.Application) -> None:

@@ -67,6 +67,16 @@ class Keys:
         """The key with this id."""
         return self._by_id.get(key_id)
 
+    def is_good(self, key: Key) -> bool:
+        """Whether the key, as it is stored now, still opens anything."""
+        known = self._by_id.get(key.id)
+        return known is not None and known.is_active and not known.is_expired(self._clock.now_ms())
+
+    def concurrency_of(self, key_id: str) -> int | None:
+        """How many jobs of this key may run at a time; None for as many as there are seats."""
+        key = self._by_id.get(key_id)
+        return key.concurrency if key is not None else None
+
     def check(self, key: Key) -> None:
         """Raises UnauthenticatedError for a key that is revoked or has expired."""
         if not key.is_active:

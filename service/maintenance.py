@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from service.clock import Clock
 from service.errors import CorralError
-from service.jobs import Jobs
 
 _log = logging.getLogger(__name__)
 
@@ -16,13 +16,16 @@ _PRUNE_SECONDS = 600.0
 _BATCH_PAUSE_SECONDS = 0.05
 
 
-async def prune_regularly(jobs: Jobs, clock: Clock, retention_days: float) -> None:
-    """Forget jobs that finished longer ago than ``retention_days``, in small batches; never returns."""
+async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, retention_days: float) -> None:
+    """Forget what is older than ``retention_days``, in small batches; never returns.
+
+    ``prune`` forgets a batch of what is older than a moment (milliseconds since the epoch), and says how many.
+    """
     while True:
         try:
-            pruned = await jobs.prune(clock.now_ms() - int(retention_days * _DAY_MS))
+            pruned = await prune(clock.now_ms() - int(retention_days * _DAY_MS))
             pause = _BATCH_PAUSE_SECONDS if pruned else _PRUNE_SECONDS
         except CorralError as error:
-            _log.warning("old jobs could not be pruned: %s", error)
+            _log.warning("what is old could not be pruned: %s", error)
             pause = _PRUNE_SECONDS
         await asyncio.sleep(pause)

@@ -11,13 +11,14 @@ from aiohttp.typedefs import Handler
 from multidict import istr
 
 from service.allowances import Allowances
+from service.api.accounting import note_model
 from service.api.browser_tokens import BrowserTokens
 from service.api.caller import CALLER, Caller
 from service.api.client_address import ClientAddresses
 from service.clock import Clock
 from service.config import Config
-from service.errors import CorralError, ForbiddenError, NotFoundError, UnauthenticatedError
-from service.job import Job, NewJob, Priority
+from service.errors import ForbiddenError, UnauthenticatedError
+from service.job import NewJob, Priority
 from service.key import Key, Role, owner_of_key
 from service.keys import Keys
 
@@ -104,6 +105,19 @@ class Auth:
 AUTH = web.AppKey("auth", Auth)
 
 
+async def show_allowance(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the caller with a limited key how it stands, on every reply, in OpenAI's words."""
+    caller = request.get(CALLER)
+    if caller is None or caller.key is None:
+        return
+    left = request.app[AUTH].allowances.left(caller.key)
+    if left is not None:
+        minutes, seconds = divmod(left.full_again_seconds, 60)
+        response.headers["x-ratelimit-limit-requests"] = str(left.limit)
+        response.headers["x-ratelimit-remaining-requests"] = str(left.remaining)
+        response.headers["x-ratelimit-reset-requests"] = f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+
+
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let every handler find its caller in ``request[CALLER]``."""
@@ -118,6 +132,7 @@ def authorise(request: web.Request, model: str, priority: int) -> Grant:
     Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
     """
     caller = request[CALLER]
+    note_model(request, model)
     key = caller.key
     if key is None:
         return Grant(caller.owner, None, priority)
@@ -137,12 +152,6 @@ def admit(request: web.Request, new: NewJob) -> NewJob:
     """The job as this caller's own, when it may make it; see :func:`authorise` for what it raises."""
     owner, key_id, priority = authorise(request, new.model, new.priority)
     return new._replace(owner=owner, key_id=key_id, priority=priority)
-
-
-def check_visible(request: web.Request, job: Job, error: CorralError | None = None) -> None:
-    """Raises NotFoundError, as if there were no such job, when the caller may not know of it."""
-    if not request[CALLER].sees(job):
-        raise error or NotFoundError(f"there is no prompt {job.id!r}: it never was, or it is older than what is kept")
 
 
 def require_admin(request: web.Request) -> Caller:

@@ -86,6 +86,8 @@ def failure_of_ours(error: CorralError) -> Failure | None:
     headers = {}
     if isinstance(error, LimitReachedError | UnavailableError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
     return Failure(status, str(error), field, headers, error)
 
 

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from aiohttp.log import server_logger
 
-from service.api import anthropic, backends, health, ollama, openai, pages, prompts, requests, websocket
+from service.api import anthropic, backends, gateway, health, ollama, openai, pages, prompts, requests, websocket
+from service.api.accounting import keep_books
 from service.api.audience import Audience
-from service.api.auth import OPEN_PATHS, identify
+from service.api.auth import AUTH, OPEN_PATHS, identify, show_allowance
 from service.api.calls.callers import CALLERS, Callers
 from service.api.calls.passing import PASSING, passing_bound
 from service.api.context import AUDIENCE, HUB, JOBS, POOL
@@ -27,7 +28,7 @@ def add_routes(app: web.Application) -> None:
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *health.ROUTES)) | {"/metrics"}
     server_logger.addFilter(NO_HTTP)
-    app.middlewares.extend((measure_answers, answer_errors, identify))
+    app.middlewares.extend((measure_answers, keep_books, answer_errors, identify))
 
     shapes = app[ERROR_SHAPES]
     for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape), ("/v1/messages", anthropic.shape)):
@@ -43,6 +44,7 @@ def add_routes(app: web.Application) -> None:
             *openai.ROUTES,
             *anthropic.ROUTES,
             *backends.ROUTES,
+            *gateway.ROUTES,
             *health.ROUTES,
         ]
     )
@@ -52,6 +54,7 @@ def add_routes(app: web.Application) -> None:
     pages.prepare_pages(app)
     allow_cross_origin(app, interfaces)
     app.cleanup_ctx.append(_followers)
+    app.on_response_prepare.append(show_allowance)
     app.on_shutdown.append(_send_away)
 
 
@@ -59,6 +62,7 @@ async def _followers(app: web.Application) -> AsyncIterator[None]:
     feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
     app[PASSING] = passing_bound()
+    app[AUTH].keys.when_changed(lambda: app[AUDIENCE].dismiss_holders(app[AUTH].keys.is_good))
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
     rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]
     rounds.append(asyncio.create_task(callers.keep_looking()))

@@ -4,8 +4,9 @@ from service.jobs.attempts import Attempts
 from service.jobs.records import Limits, Page, Pick, Refusal, Retry, Running, View
 from service.jobs.submission import Submission
 from service.jobs.upkeep import Upkeep
+from service.jobs.views import no_prompt, no_request
 
-__all__ = ["Jobs", "Limits", "Page", "Pick", "Refusal", "Retry", "Running", "View"]
+__all__ = ["Jobs", "Limits", "Page", "Pick", "Refusal", "Retry", "Running", "View", "no_prompt", "no_request"]
 
 
 class Jobs(Submission, Attempts, Upkeep):

@@ -23,15 +23,18 @@ class Attempts(Core):
 
     def pick(self, runner: str) -> Pick | None:
         """Whose turn it is among those who wait for a runner: charged at once, and to be claimed or given back."""
-        line = self._order.pick(runner, self._gauges.waiting.get(runner, {}))
+        waiting = self._gauges.waiting.get(runner, {})
+        line = self._order.pick(runner, waiting, self.key_seats.held_lines(runner, waiting))
         if line is None:
             return None
         self._gauges.add_ready(line, -1)
+        self.key_seats.take(line.owner)
         return Pick(line, self._order.charge(line, self._clock.now_ms()))
 
     def give_back(self, pick: Pick) -> None:
         """The turn could not be used."""
         self._gauges.add_ready(pick.line, 1)
+        self.key_seats.free(pick.line.owner)
         self._order.refund(pick.line, pick.charged_ms)
 
     @property
@@ -42,15 +45,15 @@ class Attempts(Core):
     @property
     def has_waiting(self) -> bool:
         """Whether any job could be claimed."""
-        return bool(self._gauges.waiting)
+        return any(map(self.has_ready, self._gauges.waiting))
 
     def has_ready(self, runner: str) -> bool:
-        """Whether any job waits for this runner."""
-        return runner in self._gauges.waiting
+        """Whether any job waits for this runner, and not for its key alone."""
+        return self.key_seats.any_may_run(self._gauges.waiting.get(runner, ()))
 
     async def waiting_since(self) -> dict[str, int]:
         """Since when the oldest ready job of each runner is ready; for a lone runner since now, as nobody asks."""
-        runners = list(self._gauges.waiting)
+        runners = [runner for runner in self._gauges.waiting if self.has_ready(runner)]
         now = self._clock.now_ms()
         if len(runners) < 2:
             return dict.fromkeys(runners, now)
@@ -137,4 +140,6 @@ class Attempts(Core):
         used_ms = max(1, now - (job.started_at or now))
         self._order.correct(job.line, running.charged_ms, used_ms, is_typical=is_typical)
         self._running.pop(job.id, None)
+        if self.key_seats.free(job.owner):
+            self._wake_dispatcher()
         running.output.close()

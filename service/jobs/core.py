@@ -16,6 +16,7 @@ from service.jobs.records import Limits, Running
 from service.jobs.room import Room
 from service.jobs.views import JobViews
 from service.jobs.waiting import conclude
+from service.key_seats import KeySeats
 from service.measures import Measures
 from service.order import Order
 from service.outputs import Output, Position
@@ -49,6 +50,7 @@ class Core(JobViews):
         self.limits = limits
         self._measures = measures or Measures()
         self._room = Room(gauges, clock)
+        self.key_seats = KeySeats()
         self._running: dict[str, Running] = {}
         self._relays: dict[str, Relay] = {}
         self._wake_dispatcher: Callable[[], None] = lambda: None

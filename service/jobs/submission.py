@@ -32,7 +32,7 @@ class Submission(Core):
         if is_ready and new.not_before is not None:
             new = new._replace(not_before=None)
         job_id = new_job_id(now)
-        if relay is not None and is_ready:
+        if relay is not None and is_ready and self.key_seats.may_run(line.owner):
             start = self._start_at_once(line)
             if start is not None:
                 return await self._submit_running(new, job_id, now, line, relay, start)
@@ -74,6 +74,7 @@ class Submission(Core):
         """The call begins while its row is on its way to the disk; the caller hears nothing before it is there."""
         self._order.begin_waiting(line, now, {})
         charged_ms = self._order.charge(line, now)
+        self.key_seats.take(line.owner)
         size = len(new.request)
         self._gauges.arrive(line, Status.PROCESSING, size, is_ready=False)
         begun = self._store.begun(new, job_id, now)

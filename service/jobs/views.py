@@ -17,6 +17,16 @@ _FIRST_GUESS_MS = 5_000.0
 """What a job is thought to take in an estimate, before any of its runner has ended."""
 
 
+def no_prompt(job_id: str) -> NotFoundError:
+    """What is said of a job that is not there, and of one that the caller may not know of."""
+    return NotFoundError(f"there is no prompt {job_id!r}: it never was, or it is older than what is kept")
+
+
+def no_request(seq: int) -> NotFoundError:
+    """The same of the integer id."""
+    return NotFoundError(f"there is no request {seq}: it never was, or it is older than what is kept")
+
+
 class JobViews:
     """What may be seen of jobs; nothing here changes one."""
 
@@ -43,14 +53,14 @@ class JobViews:
         """A job with its position. Raises NotFoundError."""
         standing = await self._store.standing(job_id)
         if standing is None:
-            raise NotFoundError(f"there is no prompt {job_id!r}: it never was, or it is older than what is kept")
+            raise no_prompt(job_id)
         return await self._viewed(standing)
 
     async def view_by_seq(self, seq: int) -> View:
         """The same by the integer id."""
         standing = await self._store.standing_by_seq(seq)
         if standing is None:
-            raise NotFoundError(f"there is no request {seq}: it never was, or it is older than what is kept")
+            raise no_request(seq)
         return await self._viewed(standing)
 
     async def views(self, jobs: Sequence[Job]) -> list[View]:

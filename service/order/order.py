@@ -18,7 +18,7 @@ class Order:
     def __init__(self, boosts_ms: Mapping[int, float]) -> None:
         self._boosts_ms = {priority: float(boost) for priority, boost in boosts_ms.items()}
         self._runners: dict[str, RunnerShares] = {}
-        self.weights: dict[str, float] = {}
+        self.weights: Mapping[str, float] = {}
         """Of owners whose weight is not 1: seconds count for less with a higher weight."""
         self._last_turn = 0
 

@@ -66,6 +66,14 @@ class KeyStore:
         """Keep what is there already."""
         await self._database.write(Statement(_SET_ONCE, {"name": name, "value": value}))
 
+    async def requests_by_second(self, key_id: str, since: int) -> dict[int, int]:
+        """How many jobs the key has made since then, by seconds since the epoch."""
+        rows = await self._database.read(
+            "SELECT created_at / 1000, count(*) FROM jobs WHERE key_id = :key_id AND created_at >= :since GROUP BY 1",
+            {"key_id": key_id, "since": since},
+        )
+        return {int(row[0]): int(row[1]) for row in rows}
+
     async def touch(self, used: Iterable[tuple[str, int]]) -> None:
         """Note when keys were last used (id, milliseconds since the epoch), all in one write."""
         await self._database.write(*(Statement(_TOUCH, {"id": key_id, "now": now}) for key_id, now in used))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.api.accounting import note_job
+from service.api.auth import admit
 from service.api.bodies import read_object
+from service.api.caller import CALLER
 from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL
 from service.api.feeds import FEEDS
 from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
@@ -15,6 +18,7 @@ from service.api.prompts.stream import EventStream, position_of
 from service.api.prompts.translation import to_job
 from service.api.replies import json_reply
 from service.api.validation import validated
+from service.api.visibility import check_visible, require_visible, visible_view
 from service.job import model_key
 from service.store.jobs import Filter
 
@@ -25,14 +29,15 @@ async def submit(request: web.Request) -> web.Response:
     asked = validated(PromptRequest, await read_object(request))
     new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
     await app[POOL].require_model(new.model)
-    view = await app[JOBS].submit(new)
+    view = await app[JOBS].submit(admit(request, new))
+    note_job(request, view.job)
     headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view)}
     return json_reply(accepted_fields(view), status=202, headers=headers)
 
 
 async def status(request: web.Request) -> web.Response:
     job_id, query = job_id_of(request), query_of(request, StatusQuery)
-    view = await request.app[JOBS].view(job_id)
+    view = await visible_view(request, job_id)
     if query.wait and not view.job.is_final:
         view = await _long_poll(request.app).until_changed(job_id, query.status or view.job.status, query.wait)
     return json_reply(view_fields(view), headers=place_headers(view))
@@ -40,7 +45,7 @@ async def status(request: web.Request) -> web.Response:
 
 async def result(request: web.Request) -> web.Response:
     jobs = request.app[JOBS]
-    view = await jobs.view(job_id_of(request))
+    view = await visible_view(request, job_id_of(request))
     return json_reply(result_fields(view.job, await jobs.result(view.job) if view.job.is_final else None))
 
 
@@ -48,18 +53,21 @@ async def stream(request: web.Request) -> web.StreamResponse:
     job_id, position = job_id_of(request), position_of(request)
     events = EventStream(request, request.app[CONFIG].websocket.heartbeat_seconds)
     async with request.app[FEEDS].opened(job_id, position, events.wake) as feed:
-        with request.app[AUDIENCE].seated(events.leave):
+        check_visible(request, feed.job)
+        with request.app[AUDIENCE].seated(events.leave, lambda: request[CALLER].key):
             await events.relay(feed)
     return events.response
 
 
 async def cancel(request: web.Request) -> web.Response:
-    return json_reply(job_fields(await request.app[JOBS].cancel(job_id_of(request))))
+    job_id = job_id_of(request)
+    await require_visible(request, job_id)
+    return json_reply(job_fields(await request.app[JOBS].cancel(job_id)))
 
 
 async def listed(request: web.Request) -> web.Response:
     query = query_of(request, ListQuery)
-    which = Filter(query.status, query.model and model_key(query.model), text=query.q)
+    which = request[CALLER].only_visible(Filter(query.status, query.model and model_key(query.model), text=query.q))
     jobs = request.app[JOBS]
     page = await jobs.page(which, query.page_size, (query.page - 1) * query.page_size)
     fields = {

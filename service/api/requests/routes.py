@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.api.accounting import note_job
+from service.api.auth import admit
 from service.api.bodies import read_object
+from service.api.caller import CALLER
 from service.api.context import CONFIG, JOBS, MODEL_LIMITS, POOL
 from service.api.parameters import query_of, seq_of
 from service.api.replies import json_reply
@@ -12,6 +15,8 @@ from service.api.requests.listing import page_of
 from service.api.requests.models import GenerateRequest, ListQuery
 from service.api.requests.translation import accepted_fields, request_fields, row_fields, to_job
 from service.api.validation import validated
+from service.api.visibility import visible_view_by_seq
+from service.store.jobs import Filter
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -20,20 +25,22 @@ async def submit(request: web.Request) -> web.Response:
     asked = validated(GenerateRequest, await read_object(request))
     new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS])
     await app[POOL].require_model(new.model)
-    view = await app[JOBS].submit(new)
+    view = await app[JOBS].submit(admit(request, new))
+    note_job(request, view.job)
     return json_reply(accepted_fields(view.job))
 
 
 async def status(request: web.Request) -> web.Response:
     jobs = request.app[JOBS]
-    job = (await jobs.view_by_seq(seq_of(request))).job
+    job = (await visible_view_by_seq(request, seq_of(request))).job
     result = await jobs.result(job) if job.is_final else None
     return json_reply(request_fields(job, await jobs.prompt(job), result))
 
 
 async def listed(request: web.Request) -> web.Response:
     query = query_of(request, ListQuery)
-    page = await page_of(request.app[JOBS], query.status, query.per_page, (query.page - 1) * query.per_page)
+    which = request[CALLER].only_visible(Filter())
+    page = await page_of(request.app[JOBS], which, query.status, query.per_page, (query.page - 1) * query.per_page)
     fields = {
         "requests": [row_fields(job, job.preview) for job in page.jobs],
         "page": query.page,

@@ -11,6 +11,7 @@ from service.api.context import CONFIG, HUB, JOBS
 from service.api.feeds import FEEDS
 from service.api.job_shape import view_fields
 from service.api.websocket.following import JobSubscription
+from service.api.websocket.identity import Identity
 from service.api.websocket.messages import Auth, Subscription, read_message
 from service.api.websocket.outbox import Outbox
 from service.api.websocket.stats import STATS
@@ -18,19 +19,34 @@ from service.errors import CorralError, InvalidRequestError, LimitReachedError
 from service.hub import JOBS as ALL_JOBS
 from service.hub import JobChanged
 from service.job import Job
+from service.jobs import no_prompt
+from service.key import Key
 from service.outputs import Position
 from service.store.jobs import Filter
 
 _SNAPSHOT_ROWS = 100
+UNAUTHENTICATED = 4401
+"""The close code for a token or key that has ended; the codes from 4000 on are ours to choose (RFC 6455, 7.4.2)."""
 
 
 class Connection:
     """Subscriptions and their messages; a subscriber of the hub while it listens to all jobs."""
 
-    __slots__ = ("_app", "_closing", "_early", "_follows", "_has_stats", "_hears_all", "_most", "_outbox", "_socket")
+    __slots__ = (
+        "_app",
+        "_closing",
+        "_early",
+        "_follows",
+        "_has_stats",
+        "_hears_all",
+        "_identity",
+        "_most",
+        "_outbox",
+        "_socket",
+    )
 
-    def __init__(self, app: web.Application, socket: web.WebSocketResponse) -> None:
-        self._app = app
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
+        app = self._app = request.app
         self._socket = socket
         self._most = app[CONFIG].websocket.max_subscriptions
         self._outbox = Outbox(socket.send_str, app[CONFIG].websocket.max_outbox_messages)
@@ -39,9 +55,11 @@ class Connection:
         self._has_stats = False
         self._early: dict[str, JobChanged] | None = None
         self._closing: asyncio.Task[bool] | None = None
+        self._identity = Identity(request, self._refuse, self.lose_key)
 
     async def listen(self) -> None:
         """Do what the client asks until it is gone."""
+        self._identity.begin()
         async for message in self._socket:
             if message.type is WSMsgType.TEXT:
                 await self._answer(message.data)
@@ -55,8 +73,17 @@ class Connection:
             self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the service stops")
         )
 
+    def key(self) -> Key | None:
+        """What the client has shown."""
+        return self._identity.caller.key
+
+    def lose_key(self) -> None:
+        """What the client has shown is good no more: close, without waiting for it here."""
+        self._closing = asyncio.create_task(self._socket.close(code=UNAUTHENTICATED, message=b"authenticate again"))
+
     def close(self) -> None:
         """The client is gone: let go of everything."""
+        self._identity.end()
         self._outbox.close()
         self._stop_hearing_all()
         self._app[STATS].unsubscribe(self._outbox)
@@ -66,7 +93,7 @@ class Connection:
 
     def receive(self, event: JobChanged) -> None:
         """Hear of any job's new status."""
-        if event.job.id in self._follows:
+        if event.job.id in self._follows or not self._identity.caller.sees(event.job):
             return
         if self._early is not None:
             self._early[event.job.id] = event
@@ -100,10 +127,17 @@ class Connection:
                 self._has_stats = False
                 self._app[STATS].unsubscribe(self._outbox)
             case Auth():
-                # Anybody may see everything while there are no keys: there is nothing to learn from a token yet.
-                return
+                self._authenticate(message.token)
+
+    def _authenticate(self, token: str) -> None:
+        self._identity.authenticate(token)
+        for follow in tuple(self._follows.values()):
+            latest = follow.latest()
+            if latest is not None and not self._identity.caller.sees(latest.job):
+                self._ended(follow)
 
     async def _hear_all(self) -> None:
+        caller = self._identity.require()
         self._check_room(is_new=not self._hears_all)
         self._hears_all = True
         # Listen first and look then: what happens in between is told after the snapshot, unless that has it already.
@@ -111,7 +145,7 @@ class Connection:
         self._outbox.forget_changes()
         self._app[HUB].subscribe(ALL_JOBS, self)
         try:
-            page = await self._app[JOBS].page(Filter(), _SNAPSHOT_ROWS, 0)
+            page = await self._app[JOBS].page(caller.only_visible(Filter()), _SNAPSHOT_ROWS, 0)
             views = await self._app[JOBS].views(page.jobs)
         except CorralError:
             self._stop_hearing_all()
@@ -131,6 +165,7 @@ class Connection:
         self._outbox.forget_changes()
 
     async def _hear_stats(self) -> None:
+        self._identity.require()
         self._check_room(is_new=not self._has_stats)
         figures = self._app[STATS].figures()
         self._has_stats = True
@@ -138,12 +173,16 @@ class Connection:
         self._outbox.reply({"type": "subscribed", "channel": "stats", "stats": figures})
 
     async def _follow(self, job_id: str, from_: str | None) -> None:
+        caller = self._identity.require()
         position = Position.parse(from_) if from_ else None
         if from_ and position is None:
             raise InvalidRequestError(f"from: must be a position, such as 1.250 (got {from_!r})", "from")
         self._check_room(is_new=job_id not in self._follows)
         follow = JobSubscription(self._app[FEEDS], job_id, self._outbox.ready, self._ended)
-        await follow.open(position)
+        job = await follow.open(position)
+        if not caller.sees(job):
+            self._drop(follow)
+            raise no_prompt(job_id)
         self._stop_following(job_id)
         self._follows[job_id] = follow
 

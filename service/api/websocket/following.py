@@ -7,6 +7,7 @@ from typing import Any
 
 from service.api.feeds import Feeds, JobFeed
 from service.hub import JobChanged
+from service.job import Job
 from service.outputs import Position
 
 
@@ -29,10 +30,11 @@ class JobSubscription:
         self._has_begun = False
         self.job_id = job_id
 
-    async def open(self, position: Position | None) -> None:
-        """Begin at ``position``, or at the beginning. Raises NotFoundError."""
+    async def open(self, position: Position | None) -> Job:
+        """Begin at ``position``, or at the beginning, and say what is followed. Raises NotFoundError."""
         self._feed = await self._feeds.open(self.job_id, position, self._wake)
         self._wake()
+        return self._feed.job
 
     async def read(self) -> list[dict[str, Any]]:
         """What is new, as messages."""

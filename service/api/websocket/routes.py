@@ -29,9 +29,9 @@ async def connect(request: web.Request) -> web.WebSocketResponse:
     )
     await socket.prepare(request)
     transport = request.transport
-    connection = Connection(request.app, socket)
+    connection = Connection(request, socket)
     try:
-        with request.app[AUDIENCE].seated(connection.leave):
+        with request.app[AUDIENCE].seated(connection.leave, connection.key, connection.lose_key):
             await connection.listen()
     finally:
         connection.close()

@@ -1,0 +1,96 @@
+"""The books: one log row for each request of a route that makes jobs, and how a limited key stands on every reply."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from service.api.caller import CALLER
+from service.api.context import CLOCK
+from service.job import Job, model_key
+from service.store.usage import LogRow
+from service.usage import Usage
+
+JOB_PATHS = frozenset(
+    {
+        "/api/v1/prompt",
+        "/generate",
+        "/api/generate",
+        "/api/chat",
+        "/api/embed",
+        "/api/embeddings",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+    }
+)
+_LEFT = 499
+"""What is written down of a caller that has closed the connection (nginx's word for it)."""
+
+USAGE = web.AppKey("usage", Usage)
+
+
+class Entry:
+    """What a handler finds out about the request that is being written down."""
+
+    __slots__ = ("job_id", "model")
+
+    def __init__(self) -> None:
+        self.job_id: str | None = None
+        self.model: str | None = None
+
+
+ENTRY = web.RequestKey("entry", Entry)
+
+
+def note_model(request: web.Request, model: str) -> None:
+    """The request asks for this model."""
+    entry = request.get(ENTRY)
+    if entry is not None:
+        entry.model = model
+
+
+def note_job(request: web.Request, job: Job) -> None:
+    """The request made this job, or found it. A reply with ``X-Job-Id`` says so by itself."""
+    entry = request.get(ENTRY)
+    if entry is not None:
+        entry.job_id = job.id
+
+
+@web.middleware
+async def keep_books(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Write down how the requests that make jobs are answered; the others only pass."""
+    if request.path not in JOB_PATHS or request.method != "POST":
+        return await handler(request)
+    entry = request[ENTRY] = Entry()
+    at, begun = request.app[CLOCK].now_ms(), monotonic()
+    status = _LEFT
+    try:
+        response = await handler(request)
+        status = response.status
+        if entry.job_id is None:
+            entry.job_id = response.headers.get("X-Job-Id")
+        return response
+    finally:
+        caller = request.get(CALLER)
+        request.app[USAGE].record(
+            LogRow(
+                at=at,
+                key_id=caller.key_id if caller is not None else None,
+                owner=caller.owner if caller is not None else request.remote or "",
+                endpoint=request.path,
+                method=request.method,
+                status_code=status,
+                model=model_key(entry.model) if entry.model is not None else None,
+                job_id=entry.job_id,
+                job_status=None,
+                prompt_tokens=None,
+                completion_tokens=None,
+                response_ms=round((monotonic() - begun) * 1000),
+                queue_ms=None,
+            )
+        )

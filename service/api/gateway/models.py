@@ -1,0 +1,89 @@
+"""What the gateway takes."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from service.api.fields import STRICT, PriorityField
+from service.key import Role
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_RESERVED_HEADERS = frozenset({"authorization", "x-api-key", "host", "content-length", "content-type", "cookie"})
+_PRIORITY: TypeAdapter[int] = TypeAdapter(PriorityField)
+_LAST_MOMENT = 253_402_300_800
+"""The end of the year 9999, in seconds since the epoch."""
+_MOMENT = 'must be a time such as "2027-01-31" or "2027-01-31T12:00:00Z", or seconds since the epoch'
+
+
+def _read_moment(value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        seconds = _seconds_of(value)
+    except (ValueError, OverflowError):
+        raise ValueError(_MOMENT) from None
+    if not 0 <= seconds < _LAST_MOMENT:
+        raise ValueError(_MOMENT)
+    return int(seconds * 1000)
+
+
+def _seconds_of(value: Any) -> float:
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"\d{1,12}(\.\d+)?", text):
+            return float(text)
+        moment = datetime.fromisoformat(text.upper())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(_MOMENT)
+    return float(value)
+
+
+def _read_role(value: Any) -> Any:
+    if value not in ("admin", "user"):
+        raise ValueError("must be admin or user")
+    return Role(value)
+
+
+def _read_priority(value: Any) -> int | None:
+    # To a job, none means normal; to a key, no limit.
+    return None if value is None else _PRIORITY.validate_python(value)
+
+
+def _is_header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("must be the name of a header, such as X-OpenWebUI-User-Id")
+    if value.lower() in _RESERVED_HEADERS:
+        raise ValueError("must be a header of its own, not one that HTTP or the key uses")
+    return value
+
+
+Moment = Annotated[int | None, BeforeValidator(_read_moment)]
+"""Milliseconds since the epoch, once it is read; a time without a zone is UTC."""
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+ModelName = Annotated[str, Field(min_length=1, max_length=400)]
+
+
+class KeyRequest(BaseModel):
+    """``POST /api/keys``; null, or left out: without that limit."""
+
+    model_config = ConfigDict(**STRICT, populate_by_name=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    role: Annotated[Role, BeforeValidator(_read_role)] = Role.USER
+    rate_limit: Count | None = Field(default=None, validation_alias=AliasChoices("rate_limit", "requests_per_hour"))
+    """Requests in any hour."""
+    concurrency: Count | None = None
+    """How many of its jobs run at a time."""
+    models: Annotated[list[ModelName], Field(max_length=1000)] | None = None
+    """The only models that it may use; none: all."""
+    max_priority: Annotated[int | None, BeforeValidator(_read_priority)] = None
+    weight: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = 1.0
+    """Its share of the backends' time, against 1 of everybody else."""
+    owner_header: Annotated[str, AfterValidator(_is_header_name)] | None = None
+    """The header in which it may name the person behind each request."""
+    expires: Moment = Field(default=None, validation_alias=AliasChoices("expires", "expires_at"))

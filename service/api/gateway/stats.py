@@ -1,0 +1,32 @@
+"""The handlers of the statistics."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.accounting import USAGE
+from service.api.auth import AUTH, require_admin
+from service.api.caller import CALLER
+from service.api.gateway.translation import statistics_fields
+from service.api.job_shape import moment
+from service.api.replies import json_reply
+from service.store.usage import Scope
+
+
+async def stats(request: web.Request) -> web.Response:
+    """Of the caller's own key, or address; an admin sees all."""
+    caller = request[CALLER]
+    scope = Scope() if caller.is_admin else Scope(caller.key_id, None if caller.key else caller.owner)
+    statistics = await request.app[USAGE].statistics(scope)
+    names = {key.id: key.name for key in request.app[AUTH].keys.listed()}
+    return json_reply(statistics_fields(statistics, names))
+
+
+async def reset(request: web.Request) -> web.Response:
+    """A new period; nothing is deleted."""
+    caller = require_admin(request)
+    started_at = await request.app[USAGE].begin_period(caller.key_id)
+    return json_reply({"period_started_at": moment(started_at)})
+
+
+ROUTES = (web.get("/api/stats", stats), web.post("/api/stats/reset", reset))

@@ -1,0 +1,31 @@
+"""Trading a key for a short-lived token."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.auth import AUTH
+from service.api.caller import CALLER
+from service.api.context import CLOCK
+from service.api.job_shape import moment
+from service.api.replies import json_reply
+from service.errors import UnauthenticatedError
+
+
+async def trade(request: web.Request) -> web.Response:
+    """For websockets and EventSources, which send it as ``auth`` message or ``?token=``."""
+    caller = request[CALLER]
+    if caller.key is None or caller.expires_at is not None:
+        # A token that could be traded for the next one would never end.
+        raise UnauthenticatedError("only an API key can be traded; send it as Authorization: Bearer …")
+    token = request.app[AUTH].tokens.make(caller.key)
+    fields = {
+        "access_token": token.text,
+        "token_type": "bearer",
+        "expires_in": max(0, token.expires_at - request.app[CLOCK].now_ms()) // 1000,
+        "expires_at": moment(token.expires_at),
+    }
+    return json_reply(fields)
+
+
+ROUTES = (web.post("/api/token", trade),)

@@ -1,0 +1,198 @@
+"""The log of requests in the database: written in batches, summed up for statistics, pruned after a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from service.job import Job
+from service.store.database import Database, Row, Statement
+from service.store.texts import storable
+
+_DAY_MS = 86_400_000
+_ROWS = 50
+"""In one statement. One statement for each row would cost the writer's thread three times as much."""
+_MOST_GROUPS = 1_000
+"""Owners, or models, that statistics name: the busiest."""
+
+
+class LogRow(NamedTuple):
+    """One request of a route that makes jobs, in the order of the columns. Times are milliseconds (since the epoch)."""
+
+    at: int
+    key_id: str | None
+    owner: str
+    endpoint: str
+    method: str
+    status_code: int
+    model: str | None
+    job_id: str | None
+    job_status: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    response_ms: int
+    queue_ms: int | None
+
+    def ended_as(self, job: Job) -> LogRow:
+        """The same with what its job came to."""
+        return self._replace(**outcome_of(job))
+
+
+class Scope(NamedTuple):
+    """Whose requests: one key's, those of one client without a key, or all when both are None."""
+
+    key_id: str | None = None
+    owner: str | None = None
+
+
+class Sums(NamedTuple):
+    """How many requests there were and what they took."""
+
+    requests: int = 0
+    successful: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, other: Sums) -> Sums:
+        return Sums(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Group(NamedTuple):
+    """The requests of one key for one model on one day (days since the epoch)."""
+
+    key_id: str | None
+    model: str | None
+    day: int
+    sums: Sums
+
+
+_COLUMNS = ", ".join(LogRow._fields)
+_OUTCOME = "job_status = :job_status, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens"
+_END = f"UPDATE usage_log SET {_OUTCOME}, queue_ms = :queue_ms WHERE job_id = :job_id"
+# For a request that was answered after its job had ended: nobody will tell of that job again.
+_FILL = """
+    UPDATE usage_log SET job_status = jobs.status, prompt_tokens = jobs.prompt_tokens,
+                         completion_tokens = jobs.completion_tokens, queue_ms = jobs.started_at - jobs.created_at
+    FROM jobs
+    WHERE usage_log.job_id = :job_id AND jobs.id = :job_id AND jobs.finished_at IS NOT NULL
+"""
+# A request is as good as its job.
+_SUCCESSFUL = "status_code < 400 AND (job_status IS NULL OR job_status NOT IN ('failed', 'cancelled'))"
+_SUMS = f"""
+    count(*), sum(CASE WHEN {_SUCCESSFUL} THEN 1 ELSE 0 END), sum(coalesce(prompt_tokens, 0)),
+    sum(coalesce(completion_tokens, 0))
+"""
+_PRUNE = """
+    DELETE FROM usage_log WHERE seq IN (SELECT seq FROM usage_log WHERE at < :before ORDER BY at LIMIT :most)
+    RETURNING seq
+"""
+
+
+class UsageStore:
+    """The log of requests and its periods."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, rows: Sequence[LogRow], ended: Sequence[Job]) -> None:
+        """Store new rows, and what became of jobs whose rows are stored already: one write."""
+        statements = []
+        for start in range(0, len(rows), _ROWS):
+            batch = rows[start : start + _ROWS]
+            values = {f"{name}_{number}": value for number, row in enumerate(batch) for name, value in _stored(row)}
+            statements.append(Statement(_insert(len(batch)), values))
+        statements += [
+            Statement(_FILL, {"job_id": row.job_id}) for row in rows if row.job_id is not None and not row.job_status
+        ]
+        statements += [Statement(_END, {"job_id": job.id, **outcome_of(job)}) for job in ended]
+        await self._database.write(*statements)
+
+    async def period_start(self) -> int | None:
+        """When the present period began; None when none was ever begun."""
+        rows = await self._database.read("SELECT max(started_at) FROM usage_periods", {})
+        return None if rows[0][0] is None else int(rows[0][0])
+
+    async def begin_period(self, now: int, key_id: str | None) -> None:
+        """Statistics begin anew; the log stays."""
+        await self._database.write(
+            Statement(
+                "INSERT INTO usage_periods (started_at, key_id) VALUES (:now, :key_id)", {"now": now, "key_id": key_id}
+            )
+        )
+
+    async def groups(self, scope: Scope, since: int) -> list[Group]:
+        """The sums by key, model and day."""
+        where, parameters = _where(scope, since)
+        rows = await self._database.read(
+            f"SELECT key_id, model, at / {_DAY_MS}, {_SUMS} FROM usage_log WHERE {where} GROUP BY 1, 2, 3",
+            parameters,
+            is_scan=True,
+        )
+        return [Group(row[0], row[1], int(row[2]), _sums(row[3:])) for row in rows]
+
+    async def owners(self, scope: Scope, since: int) -> list[tuple[str, Sums]]:
+        """The sums by owner, of the busiest."""
+        where, parameters = _where(scope, since)
+        rows = await self._database.read(
+            f"SELECT owner, {_SUMS} FROM usage_log WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {_MOST_GROUPS}",
+            parameters,
+            is_scan=True,
+        )
+        return [(row[0], _sums(row[1:])) for row in rows]
+
+    async def response_ms_at(self, scope: Scope, since: int, ranks: Mapping[str, int]) -> dict[str, int]:
+        """The response times at these ranks, counted from 1 for the shortest, by name."""
+        where, parameters = _where(scope, since)
+        places = ", ".join(str(int(rank)) for rank in ranks.values())
+        rows = await self._database.read(
+            f"""
+            SELECT place, response_ms FROM (
+                SELECT response_ms, row_number() OVER (ORDER BY response_ms) AS place FROM usage_log WHERE {where}
+            ) AS ranked WHERE place IN ({places})
+            """,
+            parameters,
+            is_scan=True,
+        )
+        found = {int(row[0]): int(row[1]) for row in rows}
+        return {name: found[rank] for name, rank in ranks.items() if rank in found}
+
+    async def prune(self, before: int, most: int = 500) -> int:
+        """Forget a batch of rows older than ``before``; how many."""
+        (rows,) = await self._database.write(Statement(_PRUNE, {"before": before, "most": most}))
+        return len(rows)
+
+
+@lru_cache(maxsize=_ROWS)
+def _insert(rows: int) -> str:
+    values = ", ".join(
+        "(" + ", ".join(f":{field}_{number}" for field in LogRow._fields) + ")" for number in range(rows)
+    )
+    return f"INSERT INTO usage_log ({_COLUMNS}) VALUES {values}"
+
+
+def _stored(row: LogRow) -> list[tuple[str, Any]]:
+    texts = {name: storable(text) for name in ("owner", "model") if (text := getattr(row, name)) is not None}
+    return list({**row._asdict(), **texts}.items())
+
+
+def outcome_of(job: Job) -> dict[str, Any]:
+    """What a log row says of a job that has ended."""
+    return {
+        "job_status": job.status,
+        "prompt_tokens": job.prompt_tokens,
+        "completion_tokens": job.completion_tokens,
+        "queue_ms": None if job.started_at is None else job.started_at - job.created_at,
+    }
+
+
+def _where(scope: Scope, since: int) -> tuple[str, dict[str, Any]]:
+    if scope.key_id is not None:
+        return "key_id = :key_id AND at >= :since", {"key_id": scope.key_id, "since": since}
+    if scope.owner is not None:
+        return "key_id IS NULL AND owner = :owner AND at >= :since", {"owner": scope.owner, "since": since}
+    return "at >= :since", {"since": since}
+
+
+def _sums(row: Row) -> Sums:
+    return Sums(*(int(value) for value in row))

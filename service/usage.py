@@ -1,0 +1,168 @@
+"""What was asked and what it took: kept in memory for a moment, written in batches, and summed up.
+
+A request costs no commit of its own: its row waits for the next batch, at most a second. So does the news of how its
+job ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from service.clock import Clock
+from service.errors import CorralError
+from service.hub import JOBS, Hub, JobChanged
+from service.job import Job
+from service.keys import Keys
+from service.store.usage import LogRow, Scope, Sums, UsageStore
+
+_log = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 1.0
+_MOST_WAITING = 20_000
+"""Rows, and ends of jobs, that wait for a database that takes no writes; beyond it the oldest are lost, and counted."""
+_PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+
+class Statistics(NamedTuple):
+    """What was asked since ``since`` (milliseconds since the epoch; None: since the log begins)."""
+
+    since: int | None
+    totals: Sums
+    response_ms: dict[str, int]
+    """The response times that half, 95 and 99 of a hundred requests did not exceed: p50, p95, p99."""
+    by_key: dict[str | None, Sums]
+    by_owner: dict[str, Sums]
+    by_model: dict[str | None, Sums]
+    by_day: dict[int, Sums]
+
+
+class Usage:
+    """The log of requests."""
+
+    def __init__(self, store: UsageStore, keys: Keys, clock: Clock) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._rows: list[LogRow] = []
+        self._place_of_job: dict[str, int] = {}
+        """Where in ``_rows`` the row of a job is."""
+        self._ended: dict[str, Job] = {}
+        self._something = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._lost = 0
+
+    def record(self, row: LogRow) -> None:
+        """A request was answered."""
+        if len(self._rows) >= _MOST_WAITING:
+            self._lost += 1
+            return
+        if row.job_id is not None:
+            self._place_of_job[row.job_id] = len(self._rows)
+        self._rows.append(row)
+        self._something.set()
+
+    def receive(self, event: JobChanged) -> None:
+        """Hear of any job: one that has ended completes the row of its request."""
+        job = event.job
+        if not job.is_final:
+            return
+        place = self._place_of_job.get(job.id)
+        if place is not None:
+            self._rows[place] = self._rows[place].ended_as(job)
+        elif len(self._ended) < _MOST_WAITING:
+            self._ended[job.id] = job
+            self._something.set()
+
+    @asynccontextmanager
+    async def listening(self, hub: Hub) -> AsyncIterator[None]:
+        """Hear of all jobs, and write everything down at the end."""
+        hub.subscribe(JOBS, self)
+        try:
+            yield
+        finally:
+            hub.unsubscribe(JOBS, self)
+            try:
+                await self.flush()
+            except CorralError as error:
+                _log.warning("%d requests are missing in the log: %s", len(self._rows), error)
+
+    async def keep_writing(self) -> None:
+        """Write what has gathered, at most a second after it came; never returns."""
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(_FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except CorralError as error:
+                _log.warning("the log of requests could not be written: %s", error)
+
+    async def flush(self) -> None:
+        """Write everything that has gathered. What could not be written waits for the next time.
+
+        Raises CannotStoreError, StoreError.
+        """
+        async with self._flushing:
+            await self._keys.write_uses()
+            rows, ended = self._rows, self._ended
+            self._rows, self._ended, self._place_of_job = [], {}, {}
+            self._something.clear()
+            if self._lost:
+                _log.warning("%d requests are missing in the log: the database took no writes", self._lost)
+                self._lost = 0
+            if not rows and not ended:
+                return
+            try:
+                await self._store.append(rows, list(ended.values()))
+            except CorralError:
+                self._take_back(rows, ended)
+                raise
+
+    async def statistics(self, scope: Scope) -> Statistics:
+        """The sums of the present period."""
+        await self.flush()
+        since = await self._store.period_start()
+        begin = since or 0
+        groups = await self._store.groups(scope, begin)
+        by_key: defaultdict[str | None, Sums] = defaultdict(Sums)
+        by_model: defaultdict[str | None, Sums] = defaultdict(Sums)
+        by_day: defaultdict[int, Sums] = defaultdict(Sums)
+        totals = Sums()
+        for group in groups:
+            totals = totals.plus(group.sums)
+            by_key[group.key_id] = by_key[group.key_id].plus(group.sums)
+            by_model[group.model] = by_model[group.model].plus(group.sums)
+            by_day[group.day] = by_day[group.day].plus(group.sums)
+        ranks = {name: math.ceil(share * totals.requests) for name, share in _PERCENTILES.items()}
+        response_ms = await self._store.response_ms_at(scope, begin, ranks) if totals.requests else {}
+        by_owner = dict(await self._store.owners(scope, begin))
+        return Statistics(since, totals, response_ms, dict(by_key), by_owner, dict(by_model), dict(by_day))
+
+    async def begin_period(self, key_id: str | None) -> int:
+        """Statistics begin anew, now (milliseconds since the epoch); the log stays."""
+        await self.flush()
+        # What came within this millisecond belongs to what was.
+        now = self._clock.now_ms() + 1
+        await self._store.begin_period(now, key_id)
+        return now
+
+    async def prune(self, before: int) -> int:
+        """Forget a batch of rows older than ``before``; how many."""
+        return await self._store.prune(before)
+
+    def _take_back(self, rows: list[LogRow], ended: dict[str, Job]) -> None:
+        kept = (rows + self._rows)[-_MOST_WAITING:]
+        self._lost += len(rows) + len(self._rows) - len(kept)
+        self._rows = kept
+        self._place_of_job = {row.job_id: place for place, row in enumerate(kept) if row.job_id is not None}
+        for job in (*ended.values(), *self._ended.values()):
+            place = self._place_of_job.get(job.id)
+            if place is not None:
+                self._rows[place] = self._rows[place].ended_as(job)
+        self._ended = {**ended, **self._ended}
+        self._something.set()

@@ -50,11 +50,23 @@ async function call(method, path, { body, query = {}, headers = {}, signal, ask 
   }
 }
 
+let isAway = false;
+const returnWatchers = new Set();
+
+/** Calls `action` when a call gets an answer after one that did not: the service is back. */
+export function whenServiceReturns(action) {
+  returnWatchers.add(action);
+}
+
 async function reach(url, request) {
   try {
-    return await fetch(url, request);
+    const response = await fetch(url, request);
+    if (isAway) for (const action of returnWatchers) action();
+    isAway = false;
+    return response;
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    isAway = true;
     throw new UnreachableError("The service cannot be reached.");
   }
 }

@@ -31,6 +31,11 @@ export function plural(number, noun) {
   return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** So many a second: "0.4", "12.3", "1,000". */
+export function rate(perSecond) {
+  return perSecond < 99.95 ? perSecond.toFixed(1) : count(Math.round(perSecond));
+}
+
 /** A length of time in seconds: "0.4 s", "12 s", "3 min 5 s", "2 h 10 min". */
 export function duration(seconds) {
   if (seconds < 0.05) return "0 s";

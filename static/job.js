@@ -5,7 +5,7 @@ import { cancelJob, jobAddress } from "./api.js";
 import { copyOnClick } from "./clipboard.js";
 import { byId, setText } from "./dom.js";
 import { JobFollower } from "./follow.js";
-import { count, duration, estimate, fullTime, isFinal, oneLine, plural, secondsBetween, statusWord } from "./format.js";
+import { count, duration, estimate, fullTime, isFinal, oneLine, plural, rate, secondsBetween, statusWord } from "./format.js";
 import { Tail } from "./tail.js";
 
 const LONG_PROMPT_CHARACTERS = 280;
@@ -15,13 +15,15 @@ function announce(text) {
 }
 
 /** "Position 3 · starts in about 2 min", or what else there is to say of a job in this state. */
-function detailOf(job) {
+function detailOf(job, hasOutput) {
   const parts = [];
   if (job.status === "queued") {
     if (job.position !== undefined) parts.push(job.position <= 1 ? "Next in line" : `Position ${count(job.position)}`);
     if (job.estimated_start_seconds !== undefined) parts.push(`starts in ${estimate(job.estimated_start_seconds)}`);
     if (job.next_attempt_at) parts.push(`tried again at ${fullTime(job.next_attempt_at)}`);
   }
+  // A model that has to be loaded first says nothing for a minute.
+  if (job.status === "processing" && !hasOutput) parts.push("waiting for the first word");
   if (job.last_error && !isFinal(job.status)) parts.push(`interrupted: ${job.last_error.message}`);
   if (job.attempt > 1) parts.push(`attempt ${count(job.attempt)}`);
   if (job.model) parts.push(job.model);
@@ -29,19 +31,14 @@ function detailOf(job) {
   return parts.join(" · ");
 }
 
-/** Lists and status changes hold a prompt's first 200 characters (code points), results may hold all of it. */
-function isCut(prompt) {
-  return Array.from(prompt).length === 200;
-}
-
 /** Where the time went: `timings` are seconds, those that the backend reported among them. */
 function factsOf({ created_at: created, started_at: started, finished_at: finished, completion_tokens: tokens, timings = {} }) {
   const facts = [];
-  if (created && started) facts.push(`waited ${duration(timings.queue_seconds ?? secondsBetween(created, started))}`);
+  if (created && started) facts.push(`Waited ${duration(timings.queue_seconds ?? secondsBetween(created, started))}`);
   if (started && finished) facts.push(`took ${duration(secondsBetween(started, finished))}`);
   if (timings.load_seconds >= 1) facts.push(`of which loading ${duration(timings.load_seconds)}`);
   if (tokens) facts.push(plural(tokens, "token"));
-  if (tokens && timings.generation_seconds) facts.push(`${(tokens / timings.generation_seconds).toFixed(1)} tokens/s`);
+  if (tokens && timings.generation_seconds) facts.push(`${rate(tokens / timings.generation_seconds)} tokens/s`);
   return facts.join(" · ");
 }
 
@@ -51,7 +48,8 @@ export class JobView {
   #follower = null;
   #job = {};
   #prompt = "";
-  #promptIsWhole = false;
+  #isPromptWhole = false;
+  #isAskable = false;
   #thinkingTouched = false;
   #tail = new Tail(byId("answer"));
   #answer = new Answer(byId("answer"), () => this.#tail.keep());
@@ -83,7 +81,8 @@ export class JobView {
   /** Shows a job and follows it. `known`: its status, if just submitted; `prompt`: its text, if this browser has it. */
   open(id, { known, prompt } = {}) {
     this.close();
-    this.#setPrompt(prompt ?? "", prompt !== undefined);
+    this.#setPrompt(prompt ?? "");
+    this.#isPromptWhole = this.#isAskable = prompt !== undefined;
     byId("job").hidden = false;
     document.body.classList.add("has-job");
     this.#follower = new JobFollower(id, this.#live, this);
@@ -114,11 +113,11 @@ export class JobView {
   showJob(job) {
     const changed = job.status !== this.#job.status;
     this.#job = job;
-    if (!this.#promptIsWhole && job.prompt) this.#setPrompt(job.prompt, !isCut(job.prompt));
+    if (!this.#isPromptWhole && job.prompt && job.prompt !== this.#prompt) this.#setPrompt(job.prompt);
     const status = byId("job-status");
     status.dataset.status = job.status;
     setText(status, statusWord(job.status));
-    setText(byId("job-detail"), detailOf(job));
+    this.#showDetail();
     this.#showClock();
     if (changed) this.#changeStatus();
     this.#actions.changed(job);
@@ -133,6 +132,7 @@ export class JobView {
       this.#answer.append(data);
     }
     byId("copy").hidden = this.#answer.isEmpty;
+    this.#showDetail();
   }
 
   restart(attempt) {
@@ -141,7 +141,10 @@ export class JobView {
   }
 
   finish(result) {
+    // Of a chat, or of a call through another door, the prompt is only a part: asked again it would be another question.
+    this.#isAskable ||= result.endpoint === "/api/generate";
     this.showJob({ ...this.#job, ...result });
+    this.#showAgain();
     if (result.thinking && this.#thinking.text !== result.thinking) {
       this.#thinking.clear();
       this.#showThinking(result.thinking);
@@ -197,6 +200,11 @@ export class JobView {
     document.title = `${mark} ${oneLine(this.#prompt, 60) || "Prompt"} – Corral`;
   }
 
+  #showDetail() {
+    const hasOutput = !(this.#answer.isEmpty && this.#thinking.isEmpty && this.#toolCalls.isEmpty);
+    setText(byId("job-detail"), detailOf(this.#job, hasOutput));
+  }
+
   #showClock() {
     const { status, created_at: created, started_at: started } = this.#job;
     const since = status === "processing" ? started : status === "queued" ? created : undefined;
@@ -204,9 +212,8 @@ export class JobView {
     setText(byId("job-clock"), seconds === undefined ? "" : duration(Math.floor(seconds)).replace(".0", ""));
   }
 
-  #setPrompt(prompt, isWhole) {
+  #setPrompt(prompt) {
     this.#prompt = prompt;
-    this.#promptIsWhole = isWhole;
     const heading = byId("job-heading");
     setText(heading, prompt || "Prompt");
     const long = prompt.length > LONG_PROMPT_CHARACTERS || prompt.split("\n").length > 4;
@@ -214,7 +221,6 @@ export class JobView {
     byId("job-whole-prompt").hidden = !long;
     byId("job-whole-prompt").setAttribute("aria-expanded", "false");
     setText(byId("job-whole-prompt"), "Show the whole prompt");
-    this.#showAgain();
     if (this.#job.status) this.#showTitle();
   }
 
@@ -224,10 +230,8 @@ export class JobView {
     setText(byId("job-whole-prompt"), folded ? "Show the whole prompt" : "Show less");
   }
 
-  /** Only the beginning of another browser's prompt is known, and half a prompt is not the one to ask again. */
   #showAgain() {
-    const possible = this.#promptIsWhole && this.#prompt !== "";
-    byId("again").hidden = !possible || !isFinal(this.#job.status);
+    byId("again").hidden = !this.#isAskable || !isFinal(this.#job.status);
     byId("edit").hidden = byId("again").hidden;
   }
 

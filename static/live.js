@@ -1,6 +1,6 @@
 // One websocket for the whole page: subscriptions outlive the connection, which comes back by itself.
 
-import { readToken, serviceUrl } from "./api.js";
+import { readToken, serviceUrl, whenServiceReturns } from "./api.js";
 
 const FIRST_DELAY_MILLISECONDS = 500;
 const LONGEST_DELAY_MILLISECONDS = 15000;
@@ -20,6 +20,7 @@ export class Live {
 
   constructor() {
     addEventListener("online", () => this.connectNow());
+    whenServiceReturns(() => this.connectNow());
     addEventListener("offline", () => this.#drop());
     // A page that is left for good closes by itself; one kept for the back button would hold a dead socket.
     addEventListener("pageshow", (event) => event.persisted && this.reconnect());

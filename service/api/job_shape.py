@@ -81,9 +81,15 @@ def place_headers(view: View) -> dict[str, str]:
     return headers
 
 
-def result_fields(job: Job, result: Result | None) -> dict[str, Any]:
-    """What a job has brought: the whole of it once it is completed, else where it stands."""
+def result_fields(job: Job, result: Result | None, prompt: str | None) -> dict[str, Any]:
+    """What a job has brought: the whole of it once it is completed, else where it stands.
+
+    ``prompt`` is the whole of it, of a job that is final. ``endpoint`` then tells what it was: with ``/api/generate``
+    what the model was given, else only the last words of a longer request.
+    """
     fields = job_fields(job)
+    if prompt is not None:
+        fields |= {"prompt": prompt, "endpoint": job.endpoint}
     if job.status != Status.COMPLETED:
         return fields
     fields["result"] = result.joined("text") if result else ""

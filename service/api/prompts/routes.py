@@ -46,7 +46,9 @@ async def status(request: web.Request) -> web.Response:
 async def result(request: web.Request) -> web.Response:
     jobs = request.app[JOBS]
     view = await visible_view(request, job_id_of(request))
-    return json_reply(result_fields(view.job, await jobs.result(view.job) if view.job.is_final else None))
+    if not view.job.is_final:
+        return json_reply(result_fields(view.job, None, None))
+    return json_reply(result_fields(view.job, await jobs.result(view.job), await jobs.prompt(view.job)))
 
 
 async def stream(request: web.Request) -> web.StreamResponse:

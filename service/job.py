@@ -128,6 +128,8 @@ class Job(NamedTuple):
     deadline: int | None
     on_disconnect: str | None
     worker: str | None
+    caller_at: str | None
+    """The process on whose connection a caller waits for the reply: only that one may claim it."""
     preview: str
     size: int
     """Bytes of the request's body."""
@@ -203,13 +205,18 @@ _RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_th
 
 def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool | None = None) -> str:
     """What one loaded runner can serve: the model, and those options that would make Ollama load it anew."""
-    own = {name: options[name] for name in _RELOADING if options.get(name) is not None} if options else {}
+    own = {name: options[name] for name in _RELOADING if _is_option(options.get(name))} if options else {}
     if shift is not None:
         own["shift"] = shift
     if own.get("num_gpu") == -1:
         del own["num_gpu"]
     key = model_key(model)
     return f"{key} {json.dumps(own, separators=(',', ':'), sort_keys=True)}" if own else key
+
+
+def _is_option(value: object) -> bool:
+    """Whether it has the type of these options; one of a wrong type is refused before anything is loaded."""
+    return isinstance(value, bool | int | float)
 
 
 def model_of_runner(runner: str) -> str:

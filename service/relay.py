@@ -23,19 +23,38 @@ class Head(NamedTuple):
 class Relay:
     """One reply on its way to those who wait for it."""
 
-    __slots__ = ("_waiters", "chunks", "failure", "has_told_error", "head", "is_ended", "is_sent", "size")
+    __slots__ = (
+        "_chunks",
+        "_waiters",
+        "failure",
+        "has_told_error",
+        "head",
+        "is_ended",
+        "is_kept",
+        "is_sent",
+        "is_worth_retrying",
+        "readers",
+        "size",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_kept: bool = False) -> None:
         self.head: Head | None = None
-        self.chunks: list[bytes] = []
         self.size = 0
+        """Bytes of the body so far, also of what is let go of already."""
         self.is_ended = False
         self.failure: CorralError | None = None
         """Why the reply is missing or broke off; None while it runs and when it is whole."""
+        self.is_kept = is_kept
+        """What was read is kept for others, who may come later; else there is one reader, and it is let go of."""
         self.is_sent = False
         """Somebody was sent a byte: the attempt that it came from is the last."""
         self.has_told_error = False
         """The reply itself ends with Ollama's own word of its failure."""
+        self.is_worth_retrying = False
+        """The reply is a refusal that we have not tried to overcome: a busy backend's, where that is not held."""
+        self.readers = 0
+        """How many wait for it now."""
+        self._chunks: list[bytes] = []
         self._waiters: list[asyncio.Future[None]] = []
 
     def begin(self, head: Head) -> None:
@@ -45,20 +64,30 @@ class Relay:
 
     def append(self, data: bytes) -> None:
         """More of the body."""
-        self.chunks.append(data)
+        self._chunks.append(data)
         self.size += len(data)
         self._wake()
 
     def reset(self) -> None:
         """The attempt failed and another will follow; only before anything was sent."""
         self.head = None
-        self.chunks.clear()
+        self.has_told_error = False
+        self._chunks.clear()
         self.size = 0
 
     def end(self) -> None:
         """The reply is whole."""
         self.is_ended = True
         self._wake()
+
+    def refuse(self, head: Head, body: bytes) -> None:
+        """The reply is this refusal of Ollama's, and whole. A reply that has ended stays as it is."""
+        if self.is_ended:
+            return
+        self.reset()
+        self.head = head
+        self.append(body)
+        self.end()
 
     def fail(self, failure: CorralError) -> None:
         """There will be no more of it. A reply that has ended stays as it is."""
@@ -67,18 +96,34 @@ class Relay:
             self.is_ended = True
             self._wake()
 
+    def read(self, position: int) -> tuple[bytes, int]:
+        """The bytes from a position (0 at first) on, b"" when there are none yet, and the position behind them."""
+        chunks = self._chunks
+        if not self.is_kept:
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            return data, 0
+        count = len(chunks)
+        return (chunks[position] if count == position + 1 else b"".join(chunks[position:])), count
+
     async def changed(self) -> None:
         """Wait until something happens to it."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
 
     def poke(self) -> None:
         """Have who waits look around: its caller may be gone."""
         self._wake()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)

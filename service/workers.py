@@ -13,7 +13,7 @@ from service.backend.protocols import reader_for
 from service.clock import Clock
 from service.config import RetryConfig, TimeoutsConfig
 from service.dispatcher import Assignment
-from service.errors import BackendError, Fault
+from service.errors import BackendError, CallFailedError, Fault
 from service.job import Outcome, Status
 from service.jobs import Jobs, Refusal, Retry, Running
 from service.relay import Head
@@ -185,11 +185,19 @@ class Workers:
     async def _fail_or_retry(self, running: Running, backend: Backend, error: BackendError) -> None:
         job, retry, relay = running.job, self._retry, running.relay
         crashes = int(error.fault is Fault.RUNNER)
-        if error.code == "model_not_found" and relay is None and self._pool.may_be_elsewhere(backend, job.runner):
-            # Another backend has it, or is away and was never asked: held as for any backend that is away.
+        if (
+            error.code == "model_not_found"
+            and self._pool.may_be_elsewhere(backend, job.runner)
+            and (relay is None or self._pool.serving(job.runner))
+        ):
+            # Another backend has it, or is away and was never asked: held as for any backend that is away. A caller
+            # waits only for one that is there; else it hears what this one said.
             await self._try_again(running, Retry(self._clock.now_ms() + _ELSEWHERE_MS, error))
-        elif relay is not None and (relay.is_sent or (error.fault is Fault.BUSY and not self._holds_busy)):
-            # Its caller has the beginning of this attempt's answer, or wants to hear of a busy backend.
+        elif relay is not None and relay.is_sent:
+            # Its caller has the beginning of this attempt's answer.
+            await self._fail(running, error.code, str(error))
+        elif relay is not None and error.fault is Fault.BUSY and not self._holds_busy:
+            relay.is_worth_retrying = True
             await self._fail(running, error.code, str(error))
         elif error.fault is Fault.ABSENT:
             await self._try_again(running, Retry(None, error))
@@ -210,11 +218,12 @@ class Workers:
 
     async def _fail(self, running: Running, code: str, message: str) -> None:
         relay, refusal = running.relay, running.refusal
-        if relay is not None and refusal is not None and not relay.is_sent:
-            relay.reset()
-            relay.begin(refusal.head)
-            relay.append(refusal.body)
-            relay.end()
+        if relay is not None:
+            # Its caller need not wait for our disk.
+            if refusal is not None and not relay.is_sent:
+                relay.refuse(refusal.head, refusal.body)
+            else:
+                relay.fail(CallFailedError(message, code=code))
         outcome = Outcome(Status.FAILED, running.output.segments(), error_code=code, error_message=message)
         await self._jobs.finish(running, outcome)
 

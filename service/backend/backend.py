@@ -41,6 +41,7 @@ class Backend:
         self.work = Work()
         # Until it has been asked, what it is configured for is all that is known of it.
         self._keys = frozenset(model_key(name) for name in config.models)
+        self._installed_keys: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -64,16 +65,22 @@ class Backend:
         """Whether the model was installed when it was last asked, and the configuration lets us use it."""
         return model in self._keys
 
+    def hides(self, model: str) -> bool:
+        """Whether the model was installed when it was last asked, but the configuration does not let us use it."""
+        return bool(self.config.models) and model not in self._keys and model in self._installed_keys
+
     def note_installed(self, installed: tuple[InstalledModel, ...]) -> None:
         """Remember what ``/api/tags`` says."""
         allowed = {model_key(name) for name in self.config.models}
         keys = {model_key(model.name) for model in installed}
         self.installed = installed
+        self._installed_keys = self.placement.installed = frozenset(keys)
         self._keys = frozenset(keys & allowed if allowed else keys)
 
     def note_missing(self, model: str) -> None:
         """It has refused a job because this model is not there: ask again what is."""
         self._keys -= {model}
+        self._installed_keys = self.placement.installed = self._installed_keys - {model}
         self.wants_probe.set()
 
     def reconfigure(self, config: BackendConfig, max_swap_wait_ms: float) -> None:

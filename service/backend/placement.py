@@ -69,6 +69,10 @@ class Placement:
     """Which there was when :meth:`choose` was last asked."""
     swaps: int = 0
     """How many loads this process has caused."""
+    installed: frozenset[str] | None = None
+    """The models that could be loaded here; None until that is known. A job for any other takes no room: Ollama only
+    has to say that it does not have it.
+    """
     _doubtful: set[str] = field(default_factory=set)
     """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
     _sent_at: dict[str, int] = field(default_factory=dict)
@@ -86,7 +90,7 @@ class Placement:
         self._sent_at[runner] = now
         if len(self._sent_at) > _REMEMBERED_TURNS:
             del self._sent_at[next(iter(self._sent_at))]
-        if is_remote(runner):
+        if self._takes_no_room(runner):
             return
         self._used_at = now
         if self.swap is not None and self.swap.runner == runner:
@@ -97,7 +101,7 @@ class Placement:
 
     def ended(self, runner: str, now: int | None = None) -> None:
         """A job of this runner has given its seat back."""
-        if now is not None and not is_remote(runner):
+        if now is not None and not self._takes_no_room(runner):
             self._used_at = self._ended_at = now
         left = self.in_flight[runner] - 1
         if left:
@@ -111,7 +115,7 @@ class Placement:
 
     def answered(self, runner: str, now: int) -> bool:
         """A job of this runner has got its first byte; whether that is news: then ``/api/ps`` is worth asking."""
-        if is_remote(runner):
+        if self._takes_no_room(runner):
             return False
         residence = self.residences.setdefault(runner, Residence(now))
         model = model_of_runner(runner)
@@ -175,7 +179,7 @@ class Placement:
         self._doubt_slow_loads(now)
         self.swap = self._due_swap(waiting, now, elsewhere)
         if self.swap is not None:
-            going = [runner for runner in waiting if is_remote(runner)]
+            going = [runner for runner in waiting if self._takes_no_room(runner)]
         else:
             going = [one for one in waiting if self._goes_at_once(one, may_load=may_load or one not in elsewhere)]
         if going:
@@ -197,6 +201,10 @@ class Placement:
         return min((int(time) for time in times if time > now), default=None) if waiting else None
 
     # Within
+
+    def _takes_no_room(self, runner: str) -> bool:
+        """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""
+        return is_remote(runner) or (self.installed is not None and model_of_runner(runner) not in self.installed)
 
     def _due_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> Swap | None:
         """The overdue runner whose turn it is, once what is loaded has worked long enough."""
@@ -236,7 +244,7 @@ class Placement:
 
     def _goes_at_once(self, runner: str, *, may_load: bool) -> bool:
         """Loaded, or known to fit with all that is; and nothing at work that it is not known to fit with."""
-        if is_remote(runner):
+        if self._takes_no_room(runner):
             return True
         if self.is_loading(runner) or self._in_the_way_of(runner):
             return False
@@ -244,13 +252,13 @@ class Placement:
 
     def _in_the_way_of(self, runner: str) -> bool:
         """Whether runners are at work that must be drained before a job of this one is sent."""
-        busy = {one for one in self.in_flight if one != runner and not is_remote(one)}
+        busy = {one for one in self.in_flight if one != runner and not self._takes_no_room(one)}
         return bool(busy) and not self._fit({*busy, runner})
 
     def _has_room_for(self, runner: str) -> bool:
         """Whether its load pushes nothing out, as far as is known."""
         resident = {one for model, one in self.loaded.items() if model not in self._doubtful}
-        busy = {one for one in self.in_flight if not is_remote(one)}
+        busy = {one for one in self.in_flight if not self._takes_no_room(one)}
         return self._fit(resident | busy | {runner})
 
     def _fit(self, runners: Iterable[str]) -> bool:

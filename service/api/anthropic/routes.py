@@ -8,7 +8,9 @@ from service.api.anthropic.errors import shape
 from service.api.anthropic.translation import DOOR, describe, error_frame, heartbeat
 from service.api.calls.dialect import Dialect
 from service.api.calls.queued import queued
+from service.api.calls.unrouted import with_slashes
 
 DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)
 
-ROUTES = (web.post("/v1/messages", queued(DIALECT, "/v1/messages")),)
+_ROUTES = (web.post("/v1/messages", queued(DIALECT, "/v1/messages")),)
+ROUTES = (*_ROUTES, *with_slashes(_ROUTES))

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from service.api.calls.details import CallDetails
 from service.api.failures import Shape
+from service.model_limits import ModelLimits
 
-
-class CallDetails(NamedTuple):
-    """What the queue must know of a call; everything else in its body is Ollama's business."""
-
-    model: str
-    prompt: str
-    """The words to show in a list."""
-    is_streamed: bool
-    runner: str
-    body: dict[str, Any] | None = None
-    """The body to send instead of the caller's own, where that is not what Ollama takes; None: as it came."""
-    is_unload: bool = False
-    """It asks for the model to be unloaded, which needs no turn and must never load it."""
-
-
-Describe = Callable[[str, dict[str, Any], str], CallDetails | None]
-"""From endpoint, body and the caller's Accept header to what the queue must know; None: let Ollama refuse it."""
+Describe = Callable[[str, dict[str, Any], str, ModelLimits], CallDetails | None]
+"""From endpoint, body, the caller's Accept header and the operator's limits to what the queue must know; None: let
+Ollama refuse it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,18 @@
 """Calls that are relayed at once, past the queue: what Ollama itself is to refuse, and questions about models.
 
-Through a small bound of their own, so that they neither wait for inference nor flood a backend.
+Through small bounds of their own, so that they neither wait for inference nor flood a backend.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
+from types import TracebackType
 
 from aiohttp import web
 
-from service.api.calls.answering import passed_on
+from service.api.calls.callers import CALLERS, Waiting, hang_up
+from service.api.calls.headers import passed_on
 from service.api.context import POOL
 from service.backend.call import Reply
 from service.backend.pool import Backend
@@ -20,47 +22,60 @@ from service.job import model_key
 
 _AT_ONCE = 32
 _LIMITS = Limits(connect=5.0, first_byte=60.0, stall=60.0, attempt=120.0)
+QUICK = Limits(connect=4.0, first_byte=4.0, stall=4.0, attempt=8.0)
+"""For what is asked in passing: its askers give up after ten seconds, and may have a list that is a little old."""
+_MOST_BYTES = 64 << 20
 
 PASSING = web.AppKey("passing", asyncio.Semaphore)
 
 
 def passing_bound() -> asyncio.Semaphore:
-    """How many of these calls run at once."""
+    """How many refusals are fetched at once."""
     return asyncio.Semaphore(_AT_ONCE)
+
+
+async def pass_refusal(
+    request: web.Request, endpoint: str, body: bytes, backend: Backend | None = None
+) -> web.StreamResponse:
+    """Relay what cannot be queued to ``backend``, else to the first that answers. Raises NoBackendError."""
+    async with request.app[PASSING]:
+        return await pass_on(request, endpoint, body, backend or first_answering(request))
 
 
 async def pass_on(
     request: web.Request,
     endpoint: str,
     body: bytes | AsyncIterable[bytes] | None,
-    backend: Backend | None = None,
+    backend: Backend,
     limits: Limits = _LIMITS,
 ) -> web.StreamResponse:
-    """Relay a call as it is to ``backend``, else to the first that answers. Raises NoBackendError."""
-    target = backend or first_answering(request)
-    async with request.app[PASSING]:
+    """Relay a call as it is. Raises NoBackendError when the backend gives no answer."""
+    with _WhileThere(request) as caller:
+        call = backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
         try:
-            call = target.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
             async with call as reply:
-                return await _relayed(request, reply)
+                return await _relayed(request, reply, caller)
         except BackendError as error:
             if request.writer.output_size:
-                raise
-            raise NoBackendError(f"the backend {target.name} gave no answer: {error}") from error
+                # Half of it is sent: nobody must take that for the whole.
+                hang_up(request)
+                return web.Response(status=502)
+            raise NoBackendError(f"the backend {backend.name} gave no answer: {error}") from error
+        except ConnectionError:
+            return web.Response(status=499)
+    return web.Response(status=499)
 
 
 async def pass_unload(request: web.Request, endpoint: str, body: bytes, model: str) -> web.StreamResponse:
-    """Relay an unload to every backend that has the model: it waits for running jobs there, and loads nothing."""
+    """Relay an unload to every backend that has the model loaded, or loads it: it is not loaded for that, and goes
+    after its running jobs. Where nobody has, one backend says what there is to say.
+    """
     key = model_key(model)
-    backends = [one for one in request.app[POOL] if one.is_answering]
-    holders = [one for one in backends if key in one.placement.loaded] or [
-        one for one in backends if one.has_model(key)
-    ]
-    first, *others = holders or [first_answering(request)]
-    for other in others:
-        async with other.client.call(endpoint, body, _LIMITS) as reply:
-            await reply.read()
-    response = await pass_on(request, endpoint, body, first)
+    holders = [one for one in request.app[POOL] if one.is_answering and _holds(one, key)]
+    first, *others = holders or [first_answering(request, model)]
+    async with request.app[PASSING]:
+        await asyncio.gather(*(_told(other, endpoint, body) for other in others))
+        response = await pass_on(request, endpoint, body, first)
     for holder in holders:
         holder.wants_probe.set()
     return response
@@ -69,26 +84,73 @@ async def pass_unload(request: web.Request, endpoint: str, body: bytes, model: s
 def first_answering(request: web.Request, model: str | None = None) -> Backend:
     """The first backend that answers, one that has ``model`` before others. Raises NoBackendError."""
     answering = [backend for backend in request.app[POOL] if backend.is_answering]
-    key = model_key(model) if model else ""
-    for backend in answering:
-        if backend.has_model(key):
-            return backend
     if not answering:
         raise NoBackendError("no backend answers; try again later")
-    return answering[0]
+    key = model_key(model) if model else ""
+    return next((backend for backend in answering if backend.has_model(key)), answering[0])
 
 
-async def _relayed(request: web.Request, reply: Reply) -> web.StreamResponse:
-    if "Content-Length" in reply.headers or request.method == "HEAD":
-        body = b"" if request.method == "HEAD" else await reply.read(64 << 20)
-        response = web.Response(status=reply.status, headers=passed_on(reply.headers), body=body)
-        if request.method == "HEAD" and "Content-Length" in reply.headers:
-            response.content_length = int(reply.headers["Content-Length"])
-        return response
-    stream = web.StreamResponse(status=reply.status, headers=passed_on(reply.headers))
-    stream.enable_chunked_encoding()
-    await stream.prepare(request)
+def _holds(backend: Backend, key: str) -> bool:
+    placement = backend.placement
+    at_work = any(runner.partition(" ")[0] == key for runner in placement.in_flight)
+    return at_work or key in placement.loaded or any(model_key(one.name) == key for one in backend.loaded)
+
+
+async def _told(backend: Backend, endpoint: str, body: bytes) -> None:
+    """One that fails is not the caller's affair: its next probe tells what it has."""
+    try:
+        async with backend.client.call(endpoint, body, _LIMITS) as reply:
+            await reply.read()
+    except BackendError:
+        return
+
+
+class _WhileThere:
+    """What happens within ends when the caller leaves; then nobody is there to read an answer."""
+
+    def __init__(self, request: web.Request) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._callers = request.app[CALLERS]
+        self._caller = Waiting(request, self._leave)
+        self._has_left = False
+
+    def __enter__(self) -> Waiting:
+        self._callers.add(self._caller)
+        return self._caller
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._callers.remove(self._caller)
+        return self._has_left and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError)
+
+    def _leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            self._task.cancel()
+
+
+async def _relayed(request: web.Request, reply: Reply, caller: Waiting) -> web.StreamResponse:
+    length = reply.headers.get("Content-Length")
+    if length is None and request.method != "HEAD":
+        return await _streamed(request, reply, caller)
+    response = web.Response(status=reply.status, headers=passed_on(reply.headers))
+    if request.method != "HEAD":
+        response.body = await reply.read(_MOST_BYTES)
+    elif length is not None:
+        response.headers["Content-Length"] = length
+    if "Content-Type" not in reply.headers:
+        # aiohttp would call an empty body an octet stream; Ollama calls it nothing.
+        response.headers.popall("Content-Type", None)
+    return response
+
+
+async def _streamed(request: web.Request, reply: Reply, caller: Waiting) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=passed_on(reply.headers))
+    await response.prepare(request)
     async for data in reply.chunks():
-        await stream.write(data)
-    await stream.write_eof()
-    return stream
+        await caller.write(response, data)
+    await caller.end(response, b"")
+    return response

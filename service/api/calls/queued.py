@@ -8,13 +8,17 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service.api.auth import admit
 from service.api.calls.answering import Answer
-from service.api.calls.dialect import CallDetails, Dialect
-from service.api.calls.passing import pass_on, pass_unload
+from service.api.calls.details import CallDetails
+from service.api.calls.dialect import Dialect
+from service.api.calls.passing import pass_refusal, pass_unload
 from service.api.calls.reading import first_object
-from service.api.context import CLOCK, JOBS, POOL
-from service.errors import InvalidRequestError
+from service.api.calls.receiving import read_body
+from service.api.context import CLOCK, JOBS, MODEL_LIMITS, POOL
+from service.errors import InvalidRequestError, NotFoundError
 from service.job import NewJob, Priority
+from service.jobs import View
 from service.relay import Relay
 
 _PRIORITIES = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW, "1": Priority.HIGH}
@@ -26,21 +30,33 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
     """A handler that puts a call on the queue and answers with what Ollama says."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        app = request.app
+        body = await read_body(request)
         fields = first_object(body)
-        details = dialect.describe(endpoint, fields, request.headers.get("Accept", "")) if fields is not None else None
+        details = None
+        if fields is not None:
+            details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
         if details is None:
-            return await pass_on(request, endpoint, body)
+            return await pass_refusal(request, endpoint, body)
         if details.is_unload:
             return await pass_unload(request, endpoint, body, details.model)
-        if not request.app[POOL].knows(details.model):
-            # Somebody may have pulled it a moment ago; and what nobody has a backend is to refuse itself.
-            await request.app[POOL].look_for(details.model)
+        if not app[POOL].knows(details.model):
+            await _look_for(request, details.model)
         relay = Relay()
-        view = await request.app[JOBS].submit(_job(request, dialect.door, endpoint, details, body), relay)
-        return await Answer(request, dialect, view.job, relay, view.position).give()
+        view = await app[JOBS].submit(admit(request, _job(request, dialect.door, endpoint, details, body)), relay)
+        return await Answer(request, dialect, view.job, relay, _place(view)).give()
 
     return handle
+
+
+async def _look_for(request: web.Request, model: str) -> None:
+    """Somebody may have pulled it a moment ago; and what nobody has a backend is to refuse itself.
+
+    Raises NotFoundError, in Ollama's words, for a model that only backends have that must not use it.
+    """
+    pool = request.app[POOL]
+    if not await pool.look_for(model) and pool.hides(model):
+        raise NotFoundError(f"model '{model}' not found")
 
 
 def _job(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
@@ -55,12 +71,26 @@ def _job(request: web.Request, door: str, endpoint: str, details: CallDetails, b
         deadline=_deadline(headers.get("X-Job-Deadline-Seconds"), request.app[CLOCK].now_ms()),
         runner=details.runner,
         is_streamed=details.is_streamed,
-        on_disconnect="finish" if headers.get("X-On-Disconnect", "").lower() == "finish" else "cancel",
+        on_disconnect="finish" if headers.get("X-On-Disconnect", "").strip().lower() == "finish" else "cancel",
     )
 
 
+def _place(view: View) -> dict[str, str]:
+    """What every reply of a job says of it; position 0 is one that did not have to wait."""
+    headers = {"X-Job-Id": view.job.id, "X-Queue-Position": str(view.position or 0)}
+    if view.estimated_start_seconds is not None:
+        headers["X-Estimated-Start-Seconds"] = f"{view.estimated_start_seconds:g}"
+    return headers
+
+
 def _written(body: dict[str, Any]) -> str:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Halves of characters are legal in JSON only as they came: escaped.
+        return json.dumps(body, separators=(",", ":"))
+    return text
 
 
 def _priority(word: str | None) -> Priority:

@@ -5,78 +5,78 @@ turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import re
 from typing import Any
 
 from aiohttp import web
 
-from service.api.calls.passing import first_answering, pass_on
+from service.api.calls.installed import answering, installed
+from service.api.calls.passing import QUICK, first_answering, pass_on
 from service.api.calls.reading import first_object, member
+from service.api.calls.receiving import read_body
 from service.api.context import POOL
 from service.api.replies import json_reply
 from service.backend.pool import Backend
-from service.errors import NoBackendError
+from service.errors import BackendError, NoBackendError, NotFoundError
 from service.job import model_key
 
 
 async def tags(request: web.Request) -> web.StreamResponse:
-    """The installed models of all backends, the newest first."""
-    answering = _answering(request)
-    if len(answering) == 1 and not answering[0].config.models:
-        return await pass_on(request, "/api/tags", None, answering[0])
-    await request.app[POOL].refresh_lists()
-    entries = list(_distinct(answering, _installed_entries))
+    """The installed models of all backends, the newest first; of a lone one in its own words, when it is quick."""
+    backends = answering(request)
+    if len(backends) == 1 and not backends[0].config.models:
+        try:
+            return await pass_on(request, "/api/tags", None, backends[0], QUICK)
+        except NoBackendError:
+            return json_reply({"models": [model.entry for model in backends[0].installed or ()]})
+    entries = [one.model.entry for one in (await installed(request)).values()]
     return json_reply({"models": sorted(entries, key=lambda entry: str(entry.get("modified_at")), reverse=True)})
 
 
 async def loaded(request: web.Request) -> web.StreamResponse:
-    """The loaded models of all backends."""
-    answering = _answering(request)
-    if len(answering) == 1:
-        return await pass_on(request, "/api/ps", None, answering[0])
-    lists = await asyncio.gather(*(one.client.ps() for one in answering), return_exceptions=True)
-    entries = [model.entry for models in lists if not isinstance(models, BaseException) for model in models]
-    return json_reply({"models": entries})
+    """The loaded models of all backends, those that stay longest first."""
+    backends = answering(request)
+    if len(backends) == 1:
+        try:
+            return await pass_on(request, "/api/ps", None, backends[0], QUICK)
+        except NoBackendError:
+            return json_reply({"models": [model.entry for model in backends[0].loaded]})
+    lists = await asyncio.gather(*(_loaded_at(backend) for backend in backends))
+    entries = [entry for entries in lists for entry in entries]
+    return json_reply({"models": sorted(entries, key=lambda entry: str(entry.get("expires_at")), reverse=True)})
 
 
 async def version(request: web.Request) -> web.StreamResponse:
-    """The version of the first backend that answers, or of one that has answered before."""
-    known = [backend.version for backend in request.app[POOL] if backend.version]
-    answering = [backend for backend in request.app[POOL] if backend.is_answering]
-    if not known:
+    """The lowest version of the backends that answer, or of those that have answered before: what it can do all can."""
+    known = [backend for backend in request.app[POOL] if backend.version]
+    versions = [one.version for one in known if one.is_answering and one.version] or [
+        one.version for one in known if one.version
+    ]
+    if not versions:
         raise NoBackendError("no backend has answered yet; try again later")
-    return json_reply({"version": answering[0].version if answering else known[0]})
+    return json_reply({"version": min(versions, key=_numbers)})
 
 
 async def show(request: web.Request) -> web.StreamResponse:
-    """What the backend that has the model says of it."""
-    body = await request.read()
+    """What the backend that has the model says of it. Raises NotFoundError for one that nobody may use."""
+    pool = request.app[POOL]
+    body = await read_body(request)
     fields = first_object(body) or {}
-    model = member(fields, "model") or member(fields, "name")
-    if isinstance(model, str):
-        await request.app[POOL].look_for(model)
-    backend = first_answering(request, model if isinstance(model, str) else None)
-    return await pass_on(request, "/api/show", body, backend)
+    name = member(fields, "model") or member(fields, "name")
+    model = name if isinstance(name, str) else None
+    if model is not None and not await pool.look_for(model) and pool.hides(model):
+        raise NotFoundError(f"model '{model}' not found")
+    return await pass_on(request, "/api/show", body, first_answering(request, model))
 
 
-def _answering(request: web.Request) -> list[Backend]:
-    answering = [backend for backend in request.app[POOL] if backend.is_answering]
-    if not answering:
-        raise NoBackendError("no backend answers; try again later")
-    return answering
+async def _loaded_at(backend: Backend) -> list[dict[str, Any]]:
+    try:
+        models = await backend.client.ps()
+    except BackendError:
+        # Its last word is better than a list without it.
+        models = backend.loaded
+    return [model.entry for model in models if not backend.config.models or backend.has_model(model_key(model.name))]
 
 
-def _installed_entries(backend: Backend) -> Iterable[dict[str, Any]]:
-    return (model.entry for model in backend.installed or () if backend.has_model(model_key(model.name)))
-
-
-def _distinct(
-    backends: Iterable[Backend], entries: Callable[[Backend], Iterable[dict[str, Any]]]
-) -> Iterable[dict[str, Any]]:
-    seen: set[str] = set()
-    for backend in backends:
-        for entry in entries(backend):
-            key = model_key(str(entry.get("name") or entry.get("model")))
-            if key not in seen:
-                seen.add(key)
-                yield entry
+def _numbers(version: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", version.partition("-")[0])]

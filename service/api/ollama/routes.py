@@ -6,6 +6,7 @@ from aiohttp import web
 
 from service.api.calls.dialect import Dialect
 from service.api.calls.queued import queued
+from service.api.calls.unrouted import with_slashes
 from service.api.ollama.errors import shape
 from service.api.ollama.lists import loaded, show, tags, version
 from service.api.ollama.management import manage
@@ -13,13 +14,13 @@ from service.api.ollama.translation import DOOR, describe, error_frame, heartbea
 
 DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)
 
-ROUTES = (
+_ROUTES = (
     *(
         web.post(endpoint, queued(DIALECT, endpoint))
         for endpoint in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")
     ),
     web.get("/api/tags", tags),
-    web.get("/api/ps", loaded),
+    web.get("/api/ps", loaded, allow_head=False),
     web.get("/api/version", version),
     web.post("/api/show", show),
     web.post("/api/pull", manage),
@@ -30,3 +31,4 @@ ROUTES = (
     web.post("/api/blobs/{digest}", manage),
     web.head("/api/blobs/{digest}", manage),
 )
+ROUTES = (*_ROUTES, *with_slashes(_ROUTES))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from service.api.calls.dialect import CallDetails
-from service.api.calls.reading import member
+from service.api.calls.details import CallDetails, frame_bytes
+from service.api.calls.reading import is_name, member
 from service.api.calls.words import last_words, text_of
+from service.config import duration_seconds
 from service.job import runner_key
+from service.model_limits import ModelLimits
 
 DOOR = "ollama"
 
@@ -16,30 +17,29 @@ _NDJSON = "application/x-ndjson"
 _MOVED = {"temperature": "temperature", "max_tokens": "num_predict"}
 
 
-def describe(endpoint: str, body: dict[str, Any], accept: str) -> CallDetails | None:
+def describe(endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
     """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
-    changed = _accommodated(body, accept) if endpoint == "/api/chat" else None
-    fields = body if changed is None else changed
-    model = member(fields, "model") or (member(fields, "name") if endpoint == "/api/embeddings" else None)
-    stream, options = member(fields, "stream"), member(fields, "options")
-    if not isinstance(model, str) or not model or not isinstance(stream, bool | None):
+    fields = _accommodated(body, accept) if endpoint == "/api/chat" else body
+    model, stream = member(fields, "model"), member(fields, "stream")
+    if not is_name(model) or not isinstance(stream, bool | None):
         return None
+    fields = limits.applied(endpoint, model, fields)
+    options, shift = member(fields, "options"), member(fields, "shift")
     if not isinstance(options, dict | None):
         return None
-    shift = member(fields, "shift")
     return CallDetails(
         model=model,
         prompt=_words(endpoint, fields),
         is_streamed=endpoint in ("/api/generate", "/api/chat") and stream is not False,
         runner=runner_key(model, options, shift if isinstance(shift, bool) else None),
-        body=changed,
+        body=None if fields is body else fields,
         is_unload=_is_unload(endpoint, fields),
     )
 
 
 def error_frame(endpoint: str, message: str) -> bytes:
     """The last line of a stream that broke off."""
-    return json.dumps({"error": message}, ensure_ascii=False).encode() + b"\n"
+    return frame_bytes({"error": message}) + b"\n"
 
 
 def heartbeat(endpoint: str, model: str) -> bytes:
@@ -48,11 +48,11 @@ def heartbeat(endpoint: str, model: str) -> bytes:
         {"response": ""} if endpoint == "/api/generate" else {"message": {"role": "assistant", "content": ""}}
     )
     line = {"model": model, "created_at": "1970-01-01T00:00:00Z", **content, "done": False}
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    return frame_bytes(line) + b"\n"
 
 
-def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any] | None:
-    """What a chat may say that Ollama does not know, put where Ollama wants it; None when there is nothing of it."""
+def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:
+    """The body with what Ollama does not know of a chat put where Ollama wants it; itself when there is none of it."""
     changed = dict(body)
     if "model_name" in changed:
         name = changed.pop("model_name")
@@ -66,12 +66,17 @@ def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any] | None:
     if member(changed, "stream") is None and _NDJSON not in accept:
         # Whoever does not say that it can read a stream gets one object, which is also a stream of one line.
         changed["stream"] = False
-    return None if changed == body else changed
+    return body if changed == body else changed
 
 
 def _is_unload(endpoint: str, fields: dict[str, Any]) -> bool:
     keep_alive = member(fields, "keep_alive")
-    if isinstance(keep_alive, bool) or keep_alive not in (0, "0", "0s", "0m", "0h"):
+    if keep_alive is None:
+        return False
+    try:
+        if duration_seconds(keep_alive):
+            return False
+    except ValueError:
         return False
     if endpoint == "/api/generate":
         return not member(fields, "prompt")

@@ -7,39 +7,41 @@ from typing import Any
 
 from aiohttp import web
 
-from service.api.context import POOL
-from service.api.replies import json_reply
+from service.api.calls.installed import answering, installed
+from service.api.calls.passing import QUICK, pass_on
+from service.api.replies import json_bytes
 from service.backend.models import InstalledModel
 from service.errors import NoBackendError, NotFoundError
 from service.job import model_key
 
 
-async def models(request: web.Request) -> web.Response:
+async def models(request: web.Request) -> web.StreamResponse:
     """All models of all backends; ``data`` is null when there are none, as with Ollama."""
-    entries = [_entry(model) for model in (await _installed(request)).values()]
-    return json_reply({"object": "list", "data": entries or None})
+    backends = answering(request)
+    if len(backends) == 1 and not backends[0].config.models:
+        try:
+            return await pass_on(request, "/v1/models", None, backends[0], QUICK)
+        except NoBackendError:
+            return _reply(_listed(backends[0].installed or ()))
+    found = (one.model for one in (await installed(request)).values())
+    return _reply(_listed(sorted(found, key=lambda model: str(model.entry.get("modified_at")), reverse=True)))
 
 
-async def model(request: web.Request) -> web.Response:
-    """One model; its name is echoed as it was asked for."""
+async def model(request: web.Request) -> web.StreamResponse:
+    """One model; its name is echoed as it was asked for. Names with ``/`` are found too."""
     name = request.match_info["name"]
-    found = (await _installed(request)).get(model_key(name))
+    found = (await installed(request)).get(model_key(name))
     if found is None:
         raise NotFoundError(f"model '{name}' not found")
-    return json_reply({**_entry(found), "id": name})
+    return _reply({**_entry(found.model), "id": name})
 
 
-async def _installed(request: web.Request) -> dict[str, InstalledModel]:
-    pool = request.app[POOL]
-    if not any(backend.is_answering for backend in pool):
-        raise NoBackendError("no backend answers; try again later")
-    await pool.refresh_lists()
-    found: dict[str, InstalledModel] = {}
-    for backend in pool:
-        for one in backend.installed or ():
-            if backend.is_answering and backend.has_model(model_key(one.name)):
-                found.setdefault(model_key(one.name), one)
-    return found
+def _reply(value: dict[str, Any]) -> web.Response:
+    return web.Response(body=json_bytes(value) + b"\n", headers={"Content-Type": "application/json"})
+
+
+def _listed(found: tuple[InstalledModel, ...] | list[InstalledModel]) -> dict[str, Any]:
+    return {"object": "list", "data": [_entry(one) for one in found] or None}
 
 
 def _entry(installed: InstalledModel) -> dict[str, Any]:

@@ -6,17 +6,18 @@ from aiohttp import web
 
 from service.api.calls.dialect import Dialect
 from service.api.calls.queued import queued
+from service.api.calls.unrouted import with_slashes
 from service.api.openai.errors import shape
 from service.api.openai.lists import model, models
 from service.api.openai.translation import DOOR, describe, error_frame, heartbeat
 
 DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)
 
-ROUTES = (
+_ROUTES = (
     *(
         web.post(endpoint, queued(DIALECT, endpoint))
         for endpoint in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
     ),
-    web.get("/v1/models", models),
-    web.get("/v1/models/{name:.+}", model),
+    web.get("/v1/models", models, allow_head=False),
 )
+ROUTES = (*_ROUTES, *with_slashes(_ROUTES), web.get("/v1/models/{name:.+}", model, allow_head=False))

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from service.api.calls.dialect import CallDetails
-from service.api.calls.reading import member
+from service.api.calls.details import CallDetails, frame_bytes
+from service.api.calls.reading import is_name, member
 from service.api.calls.words import last_words, text_of
 from service.job import runner_key
+from service.model_limits import ModelLimits
 
 DOOR = "openai"
 
 
-def describe(endpoint: str, body: dict[str, Any], accept: str) -> CallDetails | None:
+def describe(endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
     """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
     model, stream = member(body, "model"), member(body, "stream")
-    if not isinstance(model, str) or not model or not isinstance(stream, bool | None):
+    if not is_name(model) or not isinstance(stream, bool | None):
         return None
+    limited = limits.applied(endpoint, model, body)
     return CallDetails(
         model=model,
         prompt=_words(endpoint, body),
         is_streamed=stream is True and endpoint != "/v1/embeddings",
         runner=runner_key(model),
+        body=None if limited is body else limited,
     )
 
 
 def error_frame(endpoint: str, message: str) -> bytes:
     """The last event of a stream that broke off; OpenAI's own clients raise on it."""
+    error = {"message": message, "type": "api_error", "param": None, "code": None}
     if endpoint == "/v1/responses":
+        # What OpenAI sends there; its own client raises only where there is an ``error``, so both are in it.
         event = {"type": "error", "code": "server_error", "message": message, "param": None, "sequence_number": 0}
-        return b"event: error\ndata: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
-    error = {"error": {"message": message, "type": "api_error", "param": None, "code": None}}
-    return b"data: " + json.dumps(error, ensure_ascii=False).encode() + b"\n\n"
+        return b"event: error\ndata: " + frame_bytes({**event, "error": error}) + b"\n\n"
+    return b"data: " + frame_bytes({"error": error}) + b"\n\n"
 
 
 def heartbeat(endpoint: str, model: str) -> bytes:

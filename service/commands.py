@@ -17,6 +17,7 @@ from service.admin import show_backends
 from service.checking import check
 from service.config import Config, load_config
 from service.errors import StartError
+from service.key_commands import add_key_commands, run_key_command
 from service.serving import serve
 from service.simulated.server import SimulatedServer
 from service.simulated.settings import DEMO_SETTINGS
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
                 return _run(check(config))
             case "demo":
                 return _run(_demo(config, read))
+            case "keys":
+                return _run(run_key_command(config, options))
             case "backends":
                 return _run(show_backends(config, options.action, options.name))
             case _:
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", parents=[shared], help="serve (the same as no command)")
     commands.add_parser("check", parents=[shared], help="say whether configuration, database and backends can be used")
     commands.add_parser("demo", parents=[shared], help="serve with a simulated Ollama inside and a temporary database")
+    add_key_commands(commands, shared)
     backends = commands.add_parser("backends", parents=[shared], help="show the running service's backends")
     backends.set_defaults(action=None, name=None)
     actions = backends.add_subparsers(dest="action", metavar="ACTION")

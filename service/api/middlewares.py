@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from time import perf_counter
 
 from aiohttp import web
@@ -16,6 +17,9 @@ from service.api.failures import ERROR_SHAPES, Failure, failure_of_http, failure
 from service.errors import CorralError
 
 _log = logging.getLogger(__name__)
+
+_TOKEN = re.compile(r"\btoken=[^&]*")
+"""A browser's token stands in the address and opens what its key opens; it must not lie in a log."""
 
 
 @web.middleware
@@ -95,7 +99,7 @@ class AccessLogger(AbstractAccessLogger):
             "%s %s %s %d %d %.1fms",
             request.remote or "-",
             request.method,
-            request.path_qs,
+            _TOKEN.sub("token=…", request.path_qs),
             response.status,
             response.body_length,
             time * 1000,

@@ -252,6 +252,8 @@ def _take_lock(path: Path) -> IO[str]:
     lock_path = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # It holds what people asked, and the secret that signs their tokens: for the service's own user only.
+        path.touch(mode=0o600)
         lock = lock_path.open("a+")
     except OSError as error:
         raise DatabaseUnusableError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from pydantic_core import to_json
 
 from service.api.prompts.models import Message, PromptRequest
 from service.errors import InvalidRequestError
@@ -36,7 +37,7 @@ def to_job(request: PromptRequest, default_model: str, limits: ModelLimits, now:
         DOOR,
         endpoint,
         model,
-        json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        to_json(body).decode(),
         prompt,
         priority=request.priority,
         not_before=request.not_before,

@@ -36,6 +36,7 @@ from service.store.gauges import Gauges
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
 from service.store.opening import open_database
+from service.store.workers import WorkerStore
 from service.store.usage import UsageStore
 from service.usage import Usage
 from service.workers import Workers
@@ -71,7 +72,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         database = await open_database(config.database)
         app[MEASURES].commit_seconds = database.commit_seconds
         started.push_async_callback(database.close)
-        store = JobStore(database, worker=new_job_id(clock.now_ms()))
+        own_name = new_job_id(clock.now_ms())
+        store = JobStore(database, own_name)
         clock.not_before(await store.latest_time())
 
         keys = await Keys.open(KeyStore(database), clock, config.auth.secret_key)
@@ -87,7 +89,10 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[MEASURES])
         order.weights, jobs.key_seats.limit_of = keys.weights, keys.concurrency_of
         await jobs.recount()
-        rescued = await jobs.rescue(await jobs.lost_workers())
+        processes = WorkerStore(database, own_name)
+        if database.is_shared:
+            await processes.beat()
+        rescued = await jobs.rescue(await processes.lost(config.database.dead_after_seconds))
         if rescued:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 

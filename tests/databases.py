@@ -76,6 +76,8 @@ def postgres_server() -> Iterator[PostgresServer]:
         except Exception as error:
             problem = f"PostgreSQL cannot be started here: {error}"
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(problem)
+        # No test pulls the plug.
+        server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
         try:
             yield PostgresServer(Path(folder) / "data")
         finally:

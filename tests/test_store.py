@@ -128,6 +128,13 @@ async def test_a_claim_brings_the_request(store: JobStore) -> None:
     assert one == Claimed(expected, request)
 
 
+async def test_jobs_are_found_by_their_numbers(store: JobStore) -> None:
+    jobs = [await stored(store) for _ in range(60)]
+    assert await store.by_seqs([job.seq for job in jobs]) == {job.seq: job for job in jobs}
+    assert await store.by_seqs([jobs[0].seq, jobs[-1].seq + 1]) == {jobs[0].seq: jobs[0]}
+    assert await store.by_seqs([]) == {}
+
+
 async def test_the_oldest_ready_job_of_a_runner_is_found_over_all_its_lines(store: JobStore) -> None:
     assert await store.oldest_ready(LINE.runner) is None
     await stored(store, not_before=NOW + 1)

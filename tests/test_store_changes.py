@@ -163,20 +163,35 @@ async def test_the_jobs_of_a_dead_process_follow_their_disconnect_policies(store
     leaving = await claimed(other, on_disconnect="cancel")
     staying = await claimed(other, on_disconnect="finish")
     ours = await claimed(store, on_disconnect="cancel")
-    assert await store.lost_workers() == ["two"]
     rescued = await store.rescue("two", NOW + 7)
-    assert {job.seq: (job.status, job.failures) for job in rescued} == {
-        nobody.seq: ("queued", 0),
-        leaving.seq: ("cancelled", 0),
-        staying.seq: ("queued", 0),
+    assert {job.seq: (before, job.status, job.failures, job.caller_at) for job, before in rescued} == {
+        nobody.seq: ("processing", "queued", 0, None),
+        leaving.seq: ("processing", "cancelled", 0, "two"),
+        staying.seq: ("processing", "queued", 0, None),
     }
-    for job in rescued:
+    for job, _ in rescued:
         assert await look(store, job) == job
     assert (await look(store, leaving)).error_code == "disconnected"
     assert await look(store, ours) == ours
-    assert await store.lost_workers() == []
     assert await store.rescue("two", NOW + 8) == []
     assert await other.finish(nobody, DONE, NOW + 9) is None
+
+
+async def test_jobs_whose_callers_waited_at_a_dead_process_are_cancelled_or_free_for_anyone(
+    store: JobStore, other: JobStore
+) -> None:
+    nobody = await stored(other)
+    leaving = await stored(other, on_disconnect="cancel")
+    staying = await stored(other, on_disconnect="finish")
+    assert [store.may_claim(job) for job in (nobody, leaving, staying)] == [True, False, False]
+    rescued = await store.rescue("two", NOW + 7)
+    assert {job.seq: (before, job.status, store.may_claim(job)) for job, before in rescued} == {
+        leaving.seq: ("queued", "cancelled", False),
+        staying.seq: ("queued", "queued", True),
+    }
+    for job, _ in rescued:
+        assert await look(store, job) == job
+    assert seqs(await store.claim(LINE, 9, NOW)) == seqs([nobody, staying])
 
 
 async def test_old_jobs_are_forgotten_with_their_bodies_and_results(store: JobStore) -> None:

@@ -9,7 +9,7 @@ import asyncpg
 from service.job import Line
 from service.store.jobs import JobStore
 from tests.databases import Place
-from tests.store_jobs import LINE, NOW, claimed, finished, look, seqs, stored
+from tests.store_jobs import LINE, NOW, claimed, counted, finished, look, seqs, stored
 
 
 async def test_the_oldest_are_claimed_first_and_exactly_as_many_as_asked_for(store: JobStore) -> None:
@@ -37,6 +37,21 @@ async def test_only_ready_jobs_of_the_line_are_claimed(store: JobStore) -> None:
         assert await store.claim(line, 9, NOW) == []
     job = await stored(store)
     assert seqs(await store.claim(LINE, 9, NOW)) == [job.seq]
+
+
+async def test_a_job_whose_caller_waits_at_a_process_is_claimed_by_that_one_alone(
+    store: JobStore, other: JobStore
+) -> None:
+    waited_for = await stored(store, on_disconnect="cancel")
+    assert await other.claim(LINE, 9, NOW) == []
+    assert not await other.has_ready()
+    assert await other.oldest_ready(LINE.runner) is None
+    assert (await counted(other)).ready(LINE) == 0
+    assert (await counted(store)).ready(LINE) == 1
+    assert await store.has_ready()
+    free = await stored(store)
+    assert seqs(await other.claim(LINE, 9, NOW)) == [free.seq]
+    assert seqs(await store.claim(LINE, 9, NOW)) == [waited_for.seq]
 
 
 async def test_options_that_reload_a_model_make_a_line_of_their_own(store: JobStore) -> None:

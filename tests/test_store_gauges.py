@@ -138,7 +138,7 @@ class _Walk:
 
     async def _rescue(self, now: int) -> None:
         if self._chance.random() < 0.2:
-            for job in await self.store.rescue("one", now):
+            for job, _ in await self.store.rescue("one", now):
                 self._move(job)
 
     async def _prune(self, now: int) -> None:

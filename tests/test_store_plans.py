@@ -49,6 +49,8 @@ class Recording:
         self._database = database
         self.claim_lock = database.claim_lock
         self.commit_seconds = database.commit_seconds
+        self.present_ms = database.present_ms
+        self.is_shared = database.is_shared
         self.keeps_order = database.keeps_order
         self.statements: list[Statement] = []
 
@@ -89,7 +91,7 @@ ASKED = {
     "cancel": Asked(lambda store, job: store.cancel(job.id, NOW, (Segment("text", "a"),), 1), ("seek jobs_id",)),
     "promote": Asked(lambda store, job: store.promote(NOW + 100), ("seek jobs_delayed", "seek jobs_pkey")),
     "expire": Asked(lambda store, job: store.expire(NOW + 100), ("seek jobs_deadline", "seek jobs_pkey")),
-    "rescue": Asked(lambda store, job: store.rescue("worker-1", NOW), ("jobs_processing",)),
+    "rescue": Asked(lambda store, job: store.rescue("worker-1", NOW), ("jobs_processing", "seek jobs_reserved")),
     "prune": Asked(lambda store, job: store.prune(NOW + 100), ("seek jobs_finished", "seek jobs_pkey")),
     "standing": Asked(lambda store, job: store.standing(job.id), ("seek jobs_id", "seek jobs_ready")),
     "standing by number": Asked(
@@ -103,7 +105,8 @@ ASKED = {
     "any ready": Asked(lambda store, job: store.has_ready(), ("jobs_ready_oldest",)),
     "next due": Asked(lambda store, job: store.next_due(), ("jobs_delayed", "jobs_deadline")),
     "newest": Asked(lambda store, job: store.newest(), ("jobs_pkey",)),
-    "gauges": Asked(lambda store, job: store.gauges(), ("jobs_gauges", "seek jobs_delayed")),
+    "gauges": Asked(lambda store, job: store.gauges(), ("jobs_gauges", "seek jobs_delayed", "seek jobs_reserved")),
+    "by numbers": Asked(lambda store, job: store.by_seqs([job.seq, 5]), ("seek jobs_pkey",)),
     "list": Asked(lambda store, job: store.page(Filter(), 5, 5), ("jobs_pkey",)),
     "list of a model": Asked(
         lambda store, job: store.page(Filter(model_key=LINE.runner), 5, 5), ("seek jobs_by_model",)

@@ -86,7 +86,7 @@ class Attempts(Core):
             )
             self._running[job.id] = running
             begun.append(running)
-            self._announce(job)
+            self._announce(job, Status.QUEUED, ready=-1)
         return begun
 
     async def finish(self, running: Running, outcome: Outcome) -> None:
@@ -98,7 +98,7 @@ class Attempts(Core):
         if finished is not None:
             self._room.finished(now)
             self._gauges.move(job.line, Status.PROCESSING, finished.status, job.size)
-            self._announce(finished)
+            self._announce(finished, Status.PROCESSING)
 
     def let_go(self, running: Running) -> None:
         """The attempt ended because its job is final already."""

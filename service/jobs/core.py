@@ -12,6 +12,7 @@ from service.errors import CannotStoreError
 from service.following import Follower
 from service.hub import Hub
 from service.job import Job, Line, Status
+from service.jobs.changes import Change
 from service.jobs.records import Limits, Running
 from service.jobs.room import Room
 from service.jobs.views import JobViews
@@ -55,6 +56,7 @@ class Core(JobViews):
         self._relays: dict[str, Relay] = {}
         self._wake_dispatcher: Callable[[], None] = lambda: None
         self._look_due: Callable[[], None] = lambda: None
+        self._tell_others: Callable[[str], None] = lambda payload: None
         self._start_at_once: Callable[[Line], Callable[[Running], None] | None] = lambda _line: None
         self._is_stopping = False
         self._under_way = 0
@@ -73,6 +75,10 @@ class Core(JobViews):
     def when_delayed(self, look: Callable[[], None]) -> None:
         """Have ``look`` called when a job will be due or expire, so that :meth:`tend` can say when."""
         self._look_due = look
+
+    def when_changed(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with each stored change, for the other processes that share the database."""
+        self._tell_others = tell
 
     def follow(self, job: Job, position: Position | None, wake: Callable[[], None]) -> Follower:
         """A reader of this job's events from ``position``, or from the beginning of its present attempt."""
@@ -117,21 +123,35 @@ class Core(JobViews):
         self._wake_dispatcher()
 
     def _returned(self, job: Job, before: str, now: int) -> None:
-        is_ready = job.not_before is None
-        if is_ready:
-            self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
-        self._gauges.move(job.line, before, Status.QUEUED, job.size, ready=int(is_ready))
-        self._announce(job)
-        if is_ready:
+        ready = int(job.not_before is None)
+        self._move(job, before, ready, now)
+        self._announce(job, before, ready)
+        if ready:
             self._wake_dispatcher()
         else:
             self._look_due()
 
-    def _announce(self, job: Job) -> None:
-        """Tell of a change that is stored."""
-        self._hub.publish(job)
+    def _move(self, job: Job, before: str, ready: int, now: int) -> None:
+        """Move the gauges with a job; ``ready`` is what its line gains or loses in jobs that are ready."""
+        here = ready if self._store.may_claim(job) else 0
+        if here > 0:
+            self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
+        if before == job.status:
+            self._gauges.add_ready(job.line, here)
+        else:
+            self._gauges.move(job.line, before, job.status, job.size, ready=here)
+
+    def _announce(self, job: Job, before: str | None, ready: int = 0) -> None:
+        """Tell of a change that is stored; ``before`` is the status before it, None for a new job."""
+        self._tell_others(str(Change(job.seq, before, job.status, ready)))
         if job.is_final:
             self._measure(job)
+        self._publish(job)
+
+    def _publish(self, job: Job) -> None:
+        """Tell those who listen in this process."""
+        self._hub.publish(job)
+        if job.is_final:
             relay = self._relays.pop(job.id, None)
             if relay is not None:
                 conclude(relay, job)

@@ -11,6 +11,7 @@ from service.errors import (
     StoppingError,
 )
 from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_id
+from service.jobs.changes import Change
 from service.jobs.core import Core
 from service.jobs.records import Running, View
 from service.outputs import Output
@@ -106,7 +107,10 @@ class Submission(Core):
     def _stored(self, view: View) -> None:
         self.store_trouble = None
         self._newest = max(self._newest, view.job.seq)
-        self._hub.publish(view.job, view.position, view.estimated_start_seconds)
+        job = view.job
+        self._hub.publish(job, view.position, view.estimated_start_seconds)
+        ready = int(job.status == Status.QUEUED and job.not_before is None)
+        self._tell_others(str(Change(job.seq, None, job.status, ready)))
 
     async def cancel(self, job_id: str) -> Job:
         """End a job unless it is final already; its row afterwards. Raises NotFoundError, CannotStoreError."""
@@ -141,14 +145,14 @@ class Submission(Core):
             raise
         if cancelled is None:
             return None
-        was_ready = cancelled.worker is None and cancelled.not_before is None
         before = Status.QUEUED if cancelled.worker is None else Status.PROCESSING
-        self._gauges.move(cancelled.line, before, Status.CANCELLED, cancelled.size, ready=-int(was_ready))
+        ready = -int(cancelled.worker is None and cancelled.not_before is None)
+        self._move(cancelled, before, ready, self._clock.now_ms())
         # It may have been claimed while the cancel was under way.
         running = self._running.get(job.id)
         if running is not None:
             running.is_cancelled = True
             if running.stop is not None:
                 running.stop()
-        self._announce(cancelled)
+        self._announce(cancelled, before, ready)
         return cancelled

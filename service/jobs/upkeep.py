@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.job import Line, Status
+from service.jobs.changes import LOOK_AGAIN
 from service.jobs.core import Core
 
 
@@ -15,15 +16,13 @@ class Upkeep(Core):
         due, deadline = await self._store.next_due()
         if due is not None and due <= now:
             for job in await self._tracked(self._store.promote(now)):
-                self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
-                self._gauges.add_ready(job.line, 1)
-                self._announce(job)
+                self._move(job, Status.QUEUED, 1, now)
+                self._announce(job, Status.QUEUED, ready=1)
         if deadline is not None and deadline <= now:
             for job in await self._tracked(self._store.expire(now)):
-                self._gauges.move(
-                    job.line, Status.QUEUED, job.status, job.size, ready=-1 if job.not_before is None else 0
-                )
-                self._announce(job)
+                ready = -int(job.not_before is None)
+                self._move(job, Status.QUEUED, ready, now)
+                self._announce(job, Status.QUEUED, ready)
         if (due is not None and due <= now) or (deadline is not None and deadline <= now):
             due, deadline = await self._store.next_due()
         return min((time for time in (due, deadline) if time is not None), default=None)
@@ -33,33 +32,32 @@ class Upkeep(Core):
         touched = 0
         now = self._clock.now_ms()
         for worker in workers:
-            for job in await self._tracked(self._store.rescue(worker, now)):
+            for job, before in await self._tracked(self._store.rescue(worker, now)):
                 touched += 1
                 if job.status == Status.QUEUED:
-                    self._returned(job, Status.PROCESSING, now)
+                    self._returned(job, before, now)
                 else:
-                    self._gauges.move(job.line, Status.PROCESSING, job.status, job.size)
-                    self._announce(job)
+                    # It was not ready for anybody else while its caller waited for it.
+                    self._move(job, before, 0, now)
+                    self._announce(job, before)
         return touched
-
-    async def lost_workers(self) -> list[str]:
-        """Other processes that own running jobs."""
-        return await self._store.lost_workers()
 
     async def prune(self, before: int) -> int:
         """Forget a batch of jobs that finished before then; how many."""
         pruned = await self._tracked(self._store.prune(before))
         for gauge in pruned:
             self._gauges.leave(gauge.line, gauge.status, gauge.size, was_ready=False)
+        if pruned:
+            self._tell_others(LOOK_AGAIN)
         return len(pruned)
 
-    async def recount(self) -> None:
-        """Set the gauges from the rows, unless something changes meanwhile: then another time."""
+    async def recount(self) -> bool:
+        """Set the gauges from the rows, unless something changes meanwhile: then another time; whether they are set."""
         changes = self._changes
         gauges, delayed = await self._store.gauges()
         newest = await self._store.newest()
         if self._under_way or changes != self._changes:
-            return
+            return False
         self._newest = newest
         self._gauges.set(gauges, delayed)
         now = self._clock.now_ms()
@@ -67,6 +65,7 @@ class Upkeep(Core):
             for owner, priorities in owners.items():
                 for priority in priorities:
                     self._order.begin_waiting(Line(runner, owner, priority), now, {})
+        return True
 
     async def has_missed(self) -> bool:
         """Whether a ready job is stored that the gauges do not know of."""

@@ -27,6 +27,12 @@ class Database(Protocol):
     claim_lock: str
     """What keeps two processes from picking one row: text to stand at the end of a claim's SELECT."""
 
+    present_ms: str
+    """The database's own clock in SQL: milliseconds since the epoch."""
+
+    is_shared: bool
+    """Whether other processes may be at work on it."""
+
     commit_seconds: Histogram
     """How long each commit took."""
     keeps_order: bool

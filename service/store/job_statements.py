@@ -23,6 +23,8 @@ INSERT_BODY = """
 """.strip()
 
 READY = "status = 'queued' AND not_before IS NULL"
+# A reply can be given only by the process on whose connection the caller waits.
+MAY_CLAIM = "(caller_at IS NULL OR caller_at = :worker)"
 # An order that only one index has. By ``seq`` itself PostgreSQL would sometimes rather walk the primary key, or another
 # index, and pass over what does not match: its planner does not know that the oldest rows are the finished ones.
 BY_ARRIVAL_IN_LINE = "seq + 0"
@@ -32,7 +34,7 @@ NEWEST_FIRST = "-seq"
 CLAIM = f"""
     WITH picked AS MATERIALIZED (
         SELECT seq FROM jobs
-        WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY}
+        WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY} AND {MAY_CLAIM}
         ORDER BY {BY_ARRIVAL_IN_LINE} LIMIT :seats {{claim_lock}}
     )
     UPDATE jobs SET status = 'processing', attempt = attempt + 1, worker = :worker, started_at = :now, updated_at =
@@ -90,7 +92,7 @@ EXPIRE = f"""
 
 # A job whose caller waited on a connection of the dead process is cancelled, unless the caller asked for ``finish``.
 RESCUE = f"""
-    UPDATE jobs SET status = 'queued', worker = NULL, updated_at = :now
+    UPDATE jobs SET status = 'queued', worker = NULL, caller_at = NULL, updated_at = :now
     WHERE status = 'processing' AND worker = :worker AND (on_disconnect IS NULL OR on_disconnect = 'finish')
     RETURNING {COLUMNS}
 """
@@ -98,6 +100,19 @@ RESCUE_ABANDONED = f"""
     UPDATE jobs SET status = 'cancelled', error_code = 'disconnected', finished_at = :now, updated_at = :now,
                     error_message = 'the caller was gone when the service came back'
     WHERE status = 'processing' AND worker = :worker AND on_disconnect = 'cancel'
+    RETURNING {COLUMNS}
+"""
+
+# The same for those that still wait.
+RELEASE = f"""
+    UPDATE jobs SET caller_at = NULL, updated_at = :now
+    WHERE status = 'queued' AND caller_at = :worker AND on_disconnect = 'finish'
+    RETURNING {COLUMNS}
+"""
+RELEASE_ABANDONED = f"""
+    UPDATE jobs SET status = 'cancelled', error_code = 'disconnected', finished_at = :now, updated_at = :now,
+                    error_message = 'the caller was gone when the service came back'
+    WHERE status = 'queued' AND caller_at = :worker AND on_disconnect = 'cancel'
     RETURNING {COLUMNS}
 """
 
@@ -116,24 +131,32 @@ GAUGES = """
     SELECT runner, owner, priority, status, count(*), sum(size) FROM jobs
     GROUP BY runner, owner, priority, status
 """
-DELAYED = """
-    WITH delayed AS MATERIALIZED (
+HELD = """
+    WITH held AS MATERIALIZED (
         SELECT runner, owner, priority FROM jobs WHERE status = 'queued' AND not_before > 0
+        UNION ALL
+        SELECT runner, owner, priority FROM jobs
+        WHERE status = 'queued' AND caller_at > '' AND caller_at <> :worker AND coalesce(not_before, 0) = 0
     )
-    SELECT runner, owner, priority, count(*) FROM delayed GROUP BY runner, owner, priority
+    SELECT runner, owner, priority, count(*) FROM held GROUP BY runner, owner, priority
 """
 NEXT_DUE = """
     SELECT (SELECT min(not_before) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL),
            (SELECT min(deadline) FROM jobs WHERE status = 'queued' AND deadline IS NOT NULL)
 """
-ANY_READY = f"SELECT seq FROM jobs WHERE {READY} ORDER BY runner, {BY_ARRIVAL_AT_RUNNER} LIMIT 1"
-OLDEST_READY = (
-    f"SELECT seq, updated_at FROM jobs WHERE runner = :runner AND {READY} ORDER BY {BY_ARRIVAL_AT_RUNNER} LIMIT 1"
-)
+ANY_READY = f"""
+    SELECT seq FROM jobs WHERE {READY} AND {MAY_CLAIM} ORDER BY runner, {BY_ARRIVAL_AT_RUNNER} LIMIT 1
+"""
+OLDEST_READY = f"""
+    SELECT seq, updated_at FROM jobs WHERE runner = :runner AND {READY} AND {MAY_CLAIM}
+    ORDER BY {BY_ARRIVAL_AT_RUNNER} LIMIT 1
+"""
 OLDEST_OF_LINE = f"""
     SELECT seq FROM jobs WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY}
     ORDER BY {BY_ARRIVAL_IN_LINE} LIMIT 1
 """
+SOME_AT_ONCE = 50
+BY_SEQS = f"SELECT {COLUMNS} FROM jobs WHERE seq IN ({', '.join(f':seq{number}' for number in range(SOME_AT_ONCE))})"
 LATEST_TIME = """
     SELECT (SELECT updated_at FROM jobs ORDER BY seq DESC LIMIT 1), (SELECT max(finished_at) FROM jobs WHERE finished_at
     IS NOT NULL), (SELECT max(heartbeat_at) FROM workers)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from service.job import Claimed, Job, Line, NewJob, Outcome, Result, Segment, Status, model_key, preview_of
 from service.store.database import Database, Row, Statement
 from service.store.job_statements import (
     ANY_READY,
+    BY_SEQS,
     CANCEL,
     CLAIM,
     COLUMNS,
-    DELAYED,
     EXACT_RANK,
     EXACT_TOTAL,
     EXPIRE,
     FINISH,
     GAUGES,
+    HELD,
     INSERT,
     INSERT_BODY,
     INSERT_RESULT,
@@ -29,9 +31,12 @@ from service.store.job_statements import (
     PROMOTE,
     PRUNE,
     PUT_BACK,
+    RELEASE,
+    RELEASE_ABANDONED,
     RESCUE,
     RESCUE_ABANDONED,
     SELECT_STANDING,
+    SOME_AT_ONCE,
     WIDTH,
 )
 from service.store.texts import segments_text, storable
@@ -64,13 +69,23 @@ class Standing(NamedTuple):
     rank: int
 
 
+class Rescued(NamedTuple):
+    """A job that was taken back, and its status before that."""
+
+    job: Job
+    before: str
+
+
 class JobStore:
     """Jobs in the database."""
 
     def __init__(self, database: Database, worker: str) -> None:
         self._database = database
         self._worker = worker
+        self._own = {"worker": worker}
         self.keeps_order = database.keeps_order
+        self.is_exclusive = not database.is_shared
+        """Whether every change of a row passes through this process."""
         self._claim, self._promote, self._expire, self._prune = (
             sql.replace("{claim_lock}", database.claim_lock) for sql in (CLAIM, PROMOTE, EXPIRE, PRUNE)
         )
@@ -92,8 +107,9 @@ class JobStore:
         return Job(
             0, job_id, new.door, new.endpoint, new.model, key, new.runner or key, new.owner, new.key_id,
             int(new.priority), int(new.is_streamed), str(status), attempt, 0, 0, new.not_before, new.deadline,
-            new.on_disconnect, worker, storable(preview_of(new.prompt)), len(new.request), None, None, None, None,
-            None, None, None, now, now, now if is_started else None, None, None,
+            new.on_disconnect, worker, self._worker if new.on_disconnect else None, storable(preview_of(new.prompt)),
+            len(new.request), None, None, None, None, None, None, None, now, now, now if is_started else None, None,
+            None,
         )  # fmt: skip
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
@@ -222,18 +238,23 @@ class JobStore:
         (rows,) = await self._database.write(Statement(self._expire, row))
         return [_job(row) for row in rows]
 
-    async def rescue(self, worker: str, now: int) -> list[Job]:
-        """Take back the running jobs of a process that is gone; no failure is counted."""
-        row = {"worker": worker, "now": now}
-        back, abandoned = await self._database.write(Statement(RESCUE, row), Statement(RESCUE_ABANDONED, row))
-        return [_job(row) for row in (*back, *abandoned)]
+    def may_claim(self, job: Job) -> bool:
+        """Whether this process may claim it when it is ready: not if its caller waits at another."""
+        return job.caller_at is None or job.caller_at == self._worker
 
-    async def lost_workers(self) -> list[str]:
-        """The processes, this one aside, that still own running jobs."""
-        rows = await self._database.read(
-            "SELECT DISTINCT worker FROM jobs WHERE status = 'processing' AND worker <> :own", {"own": self._worker}
-        )
-        return [row[0] for row in rows]
+    async def rescue(self, worker: str, now: int) -> list[Rescued]:
+        """Take back the jobs of a process that is gone; no failure is counted."""
+        row = {"worker": worker, "now": now}
+        before = {
+            RESCUE: Status.PROCESSING,
+            RESCUE_ABANDONED: Status.PROCESSING,
+            RELEASE: Status.QUEUED,
+            RELEASE_ABANDONED: Status.QUEUED,
+        }
+        answers = await self._database.write(*(Statement(sql, row) for sql in before))
+        return [
+            Rescued(_job(row), status) for status, rows in zip(before.values(), answers, strict=True) for row in rows
+        ]
 
     async def standing(self, job_id: str) -> Standing | None:
         """A job with its rank in its line."""
@@ -244,6 +265,16 @@ class JobStore:
         """The same by the integer id."""
         rows = await self._database.read(SELECT_STANDING + "seq = :seq", {"seq": seq})
         return Standing(_job(rows[0]), rows[0][WIDTH]) if rows else None
+
+    async def by_seqs(self, seqs: Collection[int]) -> dict[int, Job]:
+        """Jobs by their numbers; those that there are."""
+        wanted = list(seqs)
+        found: dict[int, Job] = {}
+        for start in range(0, len(wanted), SOME_AT_ONCE):
+            some = wanted[start : start + SOME_AT_ONCE]
+            row = {f"seq{number}": some[min(number, len(some) - 1)] for number in range(SOME_AT_ONCE)}
+            found |= {job.seq: job for job in map(_job, await self._database.read(BY_SEQS, row))}
+        return found
 
     async def result(self, seq: int) -> Result | None:
         """The output of a finished job."""
@@ -284,11 +315,13 @@ class JobStore:
         return int(rows[0][0])
 
     async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:
-        """Every line's jobs by status, and how many of its queued ones are delayed."""
+        """Every line's jobs by status, and how many of its queued ones this process may not claim now: they are
+        delayed, or their callers wait elsewhere.
+        """
         rows = await self._database.read(GAUGES, {}, is_scan=True)
-        delayed = await self._database.read(DELAYED, {}, is_scan=True)
+        held = await self._database.read(HELD, self._own, is_scan=True)
         gauges = [Gauge(Line(*row[:3]), row[3], row[4], int(row[5])) for row in rows]
-        return gauges, {Line(*row[:3]): row[3] for row in delayed}
+        return gauges, {Line(*row[:3]): row[3] for row in held}
 
     async def next_due(self) -> tuple[int | None, int | None]:
         """When the next delayed job becomes ready and the next queued one expires."""
@@ -297,7 +330,7 @@ class JobStore:
 
     async def oldest_ready(self, runner: str) -> tuple[int, int] | None:
         """The seq of a runner's oldest ready job and since when it is ready."""
-        rows = await self._database.read(OLDEST_READY, {"runner": runner})
+        rows = await self._database.read(OLDEST_READY, {**self._own, "runner": runner})
         return (rows[0][0], rows[0][1]) if rows else None
 
     async def oldest_of_line(self, line: Line) -> int | None:
@@ -309,7 +342,7 @@ class JobStore:
 
     async def has_ready(self) -> bool:
         """Whether any job may be claimed."""
-        return bool(await self._database.read(ANY_READY, {}))
+        return bool(await self._database.read(ANY_READY, self._own))
 
     async def newest(self) -> int:
         """The largest seq there is, 0 for none."""

@@ -45,6 +45,8 @@ class PostgresDatabase:
     """A schema on a PostgreSQL server; see :class:`service.store.database.Database` for what its methods promise."""
 
     claim_lock = "FOR UPDATE SKIP LOCKED"
+    present_ms = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+    is_shared = True
     keeps_order = True
     """For the writes of this process: they go over one connection."""
 

@@ -52,6 +52,8 @@ class SqliteDatabase:
     """The database in one file; see :class:`service.store.database.Database` for what its methods promise."""
 
     claim_lock = ""
+    present_ms = "(CAST(strftime('%s', 'now') AS INTEGER) * 1000)"
+    is_shared = False
     keeps_order = True
 
     def __init__(

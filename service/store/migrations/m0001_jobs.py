@@ -23,6 +23,7 @@ STATEMENTS = (
         deadline {integer},
         on_disconnect TEXT,
         worker TEXT,
+        caller_at TEXT,
         preview TEXT NOT NULL,
         size {integer} NOT NULL,
         error_code TEXT,
@@ -50,6 +51,7 @@ STATEMENTS = (
     "CREATE INDEX jobs_ready_oldest ON jobs (runner, (seq + 1)) WHERE status = 'queued' AND not_before IS NULL",
     "CREATE INDEX jobs_delayed ON jobs (not_before) WHERE status = 'queued' AND not_before IS NOT NULL",
     "CREATE INDEX jobs_deadline ON jobs (deadline) WHERE status = 'queued' AND deadline IS NOT NULL",
+    "CREATE INDEX jobs_reserved ON jobs (caller_at) WHERE status = 'queued' AND caller_at IS NOT NULL",
     "CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL",
     # The lists, newest first. An index that begins with the status would be taken for the queue's statements, too.
     "CREATE INDEX jobs_queued ON jobs ((-seq)) WHERE status = 'queued'",

@@ -26,8 +26,10 @@ async def make_database(path: Path, jobs: int) -> None:
         prompt=PROMPT,
         owner=OWNER,
     )
-    await JobStore(database, worker="bench").insert(new, new_job_id(_CREATED_MS), _CREATED_MS)
-    await database.close()
+    try:
+        await JobStore(database, worker="bench").insert(new, new_job_id(_CREATED_MS), _CREATED_MS)
+    finally:
+        await database.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         _multiply(connection, jobs)
 

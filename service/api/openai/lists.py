@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from service.api.calls.installed import answering, installed
-from service.api.calls.passing import QUICK, pass_on
+from service.api.calls.passing import QUICK, first_answering, pass_on
+from service.api.context import POOL
 from service.api.replies import json_bytes
 from service.backend.models import InstalledModel
 from service.errors import NoBackendError, NotFoundError
@@ -31,6 +32,8 @@ async def model(request: web.Request) -> web.StreamResponse:
     """One model; its name is echoed as it was asked for. Names with ``/`` are found too."""
     name = request.match_info["name"]
     found = (await installed(request)).get(model_key(name))
+    if found is None and "/" not in name and not request.app[POOL].hides(name):
+        return await pass_on(request, request.rel_url.raw_path, None, first_answering(request), QUICK)
     if found is None:
         raise NotFoundError(f"model '{name}' not found")
     return _reply({**_entry(found.model), "id": name})

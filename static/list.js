@@ -10,6 +10,7 @@ import { Rows } from "./rows.js";
 const TYPING_MILLISECONDS = 250;
 // Jobs may come by the hundred a second: the page is read again at once, then at most this often.
 const READ_AGAIN_MILLISECONDS = 500;
+const PLACES_MILLISECONDS = 2000;
 const POLL_MILLISECONDS = 5000;
 const SIZES = [25, 50, 100];
 
@@ -21,6 +22,7 @@ let filter = readAddress();
 let pageCount = 1;
 let reading = null;
 let readAgainTimer = null;
+let placesTimer = null;
 let lastRead = 0;
 let isHeldBack = false;
 
@@ -95,7 +97,6 @@ function show({ prompts, total, total_pages: pages, total_is_capped: capped }) {
   showProblem("");
   rows.show(prompts);
   pageCount = Math.max(1, pages);
-  document.querySelector(".jobs").setAttribute("aria-busy", "false");
   document.querySelector(".jobs").hidden = prompts.length === 0;
   const filtered = Boolean(filter.q || filter.status || filter.model);
   byId("nothing").hidden = prompts.length > 0;
@@ -131,6 +132,16 @@ function readAgain() {
   }, wait);
 }
 
+/** One job less in the queue is a place less for those behind it, of which no message tells: reads their places soon. */
+function readPlaces() {
+  placesTimer ??= setTimeout(async () => {
+    placesTimer = null;
+    // What has changed meanwhile is known already, and better: only places are taken from this answer.
+    const { prompts } = await readPrompts(filter, { ask: false }).catch(() => ({ prompts: [] }));
+    for (const { id, position } of prompts) rows.place(id, position);
+  }, PLACES_MILLISECONDS);
+}
+
 function holdBack() {
   isHeldBack = true;
   byId("newer").hidden = false;
@@ -147,6 +158,7 @@ function receive(message) {
   if (message.type === "subscribed" || message.type === "reset") readAgain();
   if (message.type !== "job") return;
   rows.change(message);
+  if (message.status !== "queued" && rows.hasQueued) readPlaces();
   if (!movesRows(message)) return;
   if (filter.page === 1 || filter.status) readAgain();
   else if (!isHeldBack) holdBack();

@@ -96,6 +96,17 @@ export class Rows {
     this.#waiting.clear();
   }
 
+  /** Whether any of them waits. */
+  get hasQueued() {
+    return Array.from(this.#rows.values()).some((row) => row.job.status === "queued");
+  }
+
+  /** Takes in the place of a job that still waits. */
+  place(id, position) {
+    const row = this.#rows.get(id);
+    if (row?.job.status === "queued" && !this.#waiting.has(id)) row.update({ position });
+  }
+
   /** Takes in a status change; rows that are not visible cost nothing. */
   change(job) {
     if (!this.#rows.has(job.id)) return;

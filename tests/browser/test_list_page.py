@@ -128,6 +128,17 @@ async def test_what_is_new_or_changes_among_ten_thousand_is_seen_at_once(
     await expect(crowded_page.rows).to_have_count(25)
 
 
+async def test_places_in_the_queue_move_up_in_the_list(crowded_page: ListPage, crowded_stage: Stage) -> None:
+    await crowded_page.text.fill("Waits behind somebody")
+    ahead = await crowded_stage.submit("Nobody's business", model="quiet")
+    await crowded_stage.submit("Waits behind somebody", model="quiet")
+    await expect(crowded_page.rows).to_have_count(1)
+    await expect(crowded_page.rows).to_contain_text("Queued · 2")
+    await crowded_page.rows.hover()
+    await crowded_stage.cancel(ahead)
+    await expect(crowded_page.rows).to_contain_text("Queued · 1")
+
+
 async def test_a_reader_of_an_older_page_is_told_of_what_is_new_and_not_disturbed(
     crowded_page: ListPage, crowded_stage: Stage
 ) -> None:

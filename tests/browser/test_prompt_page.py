@@ -265,3 +265,24 @@ async def test_markdown_is_formatted_and_shown_plain_on_request(stage: Stage, pr
     await prompt_page.button("Plain text").click()
     await expect(answer).to_contain_text(re.compile(re.escape("# Title")))
     await expect(answer.locator("strong, li, table, pre")).to_have_count(0)
+
+
+async def test_the_page_follows_a_growing_answer_until_the_reader_scrolls_away(
+    stage: Stage, prompt_page: PromptPage
+) -> None:
+    lines = "\n\n".join(f"Line {number}." for number in range(80))
+    stalled = stage.stall("Line 79", after_tokens=150)
+    await prompt_page.prompt.fill(lines)
+    await prompt_page.send.click()
+    await expect(prompt_page.answer.get_by_text("Line 74.")).to_be_in_viewport()
+    await prompt_page.answer.hover()
+    await prompt_page.page.mouse.wheel(0, -600)
+    await expect(prompt_page.answer.get_by_text("Line 74.")).not_to_be_in_viewport()
+    latest = prompt_page.page.get_by_role("button", name="Latest")
+    await expect(latest).to_be_visible()
+    await latest.click()
+    await expect(prompt_page.answer.get_by_text("Line 74.")).to_be_in_viewport()
+    await expect(latest).to_be_hidden()
+    stalled.release()
+    await expect(prompt_page.answer.get_by_text("Line 79.")).to_be_in_viewport()
+    await prompt_page.shows("Completed")

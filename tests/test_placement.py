@@ -564,6 +564,27 @@ def test_being_listed_says_nothing_of_options_that_changed() -> None:
     assert not placement.is_loaded(A)
 
 
+def test_only_what_has_answered_is_known_to_be_there_with_its_options() -> None:
+    placement = Placement(SWAP_WAIT)
+    for now, runner in enumerate((A, B)):
+        placement.sent(runner, now)
+        placement.listed({"a:latest", "b:latest"}, 10 + now)
+        assert placement.together == []
+        placement.answered(runner, 20 + now)
+        placement.ended(runner, 20 + now)
+    placement.listed({"a:latest", "b:latest"}, 30)
+    assert placement.together == [frozenset({A, B})]
+
+
+def test_what_another_backend_has_is_not_drained_for_here() -> None:
+    placement = Placement(SWAP_WAIT)
+    placement.sent(B, 0)
+    placement.answered(B, 1_000)
+    waiting = {A: 2_000, B: 39_000}
+    assert placement.choose(waiting, 40_000, elsewhere={A}) == B
+    assert placement.choose(waiting, 40_000) is None
+
+
 # When to look again
 
 

@@ -8,8 +8,9 @@ do. Nothing that it decides is kept: a drain lasts as long as its reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from service.job import model_of_runner
 
@@ -48,6 +49,7 @@ class Swap:
     runner: str
 
 
+@lru_cache(maxsize=4096)
 def is_remote(runner: str) -> bool:
     """Whether Ollama forwards this model to its cloud: it takes no memory and no runner here (wire contract 3.5)."""
     tag = model_of_runner(runner).rpartition(":")[2]
@@ -252,18 +254,20 @@ class Placement:
 
     def _in_the_way_of(self, runner: str) -> bool:
         """Whether runners are at work that must be drained before a job of this one is sent."""
-        busy = {one for one in self.in_flight if one != runner and not self._takes_no_room(one)}
+        busy = self._busy()
+        busy.discard(runner)
         return bool(busy) and not self._fit({*busy, runner})
 
     def _has_room_for(self, runner: str) -> bool:
         """Whether its load pushes nothing out, as far as is known."""
         resident = {one for model, one in self.loaded.items() if model not in self._doubtful}
-        busy = {one for one in self.in_flight if not self._takes_no_room(one)}
-        return self._fit(resident | busy | {runner})
+        return self._fit(resident | self._busy() | {runner})
 
-    def _fit(self, runners: Iterable[str]) -> bool:
-        wanted = frozenset(runners)
-        return len(wanted) <= 1 or any(wanted <= known for known in self.together)
+    def _busy(self) -> set[str]:
+        return {runner for runner in self.in_flight if not is_remote(runner)}
+
+    def _fit(self, runners: Collection[str]) -> bool:
+        return len(runners) <= 1 or any(known.issuperset(runners) for known in self.together)
 
     def _remember_together(self, present: Collection[str]) -> None:
         seen = frozenset(self._certain(present))

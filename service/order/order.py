@@ -56,6 +56,8 @@ class Order:
         share.running += 1
         share.own.charge(cost, turn)
         runner.reached = max(runner.reached, share.own.served)
+        if runner.crowd is not None:
+            runner.crowd.age += 1
         counter = share.lines.setdefault(line.priority, Counter(share.reached, turn))
         counter.charge(cost, turn)
         share.reached = max(share.reached, counter.served)
@@ -93,7 +95,10 @@ class Order:
         return Line(runner, owner, min(lines, key=lambda priority: self._line_rank(share, priority)))
 
     def ahead(self, line: Line, rank: int, waiting: Waiting) -> int:
-        """How many ready jobs of the runner go before the one that has ``rank`` jobs ahead in its own line."""
+        """How many ready jobs of the runner go before the one that has ``rank`` jobs ahead in its own line.
+
+        Exact as things stand, estimated when very many owners wait.
+        """
         runner = self._runners.get(line.runner)
         lines = waiting.get(line.owner, {})
         if runner is None or (len(waiting) <= 1 and len(lines) <= 1):

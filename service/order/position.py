@@ -6,27 +6,22 @@ boosts where the last job of a priority is gone. So the number of them before a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from service.job import Line
+from service.order.crowd import Crowd, Stretch
 from service.order.shares import Counter, Lines, RunnerShares, Share, Waiting
 
-
-class _Stretch(NamedTuple):
-    """Jobs claimed one after another, each at the rank of the one before and its cost."""
-
-    first: int
-    """How many of the owner's jobs go before this stretch."""
-    jobs: int
-    rank: float
-    """Of its first job."""
+_EXACT_OWNERS = 64
+_RENEWED_AFTER = 1 / 16
+"""How much may happen, for each owner that waits, before the picture of a crowd is made anew."""
 
 
 class _Plan(NamedTuple):
     """The ranks at which somebody's jobs will be claimed."""
 
-    stretches: tuple[_Stretch, ...]
+    stretches: tuple[Stretch, ...]
     cost: float
     turn: int
 
@@ -71,7 +66,7 @@ def jobs_before(
 ) -> int:
     """How many ready jobs go before the one with ``rank`` jobs ahead in its own line.
 
-    Exact while nobody comes, nobody leaves and every job costs what is expected.
+    Exact among a few owners, while nobody comes, nobody leaves and every job costs what is expected.
     """
     lines = dict(waiting.get(line.owner, {}))
     lines[line.priority] = max(lines.get(line.priority, 0), rank + 1)
@@ -80,20 +75,28 @@ def jobs_before(
     own = _index(share, lines, line.priority, rank, cost, boosts_ms)
     mine = _plan(share, lines, cost, boosts_ms)
     turn = mine.rank(own)
-    total = own
-    for owner, theirs in waiting.items():
-        if owner != line.owner:
+
+    def plans() -> Iterator[tuple[str, _Plan]]:
+        for owner, theirs in waiting.items():
             known = runner.shares.get(owner)
             if known is not None:
-                total += _plan(known, theirs, runner.cost(weight(owner)), boosts_ms).before(mine, own, turn)
-    return total
+                yield owner, _plan(known, theirs, runner.cost(weight(owner)), boosts_ms)
+
+    if len(waiting) <= _EXACT_OWNERS:
+        return own + sum(plan.before(mine, own, turn) for owner, plan in plans() if owner != line.owner)
+    crowd = runner.crowd
+    most = len(waiting) * _RENEWED_AFTER
+    if crowd is None or crowd.age > most or abs(crowd.owners - len(waiting)) > most:
+        crowd = runner.crowd = Crowd({owner: plan.stretches for owner, plan in plans()})
+    crowd.age += 1
+    return own + crowd.before(line.owner, own, turn, mine.turn)
 
 
 def _plan(share: Share, lines: Lines, cost: float, boosts_ms: Mapping[int, float]) -> _Plan:
     served = share.own.served
     if len(lines) == 1:
         ((priority, jobs),) = lines.items()
-        return _Plan((_Stretch(0, jobs, served - boosts_ms[priority]),), cost, share.own.turn)
+        return _Plan((Stretch(0, jobs, served - boosts_ms[priority], cost, share.own.turn),), cost, share.own.turn)
     total = sum(lines.values())
     stretches = []
     first = 0
@@ -101,7 +104,9 @@ def _plan(share: Share, lines: Lines, cost: float, boosts_ms: Mapping[int, float
         # An owner leads by its highest waiting priority, until the last job of that is claimed.
         end = max(first, 1 + _index(share, lines, priority, lines[priority] - 1, cost, boosts_ms))
         if end > first:
-            stretches.append(_Stretch(first, end - first, served + first * cost - boosts_ms[priority]))
+            stretches.append(
+                Stretch(first, end - first, served + first * cost - boosts_ms[priority], cost, share.own.turn)
+            )
         first = end
         if first == total:
             break
@@ -120,4 +125,4 @@ def _index(share: Share, lines: Lines, priority: int, rank: int, cost: float, bo
 def _line_plan(share: Share, priority: int, jobs: int, cost: float, boosts_ms: Mapping[int, float]) -> _Plan:
     counter = share.lines.get(priority)
     served, turn = (counter.served, counter.turn) if counter else (share.reached, 0)
-    return _Plan((_Stretch(0, jobs, served - boosts_ms[priority]),), cost, turn)
+    return _Plan((Stretch(0, jobs, served - boosts_ms[priority], cost, turn),), cost, turn)

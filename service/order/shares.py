@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from service.order.crowd import Crowd
 from service.order.rows import RunnerRow, ShareRow
 
 Lines = Mapping[int, int]
@@ -83,6 +84,8 @@ class RunnerShares:
         self.shares: dict[str, Share] = {}
         self.reached = 0.0
         self.mean_ms: float | None = None
+        self.crowd: Crowd | None = None
+        """For positions among very many owners."""
         self._samples = 0
 
     def share(self, owner: str, turn: int) -> Share:

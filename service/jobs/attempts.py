@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from service.errors import (
     CannotStoreError,
+    StoppingError,
     StoreError,
 )
 from service.job import Claimed, Job, Outcome, Status
-from service.jobs.core import Core
+from service.jobs.core import STOPPING, Core
 from service.jobs.records import Pick, Retry, Running
 from service.outputs import Output
 
@@ -123,6 +124,8 @@ class Attempts(Core):
                 )
             )
         self._end(running, now, is_typical=False)
+        if self._is_stopping and running.relay is not None:
+            running.relay.fail(StoppingError(STOPPING))
         if back is not None:
             self._returned(back, Status.PROCESSING, now)
 

@@ -27,6 +27,7 @@ from service.store.jobs import JobStore
 
 _log = logging.getLogger(__name__)
 
+STOPPING = "the service is stopping; try again in a moment"
 _STORE_AGAIN_SECONDS = 0.5
 
 _Stored = TypeVar("_Stored")

@@ -12,7 +12,7 @@ from service.errors import (
 )
 from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_id
 from service.jobs.changes import Change
-from service.jobs.core import Core
+from service.jobs.core import STOPPING, Core
 from service.jobs.records import Running, View
 from service.outputs import Output
 from service.relay import Relay
@@ -124,12 +124,15 @@ class Submission(Core):
         await self._cancel(job, "disconnected", "the caller closed the connection")
 
     def stop_accepting(self) -> None:
-        """From now on every submission is refused."""
+        """From now on every submission is refused, and whoever waits for a turn is told that it will not come."""
         self._is_stopping = True
+        for job_id, relay in self._relays.items():
+            if job_id not in self._running:
+                relay.fail(StoppingError(STOPPING))
 
     def _check_room(self, size: int, owner: str) -> None:
         if self._is_stopping:
-            raise StoppingError("the service is stopping; try again in a moment")
+            raise StoppingError(STOPPING)
         self._room.check(self.limits, size, owner)
 
     async def _cancel(self, job: Job, code: str, message: str) -> Job | None:

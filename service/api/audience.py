@@ -24,6 +24,9 @@ class Audience:
         self._seats: dict[Callable[[], None], _Seat] = {}
         self.is_dismissed = False
 
+    def __len__(self) -> int:
+        return len(self._leavers)
+
     @contextmanager
     def seated(
         self,

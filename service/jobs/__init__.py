@@ -1,13 +1,13 @@
 """The core: the only place where a job's status changes. Stored first, then announced."""
 
 from service.jobs.attempts import Attempts
+from service.jobs.elsewhere import Elsewhere
 from service.jobs.records import Limits, Page, Pick, Refusal, Retry, Running, View
 from service.jobs.submission import Submission
-from service.jobs.upkeep import Upkeep
 from service.jobs.views import no_prompt, no_request
 
 __all__ = ["Jobs", "Limits", "Page", "Pick", "Refusal", "Retry", "Running", "View", "no_prompt", "no_request"]
 
 
-class Jobs(Submission, Attempts, Upkeep):
+class Jobs(Submission, Attempts, Elsewhere):
     """Submit, look at, follow, cancel, begin, finish and retry jobs."""

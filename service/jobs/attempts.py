@@ -78,6 +78,7 @@ class Attempts(Core):
         finally:
             for pick in picks[len(claimed) :]:
                 self.give_back(pick)
+        self._recent.take(line, len(claimed))
         begun = []
         for one, pick in zip(claimed, picks, strict=False):
             job = one.job

@@ -46,9 +46,8 @@ class Core(JobViews):
         limits: Limits,
         measures: Measures | None = None,
     ) -> None:
-        super().__init__(store, gauges, order)
+        super().__init__(store, gauges, order, clock)
         self._hub = hub
-        self._clock = clock
         self.limits = limits
         self._measures = measures or Measures()
         self._room = Room(gauges, clock)
@@ -58,6 +57,7 @@ class Core(JobViews):
         self._wake_dispatcher: Callable[[], None] = lambda: None
         self._look_due: Callable[[], None] = lambda: None
         self._tell_others: Callable[[str], None] = lambda payload: None
+        self._correct: Callable[[Line], None] = lambda line: None
         self._start_at_once: Callable[[Line], Callable[[Running], None] | None] = lambda _line: None
         self._is_stopping = False
         self._under_way = 0
@@ -80,6 +80,10 @@ class Core(JobViews):
     def when_changed(self, tell: Callable[[str], None]) -> None:
         """Have ``tell`` called with each stored change, for the other processes that share the database."""
         self._tell_others = tell
+
+    def when_corrected(self, trust: Callable[[Line], None]) -> None:
+        """Have ``trust`` called when another process has told what became of a line's jobs."""
+        self._correct = trust
 
     def follow(self, job: Job, position: Position | None, wake: Callable[[], None]) -> Follower:
         """A reader of this job's events from ``position``, or from the beginning of its present attempt."""
@@ -151,6 +155,7 @@ class Core(JobViews):
 
     def _publish(self, job: Job) -> None:
         """Tell those who listen in this process."""
+        self._recent.put(job)
         self._hub.publish(job)
         if job.is_final:
             relay = self._relays.pop(job.id, None)

@@ -51,7 +51,8 @@ class Submission(Core):
         if is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         # Its place is looked up now: when it is on disk it may have been claimed already.
-        place = self._place(line, self._gauges.ready(line) - is_ahead)
+        ahead = self._gauges.ready(line) - is_ahead
+        place = self._place(line, ahead)
         try:
             job = await self._tracked(self._store.insert(new, job_id, now))
         except CorralError as error:
@@ -64,7 +65,7 @@ class Submission(Core):
         if not is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
-        self._stored(view)
+        self._stored(view, ahead if is_ready else None)
         if not is_ready or job.deadline is not None:
             self._look_due()
         return view
@@ -104,8 +105,10 @@ class Submission(Core):
         self._stored(view)
         return view
 
-    def _stored(self, view: View) -> None:
+    def _stored(self, view: View, rank: int | None = None) -> None:
         self.store_trouble = None
+        if self._recent.get(view.job.id) is None:
+            self._recent.put(view.job, rank, self._clock.now_ms())
         self._newest = max(self._newest, view.job.seq)
         job = view.job
         self._hub.publish(job, view.position, view.estimated_start_seconds)

@@ -45,6 +45,8 @@ class Upkeep(Core):
     async def prune(self, before: int) -> int:
         """Forget a batch of jobs that finished before then; how many."""
         pruned = await self._tracked(self._store.prune(before))
+        if pruned:
+            self._recent.clear()
         for gauge in pruned:
             self._gauges.leave(gauge.line, gauge.status, gauge.size, was_ready=False)
         if pruned:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from service.clock import Clock
 from service.errors import NotFoundError
 from service.job import Job, Line, Result, Status
+from service.jobs.recent import Recent
 from service.jobs.records import Page, Place, View
 from service.order import Order
 from service.store.gauges import Gauges
@@ -30,8 +32,10 @@ def no_request(seq: int) -> NotFoundError:
 class JobViews:
     """What may be seen of jobs; nothing here changes one."""
 
-    def __init__(self, store: JobStore, gauges: Gauges, order: Order) -> None:
+    def __init__(self, store: JobStore, gauges: Gauges, order: Order, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
+        self._recent = Recent(is_enabled=store.is_exclusive)
         self._gauges = gauges
         self._order = order
         self._newest = 0
@@ -51,6 +55,12 @@ class JobViews:
 
     async def view(self, job_id: str) -> View:
         """A job with its position. Raises NotFoundError."""
+        job = self._recent.get(job_id)
+        if job is not None and not _is_ready(job):
+            return View(job, None)
+        rank = self._recent.rank(job, self._clock.now_ms()) if job is not None else None
+        if job is not None and rank is not None and rank < EXACT_RANK:
+            return self._queued_view(job, rank)
         standing = await self._store.standing(job_id)
         if standing is None:
             raise no_prompt(job_id)
@@ -103,6 +113,8 @@ class JobViews:
         job, rank = standing
         if not _is_ready(job):
             return View(job, None)
+        if self._recent.get(job.id) in (None, job):
+            self._recent.put(job, rank, self._clock.now_ms())
         if rank < EXACT_RANK:
             return self._queued_view(job, rank)
         # Beyond what is counted: where its number lies between the line's oldest and the newest of all.

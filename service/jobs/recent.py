@@ -1,0 +1,68 @@
+"""The rows of jobs that were lately changed or asked for, so that a poll need not ask the database each time.
+
+Bounded, and only where all changes of the rows pass through this process. Polls of waiting jobs: three times as many a
+second, since the place in a line need not be counted anew (tests/bench, polling).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from service.job import Job, Line
+
+_MOST_JOBS = 5_000
+_COUNTED_MS = 2_000
+"""After so long a rank is counted again: cancelled jobs may have left from the middle of the line."""
+
+
+class Counted(NamedTuple):
+    """How many jobs of its line were ahead of a job, when, and how many had been taken from the line by then."""
+
+    rank: int
+    at: int
+    taken: int
+
+
+class Recent:
+    """Rows by id, and the ranks of those that wait."""
+
+    def __init__(self, *, is_enabled: bool) -> None:
+        self._is_enabled = is_enabled
+        self._jobs: OrderedDict[str, tuple[Job, Counted | None]] = OrderedDict()
+        self._taken: dict[Line, int] = {}
+
+    def put(self, job: Job, rank: int | None = None, now: int = 0) -> None:
+        """Remember a row as it stands; ``rank`` where it waits and that is known."""
+        if not self._is_enabled:
+            return
+        counted = Counted(rank, now, self._taken.get(job.line, 0)) if rank is not None else None
+        self._jobs[job.id] = (job, counted)
+        self._jobs.move_to_end(job.id)
+        if len(self._jobs) > _MOST_JOBS:
+            self._jobs.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all rows: some are gone from the database."""
+        self._jobs.clear()
+
+    def take(self, line: Line, jobs: int) -> None:
+        """So many of the oldest jobs of the line were claimed."""
+        if self._is_enabled:
+            self._taken[line] = self._taken.get(line, 0) + jobs
+            if len(self._taken) > _MOST_JOBS:
+                self._taken.clear()
+                self._jobs.clear()
+
+    def get(self, job_id: str) -> Job | None:
+        """The row, None when it is not remembered."""
+        found = self._jobs.get(job_id)
+        return found[0] if found is not None else None
+
+    def rank(self, job: Job, now: int) -> int | None:
+        """How many jobs of its line are ahead of a remembered job; None when that must be counted."""
+        found = self._jobs.get(job.id)
+        counted = found[1] if found is not None else None
+        if counted is None or now - counted.at > _COUNTED_MS:
+            return None
+        return max(0, counted.rank - (self._taken.get(job.line, 0) - counted.taken))

@@ -20,24 +20,26 @@ from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
 from service.dispatcher import Assignment, Dispatcher
+from service.errors import CorralError
 from service.estimates import Estimates
 from service.hub import Hub
 from service.job import new_job_id
 from service.jobs import Jobs
 from service.key import Role
 from service.keys import Keys
-from service.maintenance import prune_regularly
+from service.maintenance import beat_and_rescue, hear_others, prune_regularly
 from service.measures import Measures
 from service.metrics import show_metrics
 from service.model_limits import ModelLimits
 from service.order import Order
 from service.reloading import Reloading, limits_of
+from service.store.database import Database
 from service.store.gauges import Gauges
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
 from service.store.opening import open_database
-from service.store.workers import WorkerStore
 from service.store.usage import UsageStore
+from service.store.workers import WorkerStore
 from service.usage import Usage
 from service.workers import Workers
 
@@ -91,7 +93,9 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         await jobs.recount()
         processes = WorkerStore(database, own_name)
         if database.is_shared:
+            jobs.when_changed(database.notify)
             await processes.beat()
+            started.push_async_callback(_leave, processes)
         rescued = await jobs.rescue(await processes.lost(config.database.dead_after_seconds))
         if rescued:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
@@ -110,6 +114,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("pruning", prune_regularly(jobs.prune, clock, config.database.retention_days)),
             ("pruning of the log", prune_regularly(usage.prune, clock, config.database.log_retention_days)),
             ("log of requests", usage.keep_writing()),
+            *_shared_work(config, database, processes, jobs),
             *_shared_access(config, keys, allowances),
         ):
             await started.enter_async_context(_running(name, work))
@@ -119,6 +124,26 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
         app[RELOADING] = Reloading(config, session, clock, jobs, pool, workers, app[MODEL_LIMITS])
         yield
+
+
+def _shared_work(
+    config: Config, database: Database, processes: WorkerStore, jobs: Jobs
+) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+    """Living with the other processes that share the database, where there may be any."""
+    if not database.is_shared:
+        return ()
+    times = config.database
+    return (
+        ("heartbeat", beat_and_rescue(processes, jobs, times.heartbeat_seconds, times.dead_after_seconds)),
+        ("hearing of others", hear_others(database, jobs, times.poll_interval_seconds)),
+    )
+
+
+async def _leave(processes: WorkerStore) -> None:
+    try:
+        await processes.leave()
+    except CorralError as error:
+        _log.warning("this process could not say that it leaves: %s", error)
 
 
 def _shared_access(

@@ -45,6 +45,7 @@ class Dispatcher:
         self._is_stopped = False
         jobs.when_ready(self.wake)
         jobs.when_delayed(self._look_due.set)
+        jobs.when_corrected(self._doubtful.discard)
         jobs.when_waited_for(self._start_at_once)
         pool.when_changed(self.wake)
 

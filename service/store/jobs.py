@@ -227,6 +227,17 @@ class JobStore:
         rows, *_ = await self._database.write(*statements)
         return _job(rows[0]) if rows else None
 
+    async def keep_output(self, job: Job, segments: tuple[Segment, ...]) -> None:
+        """Store what the last attempt of a job that another process has cancelled had written."""
+        row = {
+            "seq": job.seq,
+            "attempt": job.attempt,
+            "status": job.status,
+            "now": job.finished_at,
+            "segments": segments_text(segments),
+        }
+        await self._database.write(Statement(INSERT_RESULT, row))
+
     async def promote(self, now: int, most: int = 1_000) -> list[Job]:
         """Make delayed jobs ready whose time has come."""
         (rows,) = await self._database.write(Statement(self._promote, {"now": now, "most": most}))

@@ -66,20 +66,17 @@ class Notices:
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        is_again = False
         while not self._is_closing or self._waiting:
             try:
                 connection = await self._link.get()
                 await self._begin_listening(connection)
-                if is_again:
-                    self._receive("")
-                is_again = True
+                # What was told before that is missed.
+                self._receive("")
                 await self._talk(connection)
             except (CannotStoreError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 self._link.lose()
                 if self._is_closing:
                     return
-                is_again = True
                 await asyncio.sleep(max(_SHORTEST_PAUSE_SECONDS, self._link.pause_seconds))
 
     async def _begin_listening(self, connection: asyncpg.Connection[Any]) -> None:

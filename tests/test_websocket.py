@@ -338,7 +338,7 @@ async def test_a_client_that_leaves_frees_everything(service: RunningService) ->
         await client.subscribe("job", id=job_id)
         assert service.hub._channels
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while service.hub._channels or service.app[AUDIENCE]._leavers or service.app[FEEDS]._open:
+        while service.hub._channels or service.app[AUDIENCE] or service.app[FEEDS]._open:
             await service.call("GET", "/health")
     stalled.release()
 

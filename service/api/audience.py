@@ -25,7 +25,7 @@ class Audience:
         self.is_dismissed = False
 
     def __len__(self) -> int:
-        return len(self._leavers)
+        return len(self._seats)
 
     @contextmanager
     def seated(

@@ -50,14 +50,14 @@ class JobFeed:
 
     async def read(self) -> list[dict[str, Any]]:
         """What is new, as messages with a ``type``; empty when nothing is."""
-        messages = []
+        messages: list[dict[str, Any]] = []
         has_moved, self._has_moved = self._has_moved, False
         for event in await self._follower.read():
             if isinstance(event, StatusChanged):
                 has_moved = False
                 messages.append(self._status_of(event.job))
             else:
-                messages.append(event_fields(event, self.job.id))
+                messages.append({**event_fields(event, self.job.id)})
         if has_moved and self.job.status == Status.QUEUED:
             messages.append(self._status_of(self.job))
         return messages

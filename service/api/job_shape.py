@@ -5,8 +5,18 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
+from service.api.job_replies import (
+    AcceptedReply,
+    DoneEvent,
+    JobError,
+    JobReply,
+    OutputEvent,
+    RestartEvent,
+    ResultReply,
+    Timings,
+)
 from service.following import Done, OutputArrived, Restarted
 from service.job import Job, Priority, Result, Status
 from service.jobs import View
@@ -27,23 +37,27 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def job_fields(job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> dict[str, Any]:
+def job_fields(job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> JobReply:
     """A job as status, list row and ``job`` event show it; what does not apply is left out.
 
     ``error`` is how it ended; ``last_error`` is why the attempt before failed, of a job that is tried again.
     """
     status = job.status
-    fields: dict[str, Any] = {"id": job.id, "status": status}
+    fields: JobReply = {
+        "id": job.id,
+        "status": status,
+        "model": job.model,
+        "priority": _PRIORITY_WORDS[job.priority],
+        "attempt": job.attempt,
+        "failures": job.failures,
+        "created_at": moment(job.created_at),
+        "updated_at": moment(job.updated_at),
+        "prompt": job.preview,
+    }
     if position is not None:
         fields["position"] = position
     if estimated_start_seconds is not None:
         fields["estimated_start_seconds"] = estimated_start_seconds
-    fields["model"] = job.model
-    fields["priority"] = _PRIORITY_WORDS[job.priority]
-    fields["attempt"] = job.attempt
-    fields["failures"] = job.failures
-    fields["created_at"] = moment(job.created_at)
-    fields["updated_at"] = moment(job.updated_at)
     if job.started_at is not None:
         fields["started_at"] = moment(job.started_at)
     if job.finished_at is not None:
@@ -52,20 +66,22 @@ def job_fields(job: Job, position: int | None = None, estimated_start_seconds: f
         fields["next_attempt_at"] = moment(job.not_before)
     if job.deadline is not None:
         fields["expires_at"] = moment(job.deadline)
-    fields["prompt"] = job.preview
     if job.error_code is not None:
-        fields["error" if status in _WITH_ERROR else "last_error"] = _error(job)
+        if status in _WITH_ERROR:
+            fields["error"] = _error(job, job.error_code)
+        else:
+            fields["last_error"] = _error(job, job.error_code)
     return fields
 
 
-def view_fields(view: View) -> dict[str, Any]:
+def view_fields(view: View) -> JobReply:
     """A job with its place in the queue."""
     return job_fields(view.job, view.position, view.estimated_start_seconds)
 
 
-def accepted_fields(view: View) -> dict[str, Any]:
+def accepted_fields(view: View) -> AcceptedReply:
     """The answer to a submission."""
-    fields: dict[str, Any] = {"id": view.job.id, "status": view.job.status, "position": view.position}
+    fields: AcceptedReply = {"id": view.job.id, "status": view.job.status, "position": view.position}
     if view.estimated_start_seconds is not None:
         fields["estimated_start_seconds"] = view.estimated_start_seconds
     return fields
@@ -81,15 +97,15 @@ def place_headers(view: View) -> dict[str, str]:
     return headers
 
 
-def result_fields(job: Job, result: Result | None, prompt: str | None) -> dict[str, Any]:
+def result_fields(job: Job, result: Result | None, prompt: str | None) -> ResultReply:
     """What a job has brought: the whole of it once it is completed, else where it stands.
 
     ``prompt`` is the whole of it, of a job that is final. ``endpoint`` then tells what it was: with ``/api/generate``
     what the model was given, else only the last words of a longer request.
     """
-    fields = job_fields(job)
+    fields = cast(ResultReply, job_fields(job))  # which it is, with nothing brought yet
     if prompt is not None:
-        fields |= {"prompt": prompt, "endpoint": job.endpoint}
+        fields["prompt"], fields["endpoint"] = prompt, job.endpoint
     if job.status != Status.COMPLETED:
         return fields
     fields["result"] = result.joined("text") if result else ""
@@ -105,7 +121,7 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> dict[s
     return fields
 
 
-def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> dict[str, Any]:
+def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> OutputEvent | RestartEvent | DoneEvent:
     """What a follower is told beside the job's status; ``type`` is the event's name."""
     match event:
         case OutputArrived(attempt, piece):
@@ -121,32 +137,31 @@ def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> dict[s
         case Restarted(attempt):
             return {"type": "restart", "id": job_id, "attempt": attempt}
         case Done(job):
-            fields = {"type": "done", "id": job_id, "status": job.status}
-            return {**fields, "error": _error(job)} if job.error_code is not None else fields
+            done: DoneEvent = {"type": "done", "id": job_id, "status": job.status}
+            if job.error_code is not None:
+                done["error"] = _error(job, job.error_code)
+            return done
 
 
-def _error(job: Job) -> dict[str, Any]:
-    return {"code": job.error_code, "message": job.error_message}
+def _error(job: Job, code: str) -> JobError:
+    return {"code": code, "message": job.error_message}
 
 
 def _tool_calls(result: Result) -> list[Any]:
     return [call for segment in result.segments if segment.kind == TOOL_CALLS for call in json.loads(segment.data)]
 
 
-def _timings(job: Job) -> dict[str, float]:
-    """Where a completed job's time went, in seconds; what Ollama did not report is left out.
-
-    ``queue_seconds``: from submission to the start of the last attempt. ``first_token_seconds``: from there to the
-    first output. ``load_seconds``, ``prompt_seconds``, ``generation_seconds``: what Ollama says it spent on loading the
-    model, evaluating the prompt and writing. ``total_seconds``: from submission to the end.
-    """
+def _timings(job: Job) -> Timings:
     started = job.started_at if job.started_at is not None else job.created_at
-    milliseconds = {
-        "queue_seconds": started - job.created_at,
-        "first_token_seconds": None if job.first_token_at is None else job.first_token_at - started,
-        "load_seconds": job.load_ms,
-        "prompt_seconds": job.prompt_ms,
-        "generation_seconds": job.generation_ms,
-        "total_seconds": None if job.finished_at is None else job.finished_at - job.created_at,
-    }
-    return {name: value / 1000 for name, value in milliseconds.items() if value is not None}
+    timings: Timings = {"queue_seconds": (started - job.created_at) / 1000}
+    if job.first_token_at is not None:
+        timings["first_token_seconds"] = (job.first_token_at - started) / 1000
+    if job.load_ms is not None:
+        timings["load_seconds"] = job.load_ms / 1000
+    if job.prompt_ms is not None:
+        timings["prompt_seconds"] = job.prompt_ms / 1000
+    if job.generation_ms is not None:
+        timings["generation_seconds"] = job.generation_ms / 1000
+    if job.finished_at is not None:
+        timings["total_seconds"] = (job.finished_at - job.created_at) / 1000
+    return timings

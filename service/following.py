@@ -83,7 +83,7 @@ class Follower:
 
     def receive(self, event: JobChanged) -> None:
         """Hear of a status change; one older than what is known is passed over, for a snapshot may overtake it."""
-        if _age(event.job) >= _age(self._job):
+        if event.job.stage >= self._job.stage:
             self._job = event.job
             self._has_new_status = True
             self._wake()
@@ -91,7 +91,7 @@ class Follower:
     async def refresh(self) -> None:
         """Look at the stored row again, in case an event of another process was missed."""
         standing = await self._store.standing(self._job.id)
-        if standing is not None and _age(standing.job) > _age(self._job):
+        if standing is not None and standing.job.stage > self._job.stage:
             self.receive(JobChanged(standing.job))
 
     async def read(self) -> list[Event]:
@@ -153,7 +153,3 @@ class Follower:
         if self._output is not None:
             self._output.wakers.pop(self._wake, None)
             self._output = None
-
-
-def _age(job: Job) -> tuple[int, int, bool]:
-    return (job.updated_at, job.attempt, job.is_final)

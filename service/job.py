@@ -151,6 +151,11 @@ class Job(NamedTuple):
         return self.status in FINAL
 
     @property
+    def stage(self) -> tuple[bool, int, bool, bool]:
+        """How far it has come: of two rows of one job the later one has no smaller stage, whosever clock was used."""
+        return (self.is_final, self.attempt, self.status != Status.PROCESSING, self.not_before is None)
+
+    @property
     def line(self) -> Line:
         return Line(self.runner, self.owner, self.priority)
 

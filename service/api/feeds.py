@@ -69,7 +69,7 @@ class JobFeed:
     def look(self, view: View) -> None:
         """Compare what is stored with what was heard."""
         known, found = self.job, view.job
-        if found.updated_at >= known.updated_at and _state(found) != _state(known):
+        if found.stage >= known.stage and _state(found) != _state(known):
             self._follower.receive(JobChanged(found))
         if view.position is not None and (
             view.position != self._place or _is_other_time(view.estimated_start_seconds, self._estimate)

@@ -219,8 +219,4 @@ class Connection:
 
 
 def _is_newer(job: Job, shown: Job | None) -> bool:
-    return shown is None or (job.updated_at, job.attempt, job.is_final) > (
-        shown.updated_at,
-        shown.attempt,
-        shown.is_final,
-    )
+    return shown is None or job.stage > shown.stage

@@ -113,7 +113,11 @@ class Pool:
     def take(self, backend: Backend, runner: str) -> None:
         """Reserve a seat for a job of this runner."""
         backend.breaker.begin()
+        loads = backend.placement.swaps
         backend.placement.sent(runner, self._clock.now_ms())
+        if backend.placement.swaps > loads:
+            # From now on it is asked often: when the model is listed, others can follow before its first byte.
+            backend.wants_probe.set()
 
     def free(self, backend: Backend, runner: str) -> None:
         """Give a seat back."""

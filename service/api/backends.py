@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, NotRequired
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from service.api.auth import require_admin
 from service.api.context import CLOCK, POOL
 from service.api.replies import json_reply
+from service.api.reply_fields import one_of
+from service.backend.breaker import State
 from service.backend.pool import Backend
+
+
+class BreakerReply(TypedDict):
+    """A backend's circuit breaker."""
+
+    state: Annotated[str, one_of(State)]
+    faults: int
+    """In a row."""
+    rest_seconds: float
+    """Until it is tried again."""
+
+
+class RatesReply(TypedDict):
+    """What a backend did in the last minute."""
+
+    jobs_per_minute: float
+    tokens_per_second: float
+    mean_seconds: float | None
+    """What a job took; null when there was none."""
+
+
+class BackendReply(TypedDict):
+    """One Ollama server."""
+
+    name: str
+    url: str
+    state: Annotated[str, one_of(["ok", "absent", "draining", "drained"])]
+    seats: int
+    """How many jobs it is given at a time."""
+    running: int
+    running_models: dict[str, int]
+    """How many jobs run on which."""
+    loaded_models: list[str]
+    models: list[str]
+    """What is installed there."""
+    loads: int
+    """How often it was made to load a model."""
+    breaker: BreakerReply
+    rates: RatesReply
+    version: NotRequired[str]
+    error: NotRequired[str]
+
+
+class BackendList(TypedDict):
+    """All of them."""
+
+    backends: list[BackendReply]
 
 
 async def listed(request: web.Request) -> web.Response:
     require_admin(request)
     now = request.app[CLOCK].now_ms()
-    return json_reply({"backends": [backend_fields(backend, now) for backend in request.app[POOL]]})
+    found: BackendList = {"backends": [backend_fields(backend, now) for backend in request.app[POOL]]}
+    return json_reply(found)
 
 
 async def drain(request: web.Request) -> web.Response:
@@ -31,10 +82,10 @@ async def resume(request: web.Request) -> web.Response:
     return json_reply(backend_fields(backend, request.app[CLOCK].now_ms()))
 
 
-def backend_fields(backend: Backend, now: int) -> dict[str, Any]:
+def backend_fields(backend: Backend, now: int) -> BackendReply:
     """A backend now (milliseconds since the epoch); rates are those of the last minute, times in seconds."""
     breaker, work, mean_seconds = backend.breaker, backend.work, backend.work.mean_seconds(now)
-    fields: dict[str, Any] = {
+    fields: BackendReply = {
         "name": backend.name,
         "url": backend.client.url,
         "state": _state(backend),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from service.api.replies import json_bytes
 from service.errors import (
@@ -107,11 +108,31 @@ def failure_of_http(error: web.HTTPException, request: web.Request) -> Failure:
             return Failure(error.status, (error.text or error.reason).strip())
 
 
+class Problem(TypedDict):
+    """What is the matter (RFC 9457)."""
+
+    type: str
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    """What is wrong, and what may help."""
+    error: str
+    """The same once more, for who looks for it here."""
+    field: NotRequired[str]
+    """The place in the request that is wrong."""
+
+
 def problem(failure: Failure) -> web.Response:
     """The shape of Corral's own routes: RFC 9457, and the message once more as ``error``."""
     title = _TITLES.get(failure.status, "Error")
-    body = {"type": "about:blank", "title": title, "status": failure.status, "detail": failure.message}
-    body["error"] = failure.message
+    body: Problem = {
+        "type": "about:blank",
+        "title": title,
+        "status": failure.status,
+        "detail": failure.message,
+        "error": failure.message,
+    }
     if failure.field:
         body["field"] = failure.field
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store", **failure.headers}

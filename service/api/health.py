@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, NotRequired
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from service.api.context import JOBS, POOL
 from service.api.figures import count_jobs
 from service.api.replies import json_reply
+from service.api.reply_fields import one_of
 from service.backend.pool import Backend
 from service.job import Status
+
+
+_UNAVAILABLE, _OK, _WAITING = "unavailable", "ok", "waiting for a backend"
+
+
+class DatabaseHealth(TypedDict):
+    """Whether what is accepted can be stored."""
+
+    status: Annotated[str, one_of(["ok", "failed"])]
+    error: NotRequired[str]
+
+
+class BackendHealth(TypedDict):
+    """A backend, as its last probe found it."""
+
+    name: str
+    status: Annotated[str, one_of(["ok", "absent"])]
+    version: NotRequired[str]
+    error: NotRequired[str]
+    seats: int
+    running: int
+
+
+class QueueHealth(TypedDict):
+    """How many jobs there are."""
+
+    queued: int
+    processing: int
+
+
+class HealthReply(TypedDict):
+    """How the service is."""
+
+    status: Annotated[str, one_of([_OK, _WAITING, _UNAVAILABLE])]
+    database: DatabaseHealth
+    backends: list[BackendHealth]
+    queue: QueueHealth
 
 
 async def health(request: web.Request) -> web.Response:
@@ -20,22 +59,27 @@ async def health(request: web.Request) -> web.Response:
     backends = [_backend_fields(backend) for backend in request.app[POOL]]
     counts = count_jobs(jobs)
     is_served = any(backend["status"] == "ok" for backend in backends)
-    fields = {
-        "status": "unavailable" if trouble else "ok" if is_served else "waiting for a backend",
+    fields: HealthReply = {
+        "status": _UNAVAILABLE if trouble else _OK if is_served else _WAITING,
         "database": {"status": "failed", "error": trouble} if trouble else {"status": "ok"},
         "backends": backends,
-        "queue": {status: counts[status] for status in (Status.QUEUED, Status.PROCESSING)},
+        "queue": {"queued": counts[Status.QUEUED], "processing": counts[Status.PROCESSING]},
     }
     return json_reply(fields, status=503 if trouble else 200)
 
 
-def _backend_fields(backend: Backend) -> dict[str, Any]:
-    fields: dict[str, Any] = {"name": backend.name, "status": "ok" if backend.is_answering else "absent"}
+def _backend_fields(backend: Backend) -> BackendHealth:
+    fields: BackendHealth = {
+        "name": backend.name,
+        "status": "ok" if backend.is_answering else "absent",
+        "seats": backend.config.concurrency,
+        "running": backend.config.concurrency - backend.free_seats,
+    }
     if backend.version is not None:
         fields["version"] = backend.version
     if not backend.is_answering and backend.trouble:
         fields["error"] = backend.trouble
-    return {**fields, "seats": backend.config.concurrency, "running": backend.config.concurrency - backend.free_seats}
+    return fields
 
 
 ROUTES = (web.get("/health", health),)

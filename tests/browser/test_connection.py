@@ -21,7 +21,8 @@ async def test_a_service_that_is_killed_and_comes_back_finishes_what_the_open_pa
     browser: Browser, tmp_path: Path
 ) -> None:
     async with SimulatedServer(ECHO) as ollama:
-        stalled = ollama.arm(Fault(kind=FaultKind.STALL, after_tokens=3))
+        before = ollama.arm(Fault(kind=FaultKind.STALL, prompt="killed", after_tokens=3, times=1))
+        after = ollama.arm(Fault(kind=FaultKind.STALL, prompt="killed", after_tokens=2, skip=1))
         async with (
             running_service(tmp_path, OLLAMA_URL=ollama.url) as service,
             visiting(browser, service.url) as visitor,
@@ -35,12 +36,14 @@ async def test_a_service_that_is_killed_and_comes_back_finishes_what_the_open_pa
             await service.process.ended()
             await expect(page.notice).to_contain_text(LOST)
             await expect(page.status).to_have_text("Writing")
-            stalled.release()
+            before.remove()
 
             async with running_service(tmp_path, OLLAMA_URL=ollama.url, CORRAL_SERVER__PORT=str(service.port)):
-                await page.shows("Completed", "This one is killed in the middle")
                 await expect(page.detail).to_contain_text("attempt 2")
                 await expect(page.notice).to_be_hidden()
+                await page.shows("Writing", "This one")
+                after.release()
+                await page.shows("Completed", "This one is killed in the middle")
                 await page.ask("And the next one")
                 await page.shows("Completed", "And the next one")
                 await rows.page.bring_to_front()

@@ -110,13 +110,16 @@ async def test_a_failed_job_shows_its_error_and_what_it_wrote_and_can_be_asked_a
 
 
 async def test_the_answer_of_a_repeated_attempt_is_not_spliced(stage: Stage, prompt_page: PromptPage) -> None:
-    stalled = stage.stall("whole truth")
+    first = stage.stall("whole truth", after_tokens=3, times=1)
+    second = stage.stall("whole truth", after_tokens=4, skip=1)
     stage.ollama.arm(Fault(kind=FaultKind.NO_DONE, prompt="whole truth", after_tokens=5, times=1))
     await prompt_page.ask("Nothing but the whole truth is told here")
     await prompt_page.shows("Writing", "Nothing but the")
-    stalled.release()
-    await prompt_page.shows("Completed", "Nothing but the whole truth is told here")
+    first.release()
     await expect(prompt_page.detail).to_contain_text("attempt 2")
+    await prompt_page.shows("Writing", "Nothing but the whole")
+    second.release()
+    await prompt_page.shows("Completed", "Nothing but the whole truth is told here")
 
 
 async def test_a_prompt_can_be_edited_and_asked(stage: Stage, prompt_page: PromptPage) -> None:

@@ -37,9 +37,9 @@ class Stage:
     def url(self) -> str:
         return self.service.url
 
-    def stall(self, prompt: str, after_tokens: int = 3) -> ArmedFault:
+    def stall(self, prompt: str, after_tokens: int = 3, **which: Any) -> ArmedFault:
         """Let the answer to prompts with these words stop in the middle until the fault is released."""
-        return self.ollama.arm(Fault(kind=FaultKind.STALL, prompt=prompt, after_tokens=after_tokens))
+        return self.ollama.arm(Fault(kind=FaultKind.STALL, prompt=prompt, after_tokens=after_tokens, **which))
 
     async def submit(self, prompt: str, **fields: Any) -> str:
         """The id of a job of somebody else's."""
@@ -58,18 +58,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(
-    folder: Path, ollama_settings: SimulatedSettings = ECHO, *arguments: str, **settings: str
-) -> AsyncIterator[Stage]:
-    """A service of this test's own, with its database in the folder."""
-    async with (
-        SimulatedServer(ollama_settings) as ollama,
-        running_service(
-            folder, *arguments, **{"OLLAMA_URL": ollama.url, "CORRAL_RETRY__INITIAL_SECONDS": "0.01", **settings}
-        ) as service,
-        aiohttp.ClientSession() as session,
-    ):
-        yield Stage(service, ollama, session)
+async def staged(folder: Path, **settings: str) -> AsyncIterator[Stage]:
+    """A service of this test's own, with its database in the folder; settings are environment variables."""
+    async with SimulatedServer(ECHO) as ollama, aiohttp.ClientSession() as session:
+        defaults = {"OLLAMA_URL": ollama.url, "CORRAL_RETRY__INITIAL_SECONDS": "0.01"}
+        async with running_service(folder, **{**defaults, **settings}) as service:
+            yield Stage(service, ollama, session)
 
 
 class Visitor:

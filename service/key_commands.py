@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -98,7 +98,7 @@ async def _create(config: Config, asked: dict[str, Any]) -> dict[str, Any]:
             return {"key": text, **key_fields(key, clock.now_ms())}
 
 
-async def _listed(config: Config) -> list[dict[str, Any]]:
+async def _listed(config: Config) -> Sequence[Mapping[str, Any]]:
     try:
         return list((await ask_running_service(config, "GET", "/api/keys"))["keys"])
     except NotRunningError:
@@ -107,7 +107,7 @@ async def _listed(config: Config) -> list[dict[str, Any]]:
             return [key_fields(key, now) for _, key in await store.all()]
 
 
-async def _revoke(config: Config, key_id: str) -> dict[str, Any]:
+async def _revoke(config: Config, key_id: str) -> Mapping[str, Any]:
     if not key_id.isalnum() and not key_id.replace("-", "").isalnum():
         raise NotFoundError(f"there is no key {key_id!r}")
     try:
@@ -127,7 +127,7 @@ async def _opened_store(config: Config) -> AsyncIterator[KeyStore]:
         await database.close()
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return ["there are no keys yet; make one with: python -m service keys create --name … --role admin"]
     lines = [_COLUMNS, *(tuple(_cell(row[name]) for name in _COLUMNS) for row in rows)]

@@ -8,6 +8,7 @@ from service.api.auth import AUTH, require_admin
 from service.api.bodies import read_object
 from service.api.context import CLOCK
 from service.api.gateway.models import KeyRequest
+from service.api.gateway.replies import CreatedKey, KeyList
 from service.api.gateway.translation import key_fields, to_new_key
 from service.api.replies import json_reply
 from service.api.validation import validated
@@ -17,7 +18,8 @@ from service.errors import NotFoundError
 async def listed(request: web.Request) -> web.Response:
     require_admin(request)
     now = request.app[CLOCK].now_ms()
-    return json_reply({"keys": [key_fields(key, now) for key in request.app[AUTH].keys.listed()]})
+    found: KeyList = {"keys": [key_fields(key, now) for key in request.app[AUTH].keys.listed()]}
+    return json_reply(found)
 
 
 async def create(request: web.Request) -> web.Response:
@@ -25,9 +27,8 @@ async def create(request: web.Request) -> web.Response:
     require_admin(request)
     asked = validated(KeyRequest, await read_object(request))
     key, text = await request.app[AUTH].keys.create(to_new_key(asked))
-    fields = key_fields(key, request.app[CLOCK].now_ms())
-    headers = {"Location": f"/api/keys/{key.id}"}
-    return json_reply({"id": key.id, "key": text, **fields}, status=201, headers=headers)
+    created: CreatedKey = {**key_fields(key, request.app[CLOCK].now_ms()), "key": text}
+    return json_reply(created, status=201, headers={"Location": f"/api/keys/{key.id}"})
 
 
 async def shown(request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ from aiohttp import web
 from service.api.accounting import USAGE
 from service.api.auth import AUTH, require_admin
 from service.api.caller import CALLER
+from service.api.gateway.replies import PeriodReply
 from service.api.gateway.translation import statistics_fields
 from service.api.job_shape import moment
 from service.api.replies import json_reply
@@ -26,7 +27,8 @@ async def reset(request: web.Request) -> web.Response:
     """A new period; nothing is deleted."""
     caller = require_admin(request)
     started_at = await request.app[USAGE].begin_period(caller.key_id)
-    return json_reply({"period_started_at": moment(started_at)})
+    period: PeriodReply = {"period_started_at": moment(started_at)}
+    return json_reply(period)
 
 
 ROUTES = (web.get("/api/stats", stats), web.post("/api/stats/reset", reset))

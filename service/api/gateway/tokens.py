@@ -7,6 +7,7 @@ from aiohttp import web
 from service.api.auth import AUTH
 from service.api.caller import CALLER
 from service.api.context import CLOCK
+from service.api.gateway.replies import TokenReply
 from service.api.job_shape import moment
 from service.api.replies import json_reply
 from service.errors import UnauthenticatedError
@@ -19,7 +20,7 @@ async def trade(request: web.Request) -> web.Response:
         # A token that could be traded for the next one would never end.
         raise UnauthenticatedError("only an API key can be traded; send it as Authorization: Bearer …")
     token = request.app[AUTH].tokens.make(caller.key)
-    fields = {
+    fields: TokenReply = {
         "access_token": token.text,
         "token_type": "bearer",
         "expires_in": max(0, token.expires_at - request.app[CLOCK].now_ms()) // 1000,

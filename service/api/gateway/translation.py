@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.api.gateway.models import KeyRequest
+from service.api.gateway.replies import KeyReply, StatisticsReply
+from service.api.gateway.replies import Sums as SumsReply
 from service.api.job_shape import moment
 from service.job import Priority
 from service.key import Key, NewKey
@@ -32,7 +34,7 @@ def to_new_key(request: KeyRequest) -> NewKey:
     )
 
 
-def key_fields(key: Key, now: int) -> dict[str, Any]:
+def key_fields(key: Key, now: int) -> KeyReply:
     """A key as lists show it; ``now`` in milliseconds since the epoch. What does not limit it is null."""
     return {
         "id": key.id,
@@ -51,7 +53,7 @@ def key_fields(key: Key, now: int) -> dict[str, Any]:
     }
 
 
-def statistics_fields(statistics: Statistics, names: Mapping[str, str]) -> dict[str, Any]:
+def statistics_fields(statistics: Statistics, names: Mapping[str, str]) -> StatisticsReply:
     """Statistics as JSON; ``names`` are the keys' by id. Times are in seconds."""
     return {
         "period_started_at": _moment(statistics.since),
@@ -73,7 +75,7 @@ def statistics_fields(statistics: Statistics, names: Mapping[str, str]) -> dict[
     }
 
 
-def _sums(sums: Sums) -> dict[str, Any]:
+def _sums(sums: Sums) -> SumsReply:
     return {
         "requests": sums.requests,
         "successful": sums.successful,

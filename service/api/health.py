@@ -14,7 +14,6 @@ from service.api.reply_fields import one_of
 from service.backend.pool import Backend
 from service.job import Status
 
-
 _UNAVAILABLE, _OK, _WAITING = "unavailable", "ok", "waiting for a backend"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from typing import Annotated, NotRequired
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from service.api.calls.unrouted import unrouted
 from service.api.failures import Failure
 from service.api.replies import json_bytes
+from service.api.reply_fields import one_of
 
 _KINDS = {
     400: "invalid_request_error",
@@ -23,6 +26,21 @@ _KINDS = {
 }
 
 
+class AnthropicErrorDetails(TypedDict):
+    """What is the matter, in Anthropic's words."""
+
+    type: str
+    message: str
+
+
+class AnthropicError(TypedDict):
+    """An error as Anthropic's API words it."""
+
+    type: Annotated[str, one_of(["error"])]
+    error: AnthropicErrorDetails
+    request_id: NotRequired[str]
+
+
 def shape(failure: Failure) -> web.Response:
     """``{"type": "error", …}``; what has no route is told in text."""
     text = unrouted(failure)
@@ -30,7 +48,11 @@ def shape(failure: Failure) -> web.Response:
         return text
     kind = _KINDS.get(failure.status, "api_error")
     request_id = f"req_{secrets.token_hex(12)}"
-    body = {"type": "error", "error": {"type": kind, "message": failure.message}, "request_id": request_id}
+    body: AnthropicError = {
+        "type": "error",
+        "error": {"type": kind, "message": failure.message},
+        "request_id": request_id,
+    }
     return web.Response(
         body=json_bytes(body), status=failure.status, headers={"Content-Type": "application/json", **failure.headers}
     )

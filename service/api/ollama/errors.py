@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NotRequired
+
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from service.api.calls.unrouted import unrouted
 from service.api.failures import Failure
 from service.api.replies import json_bytes
+
+
+class OllamaError(TypedDict):
+    """An error as Ollama words it."""
+
+    error: str
+    signin_url: NotRequired[str]
 
 
 def shape(failure: Failure) -> web.Response:
@@ -14,8 +24,9 @@ def shape(failure: Failure) -> web.Response:
     text = unrouted(failure)
     if text is not None:
         return text
+    body: OllamaError = {"error": failure.message}
     return web.Response(
-        body=json_bytes({"error": failure.message}),
+        body=json_bytes(body),
         status=failure.status,
         headers={"Content-Type": "application/json; charset=utf-8", **failure.headers},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from service.api.calls.unrouted import unrouted
 from service.api.failures import Failure
@@ -18,15 +19,32 @@ _KINDS = {
 }
 
 
+class OpenAIErrorDetails(TypedDict):
+    """What is the matter, in OpenAI's words."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | int | None
+
+
+class OpenAIError(TypedDict):
+    """An error as OpenAI's API words it."""
+
+    error: OpenAIErrorDetails
+
+
 def shape(failure: Failure) -> web.Response:
     """``{"error": {…}}``; what has no route is told in text."""
     text = unrouted(failure)
     if text is not None:
         return text
     kind = _KINDS.get(failure.status, "api_error")
-    error = {"message": failure.message, "type": kind, "param": failure.field or None, "code": None}
+    body: OpenAIError = {
+        "error": {"message": failure.message, "type": kind, "param": failure.field or None, "code": None}
+    }
     return web.Response(
-        body=json_bytes({"error": error}),
+        body=json_bytes(body),
         status=failure.status,
         headers={"Content-Type": "application/json", **failure.headers},
     )

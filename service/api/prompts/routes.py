@@ -14,6 +14,7 @@ from service.api.job_shape import accepted_fields, job_fields, place_headers, re
 from service.api.long_poll import LongPoll
 from service.api.parameters import job_id_of, query_of
 from service.api.prompts.models import ListQuery, PromptRequest, StatusQuery
+from service.api.prompts.replies import PromptPage
 from service.api.prompts.stream import EventStream, position_of
 from service.api.prompts.translation import to_job
 from service.api.replies import json_reply
@@ -72,14 +73,16 @@ async def listed(request: web.Request) -> web.Response:
     which = request[CALLER].only_visible(Filter(query.status, query.model and model_key(query.model), text=query.q))
     jobs = request.app[JOBS]
     page = await jobs.page(which, query.page_size, (query.page - 1) * query.page_size)
-    fields = {
+    fields: PromptPage = {
         "prompts": [view_fields(view) for view in await jobs.views(page.jobs)],
         "page": query.page,
         "page_size": query.page_size,
         "total": page.total,
         "total_pages": -(-page.total // query.page_size),
     }
-    return json_reply({**fields, "total_is_capped": True} if page.is_capped else fields)
+    if page.is_capped:
+        fields["total_is_capped"] = True
+    return json_reply(fields)
 
 
 def _long_poll(app: web.Application) -> LongPoll:

@@ -13,6 +13,7 @@ from service.api.parameters import query_of, seq_of
 from service.api.replies import json_reply
 from service.api.requests.listing import page_of
 from service.api.requests.models import GenerateRequest, ListQuery
+from service.api.requests.replies import RequestPage
 from service.api.requests.translation import accepted_fields, request_fields, row_fields, to_job
 from service.api.validation import validated
 from service.api.visibility import visible_view_by_seq
@@ -41,7 +42,7 @@ async def listed(request: web.Request) -> web.Response:
     query = query_of(request, ListQuery)
     which = request[CALLER].only_visible(Filter())
     page = await page_of(request.app[JOBS], which, query.status, query.per_page, (query.page - 1) * query.per_page)
-    fields = {
+    fields: RequestPage = {
         "requests": [row_fields(job, job.preview) for job in page.jobs],
         "page": query.page,
         "per_page": query.per_page,

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.api.job_shape import moment
 from service.api.requests.models import GenerateRequest
+from service.api.requests.replies import AcceptedRequest, RequestReply, RequestRow
 from service.errors import InvalidRequestError
 from service.job import Job, NewJob, Result, Status, runner_key
 from service.model_limits import ModelLimits
@@ -39,13 +40,13 @@ def to_job(request: GenerateRequest, default_model: str, limits: ModelLimits) ->
     return NewJob(DOOR, ENDPOINT, model, text, request.prompt, priority=request.priority, runner=runner)
 
 
-def accepted_fields(job: Job) -> dict[str, Any]:
+def accepted_fields(job: Job) -> AcceptedRequest:
     """The answer to a submission."""
     message = f"queued; ask for /status/{job.seq}"
     return {"request_id": job.seq, "status": _WORDS[job.status], "message": message}
 
 
-def row_fields(job: Job, prompt: str) -> dict[str, Any]:
+def row_fields(job: Job, prompt: str) -> RequestRow:
     """A request as a list shows it; what does not apply is null."""
     is_failed = _WORDS[job.status] == "failed"
     return {
@@ -59,7 +60,7 @@ def row_fields(job: Job, prompt: str) -> dict[str, Any]:
     }
 
 
-def request_fields(job: Job, prompt: str, result: Result | None) -> dict[str, Any]:
+def request_fields(job: Job, prompt: str, result: Result | None) -> RequestReply:
     """A request with its response."""
     is_completed = job.status == Status.COMPLETED
     return {**row_fields(job, prompt), "response": result.joined("text") if result and is_completed else None}

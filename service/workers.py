@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from functools import partial
 
 from service.backend.classification import failure_of, failure_of_ending
 from service.backend.client import Limits
@@ -49,6 +50,8 @@ class Workers:
         self._attempts: dict[str, asyncio.Task[Outcome]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._kept_for_load: set[Running] = set()
+        pool.when_changed(self._stop_after_load)
         self._consumers = 0
         self._seats_changed = asyncio.Event()
 
@@ -102,10 +105,7 @@ class Workers:
         attempt = asyncio.create_task(self._attempt(running, backend))
         self._attempts[job_id] = attempt
         self._idle.clear()
-        # A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and
-        # the seat is
-        # kept until the first byte (Ollama would kill the runner and begin anew, wire contract 2.6).
-        running.stop = lambda: None if backend.placement.is_loading(running.job.runner) else attempt.cancel()
+        running.stop = partial(self._stop, running, backend, attempt)
         if running.is_cancelled:
             attempt.cancel()
         try:
@@ -113,9 +113,26 @@ class Workers:
             await self._conclude(running, backend, attempt)
         finally:
             self._attempts.pop(job_id, None)
+            self._kept_for_load.discard(running)
             self._pool.free(backend, running.job.runner)
             if not self._attempts:
                 self._idle.set()
+
+    def _stop(self, running: Running, backend: Backend, attempt: asyncio.Task[Outcome]) -> None:
+        """A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and the seat
+        is kept until the model is known to be there (Ollama would kill the runner and begin anew, wire contract 2.6).
+        """
+        if backend.placement.is_loading(running.job.runner):
+            self._kept_for_load.add(running)
+        else:
+            attempt.cancel()
+
+    def _stop_after_load(self) -> None:
+        if self._kept_for_load:
+            kept, self._kept_for_load = self._kept_for_load, set()
+            for running in kept:
+                if running.stop is not None:
+                    running.stop()
 
     async def _attempt(self, running: Running, backend: Backend) -> Outcome:
         job, output, relay = running.job, running.output, running.relay

@@ -61,6 +61,11 @@ class Backend:
         """Whether a job may be sent now, seats aside."""
         return self.is_answering and not self.is_drained and not self.is_leaving and self.breaker.lets_through
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether no question to it has had an end yet, as right after the start."""
+        return self.installed is None and self.trouble is None
+
     def has_model(self, model: str) -> bool:
         """Whether the model was installed when it was last asked, and the configuration lets us use it."""
         return model in self._keys

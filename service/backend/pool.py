@@ -184,9 +184,13 @@ class Pool:
         return self.knows(model)
 
     async def refresh_lists(self) -> None:
-        """Ask every backend that answers for its models, unless that has just been done."""
+        """Ask every backend that answers, or that nobody has asked yet, for its models, unless that has just been done."""
         stale = self._clock.now_ms() - _FRESH_MS
-        asked = [backend for backend in self._backends if backend.is_answering and backend.listed_at < stale]
+        asked = [
+            backend
+            for backend in self._backends
+            if backend.is_unknown or (backend.is_answering and backend.listed_at < stale)
+        ]
         if asked:
             await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
 

@@ -184,7 +184,7 @@ class Pool:
         return self.knows(model)
 
     async def refresh_lists(self) -> None:
-        """Ask every backend that answers, or that nobody has asked yet, for its models, unless that has just been done."""
+        """Ask every backend that answers for its models, unless that was just done; and those that nobody has asked."""
         stale = self._clock.now_ms() - _FRESH_MS
         asked = [
             backend

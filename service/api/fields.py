@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
@@ -25,7 +25,9 @@ def _read_priority(value: Any) -> int:
     return priority
 
 
-PriorityField = Annotated[int, BeforeValidator(_read_priority)]
+PriorityWords = Literal["high", "normal", "low", 1, 0, -1]
+"""As the document describes it; capitals are read, too."""
+PriorityField = Annotated[int, BeforeValidator(_read_priority, json_schema_input_type=PriorityWords | None)]
 """``high``, ``normal`` or ``low``; 1, 0 or -1 mean the same."""
 
 
@@ -35,5 +37,6 @@ def _read_model(value: Any) -> Any:
     return value
 
 
-ModelField = Annotated[Annotated[str, Field(max_length=400)] | None, BeforeValidator(_read_model)]
+_ModelName = Annotated[str, Field(max_length=400, json_schema_extra={"pattern": r"^\S*$"})]
+ModelField = Annotated[_ModelName | None, BeforeValidator(_read_model, json_schema_input_type=_ModelName | None)]
 """A model as Ollama names it; none, or "": the configured default."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from service.api.fields import STRICT, PriorityField
+from service.api.fields import STRICT, PriorityField, PriorityWords
 from service.key import Role
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -62,7 +62,7 @@ def _is_header_name(value: str) -> str:
     return value
 
 
-Moment = Annotated[int | None, BeforeValidator(_read_moment)]
+Moment = Annotated[int | None, BeforeValidator(_read_moment, json_schema_input_type=str | float | None)]
 """Milliseconds since the epoch, once it is read; a time without a zone is UTC."""
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 ModelName = Annotated[str, Field(min_length=1, max_length=400)]
@@ -74,16 +74,20 @@ class KeyRequest(BaseModel):
     model_config = ConfigDict(**STRICT, populate_by_name=True)
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    role: Annotated[Role, BeforeValidator(_read_role)] = Role.USER
+    role: Annotated[Role, BeforeValidator(_read_role, json_schema_input_type=Role)] = Role.USER
     rate_limit: Count | None = Field(default=None, validation_alias=AliasChoices("rate_limit", "requests_per_hour"))
     """Requests in any hour."""
     concurrency: Count | None = None
     """How many of its jobs run at a time."""
     models: Annotated[list[ModelName], Field(max_length=1000)] | None = None
     """The only models that it may use; none: all."""
-    max_priority: Annotated[int | None, BeforeValidator(_read_priority)] = None
+    max_priority: Annotated[
+        int | None, BeforeValidator(_read_priority, json_schema_input_type=PriorityWords | None)
+    ] = None
+    """The highest that it may ask for."""
     weight: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] = 1.0
     """Its share of the backends' time, against 1 of everybody else."""
     owner_header: Annotated[str, AfterValidator(_is_header_name)] | None = None
     """The header in which it may name the person behind each request."""
     expires: Moment = Field(default=None, validation_alias=AliasChoices("expires", "expires_at"))
+    """From when on it opens nothing: a time, or seconds since the epoch."""

@@ -70,9 +70,10 @@ def _read_moment(value: Any) -> int | None:
     return int(seconds * 1000)
 
 
-Moment = Annotated[int | None, BeforeValidator(_read_moment)]
+_Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})] | Annotated[float, Field(ge=0)] | None
+Moment = Annotated[int | None, BeforeValidator(_read_moment, json_schema_input_type=_Moment)]
 """RFC 3339 or seconds since the epoch; milliseconds once it is read."""
-Image = Annotated[str, Field(min_length=1), AfterValidator(_is_base64)]
+Image = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"}), AfterValidator(_is_base64)]
 
 
 class Message(BaseModel):
@@ -95,17 +96,27 @@ class PromptRequest(BaseModel):
     model_config = STRICT
 
     prompt: str | None = None
+    """Needed, unless there are ``messages``."""
     model: ModelField = None
     priority: PriorityField = 0
     system: str | None = None
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    """Instead of ``prompt``: a chat."""
     tools: list[dict[str, Any]] | None = None
     """What the model may call; for a chat only."""
     options: dict[str, Any] | None = None
-    format: Annotated[Any, BeforeValidator(_is_format)] = None
+    """Ollama's own, such as ``temperature`` and ``num_predict``."""
+    format: Annotated[
+        Any, BeforeValidator(_is_format, json_schema_input_type=Literal["", "json"] | dict[str, Any] | None)
+    ] = None
+    """``json``, or the JSON schema that the answer is to follow."""
     images: list[Image] | None = None
-    think: Annotated[Any, BeforeValidator(_is_effort)] = None
-    keep_alive: Annotated[Any, BeforeValidator(_is_duration)] = None
+    think: Annotated[
+        Any, BeforeValidator(_is_effort, json_schema_input_type=bool | Literal["low", "medium", "high", "max"] | None)
+    ] = None
+    """Whether the model is to think first, and how hard."""
+    keep_alive: Annotated[Any, BeforeValidator(_is_duration, json_schema_input_type=str | float | None)] = None
+    """How long the model stays loaded afterwards: seconds, or a duration such as ``5m``; negative: for ever."""
     not_before: Moment = None
     """It is not begun earlier."""
     expires_in_seconds: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] | None = None
@@ -113,17 +124,20 @@ class PromptRequest(BaseModel):
 
 
 class StatusQuery(BaseModel):
-    """``wait``: seconds to wait for a change; ``status``: what the caller knows, else what it is at the call."""
+    """Whether to wait until the job has changed."""
 
     wait: float = Field(default=0.0, ge=0, le=60, allow_inf_nan=False)
+    """How many seconds to wait for a change."""
     status: Status | None = None
+    """What the caller knows; else the status at the call."""
 
 
 class ListQuery(BaseModel):
-    """Which page of which jobs; ``q`` is searched for in the prompts."""
+    """Which page of which jobs."""
 
     page: int = Field(default=1, ge=1, le=1_000_000_000)
     page_size: int = Field(default=5, ge=1, le=100)
     status: Literal["queued", "processing", "completed", "failed", "cancelled"] | None = None
     model: str | None = Field(default=None, max_length=400)
     q: str | None = Field(default=None, max_length=1000)
+    """What is searched for in the prompts."""

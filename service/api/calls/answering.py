@@ -53,7 +53,7 @@ class Answer:
         try:
             return await self._relayed()
         except (CallerGoneError, ConnectionError):
-            return web.Response(status=499)
+            return web.Response(status=499, headers=self._headers)
         finally:
             relay.readers -= 1
             callers.remove(self._caller)

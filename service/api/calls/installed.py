@@ -21,9 +21,14 @@ class Installed:
     backends: list[Backend] = field(default_factory=list)
 
 
-def answering(request: web.Request) -> list[Backend]:
+async def answering(request: web.Request) -> list[Backend]:
     """The backends that answer. Raises NoBackendError when none does."""
-    backends = [backend for backend in request.app[POOL] if backend.is_answering]
+    pool = request.app[POOL]
+    backends = [backend for backend in pool if backend.is_answering]
+    if not backends:
+        # Right after the start nobody has asked them yet.
+        await pool.refresh_lists()
+        backends = [backend for backend in pool if backend.is_answering]
     if not backends:
         raise NoBackendError("no backend answers; try again later")
     return backends
@@ -31,7 +36,7 @@ def answering(request: web.Request) -> list[Backend]:
 
 async def installed(request: web.Request) -> dict[str, Installed]:
     """The models by key, as the backends list them now. Raises NoBackendError."""
-    backends = answering(request)
+    backends = await answering(request)
     await request.app[POOL].refresh_lists()
     found: dict[str, Installed] = {}
     for backend in backends:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from service.api.calls.callers import CALLERS, Waiting, hang_up
 from service.api.calls.headers import passed_on
+from service.api.calls.installed import answering
 from service.api.context import POOL
 from service.backend.call import Reply
 from service.backend.pool import Backend
@@ -39,7 +40,7 @@ async def pass_refusal(
 ) -> web.StreamResponse:
     """Relay what cannot be queued to ``backend``, else to the first that answers. Raises NoBackendError."""
     async with request.app[PASSING]:
-        return await pass_on(request, endpoint, body, backend or first_answering(request))
+        return await pass_on(request, endpoint, body, backend or await first_answering(request))
 
 
 async def pass_on(
@@ -72,7 +73,7 @@ async def pass_unload(request: web.Request, endpoint: str, body: bytes, model: s
     """
     key = model_key(model)
     holders = [one for one in request.app[POOL] if one.is_answering and _holds(one, key)]
-    first, *others = holders or [first_answering(request, model)]
+    first, *others = holders or [await first_answering(request, model)]
     async with request.app[PASSING]:
         await asyncio.gather(*(_told(other, endpoint, body) for other in others))
         response = await pass_on(request, endpoint, body, first)
@@ -81,13 +82,11 @@ async def pass_unload(request: web.Request, endpoint: str, body: bytes, model: s
     return response
 
 
-def first_answering(request: web.Request, model: str | None = None) -> Backend:
+async def first_answering(request: web.Request, model: str | None = None) -> Backend:
     """The first backend that answers, one that has ``model`` before others. Raises NoBackendError."""
-    answering = [backend for backend in request.app[POOL] if backend.is_answering]
-    if not answering:
-        raise NoBackendError("no backend answers; try again later")
+    backends = await answering(request)
     key = model_key(model) if model else ""
-    return next((backend for backend in answering if backend.has_model(key)), answering[0])
+    return next((backend for backend in backends if backend.has_model(key)), backends[0])
 
 
 def _holds(backend: Backend, key: str) -> bool:

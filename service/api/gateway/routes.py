@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from service.api.gateway import keys, stats, tokens
+from service.api.gateway import installed_models, keys, stats, tokens
 
-ROUTES = (*keys.ROUTES, *tokens.ROUTES, *stats.ROUTES)
+ROUTES = (*installed_models.ROUTES, *keys.ROUTES, *tokens.ROUTES, *stats.ROUTES)

@@ -23,7 +23,7 @@ from service.job import model_key
 
 async def tags(request: web.Request) -> web.StreamResponse:
     """The installed models of all backends, the newest first; of a lone one in its own words, when it is quick."""
-    backends = answering(request)
+    backends = await answering(request)
     if len(backends) == 1 and not backends[0].config.models:
         try:
             return await pass_on(request, "/api/tags", None, backends[0], QUICK)
@@ -35,7 +35,7 @@ async def tags(request: web.Request) -> web.StreamResponse:
 
 async def loaded(request: web.Request) -> web.StreamResponse:
     """The loaded models of all backends, those that stay longest first."""
-    backends = answering(request)
+    backends = await answering(request)
     if len(backends) == 1:
         try:
             return await pass_on(request, "/api/ps", None, backends[0], QUICK)
@@ -48,7 +48,10 @@ async def loaded(request: web.Request) -> web.StreamResponse:
 
 async def version(request: web.Request) -> web.StreamResponse:
     """The lowest version of the backends that answer, or of those that have answered before: what it can do all can."""
-    known = [backend for backend in request.app[POOL] if backend.version]
+    pool = request.app[POOL]
+    if not any(backend.version for backend in pool):
+        await pool.refresh_lists()
+    known = [backend for backend in pool if backend.version]
     versions = [one.version for one in known if one.is_answering and one.version] or [
         one.version for one in known if one.version
     ]
@@ -66,7 +69,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     model = name if isinstance(name, str) else None
     if model is not None and not await pool.look_for(model) and pool.hides(model):
         raise NotFoundError(f"model '{model}' not found")
-    return await pass_on(request, "/api/show", body, first_answering(request, model))
+    return await pass_on(request, "/api/show", body, await first_answering(request, model))
 
 
 async def _loaded_at(backend: Backend) -> list[dict[str, Any]]:

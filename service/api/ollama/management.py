@@ -17,7 +17,7 @@ async def manage(request: web.Request) -> web.StreamResponse:
     """Relay one request of an admin's, its body and its progress as they come."""
     require_admin(request)
     name = request.headers.get("X-Backend")
-    backend = request.app[POOL].find(name) if name is not None else first_answering(request)
+    backend = request.app[POOL].find(name) if name is not None else await first_answering(request)
     body = request.content.iter_any() if request.can_read_body else None
     try:
         return await pass_on(request, request.rel_url.raw_path, body, backend, _LIMITS)

@@ -18,7 +18,7 @@ from service.job import model_key
 
 async def models(request: web.Request) -> web.StreamResponse:
     """All models of all backends; ``data`` is null when there are none, as with Ollama."""
-    backends = answering(request)
+    backends = await answering(request)
     if len(backends) == 1 and not backends[0].config.models:
         try:
             return await pass_on(request, "/v1/models", None, backends[0], QUICK)
@@ -33,7 +33,7 @@ async def model(request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     found = (await installed(request)).get(model_key(name))
     if found is None and "/" not in name and not request.app[POOL].hides(name):
-        return await pass_on(request, request.rel_url.raw_path, None, first_answering(request), QUICK)
+        return await pass_on(request, request.rel_url.raw_path, None, await first_answering(request), QUICK)
     if found is None:
         raise NotFoundError(f"model '{name}' not found")
     return _reply({**_entry(found.model), "id": name})

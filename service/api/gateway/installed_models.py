@@ -1,0 +1,48 @@
+"""Which models there are, and where: what a program or the page offers to choose from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from service.api.context import CONFIG, POOL
+from service.api.replies import json_reply
+from service.backend.pool import Pool
+from service.job import model_key
+
+
+async def listed(request: web.Request) -> web.Response:
+    """By name. While a backend does not answer, what it had when it last did: jobs for it are taken and held."""
+    pool = request.app[POOL]
+    await pool.refresh_lists()
+    return json_reply({"models": _fields(pool), "default": request.app[CONFIG].queue.default_model})
+
+
+def _fields(pool: Pool) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for backend in pool:
+        for model in backend.installed or ():
+            key = model_key(model.name)
+            if not backend.has_model(key):
+                continue
+            details = model.entry.get("details")
+            fields = found.setdefault(
+                key,
+                {
+                    "name": model.name,
+                    "backends": [],
+                    "is_loaded": False,
+                    "is_available": False,
+                    "size": model.size,
+                    "modified_at": model.entry.get("modified_at"),
+                    "details": details if isinstance(details, dict) else {},
+                },
+            )
+            fields["backends"].append(backend.name)
+            fields["is_available"] |= backend.is_available
+            fields["is_loaded"] |= backend.is_answering and key in backend.placement.loaded
+    return sorted(found.values(), key=lambda fields: str(fields["name"]).lower())
+
+
+ROUTES = (web.get("/api/models", listed),)

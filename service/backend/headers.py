@@ -29,6 +29,8 @@ _KEPT_BACK = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        # The body was unpacked when it was read.
+        "content-encoding",
         # The client library writes its own.
         "accept-encoding",
         "content-length",

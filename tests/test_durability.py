@@ -92,9 +92,14 @@ class Life:
 
     async def finish_everything(self) -> None:
         """Wait until the service knows of no job that is not final, acknowledged or not."""
-        while left := [row["id"] for row in await self._listed("processing") + await self._listed("queued")]:
-            for job_id in left:
-                await self.get(f"/api/v1/prompt/{job_id}/status?wait=60")
+        left: list[str] = []
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while left := [row["id"] for row in await self._listed("processing") + await self._listed("queued")]:
+                    for job_id in left:
+                        await self.get(f"/api/v1/prompt/{job_id}/status?wait=5")
+        except TimeoutError:
+            raise AssertionError(f"these never end: {left}") from None
 
     async def get(self, path: str) -> Any:
         async with self._session.get(self._service.url + path) as response:

@@ -58,7 +58,7 @@ class Auth:
         try:
             shown = self._shown(request)
         except UnauthenticatedError:
-            if _is_open(request):
+            if _path_of(request) in request.app[OPEN_PATHS]:
                 return self._anonymous(request)
             raise
         if shown is not None:
@@ -189,6 +189,7 @@ def _path_of(request: web.Request) -> str:
 
 
 def _is_open(request: web.Request) -> bool:
+    """Whether nobody needs to show anything there; who connects to the websocket may do so later."""
     path = _path_of(request)
     return path in request.app[OPEN_PATHS] or path == _WEBSOCKET
 

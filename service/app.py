@@ -25,6 +25,7 @@ from service.estimates import Estimates
 from service.hub import Hub
 from service.job import new_job_id
 from service.jobs import Jobs
+from service.jobs.order_keeping import OrderKeeping
 from service.key import Role
 from service.keys import Keys
 from service.maintenance import beat_and_rescue, hear_others, prune_regularly
@@ -38,6 +39,7 @@ from service.store.gauges import Gauges
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
 from service.store.opening import open_database
+from service.store.order import OrderStore
 from service.store.usage import UsageStore
 from service.store.workers import WorkerStore
 from service.usage import Usage
@@ -90,6 +92,9 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         order = Order({priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()})
         jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[MEASURES])
         order.weights, jobs.key_seats.limit_of = keys.weights, keys.concurrency_of
+        order_keeping = OrderKeeping(order, OrderStore(database), lambda: jobs.waiting)
+        jobs.when_served(order_keeping.note)
+        await order_keeping.load()
         await jobs.recount()
         processes = WorkerStore(database, own_name)
         if database.is_shared:
@@ -100,6 +105,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         if rescued:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 
+        started.push_async_callback(order_keeping.save)
         session = await started.enter_async_context(open_session())
         pool = Pool([build_backend(one, session, config, clock) for one in config.backends], config, clock)
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
@@ -114,6 +120,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("pruning", prune_regularly(jobs.prune, clock, config.database.retention_days)),
             ("pruning of the log", prune_regularly(usage.prune, clock, config.database.log_retention_days)),
             ("log of requests", usage.keep_writing()),
+            ("order", order_keeping.keep()),
             *_shared_work(config, database, processes, jobs),
             *_shared_access(config, keys, allowances),
         ):

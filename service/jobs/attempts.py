@@ -143,6 +143,7 @@ class Attempts(Core):
         job = running.job
         used_ms = max(1, now - (job.started_at or now))
         self._order.correct(job.line, running.charged_ms, used_ms, is_typical=is_typical)
+        self._note_served(job.line)
         self._running.pop(job.id, None)
         if self.key_seats.free(job.owner):
             self._wake_dispatcher()

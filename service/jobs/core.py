@@ -57,6 +57,7 @@ class Core(JobViews):
         self._wake_dispatcher: Callable[[], None] = lambda: None
         self._look_due: Callable[[], None] = lambda: None
         self._tell_others: Callable[[str], None] = lambda payload: None
+        self._note_served: Callable[[Line], None] = lambda _line: None
         self._correct: Callable[[Line], None] = lambda line: None
         self._start_at_once: Callable[[Line], Callable[[Running], None] | None] = lambda _line: None
         self._is_stopping = False
@@ -68,6 +69,10 @@ class Core(JobViews):
     def when_ready(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called when a job may be ready to be claimed, or a seat may be free."""
         self._wake_dispatcher = wake
+
+    def when_served(self, note: Callable[[Line], None]) -> None:
+        """Have ``note`` called when the order has changed by the end of a job of this line."""
+        self._note_served = note
 
     def when_waited_for(self, start: Callable[[Line], Callable[[Running], None] | None]) -> None:
         """Have ``start`` called for a job that somebody waits for: how to begin it at once, None when it must queue."""

@@ -83,8 +83,15 @@ STATEMENTS = (
     CREATE TABLE served (
         runner TEXT NOT NULL,
         owner TEXT NOT NULL,
-        served_ms {real} NOT NULL,
-        claimed_at {integer} NOT NULL,
+        served {real} NOT NULL,
+        turn {integer} NOT NULL,
+        reached {real} NOT NULL,
+        high {real},
+        high_turn {integer},
+        normal {real},
+        normal_turn {integer},
+        low {real},
+        low_turn {integer},
         PRIMARY KEY (runner, owner)
     ){strict}
     """,
@@ -92,8 +99,9 @@ STATEMENTS = (
     """
     CREATE TABLE runners (
         runner TEXT PRIMARY KEY,
-        reached_ms {real} NOT NULL,
-        mean_ms {real} NOT NULL
+        reached {real} NOT NULL,
+        mean_ms {real},
+        samples {integer} NOT NULL
     ){strict}
     """,
     # One row for each process; whose heartbeat is too old is dead, and its jobs are put back.

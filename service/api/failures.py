@@ -108,6 +108,9 @@ def failure_of_http(error: web.HTTPException, request: web.Request) -> Failure:
             return Failure(error.status, (error.text or error.reason).strip())
 
 
+PROBLEM_JSON = "application/problem+json"
+
+
 class Problem(TypedDict):
     """What is the matter (RFC 9457)."""
 
@@ -135,5 +138,5 @@ def problem(failure: Failure) -> web.Response:
     }
     if failure.field:
         body["field"] = failure.field
-    headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store", **failure.headers}
+    headers = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store", **failure.headers}
     return web.Response(body=json_bytes(body), status=failure.status, headers=headers)

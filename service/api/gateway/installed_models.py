@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from service.api.context import CONFIG, POOL
+from service.api.gateway.replies import ModelList, ModelReply
 from service.api.replies import json_reply
 from service.backend.pool import Pool
 from service.job import model_key
@@ -16,17 +15,18 @@ async def listed(request: web.Request) -> web.Response:
     """By name. While a backend does not answer, what it had when it last did: jobs for it are taken and held."""
     pool = request.app[POOL]
     await pool.refresh_lists()
-    return json_reply({"models": _fields(pool), "default": request.app[CONFIG].queue.default_model})
+    models: ModelList = {"models": _fields(pool), "default": request.app[CONFIG].queue.default_model}
+    return json_reply(models)
 
 
-def _fields(pool: Pool) -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _fields(pool: Pool) -> list[ModelReply]:
+    found: dict[str, ModelReply] = {}
     for backend in pool:
         for model in backend.installed or ():
             key = model_key(model.name)
             if not backend.has_model(key):
                 continue
-            details = model.entry.get("details")
+            details, modified_at = model.entry.get("details"), model.entry.get("modified_at")
             fields = found.setdefault(
                 key,
                 {
@@ -35,14 +35,14 @@ def _fields(pool: Pool) -> list[dict[str, Any]]:
                     "is_loaded": False,
                     "is_available": False,
                     "size": model.size,
-                    "modified_at": model.entry.get("modified_at"),
+                    "modified_at": None if modified_at is None else str(modified_at),
                     "details": details if isinstance(details, dict) else {},
                 },
             )
             fields["backends"].append(backend.name)
             fields["is_available"] |= backend.is_available
             fields["is_loaded"] |= backend.is_answering and key in backend.placement.loaded
-    return sorted(found.values(), key=lambda fields: str(fields["name"]).lower())
+    return sorted(found.values(), key=lambda fields: fields["name"].lower())
 
 
 ROUTES = (web.get("/api/models", listed),)

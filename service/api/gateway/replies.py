@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
 from service.api.reply_fields import Moment, PriorityWord, one_of
 from service.key import Role
+
+
+class ModelReply(TypedDict):
+    """A model that is installed somewhere."""
+
+    name: str
+    backends: list[str]
+    """Where it is installed."""
+    is_loaded: bool
+    is_available: bool
+    """Whether one of these backends takes jobs now; else they are held until one does."""
+    size: int
+    """Bytes."""
+    modified_at: str | None
+    details: dict[str, Any]
+    """As Ollama gives them."""
+
+
+class ModelList(TypedDict):
+    """What a program or the page offers to choose from."""
+
+    models: list[ModelReply]
+    default: str
+    """What is used where no model is named."""
 
 
 class KeyReply(TypedDict):

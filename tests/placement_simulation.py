@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from service.backend.placement import Placement, is_remote
-from service.job import model_of_runner
+from service.job import model_of_runner, runner_key
 
 PROBE_MS = 2
 """Between the question ``/api/ps`` and its answer, which is of the moment when it comes."""
@@ -20,6 +20,11 @@ LOADING_PROBE_MS = 500
 POLL_MS = 1_000
 
 Fits = Callable[[Collection[str]], bool]
+
+A, B, C, D = (runner_key(name) for name in "abcd")
+A_LONG = runner_key("a", {"num_ctx": 32_768})
+CLOUD = runner_key("big:cloud")
+SWAP_WAIT = 30_000
 
 
 class Timeline:
@@ -341,3 +346,13 @@ class SimulatedService:
     def _look(self, due: int) -> None:
         self._looks.discard(due)
         self.give_out_seats()
+
+
+def assert_safe(service: SimulatedService) -> None:
+    """No job of a runner is with Ollama together with one that it could wait for."""
+    for backend in service.backends:
+        busy = [runner for runner in backend.placement.in_flight if not is_remote(runner)]
+        models = {model_of_runner(runner) for runner in busy}
+        assert len(models) == len(busy)
+        assert backend.ollama.fits(models)
+        assert backend.ollama.hazards == []

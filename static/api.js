@@ -121,6 +121,16 @@ export async function readModels() {
   }
 }
 
+/** Whether a backend answers, as far as the service can be asked. */
+export async function isAnyBackendAnswering() {
+  try {
+    const { backends } = await call("GET", "health", { ask: false });
+    return backends.some((backend) => backend.status === "ok");
+  } catch {
+    return true;
+  }
+}
+
 /** Trades the tab's key for a short-lived token, or answers undefined when there is no key to trade. */
 export async function readToken() {
   if (currentKey() === undefined) return undefined;

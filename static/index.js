@@ -112,7 +112,7 @@ function editAndAsk(job, prompt) {
 
 async function offerModels() {
   const { names, preferred } = await readModels();
-  byId("models").replaceChildren(...names.map((name) => element("option", { value: name })));
+  if (names.length > 0) byId("models").replaceChildren(...names.map((name) => element("option", { value: name })));
   if (preferred) modelField.placeholder = preferred;
 }
 
@@ -122,4 +122,5 @@ promptField.value = tabMemory.read("draft", "");
 modelField.value = browserMemory.read("model", "");
 show(addressedJob());
 if (!addressedJob()) promptField.focus();
-modelField.addEventListener("focus", offerModels, { once: true });
+offerModels();
+modelField.addEventListener("focus", offerModels);

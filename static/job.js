@@ -5,41 +5,15 @@ import { cancelJob, jobAddress } from "./api.js";
 import { copyOnClick } from "./clipboard.js";
 import { byId, setText } from "./dom.js";
 import { JobFollower } from "./follow.js";
-import { count, duration, estimate, fullTime, isFinal, oneLine, plural, rate, secondsBetween, statusWord } from "./format.js";
+import { count, duration, isFinal, oneLine, secondsBetween, statusWord } from "./format.js";
+import { Outage } from "./outage.js";
+import { detailOf, factsOf } from "./summary.js";
 import { Tail } from "./tail.js";
 
 const LONG_PROMPT_CHARACTERS = 280;
 
 function announce(text) {
   setText(byId("announcement"), text);
-}
-
-/** "Position 3 · starts in about 2 min", or what else there is to say of a job in this state. */
-function detailOf(job, hasOutput) {
-  const parts = [];
-  if (job.status === "queued") {
-    if (job.position !== undefined) parts.push(job.position <= 1 ? "Next in line" : `Position ${count(job.position)}`);
-    if (job.estimated_start_seconds !== undefined) parts.push(`starts in ${estimate(job.estimated_start_seconds)}`);
-    if (job.next_attempt_at) parts.push(`tried again at ${fullTime(job.next_attempt_at)}`);
-  }
-  // A model that has to be loaded first says nothing for a minute.
-  if (job.status === "processing" && !hasOutput) parts.push("waiting for the first word");
-  if (job.last_error && !isFinal(job.status)) parts.push(`interrupted: ${job.last_error.message}`);
-  if (job.attempt > 1) parts.push(`attempt ${count(job.attempt)}`);
-  if (job.model) parts.push(job.model);
-  if (job.priority && job.priority !== "normal") parts.push(`${job.priority} priority`);
-  return parts.join(" · ");
-}
-
-/** Where the time went: `timings` are seconds, those that the backend reported among them. */
-function factsOf({ created_at: created, started_at: started, finished_at: finished, completion_tokens: tokens, timings = {} }) {
-  const facts = [];
-  if (created && started) facts.push(`Waited ${duration(timings.queue_seconds ?? secondsBetween(created, started))}`);
-  if (started && finished) facts.push(`took ${duration(secondsBetween(started, finished))}`);
-  if (timings.load_seconds >= 1) facts.push(`of which loading ${duration(timings.load_seconds)}`);
-  if (tokens) facts.push(plural(tokens, "token"));
-  if (tokens && timings.generation_seconds) facts.push(`${rate(tokens / timings.generation_seconds)} tokens/s`);
-  return facts.join(" · ");
 }
 
 export class JobView {
@@ -51,6 +25,7 @@ export class JobView {
   #isPromptWhole = false;
   #isAskable = false;
   #thinkingTouched = false;
+  #outage = new Outage(() => this.#showDetail());
   #tail = new Tail(byId("answer"));
   #answer = new Answer(byId("answer"), () => this.#tail.keep());
   #thinking = new Answer(byId("thinking-text"), () => this.#tail.keep());
@@ -95,6 +70,7 @@ export class JobView {
     this.#job = {};
     this.#thinkingTouched = false;
     this.#clear();
+    this.#outage.watch(false);
     this.#tail.stop();
     announce("");
     for (const name of ["job", "job-problem", "job-facts", "copy", "cancel", "again", "edit", "plain"]) byId(name).hidden = true;
@@ -180,6 +156,7 @@ export class JobView {
     this.#showCancelling(false);
     this.#showAgain();
     this.#tail.setGrowing(!final);
+    this.#outage.watch(status === "queued");
     this.#showProblem(status === "failed" ? (error?.message ?? error ?? "The job failed.") : "");
     announce(this.#announcement());
     this.#showTitle();
@@ -202,7 +179,7 @@ export class JobView {
 
   #showDetail() {
     const hasOutput = !(this.#answer.isEmpty && this.#thinking.isEmpty && this.#toolCalls.isEmpty);
-    setText(byId("job-detail"), detailOf(this.#job, hasOutput));
+    setText(byId("job-detail"), detailOf(this.#job, { hasOutput, isHeld: this.#outage.isSeen }));
   }
 
   #showClock() {

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Browser, WebSocketRoute, expect
 
 from service.simulated import Fault, FaultKind, SimulatedServer
-from tests.browser.visiting import ECHO, REFUSED_CONNECTION, PromptPage, Stage, Visitor, visiting
+from tests.browser.visiting import ECHO, REFUSED_CONNECTION, PromptPage, Stage, Visitor, staged, visiting
 from tests.processes import running_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -119,3 +119,16 @@ async def test_a_prompt_that_cannot_be_sent_is_kept_and_sent_once(
     await prompt_page.send.click()
     await prompt_page.shows("Completed", "Sent later")
     assert stage.ollama.observations.prompts.count("Sent later") == 1
+
+
+async def test_a_job_that_no_model_server_takes_says_so_and_goes_on_when_one_answers(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with staged(tmp_path, CORRAL_HEALTH__PROBE_INTERVAL_SECONDS="0.2") as stage:
+        await stage.ollama.refuse_connections()
+        async with visiting(browser, stage.url) as visitor:
+            page = PromptPage(await visitor.open())
+            await page.ask("Held and then answered")
+            await expect(page.detail).to_contain_text("held until a model server answers")
+            await stage.ollama.accept_connections()
+            await page.shows("Completed", "Held and then answered")

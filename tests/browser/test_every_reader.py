@@ -97,7 +97,6 @@ async def test_the_colours_follow_the_scheme(browser: Browser, stage: Stage) -> 
 
 
 async def test_everything_can_be_done_by_keyboard_alone(stage: Stage, visitor: Visitor) -> None:
-    visitor.expects("/api/models")
     stage.stall("by keyboard")
     page = PromptPage(await visitor.open())
     keyboard = page.page.keyboard

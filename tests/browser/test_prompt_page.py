@@ -24,8 +24,15 @@ async def test_an_answer_is_seen_while_it_is_written(stage: Stage, prompt_page: 
     await expect(prompt_page.prompt).to_have_value("")
 
 
-async def test_model_and_priority_are_those_that_were_chosen(visitor: Visitor, prompt_page: PromptPage) -> None:
-    visitor.expects("/api/models")
+async def test_the_models_to_choose_from_are_offered_and_the_default_is_named(prompt_page: PromptPage) -> None:
+    await expect(prompt_page.model).to_have_attribute("placeholder", "llama3.2")
+    names = await prompt_page.page.locator("#models option").evaluate_all(
+        "options => options.map(({ value }) => value)"
+    )
+    assert names == ["llama3.2:latest", "thinker:latest"]
+
+
+async def test_model_and_priority_are_those_that_were_chosen(prompt_page: PromptPage) -> None:
     await prompt_page.model.fill("thinker")
     await prompt_page.priority.select_option("High")
     await prompt_page.ask("Think before you speak")
@@ -185,7 +192,7 @@ async def test_copying_works_on_a_page_that_is_not_secure(visitor: Visitor) -> N
 
 
 async def test_what_the_service_refuses_is_said_at_the_form(visitor: Visitor, prompt_page: PromptPage) -> None:
-    visitor.expects("status of 400|/api/models")
+    visitor.expects("status of 400")
     await prompt_page.prompt.fill("  ")
     await prompt_page.send.click()
     await expect(prompt_page.page.get_by_role("alert")).to_have_text("Write a prompt first.")

@@ -7,6 +7,7 @@ import logging
 import random
 from functools import partial
 
+from service.backend.call import not_ollama
 from service.backend.classification import failure_of, failure_of_ending
 from service.backend.client import Limits
 from service.backend.pool import Backend, Pool
@@ -167,6 +168,9 @@ class Workers:
             output.append(ending.segments)
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
+            if ending.error is None and job.is_streamed and reply.content_type == "application/json":
+                # Ollama answers so only what is whole in one object.
+                failure = not_ollama(backend.name, "JSON that is no answer")
             if relay is not None:
                 relay.has_told_error = ending.error is not None
             raise failure
@@ -192,7 +196,7 @@ class Workers:
             self._pool.completed(backend, used_ms, outcome.counts.completion_tokens or 0)
             await self._jobs.finish(running, outcome)
         elif isinstance(error, BackendError):
-            self._pool.report(backend, error)
+            self._pool.report(backend, error, running.job.id)
             await self._fail_or_retry(running, backend, error)
         else:
             backend.breaker.abandoned()

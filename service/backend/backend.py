@@ -37,6 +37,8 @@ class Backend:
         self.listed_at = 0
         """When its models were last asked for."""
         self.idle_since = 0
+        self.last_failed_job: str | None = None
+        """The job of the last call, when that failed."""
         self.wants_probe = asyncio.Event()
         self.work = Work()
         # Until it has been asked, what it is configured for is all that is known of it.

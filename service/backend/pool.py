@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from service.backend.backend import Backend, build_backend
+from service.backend.breaker import State
 from service.backend.probing import Probing
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig
@@ -145,10 +146,16 @@ class Pool:
         self.report(backend, None)
         backend.work.add(self._clock.now_ms(), used_ms, tokens)
 
-    def report(self, backend: Backend, error: BackendError | None) -> None:
+    def report(self, backend: Backend, error: BackendError | None, job_id: str | None = None) -> None:
         """How a call ended, for the breaker; None: as it should."""
         if error is None or error.fault in (Fault.PERMANENT, Fault.BUSY):
             backend.breaker.succeeded()
+            backend.last_failed_job = None
+            return
+        is_same = job_id is not None and backend.last_failed_job == job_id
+        backend.last_failed_job = job_id
+        if is_same and error.fault is not Fault.ABSENT and backend.breaker.state is State.CLOSED:
+            # A job that fails again and again may be at fault itself, and must not take the backend from everybody.
             return
         backend.breaker.failed()
         if error.fault is Fault.ABSENT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 
 from aiohttp import web
@@ -72,6 +73,9 @@ class SimulatedServer:
         if self._site is not None:
             await self._site.stop()
             self._site = None
+            # What was accepted in this very moment becomes a connection in the next turns of the loop.
+            for _ in range(3):
+                await asyncio.sleep(0)
         self._drop_connections()
 
     async def die(self) -> None:

@@ -15,6 +15,21 @@ from tests.running import PATIENCE_SECONDS, RunningService, service_in_process
 ADMIN = {"Authorization": "Bearer the-key-of-the-tests-admin"}
 HOUR_MS = 3_600_000
 
+PROMPT: dict[str, Any] = {"prompt": "Hello", "model": "llama3.2"}
+MESSAGES = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}], "stream": False}
+DOORS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    ("/api/v1/prompt", PROMPT, ("error",)),
+    ("/generate", PROMPT, ("error",)),
+    ("/api/generate", {**PROMPT, "stream": False}, ("error",)),
+    ("/api/chat", MESSAGES, ("error",)),
+    ("/api/embed", {"model": "llama3.2", "input": "Hello"}, ("error",)),
+    ("/v1/chat/completions", MESSAGES, ("error", "message")),
+    ("/v1/completions", PROMPT, ("error", "message")),
+    ("/v1/responses", {"model": "llama3.2", "input": "Hello"}, ("error", "message")),
+    ("/v1/messages", {**MESSAGES, "max_tokens": 20}, ("error", "message")),
+]
+"""Every route that makes jobs, with a body, and where its refusals have their message."""
+
 
 @asynccontextmanager
 async def service_with_keys(

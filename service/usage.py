@@ -10,12 +10,12 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from service.clock import Clock
-from service.errors import CorralError
+from service.errors import CannotStoreError, CorralError
 from service.hub import JOBS, Hub, JobChanged
 from service.job import Job
 from service.keys import Keys
@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 1.0
 _MOST_WAITING = 20_000
 """Rows, and ends of jobs, that wait for a database that takes no writes; beyond it the oldest are lost, and counted."""
+_AT_ONCE = 200
 _PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
@@ -105,23 +106,24 @@ class Usage:
     async def flush(self) -> None:
         """Write everything that has gathered. What could not be written waits for the next time.
 
-        Raises CannotStoreError, StoreError.
+        Raises CannotStoreError.
         """
         async with self._flushing:
             await self._keys.write_uses()
-            rows, ended = self._rows, self._ended
+            rows, ended = self._rows, list(self._ended.values())
             self._rows, self._ended, self._place_of_job = [], {}, {}
             self._something.clear()
             if self._lost:
                 _log.warning("%d requests are missing in the log: the database took no writes", self._lost)
                 self._lost = 0
-            if not rows and not ended:
-                return
+            unwritten_rows, unwritten_ends = rows, ended
             try:
-                await self._store.append(rows, list(ended.values()))
-            except CorralError:
-                self._take_back(rows, ended)
-                raise
+                unwritten_rows = await _written(rows, self._store.append)
+                unwritten_ends = await _written(ended, self._store.end)
+            finally:
+                self._take_back(unwritten_rows, unwritten_ends)
+            if unwritten_rows or unwritten_ends:
+                raise CannotStoreError("the database takes no writes")
 
     async def statistics(self, scope: Scope) -> Statistics:
         """The sums of the present period."""
@@ -155,14 +157,34 @@ class Usage:
         """Forget a batch of rows older than ``before``; how many."""
         return await self._store.prune(before)
 
-    def _take_back(self, rows: list[LogRow], ended: dict[str, Job]) -> None:
+    def _take_back(self, rows: list[LogRow], ended: list[Job]) -> None:
+        if not rows and not ended:
+            return
         kept = (rows + self._rows)[-_MOST_WAITING:]
         self._lost += len(rows) + len(self._rows) - len(kept)
         self._rows = kept
         self._place_of_job = {row.job_id: place for place, row in enumerate(kept) if row.job_id is not None}
-        for job in (*ended.values(), *self._ended.values()):
-            place = self._place_of_job.get(job.id)
-            if place is not None:
-                self._rows[place] = self._rows[place].ended_as(job)
-        self._ended = {**ended, **self._ended}
+        ends = {job.id: job for job in (*ended, *self._ended.values())}
+        self._ended = {}
+        for job in ends.values():
+            self.receive(JobChanged(job))
         self._something.set()
+
+
+_Item = TypeVar("_Item")
+
+
+async def _written(items: Sequence[_Item], write: Callable[[_Item], Awaitable[object]]) -> list[_Item]:
+    """Write the items, some at a time so that nobody else's write waits for all of them; those that were not taken."""
+    unwritten: list[_Item] = []
+    for start in range(0, len(items), _AT_ONCE):
+        some = items[start : start + _AT_ONCE]
+        results = await asyncio.gather(*map(write, some), return_exceptions=True)
+        for item, result in zip(some, results, strict=True):
+            if isinstance(result, CannotStoreError):
+                unwritten.append(item)
+            elif isinstance(result, CorralError):
+                _log.error("a row of the log of requests was refused by the database: %s", result)
+            elif isinstance(result, BaseException):
+                raise result
+    return unwritten

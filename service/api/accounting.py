@@ -63,7 +63,7 @@ def note_job(request: web.Request, job: Job) -> None:
 
 @web.middleware
 async def keep_books(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Write down how the requests that make jobs are answered; the others only pass."""
+    """Write down how the requests that make jobs are answered, but for those refused with 401; the others only pass."""
     if request.path not in JOB_PATHS or request.method != "POST":
         return await handler(request)
     entry = request[ENTRY] = Entry()
@@ -77,20 +77,22 @@ async def keep_books(request: web.Request, handler: Handler) -> web.StreamRespon
         return response
     finally:
         caller = request.get(CALLER)
-        request.app[USAGE].record(
-            LogRow(
-                at=at,
-                key_id=caller.key_id if caller is not None else None,
-                owner=caller.owner if caller is not None else request.remote or "",
-                endpoint=request.path,
-                method=request.method,
-                status_code=status,
-                model=model_key(entry.model) if entry.model is not None else None,
-                job_id=entry.job_id,
-                job_status=None,
-                prompt_tokens=None,
-                completion_tokens=None,
-                response_ms=round((monotonic() - begun) * 1000),
-                queue_ms=None,
+        # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
+        if caller is not None:
+            request.app[USAGE].record(
+                LogRow(
+                    at=at,
+                    key_id=caller.key_id,
+                    owner=caller.owner,
+                    endpoint=request.path,
+                    method=request.method,
+                    status_code=status,
+                    model=model_key(entry.model) if entry.model is not None else None,
+                    job_id=entry.job_id,
+                    job_status=None,
+                    prompt_tokens=None,
+                    completion_tokens=None,
+                    response_ms=round((monotonic() - begun) * 1000),
+                    queue_ms=None,
+                )
             )
-        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple
 
 from service.job import Job
@@ -11,8 +10,6 @@ from service.store.database import Database, Row, Statement
 from service.store.texts import storable
 
 _DAY_MS = 86_400_000
-_ROWS = 50
-"""In one statement. One statement for each row would cost the writer's thread three times as much."""
 _MOST_GROUPS = 1_000
 """Owners, or models, that statistics name: the busiest."""
 
@@ -67,7 +64,9 @@ class Group(NamedTuple):
     sums: Sums
 
 
-_COLUMNS = ", ".join(LogRow._fields)
+_INSERT = f"""
+    INSERT INTO usage_log ({", ".join(LogRow._fields)}) VALUES ({", ".join(":" + name for name in LogRow._fields)})
+"""
 _OUTCOME = "job_status = :job_status, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens"
 _END = f"UPDATE usage_log SET {_OUTCOME}, queue_ms = :queue_ms WHERE job_id = :job_id"
 # For a request that was answered after its job had ended: nobody will tell of that job again.
@@ -95,18 +94,16 @@ class UsageStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def append(self, rows: Sequence[LogRow], ended: Sequence[Job]) -> None:
-        """Store new rows, and what became of jobs whose rows are stored already: one write."""
-        statements = []
-        for start in range(0, len(rows), _ROWS):
-            batch = rows[start : start + _ROWS]
-            values = {f"{name}_{number}": value for number, row in enumerate(batch) for name, value in _stored(row)}
-            statements.append(Statement(_insert(len(batch)), values))
-        statements += [
-            Statement(_FILL, {"job_id": row.job_id}) for row in rows if row.job_id is not None and not row.job_status
-        ]
-        statements += [Statement(_END, {"job_id": job.id, **outcome_of(job)}) for job in ended]
-        await self._database.write(*statements)
+    def append(self, row: LogRow) -> Awaitable[object]:
+        """Store a new row; of many that are begun together the database makes one commit."""
+        insert = Statement(_INSERT, _stored(row))
+        if row.job_id is None or row.job_status is not None:
+            return self._database.write(insert)
+        return self._database.write(insert, Statement(_FILL, {"job_id": row.job_id}))
+
+    def end(self, job: Job) -> Awaitable[object]:
+        """Store what became of a job, with the row that it has."""
+        return self._database.write(Statement(_END, {"job_id": job.id, **outcome_of(job)}))
 
     async def period_start(self) -> int | None:
         """When the present period began; None when none was ever begun."""
@@ -163,17 +160,9 @@ class UsageStore:
         return len(rows)
 
 
-@lru_cache(maxsize=_ROWS)
-def _insert(rows: int) -> str:
-    values = ", ".join(
-        "(" + ", ".join(f":{field}_{number}" for field in LogRow._fields) + ")" for number in range(rows)
-    )
-    return f"INSERT INTO usage_log ({_COLUMNS}) VALUES {values}"
-
-
-def _stored(row: LogRow) -> list[tuple[str, Any]]:
+def _stored(row: LogRow) -> dict[str, Any]:
     texts = {name: storable(text) for name in ("owner", "model") if (text := getattr(row, name)) is not None}
-    return list({**row._asdict(), **texts}.items())
+    return {**row._asdict(), **texts}
 
 
 def outcome_of(job: Job) -> dict[str, Any]:

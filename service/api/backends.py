@@ -9,6 +9,8 @@ from typing_extensions import TypedDict
 
 from service.api.auth import require_admin
 from service.api.context import CLOCK, POOL
+from service.api.failures import PROBLEM_JSON, Problem
+from service.api.operation import JSON, Access, Operation, Operations, Parameter, Reply, refusals
 from service.api.replies import json_reply
 from service.api.reply_fields import one_of
 from service.backend.breaker import State
@@ -124,3 +126,34 @@ ROUTES = (
     web.post("/api/v1/backends/{name}/drain", drain),
     web.post("/api/v1/backends/{name}/resume", resume),
 )
+
+_NAME = Parameter("name", "path", "The backend's name.")
+_REFUSED = refusals(Problem, PROBLEM_JSON, 401, 403)
+_ONE = {
+    200: Reply("The backend.", {JSON: BackendReply}),
+    **_REFUSED,
+    **refusals(Problem, PROBLEM_JSON, 404),
+}
+OPERATIONS: Operations = {
+    ("GET", "/api/v1/backends"): Operation(
+        summary="List the backends",
+        tag="operation",
+        access=Access.ADMIN,
+        replies={200: Reply("All of them.", {JSON: BackendList}), **_REFUSED},
+    ),
+    ("POST", "/api/v1/backends/{name}/drain"): Operation(
+        summary="Take a backend out of service",
+        description="What runs there ends by itself.",
+        tag="operation",
+        access=Access.ADMIN,
+        parameters=(_NAME,),
+        replies=_ONE,
+    ),
+    ("POST", "/api/v1/backends/{name}/resume"): Operation(
+        summary="Take a backend into service again",
+        tag="operation",
+        access=Access.ADMIN,
+        parameters=(_NAME,),
+        replies=_ONE,
+    ),
+}

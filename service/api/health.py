@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from service.api.context import JOBS, POOL
 from service.api.figures import count_jobs
+from service.api.operation import JSON, Access, Operation, Operations, Reply
 from service.api.replies import json_reply
 from service.api.reply_fields import one_of
 from service.backend.pool import Backend
@@ -82,3 +83,15 @@ def _backend_fields(backend: Backend) -> BackendHealth:
 
 
 ROUTES = (web.get("/health", health),)
+OPERATIONS: Operations = {
+    ("GET", "/health"): Operation(
+        summary="Ask how the service is",
+        description="It is well without a backend, too: jobs then wait.",
+        tag="operation",
+        access=Access.OPEN,
+        replies={
+            200: Reply("It can take jobs.", {JSON: HealthReply}),
+            503: Reply("Nothing can be stored.", {JSON: HealthReply}),
+        },
+    ),
+}

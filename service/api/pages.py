@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
 
+from service.api.failures import PROBLEM_JSON, Problem
+from service.api.operation import HTML, TEXT, Access, Operation, Operations, Parameter, Reply, refusals
 from service.config import find_static_folder
 
 _HEADERS = {
@@ -27,6 +30,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 
+PAGES = "pages"
+
 _FILES = web.AppKey("static_files", dict[str, Path])
 
 
@@ -38,22 +43,23 @@ def prepare_pages(app: web.Application) -> None:
 async def home(request: web.Request) -> web.StreamResponse:
     """The page for a browser; for a program what Ollama says there."""
     if "text/html" in request.headers.get("Accept", ""):
-        return _file(request, "index.html", {"Vary": "Accept"})
+        return page(request, "index.html", {"Vary": "Accept"})
     return web.Response(text="Ollama is running", headers={"Vary": "Accept", "Cache-Control": "no-store"})
 
 
 async def prompt_list(request: web.Request) -> web.StreamResponse:
-    return _file(request, "list.html")
+    return page(request, "list.html")
 
 
 async def static_file(request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     if name not in request.app[_FILES]:
         raise web.HTTPNotFound
-    return _file(request, name)
+    return page(request, name)
 
 
-def _file(request: web.Request, name: str, headers: dict[str, str] | None = None) -> web.FileResponse:
+def page(request: web.Request, name: str, headers: Mapping[str, str] | None = None) -> web.FileResponse:
+    """One of the files, with the headers that every page has, unless ``headers`` say otherwise."""
     path = request.app[_FILES][name]
     kind = {"Content-Type": _TYPES[path.suffix]} if path.suffix in _TYPES else {}
     return web.FileResponse(path, headers={**_HEADERS, **kind, **(headers or {})})
@@ -64,3 +70,39 @@ ROUTES = (
     web.get("/list", prompt_list),
     web.get("/static/{name}", static_file),
 )
+
+
+def page_operation(summary: str) -> Operation:
+    """What the document says of a page."""
+    return Operation(summary=summary, tag=PAGES, access=Access.OPEN, replies={200: Reply("The page.", {HTML: str})})
+
+
+def file_operation(summary: str) -> Operation:
+    """What the document says of a page's files."""
+    return Operation(
+        summary=summary,
+        tag=PAGES,
+        access=Access.OPEN,
+        parameters=(Parameter("name", "path", "The file's name."),),
+        replies={200: Reply("The file.", {"*/*": bytes}), **refusals(Problem, PROBLEM_JSON, 404)},
+    )
+
+
+OPERATIONS: Operations = {
+    ("GET", "/"): Operation(
+        summary="Write a prompt",
+        description="A page for a browser; for a program what Ollama says there. ``HEAD`` is answered with 200.",
+        tag=PAGES,
+        access=Access.OPEN,
+        replies={200: Reply("The page, or ``Ollama is running``.", {HTML: str, TEXT: str})},
+    ),
+    ("GET", "/list"): page_operation("Look at all prompts"),
+    ("GET", "/static/{name}"): file_operation("Read a file of the pages"),
+    # It is served from where the measures are, above everything here.
+    ("GET", "/metrics"): Operation(
+        summary="Read the measures, for Prometheus",
+        tag="operation",
+        access=Access.OPEN,
+        replies={200: Reply("The measures.", {TEXT: str, "application/openmetrics-text": str})},
+    ),
+}

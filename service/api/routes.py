@@ -8,7 +8,19 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from aiohttp.log import server_logger
 
-from service.api import anthropic, backends, gateway, health, ollama, openai, pages, prompts, requests, websocket
+from service.api import (
+    anthropic,
+    backends,
+    documentation,
+    gateway,
+    health,
+    ollama,
+    openai,
+    pages,
+    prompts,
+    requests,
+    websocket,
+)
 from service.api.accounting import keep_books
 from service.api.audience import Audience
 from service.api.auth import AUTH, OPEN_PATHS, identify, show_allowance
@@ -26,7 +38,9 @@ def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
     app[AUDIENCE] = Audience()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
-    app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *health.ROUTES)) | {"/metrics"}
+    app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {
+        "/metrics"
+    }
     server_logger.addFilter(NO_HTTP)
     app.middlewares.extend((measure_answers, keep_books, answer_errors, identify))
 
@@ -46,12 +60,14 @@ def add_routes(app: web.Application) -> None:
             *backends.ROUTES,
             *gateway.ROUTES,
             *health.ROUTES,
+            *documentation.ROUTES,
         ]
     )
     app.add_routes(websocket.ROUTES)
     app.add_routes(pages.ROUTES)
 
     pages.prepare_pages(app)
+    documentation.prepare_documentation(app)
     allow_cross_origin(app, interfaces)
     app.cleanup_ctx.append(_followers)
     app.on_response_prepare.append(show_allowance)

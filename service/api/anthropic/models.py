@@ -1,0 +1,32 @@
+"""What Anthropic's API takes, as far as Ollama reads it (wire contract 1.8): a description only, since every field is
+Ollama's to check, and those that are not here travel as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class AnthropicMessage(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+class MessagesRequest(TypedDict):
+    """``POST /v1/messages``."""
+
+    model: str
+    max_tokens: int
+    messages: list[AnthropicMessage]
+    system: NotRequired[str | list[dict[str, Any]]]
+    stream: NotRequired[bool]
+    temperature: NotRequired[float]
+    top_p: NotRequired[float]
+    top_k: NotRequired[int]
+    stop_sequences: NotRequired[list[str]]
+    tools: NotRequired[list[dict[str, Any]]]
+    thinking: NotRequired[dict[str, Any]]

@@ -1,0 +1,81 @@
+"""``/openapi.json``, ``/docs`` and ``/redoc``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import web
+
+from service.api.context import CONFIG
+from service.api.documentation.assets import viewer_files
+from service.api.pages import page
+from service.api.replies import json_bytes
+
+# Both viewers write styles into their elements, and ReDoc searches in a worker of its own making.
+_POLICY = {
+    "Content-Security-Policy": (
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src blob:; "
+        "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    )
+}
+
+
+class _Document:
+    """The document of ``app``: built when it is first asked for, since that takes 0.1 s and 4 MB, and most
+    services are never asked.
+    """
+
+    def __init__(self, app: web.Application) -> None:
+        self._app = app
+        self._building: asyncio.Task[bytes] | None = None
+
+    async def read(self) -> bytes:
+        if self._building is None:
+            # In a thread: meanwhile answers are to go on.
+            self._building = asyncio.create_task(asyncio.to_thread(self._build))
+        return await asyncio.shield(self._building)
+
+    def _build(self) -> bytes:
+        # Imported here for the same reason.
+        from service.api.documentation.document import build_document
+
+        return json_bytes(build_document(self._app, are_keys_required=self._app[CONFIG].auth.required))
+
+
+_VIEWERS = web.AppKey("viewers", dict[str, Path])
+_DOCUMENT = web.AppKey("document", _Document)
+
+
+def prepare_documentation(app: web.Application) -> None:
+    """Find what the pages need."""
+    app[_VIEWERS] = viewer_files()
+    app[_DOCUMENT] = _Document(app)
+
+
+async def openapi(request: web.Request) -> web.Response:
+    body = await request.app[_DOCUMENT].read()
+    return web.Response(body=body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
+
+
+async def docs(request: web.Request) -> web.StreamResponse:
+    return page(request, "docs.html", _POLICY)
+
+
+async def redoc(request: web.Request) -> web.StreamResponse:
+    return page(request, "redoc.html", _POLICY)
+
+
+async def asset(request: web.Request) -> web.StreamResponse:
+    file = request.app[_VIEWERS].get(request.match_info["name"])
+    if file is None:
+        raise web.HTTPNotFound
+    return web.FileResponse(file, headers={"Cache-Control": "public, max-age=86400"})
+
+
+ROUTES = (
+    web.get("/openapi.json", openapi),
+    web.get("/docs", docs),
+    web.get("/redoc", redoc),
+    web.get("/docs/assets/{name}", asset),
+)

@@ -1,0 +1,148 @@
+"""What Ollama's own API takes (wire contract 1.2 to 1.6): a description only, since every field is Ollama's to check,
+and those that are not here travel as well.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+KeepAlive = str | float
+Images = list[Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]]
+
+
+class OllamaMessage(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    content: NotRequired[str]
+    thinking: NotRequired[str]
+    images: NotRequired[Images]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_name: NotRequired[str]
+    tool_call_id: NotRequired[str]
+
+
+class OllamaFunction(TypedDict):
+    """What a tool is called by, and with what."""
+
+    name: str
+    description: NotRequired[str]
+    parameters: NotRequired[dict[str, Any]]
+    """A JSON schema."""
+
+
+class OllamaTool(TypedDict):
+    """Something that the model may call."""
+
+    type: str
+    function: OllamaFunction
+
+
+class _Common(TypedDict):
+    model: str
+    options: NotRequired[dict[str, Any]]
+    """Such as ``temperature``, ``num_predict`` and ``num_ctx``."""
+    keep_alive: NotRequired[KeepAlive]
+    """How long the model stays loaded: seconds, or a duration such as ``5m``; negative: for ever; 0: unload."""
+
+
+class _Generation(_Common):
+    stream: NotRequired[bool]
+    """One object a line, as they come. Unless it is said: yes; on ``/api/chat`` when the caller accepts
+    ``application/x-ndjson``.
+    """
+    format: NotRequired[Literal["", "json"] | dict[str, Any]]
+    """``json``, or the JSON schema that the answer is to follow."""
+    think: NotRequired[bool | Literal["low", "medium", "high", "max"]]
+    """Whether the model is to think first, and how hard."""
+    truncate: NotRequired[bool]
+    shift: NotRequired[bool]
+    logprobs: NotRequired[bool]
+    top_logprobs: NotRequired[Annotated[int, Field(ge=0, le=20)]]
+
+
+class OllamaGenerateRequest(_Generation):
+    """``POST /api/generate``. Without a prompt the model is loaded, or with ``keep_alive: 0`` unloaded."""
+
+    prompt: NotRequired[str]
+    suffix: NotRequired[str]
+    system: NotRequired[str]
+    template: NotRequired[str]
+    context: NotRequired[list[int]]
+    raw: NotRequired[bool]
+    images: NotRequired[Images]
+
+
+class OllamaChatRequest(_Generation):
+    """``POST /api/chat``. Without messages the model is loaded, or with ``keep_alive: 0`` unloaded."""
+
+    messages: NotRequired[list[OllamaMessage]]
+    tools: NotRequired[list[OllamaTool]]
+    temperature: NotRequired[float]
+    """Moved to ``options``."""
+    max_tokens: NotRequired[int]
+    """Moved to ``options.num_predict``."""
+
+
+class OllamaEmbedRequest(_Common):
+    """``POST /api/embed``."""
+
+    input: NotRequired[str | list[str]]
+    truncate: NotRequired[bool]
+    dimensions: NotRequired[int]
+
+
+class OllamaEmbeddingsRequest(_Common):
+    """``POST /api/embeddings``."""
+
+    prompt: NotRequired[str]
+
+
+class OllamaShowRequest(TypedDict):
+    """``POST /api/show``."""
+
+    model: str
+    verbose: NotRequired[bool]
+
+
+class OllamaTransferRequest(TypedDict):
+    """``POST /api/pull`` and ``/api/push``."""
+
+    model: str
+    stream: NotRequired[bool]
+    insecure: NotRequired[bool]
+
+
+# "from" is a word of Python's own.
+OllamaCreateRequest = TypedDict(
+    "OllamaCreateRequest",
+    {
+        "model": str,
+        "from": NotRequired[str],
+        "files": NotRequired[dict[str, str]],
+        "adapters": NotRequired[dict[str, str]],
+        "template": NotRequired[str],
+        "license": NotRequired[str | list[str]],
+        "system": NotRequired[str],
+        "parameters": NotRequired[dict[str, Any]],
+        "messages": NotRequired[list[OllamaMessage]],
+        "quantize": NotRequired[str],
+        "stream": NotRequired[bool],
+    },
+)
+
+
+class OllamaCopyRequest(TypedDict):
+    """``POST /api/copy``."""
+
+    source: str
+    destination: str
+
+
+class OllamaDeleteRequest(TypedDict):
+    """``DELETE /api/delete``."""
+
+    model: str

@@ -1,0 +1,78 @@
+"""What OpenAI's API takes, as far as Ollama reads it (wire contract 1.7): a description only, since every field is
+Ollama's to check, and those that are not here travel as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class ChatCompletionMessage(TypedDict):
+    """One turn of a chat."""
+
+    role: str
+    content: NotRequired[str | list[dict[str, Any]] | None]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+
+
+class _Sampling(TypedDict):
+    model: str
+    stream: NotRequired[bool]
+    stream_options: NotRequired[dict[str, Any]]
+    """``include_usage``: token counts in an event of their own."""
+    max_tokens: NotRequired[int]
+    seed: NotRequired[int]
+    stop: NotRequired[str | list[str]]
+    temperature: NotRequired[float]
+    top_p: NotRequired[float]
+    frequency_penalty: NotRequired[float]
+    presence_penalty: NotRequired[float]
+
+
+class ChatCompletionRequest(_Sampling):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[ChatCompletionMessage]
+    response_format: NotRequired[dict[str, Any]]
+    tools: NotRequired[list[dict[str, Any]]]
+    reasoning_effort: NotRequired[str]
+    reasoning: NotRequired[dict[str, Any]]
+    logprobs: NotRequired[bool]
+    top_logprobs: NotRequired[int]
+
+
+class CompletionRequest(_Sampling):
+    """``POST /v1/completions``."""
+
+    prompt: str
+    suffix: NotRequired[str]
+    logprobs: NotRequired[int]
+
+
+class EmbeddingsRequest(TypedDict):
+    """``POST /v1/embeddings``."""
+
+    model: str
+    input: str | list[str]
+    dimensions: NotRequired[int]
+    encoding_format: NotRequired[str]
+    """``float`` or ``base64``."""
+
+
+class ResponsesRequest(TypedDict):
+    """``POST /v1/responses``."""
+
+    model: str
+    input: str | list[dict[str, Any]]
+    instructions: NotRequired[str]
+    max_output_tokens: NotRequired[int]
+    reasoning: NotRequired[dict[str, Any]]
+    temperature: NotRequired[float]
+    top_p: NotRequired[float]
+    text: NotRequired[dict[str, Any]]
+    tools: NotRequired[list[dict[str, Any]]]
+    truncation: NotRequired[str]
+    stream: NotRequired[bool]

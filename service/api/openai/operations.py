@@ -1,0 +1,51 @@
+"""What the API's document says of OpenAI's API."""
+
+from __future__ import annotations
+
+from service.api.calls.operations import relayed
+from service.api.openai.errors import OpenAIError
+from service.api.openai.models import ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, ResponsesRequest
+from service.api.openai.replies import (
+    ChatCompletion,
+    Completion,
+    Embeddings,
+    OpenAIModel,
+    OpenAIModelList,
+    ResponsesEvent,
+    ResponsesReply,
+)
+from service.api.operation import EVENT_STREAM, JSON, TEXT, Operation, Operations, Parameter, Reply, refusals
+
+_TAG = "openai"
+_REFUSED = {
+    **refusals(OpenAIError, JSON, 401, 503),
+    "default": Reply("Whatever else Ollama answers, as it comes.", {JSON: OpenAIError, TEXT: str}),
+}
+
+OPERATIONS: Operations = {
+    ("POST", "/v1/chat/completions"): relayed(
+        "Answer a chat", _TAG, ChatCompletionRequest, {JSON: ChatCompletion, EVENT_STREAM: ChatCompletion}, OpenAIError
+    ),
+    ("POST", "/v1/completions"): relayed(
+        "Complete a prompt", _TAG, CompletionRequest, {JSON: Completion, EVENT_STREAM: Completion}, OpenAIError
+    ),
+    ("POST", "/v1/embeddings"): relayed("Embed texts", _TAG, EmbeddingsRequest, {JSON: Embeddings}, OpenAIError),
+    ("POST", "/v1/responses"): relayed(
+        "Respond", _TAG, ResponsesRequest, {JSON: ResponsesReply, EVENT_STREAM: ResponsesEvent}, OpenAIError
+    ),
+    ("GET", "/v1/models"): Operation(
+        summary="List the models",
+        tag=_TAG,
+        replies={200: Reply("Those of all backends.", {JSON: OpenAIModelList}), **_REFUSED},
+    ),
+    ("GET", "/v1/models/{name}"): Operation(
+        summary="Read one model",
+        tag=_TAG,
+        parameters=(Parameter("name", "path", "As the list has it; with ``/``, too."),),
+        replies={
+            200: Reply("The model.", {JSON: OpenAIModel}),
+            404: Reply("There is no such model.", {JSON: OpenAIError, TEXT: str}),
+            **_REFUSED,
+        },
+    ),
+}

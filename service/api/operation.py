@@ -1,0 +1,94 @@
+"""What the API's document says of a route. Each dialect has a table of its routes; the document is built from it, from
+the models that the table names and from the routes that are served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream"
+TEXT = "text/plain"
+BYTES = "application/octet-stream"
+HTML = "text/html"
+
+
+class Access(Enum):
+    """Who may call."""
+
+    OPEN = "anybody"
+    CALLER = "whoever has a key, where keys are required"
+    ADMIN = "an admin, always"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A value in the path or in a header; those in the path are required."""
+
+    name: str
+    place: Literal["path", "header", "query"]
+    description: str
+    kind: Any = str
+    """The type that pydantic describes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What may be answered under one status: the type of the body for each media type; of a stream, the type of what
+    each line or event holds.
+    """
+
+    description: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    headers: tuple[str, ...] = ()
+    """By name; what they mean is said once for all routes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path."""
+
+    summary: str
+    tag: str
+    replies: Mapping[int | Literal["default"], Reply]
+    description: str = ""
+    request: Any = None
+    """The type of the body; None: there is none."""
+    request_media_type: str = JSON
+    query: type[BaseModel] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    access: Access = Access.CALLER
+
+
+Operations = Mapping[tuple[str, str], Operation]
+"""By method and path, as aiohttp writes the path."""
+
+_REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
+    400: ("The request cannot be understood.", ()),
+    401: ("A key is needed, or the one that was sent is unknown, revoked or expired.", ("WWW-Authenticate",)),
+    403: ("The key may not do this.", ()),
+    404: ("It is not there, or not for this caller.", ()),
+    413: ("The body is larger than what is taken.", ()),
+    422: ("The idempotency key was used with another body.", ()),
+    429: ("A limit of this caller's is reached.", ("Retry-After",)),
+    499: ("Somebody has cancelled the job.", ()),
+    503: ("Not now: the service is full or stopping, cannot store, or has no backend.", ("Retry-After",)),
+    504: ("The job was still queued at its deadline.", ()),
+}
+
+
+def refusals(
+    shape: Any, media_type: str, *statuses: int, headers: tuple[str, ...] = ()
+) -> dict[int | Literal["default"], Reply]:
+    """The replies to what is refused, in a dialect's shape."""
+    refused: dict[int | Literal["default"], Reply] = {}
+    for status in statuses:
+        description, own_headers = _REFUSALS[status]
+        refused[status] = Reply(description, {media_type: shape}, (*own_headers, *headers))
+    return refused

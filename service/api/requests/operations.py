@@ -1,0 +1,46 @@
+"""What the API's document says of the requests API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from service.api.failures import PROBLEM_JSON, Problem
+from service.api.operation import JSON, Operation, Operations, Parameter, Reply, refusals
+from service.api.requests.models import GenerateRequest, ListQuery
+from service.api.requests.replies import AcceptedRequest, RequestPage, RequestReply
+
+_TAG = "requests"
+_ID = Parameter("request_id", "path", "The request's id.", Annotated[int, Field(ge=0)])
+
+OPERATIONS: Operations = {
+    ("POST", "/generate"): Operation(
+        summary="Submit a prompt",
+        description="Answered only after the job is on disk.",
+        tag=_TAG,
+        request=GenerateRequest,
+        replies={
+            200: Reply("The request is stored and waits for its turn.", {JSON: AcceptedRequest}),
+            **refusals(Problem, PROBLEM_JSON, 400, 401, 403, 404, 413, 429, 503),
+        },
+    ),
+    ("GET", "/status/{request_id}"): Operation(
+        summary="Read a request and its response",
+        tag=_TAG,
+        parameters=(_ID,),
+        replies={
+            200: Reply("The request.", {JSON: RequestReply}),
+            **refusals(Problem, PROBLEM_JSON, 401, 404, 503),
+        },
+    ),
+    ("GET", "/requests"): Operation(
+        summary="List the requests",
+        tag=_TAG,
+        query=ListQuery,
+        replies={
+            200: Reply("A page of them, newest first.", {JSON: RequestPage}),
+            **refusals(Problem, PROBLEM_JSON, 400, 401, 503),
+        },
+    ),
+}

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from service.clock import Clock
 from service.errors import CorralError
 from service.jobs import Jobs
-from service.jobs.changes import LOOK_AGAIN, Change
+from service.jobs.changes import Change
 from service.store.database import Database
 from service.store.workers import WorkerStore
 
@@ -42,10 +42,14 @@ async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, 
 
 async def beat_and_rescue(processes: WorkerStore, jobs: Jobs, beat_seconds: float, dead_after_seconds: float) -> None:
     """Say that this process lives, and take over the jobs of those that do not any more; never returns."""
+    loop = asyncio.get_running_loop()
+    judges_from = loop.time()
     while True:
         await asyncio.sleep(beat_seconds)
         try:
             await processes.beat()
+            if loop.time() < judges_from:
+                continue
             dead = await processes.lost(dead_after_seconds)
             if dead:
                 rescued = await jobs.rescue(dead)
@@ -53,6 +57,8 @@ async def beat_and_rescue(processes: WorkerStore, jobs: Jobs, beat_seconds: floa
             await processes.forget(dead_after_seconds)
         except CorralError as error:
             _log.warning("this process could not say that it lives, nor ask about the others: %s", error)
+            # While the database was away nobody could say anything.
+            judges_from = loop.time() + dead_after_seconds
 
 
 async def hear_others(database: Database, jobs: Jobs, poll_seconds: float) -> None:
@@ -73,7 +79,7 @@ async def hear_others(database: Database, jobs: Jobs, poll_seconds: float) -> No
                 await news.wait()
         news.clear()
         payloads, heard[:] = heard[:], []
-        changes = [Change.parse(payload) for payload in payloads if payload != LOOK_AGAIN]
+        changes = [change for payload in payloads if (change := Change.parse(payload)) is not None]
         try:
             has_missed = len(changes) < len(payloads)
             if changes:

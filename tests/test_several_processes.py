@@ -22,6 +22,7 @@ from tests.running import PATIENCE_SECONDS, RunningService, service_in_process
 from tests.test_stream import all_events, following, text_of
 
 Both = tuple[RunningService, RunningService]
+QUICK_TO_JUDGE = {"database.heartbeat_seconds": 0.2, "database.dead_after_seconds": 1}
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}], "stream": False}
 
 
@@ -177,6 +178,32 @@ async def until_closed(backend: str) -> None:
                 closed = (await response.json())["closed_connections"]
 
 
+async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead(
+    postgres_server: PostgresServer, gateway: Gateway
+) -> None:
+    async with own_schema(postgres_server) as schema:
+        url = postgres_server.url(schema, gateway.folder)
+        async with (
+            service_in_process({"database.url": url, **QUICK_TO_JUDGE}) as here,
+            service_in_process({"database.url": url, **QUICK_TO_JUDGE}) as there,
+            postgres_server.connected(schema) as operator,
+        ):
+            keep_from_working(here)
+            stalled = there.stall()
+            job_id = await here.submit()
+            await there.ollama.observations.until(lambda seen: seen.stalled == 1)
+            await gateway.shut()
+            silence = "SELECT min(extract(epoch FROM clock_timestamp()) * 1000 - heartbeat_at) FROM workers"
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await operator.fetchval(silence) < 1500:
+                    pass
+                await gateway.open()
+                while await operator.fetchval(silence.replace("min", "max")) > 500:
+                    pass
+            stalled.release()
+            assert (await there.until(job_id, "completed"))["attempt"] == 1
+
+
 @asynccontextmanager
 async def killable(folder: Path, place: Place, backend: str, **settings: str) -> AsyncIterator[Service]:
     """A service in a process of its own, which is thought dead soon."""
@@ -192,11 +219,10 @@ async def killable(folder: Path, place: Place, backend: str, **settings: str) ->
 async def test_the_jobs_of_a_process_that_is_killed_or_stopped_are_run_by_the_other(
     postgres_place: Place, tmp_path: Path, number: signal.Signals
 ) -> None:
-    quick_to_judge = {"database.heartbeat_seconds": 0.2, "database.dead_after_seconds": 1}
     async with (
         simulated_process(tmp_path, "--token-seconds", "60") as slow,
         killable(tmp_path / "other", postgres_place, slow) as victim,
-        service_in_process({"database.url": postgres_place.config.url, **quick_to_judge}) as survivor,
+        service_in_process({"database.url": postgres_place.config.url, **QUICK_TO_JUDGE}) as survivor,
     ):
         keep_from_working(survivor)
         job_id = await survivor.submit()

@@ -16,6 +16,7 @@ from service.store.postgres import PostgresDatabase
 from service.store.postgres_connections import Link
 from service.store.postgres_statements import converted
 from service.store.sqlite import SqliteDatabase
+from service.store.workers import WorkerStore
 from tests.databases import Place
 from tests.store_jobs import NOW
 
@@ -104,6 +105,7 @@ ASKED = {
     "oldest of a line": Asked(lambda store, job: store.oldest_of_line(LINE), ("seek jobs_ready",)),
     "any ready": Asked(lambda store, job: store.has_ready(), ("jobs_ready_oldest",)),
     "next due": Asked(lambda store, job: store.next_due(), ("jobs_delayed", "jobs_deadline")),
+    "latest time": Asked(lambda store, job: store.latest_time(), ("jobs_pkey", "jobs_finished")),
     "newest": Asked(lambda store, job: store.newest(), ("jobs_pkey",)),
     "gauges": Asked(lambda store, job: store.gauges(), ("jobs_gauges", "seek jobs_delayed", "seek jobs_reserved")),
     "by numbers": Asked(lambda store, job: store.by_seqs([job.seq, 5]), ("seek jobs_pkey",)),
@@ -174,6 +176,14 @@ async def test_a_plan_for_whatever_parameters_is_the_same(postgres_place: Place,
     lines = await connection.fetch(f"EXPLAIN (COSTS OFF) EXECUTE asked({', '.join('NULL' for _ in statement.names)})")
     await link.close()
     assert f"seek {index}" in _accesses_of_postgres([line[0] for line in lines])
+
+
+async def test_lost_processes_are_looked_for_among_running_and_reserved_jobs_only(filled: Database) -> None:
+    recording = Recording(filled)
+    await WorkerStore(recording, "own").lost(30)
+    [statement] = recording.statements
+    accesses = {access.split()[1] for access in await explained(filled, statement)}
+    assert accesses - {"workers_pkey"} == {"jobs_processing", "jobs_reserved"}
 
 
 async def explained(database: Database, statement: Statement) -> set[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from service.job import Status
+
 LOOK_AGAIN = ""
 """Told where single changes cannot be, and heard where some may have been missed."""
 _NEW = "new"
+_STATUSES = frozenset(Status)
 
 
 class Change(NamedTuple):
@@ -23,7 +26,10 @@ class Change(NamedTuple):
         return f"{self.seq} {self.before or _NEW} {self.after} {self.ready}"
 
     @classmethod
-    def parse(cls, text: str) -> Change:
-        """What was written by ``str``."""
-        seq, before, after, ready = text.split(" ")
+    def parse(cls, text: str) -> Change | None:
+        """What was written by ``str``; None for what a process of another version may have meant."""
+        words = text.split(" ")
+        if len(words) != 4 or words[2] not in _STATUSES:
+            return None
+        seq, before, after, ready = words
         return cls(int(seq), None if before == _NEW else before, after, int(ready))

@@ -33,6 +33,9 @@ _SETTINGS = {
     "enable_sort": "off",
 }
 
+_DURABLE = """
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
 _UNABLE_CLASSES = frozenset({"08", "53", "57", "58"})
 """Connection trouble, no resources (a full disk), the operator's intervention, trouble outside of PostgreSQL."""
 _UNABLE_STATES = frozenset({"25006", "25P03", "25P04", "55P03", "40001", "40P01"})
@@ -110,12 +113,16 @@ class Link:
 async def connect(
     url: str, settings: dict[str, str], *, answer_seconds: float | None = _ANSWER_SECONDS
 ) -> asyncpg.Connection[Any]:
-    """A connection whose commits are on disk when they are answered."""
+    """A connection whose commits are on disk when they are answered, unless the settings say otherwise."""
     connection = await asyncpg.connect(
         url, timeout=_CONNECT_SECONDS, command_timeout=answer_seconds, server_settings=settings
     )
-    if await connection.fetchval("SHOW synchronous_commit") == "off":
-        await connection.execute("SET synchronous_commit = on")
+    if "synchronous_commit" not in settings:
+        try:
+            await connection.execute(_DURABLE)
+        except BaseException:
+            connection.terminate()
+            raise
     return connection
 
 

@@ -71,6 +71,34 @@ def test_lines_in_doubt_are_passed_over_and_keep_their_turn() -> None:
     assert order.pick(RUNNER, waiting, doubtful) == Line(RUNNER, "second", 0)
     assert order.pick(RUNNER, waiting) == Line(RUNNER, "first", 0)
     assert order.pick(RUNNER, {"first": {0: 5}}, doubtful) is None
+    assert order.pick(RUNNER, waiting, doubtful | {Line(RUNNER, "second", 0)}) is None
+
+
+@quick
+@given(mid_work_queues(), st.randoms())
+def test_passing_over_lines_is_as_if_they_were_not_there(queue: SimulatedQueue, chance: random.Random) -> None:
+    most = len(queue.claims) + 15
+    while queue.waiting and len(queue.claims) < most:
+        lines = [Line(RUNNER, owner, one) for owner, lines in queue.waiting.items() for one in lines]
+        without = set(chance.sample(lines, chance.randint(0, len(lines))))
+        left = {
+            owner: {one: jobs for one, jobs in lines.items() if Line(RUNNER, owner, one) not in without}
+            for owner, lines in queue.waiting.items()
+        }
+        fresh = Order(BOOSTS_MS)
+        fresh.restore(*queue.order.dump())
+        expected = fresh.pick(RUNNER, {owner: lines for owner, lines in left.items() if lines})
+        assert queue.order.pick(RUNNER, queue.waiting, without) == expected
+        queue.seats = 1
+        queue.run(claims=len(queue.claims) + 1)
+        queue.seats = 0
+        queue.run()
+
+
+def test_an_owner_that_was_counted_without_a_word_is_found_all_the_same() -> None:
+    order = Order(BOOSTS_MS)
+    order.begin_waiting(Line(RUNNER, "gone", 0), 1, {})
+    assert order.pick(RUNNER, {"silent": {0: 1}, "other": {0: 1}}) is not None
 
 
 @pytest.mark.parametrize("expected", [None, 5_000, 60_000])
@@ -103,6 +131,10 @@ def test_what_ended_early_teaches_nothing_and_what_ran_long_does() -> None:
     queue.at(9_010, lambda: queue.cancel(long))
     queue.run()
     assert queue.order.expected_ms(RUNNER) == 2_000
+    order = Order(BOOSTS_MS)
+    line = Line(RUNNER, "owner", 0)
+    order.correct(line, order.charge(line, 1), 1.0, is_typical=False)
+    assert order.expected_ms(RUNNER) is None
 
 
 # Runners and restarts

@@ -75,22 +75,17 @@ class Order:
     # What to do
 
     def pick(self, runner: str, waiting: Waiting, without: Collection[Line] = ()) -> Line | None:
-        """The line whose oldest job is next, of those that wait; ``without`` are lines to pass over."""
-        if without:
-            waiting = _without(runner, waiting, without)
-        if not waiting:
-            return None
+        """The line whose oldest job is next, of those that wait; ``without`` are lines of this runner to pass over."""
         known = self._runner(runner)
-        if len(waiting) == 1:
-            owner = next(iter(waiting))
-        elif without:
-            # The heap would forget those that are passed over.
-            owner = min(waiting, key=lambda name: self._rank(known, name, waiting))
-        else:
-            owner = known.least_served(waiting)
-        lines = waiting[owner]
-        if len(lines) == 1:
-            return Line(runner, owner, next(iter(lines)))
+        limited = _left(waiting, without)
+        owner: str | None = next(iter(waiting), None)
+        if len(waiting) > 1:
+            owner = known.least_served(waiting, limited)
+        if owner is None:
+            return None
+        lines = limited.get(owner, waiting[owner])
+        if len(lines) <= 1:
+            return Line(runner, owner, next(iter(lines))) if lines else None
         share = known.share(owner, 0)
         return Line(runner, owner, min(lines, key=lambda priority: self._line_rank(share, priority)))
 
@@ -183,10 +178,6 @@ class Order:
             known = self._runners[runner] = RunnerShares(self._boosts_ms)
         return known
 
-    def _rank(self, runner: RunnerShares, owner: str, waiting: Waiting) -> tuple[float, int]:
-        share = runner.share(owner, 0)
-        return runner.rank(share, waiting[owner]), share.own.turn
-
     def _line_rank(self, share: Share, priority: int) -> tuple[float, int]:
         counter = share.lines.get(priority)
         served, turn = (counter.served, counter.turn) if counter else (share.reached, 0)
@@ -201,9 +192,10 @@ class Order:
         return self._last_turn
 
 
-def _without(runner: str, waiting: Waiting, without: Collection[Line]) -> Waiting:
-    left = {
-        owner: {priority: jobs for priority, jobs in lines.items() if Line(runner, owner, priority) not in without}
-        for owner, lines in waiting.items()
-    }
-    return {owner: lines for owner, lines in left.items() if lines}
+def _left(waiting: Waiting, without: Collection[Line]) -> Waiting:
+    """What is left to the owners of the lines that are to be passed over."""
+    left: dict[str, dict[int, int]] = {}
+    for _, owner, priority in without:
+        if owner in waiting:
+            left.setdefault(owner, dict(waiting[owner])).pop(priority, None)
+    return left

@@ -103,7 +103,7 @@ class RunnerShares:
         """A job ended: the plain mean of the first few, then one that forgets. What ended early says nothing about
         what a job costs; what ran longer than expected always does.
         """
-        if self.mean_ms is None or is_typical or used_ms > self.mean_ms:
+        if is_typical or used_ms > (FIRST_GUESS_MS if self.mean_ms is None else self.mean_ms):
             self._samples = min(_MOST_SAMPLES, self._samples + 1)
             mean_ms = self.mean_ms or 0.0
             self.mean_ms = mean_ms + (used_ms - mean_ms) / self._samples
@@ -120,29 +120,52 @@ class RunnerShares:
             share.entry = entry
             heapq.heappush(self._heap, entry)
 
-    def least_served(self, waiting: Waiting) -> str:
-        """Of the owners that wait, the one whose turn it is."""
-        heap, shares = self._heap, self.shares
-        if not len(waiting) <= len(heap) <= 4 * len(waiting) + 64:
+    def least_served(self, waiting: Waiting, limited: Waiting) -> str | None:
+        """Of the owners that wait, the one whose turn it is; ``limited`` are the lines left to some of them, or none.
+
+        None: all that wait are left none.
+        """
+        aside: list[Entry] = []
+        if not len(waiting) <= len(self._heap) <= 4 * len(waiting) + 64:
             self._rebuild(waiting)
+        owner = self._least_served(waiting, limited, aside)
+        if owner is None and len(aside) < len(waiting):
+            # Somebody was counted without a word to us.
+            self._rebuild(waiting)
+            aside.clear()
+            owner = self._least_served(waiting, limited, aside)
+        for entry in aside:
+            heapq.heappush(self._heap, entry)
+        return owner
+
+    def _least_served(self, waiting: Waiting, limited: Waiting, aside: list[Entry]) -> str | None:
+        heap, shares = self._heap, self.shares
+        best: Entry | None = None
         while heap:
             entry = heap[0]
             owner = entry[2]
             share = shares.get(owner)
             lines = waiting.get(owner)
+            if best is not None and best < entry:
+                break
             if share is None or share.entry is not entry:
                 heapq.heappop(heap)
             elif lines is None:
                 share.entry = None
                 heapq.heappop(heap)
+            elif owner in limited:
+                # Without its limits it would rank lower, as it will again.
+                aside.append(heapq.heappop(heap))
+                if limited[owner]:
+                    mine = (self.rank(share, limited[owner]), share.own.turn, owner)
+                    best = mine if best is None else min(best, mine)
             else:
                 fresh = (self.rank(share, lines), share.own.turn, owner)
                 if fresh == entry:
                     return owner
                 share.entry = fresh
                 heapq.heapreplace(heap, fresh)
-        self._rebuild(waiting)
-        return self.least_served(waiting)
+        return best and best[2]
 
     def row(self, runner: str) -> RunnerRow:
         return RunnerRow(runner, self.reached, self.mean_ms, self._samples)

@@ -7,7 +7,7 @@ import statistics
 import time
 from pathlib import Path
 
-_COMMITS = 200
+_COMMITS = 100
 
 
 def commit_milliseconds(folder: Path) -> float:

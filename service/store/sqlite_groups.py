@@ -43,11 +43,8 @@ class WriteGroup:
         execute("BEGIN IMMEDIATE")
         try:
             # New rows come first: nothing that waits beside them can mind that they are there already.
-            for run in _alike(write for write in writes if write.is_new_job):
-                _insert(execute, run)
-            for write in writes:
-                if not write.is_new_job:
-                    write.answers = [execute(sql, parameters).fetchall() for sql, parameters in write.statements]
+            for run in _alike(sorted(writes, key=lambda write: not write.is_new_job)):
+                _carry_out(execute, run)
             execute("COMMIT")
             self.written_bytes += sum(_written_bytes(write) for write in writes)
         except BaseException:
@@ -58,31 +55,40 @@ class WriteGroup:
 
 
 def _alike(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
-    """Runs of neighbours that consist of the same statements."""
-    for _, same in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
-        yield from in_powers_of_two(list(same))
+    """Runs of neighbours that begin with the same INSERT; every other write by itself, in its turn."""
+    for shape, same in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
+        if insert_of(shape[0]) is not None:
+            yield from in_powers_of_two(list(same))
+        else:
+            yield from ([write] for write in same)
 
 
-def _insert(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
-    """Carry out writes of the same INSERTs: each statement once, with a row for every write.
+def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
+    """Carry out writes of the same statements: an INSERT once, with a row for every write, anything else for each.
 
     A statement of many rows is one step. Python gives its lock away for every step, and a thread that wants it back
-    while the event loop is busy waits for the switch interval: row by row, 64 jobs took 10 ms that take 1 ms so.
+    while the event loop is busy waits for the switch interval: row by row, 64 jobs took 10 ms that take 1 ms so. All
+    first statements go before all second ones; what a write looks up in its second must therefore be its own.
     """
     for write in writes:
         write.answers = []
-    for index, statement in enumerate(writes[0].statements):
-        insert = insert_of(statement.sql)
-        assert insert is not None  # is_insert says so
-        arguments = insert.arguments([write.statements[index].parameters for write in writes])
-        rows = execute(insert.statement(len(writes)), arguments).fetchall()
-        for position, write in enumerate(writes):
-            write.answers.append(rows[position : position + 1])
+    for index, (sql, _) in enumerate(writes[0].statements):
+        insert = insert_of(sql)
+        if insert is not None and len(writes) > 1:
+            arguments = insert.arguments([write.statements[index].parameters for write in writes])
+            rows = execute(insert.statement(len(writes)), arguments).fetchall()
+            for position, write in enumerate(writes):
+                write.answers.append(rows[position : position + 1])
+        else:
+            for write in writes:
+                write.answers.append(execute(sql, write.statements[index].parameters).fetchall())
 
 
 def _written_bytes(write: Write) -> int:
-    texts = (value for _, parameters in write.statements for value in parameters.values() if type(value) is str)
-    return _WRITE_BYTES + sum(map(len, texts))
+    """Of the texts only the long ones: what was asked and what was answered."""
+    return _WRITE_BYTES + sum(
+        len(parameters.get("request") or parameters.get("segments") or "") for _, parameters in write.statements
+    )
 
 
 class ReadGroup:

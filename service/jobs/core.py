@@ -61,6 +61,7 @@ class Core(JobViews):
         self._correct: Callable[[Line], None] = lambda line: None
         self._start_at_once: Callable[[Line], Callable[[Running], None] | None] = lambda _line: None
         self._is_stopping = False
+        self._has_outcomes_waiting = False
         self._under_way = 0
         self._changes = 0
         self.store_trouble: str | None = None
@@ -118,11 +119,13 @@ class Core(JobViews):
             try:
                 stored = await self._tracked(write())
             except CannotStoreError as error:
-                if self.store_trouble is None:
+                if not self._has_outcomes_waiting:
+                    self._has_outcomes_waiting = True
                     _log.error("an outcome waits in memory: %s", error)
                 self._note_trouble(error)
                 await asyncio.sleep(_STORE_AGAIN_SECONDS)
             else:
+                self._has_outcomes_waiting = False
                 self.store_trouble = None
                 return stored
 

@@ -57,6 +57,7 @@ async def test_each_job_is_run_once_whichever_process_it_came_to(both: Both) -> 
     prompts = [prompt for service in both for prompt in service.ollama.observations.prompts]
     assert sorted(prompts) == sorted(f"job {number}" for number in range(40) for _ in both)
     assert all(service.ollama.observations.answers for service in both)
+    await asyncio.gather(*(until_counted(service, completed=80, queued=0, processing=0) for service in both))
 
 
 async def test_a_job_is_run_by_the_process_that_has_a_seat(both: Both) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from service.backend.protocols.reading import TEXT, THINKING, Ending, add, add_tool_calls, count, items, mapping, reason
@@ -39,8 +40,9 @@ class _CompletionReader(SseReader):
     def _on_done(self) -> None:
         self._is_complete = not self._is_swallowed
 
+    @abstractmethod
     def _add_output(self, choice: dict[str, Any], segments: list[Segment]) -> None:
-        raise NotImplementedError
+        """The output of one choice of a chunk. May raise ReplyError."""
 
 
 class ChatReader(_CompletionReader):

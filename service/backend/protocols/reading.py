@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json, to_json
@@ -61,7 +62,7 @@ def error_of_last(problem: ReplyError) -> str | None:
     return None if isinstance(problem, UnreadableError) and problem.may_be_cut else str(problem)
 
 
-class StreamReader:
+class StreamReader(ABC):
     """A reader that looks at one line after the other. What follows an error is not looked at."""
 
     def __init__(self) -> None:
@@ -96,13 +97,13 @@ class StreamReader:
             segments=tuple(joined(segments)),
         )
 
+    @abstractmethod
     def _take(self, line: bytes, segments: list[Segment]) -> None:
         """Look at a line, without its line end. May raise ReplyError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _take_rest(self, rest: bytes, segments: list[Segment]) -> None:
         """Look at what came after the last line end. May raise ReplyError."""
-        raise NotImplementedError
 
 
 def joined(segments: list[Segment]) -> list[Segment]:

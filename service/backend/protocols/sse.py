@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from service.backend.protocols.reading import StreamReader, UnreadableError, parsed
@@ -45,6 +46,6 @@ class SseReader(StreamReader):
     def _on_done(self) -> None:
         """The line ``data: [DONE]``, which only two of the formats know."""
 
+    @abstractmethod
     def _read(self, event: dict[str, Any], segments: list[Segment]) -> None:
         """Look at an event without ``error``. May raise ReplyError."""
-        raise NotImplementedError

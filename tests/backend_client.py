@@ -1,0 +1,42 @@
+"""What the tests of the backend client share: a client to a raw server, and its limits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from service.backend.client import BackendClient, Limits, open_session
+from service.errors import BackendError
+from tests.raw_server import END, STREAM, Exchange, RawServer, chunk, raw_server
+
+LINE = b'{"response":"a","done":false}\n'
+LAST = b'{"response":"","done":true}\n'
+SOON = 0.05
+"""A limit that is to run out. Every other limit of these tests is far away."""
+FAR = Limits(connect=60.0, first_byte=60.0, stall=60.0, attempt=60.0)
+
+Answer = Callable[[Exchange], Awaitable[None]]
+
+
+@asynccontextmanager
+async def backend(answer: Answer, **options: Any) -> AsyncIterator[tuple[BackendClient, RawServer]]:
+    async with raw_server(answer) as server, open_session() as session:
+        yield BackendClient(session, server.url, **options), server
+
+
+async def answer_stream(exchange: Exchange) -> None:
+    await exchange.send(STREAM + chunk(LINE) + chunk(LAST) + END)
+
+
+async def collect(client: BackendClient, limits: Limits = FAR, body: bytes = b"{}") -> bytes:
+    async with client.call("/api/generate", body, limits) as reply:
+        return b"".join([data async for data in reply.chunks()])
+
+
+async def failure(client: BackendClient, limits: Limits = FAR) -> BackendError:
+    with pytest.raises(BackendError) as caught:
+        await collect(client, limits)
+    return caught.value

@@ -50,6 +50,13 @@ class _Window:
         self.slots[second] = self.slots.get(second, 0) + 1
         self.count += 1
 
+    def remove(self, second: int) -> None:
+        if second in self.slots:
+            self.slots[second] -= 1
+            self.count -= 1
+            if self.slots[second] == 0:
+                del self.slots[second]
+
 
 class Allowances:
     """The windows of all keys that have a limit."""
@@ -60,11 +67,14 @@ class Allowances:
         self._clock = clock
         self._windows: dict[str, _Window] = {}
 
-    def take(self, key: Key) -> None:
-        """Count one request. Raises LimitReachedError when the key has none left."""
+    def take(self, key: Key) -> int | None:
+        """Count one request and say in which second, for :meth:`give_back`; None for a key without a limit.
+
+        Raises LimitReachedError when the key has none left.
+        """
         limit = key.requests_per_hour
         if limit is None:
-            return
+            return None
         window, second = self._window(key)
         if window.count >= limit:
             wait = next(iter(window.slots)) + _WINDOW_SECONDS - second if window.slots else _WINDOW_SECONDS
@@ -72,6 +82,12 @@ class Allowances:
                 f"this API key may make {limit} requests an hour, and has made them; try again in {wait} s", float(wait)
             )
         window.add(second)
+        return second
+
+    def give_back(self, key: Key, second: int) -> None:
+        """The request that was counted then came to no job."""
+        window, _ = self._window(key)
+        window.remove(second)
 
     def left(self, key: Key) -> Allowance | None:
         """How the key stands; None for one without a limit."""

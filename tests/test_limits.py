@@ -97,6 +97,31 @@ async def test_only_requests_that_may_make_a_job_count() -> None:
         await finished(service, user)
 
 
+async def test_a_request_that_finds_the_queue_full_does_not_count() -> None:
+    async with service_with_keys({"queue.max_size": 1}, seats=1) as service:
+        user = await headers_of(service, rate_limit=3)
+        fault = service.stall()
+        running = await submitted(service, user)
+        await until(service, running, "processing", user)
+        waiting = await submitted(service, user)
+        for path, body, _ in DOORS:
+            if path != "/api/embed":
+                assert (await sent(service, path, body, user))[0] == 503
+        fault.release()
+        await until(service, waiting, "completed", user)
+        await finished(service, user)
+        assert (await sent(service, "/api/v1/prompt", PROMPT, user))[0] == 429
+
+
+async def test_an_unload_is_for_those_who_may_use_the_model() -> None:
+    async with service_with_keys() as service:
+        unload = {"model": "llama3.2", "keep_alive": 0}
+        refused, allowed = await headers_of(service, models=["thinker"]), await headers_of(service, rate_limit=1)
+        assert (await sent(service, "/api/generate", unload, refused))[0] == 403
+        for _ in range(2):
+            assert (await sent(service, "/api/generate", unload, allowed))[0] == 200
+
+
 async def test_an_hour_later_a_key_may_ask_again() -> None:
     async with service_with_keys() as service:
         user = await headers_of(service, rate_limit=1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service.allowances import Allowances
 from service.api.caller import CALLER
 from service.api.context import CLOCK
 from service.job import Job, model_key
+from service.key import Key
 from service.store.usage import LogRow
 from service.usage import Usage
 
@@ -37,9 +41,10 @@ USAGE = web.AppKey("usage", Usage)
 class Entry:
     """What a handler finds out about the request that is being written down."""
 
-    __slots__ = ("job_id", "model")
+    __slots__ = ("give_back", "job_id", "model")
 
     def __init__(self) -> None:
+        self.give_back: Callable[[], None] | None = None
         self.job_id: str | None = None
         self.model: str | None = None
 
@@ -61,6 +66,13 @@ def note_job(request: web.Request, job: Job) -> None:
         entry.job_id = job.id
 
 
+def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
+    """Count the request; it does not count in the end when it makes no job. Raises LimitReachedError."""
+    second, entry = allowances.take(key), request.get(ENTRY)
+    if second is not None and entry is not None:
+        entry.give_back = partial(allowances.give_back, key, second)
+
+
 @web.middleware
 async def keep_books(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Write down how the requests that make jobs are answered, but for those refused with 401; the others only pass."""
@@ -76,6 +88,8 @@ async def keep_books(request: web.Request, handler: Handler) -> web.StreamRespon
             entry.job_id = response.headers.get("X-Job-Id")
         return response
     finally:
+        if entry.give_back is not None and entry.job_id is None:
+            entry.give_back()
         caller = request.get(CALLER)
         # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
         if caller is not None:

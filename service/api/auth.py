@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from multidict import istr
 
 from service.allowances import Allowances
-from service.api.accounting import note_model
+from service.api.accounting import note_count, note_model
 from service.api.browser_tokens import BrowserTokens
 from service.api.caller import CALLER, Caller
 from service.api.client_address import ClientAddresses
@@ -127,7 +127,7 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def authorise(request: web.Request, model: str, priority: int) -> Grant:
-    """Whether the caller may make a job for this model now; it counts as one request of its key.
+    """Whether the caller may make a job for this model now; it counts as one request of its key, if it makes one.
 
     Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
     """
@@ -144,7 +144,7 @@ def authorise(request: web.Request, model: str, priority: int) -> Grant:
             raise ForbiddenError(f"this API key may not ask for priority {Priority(priority).word}; at most {highest}")
         # Normal is what a request has that asks for nothing.
         priority = key.max_priority
-    request.app[AUTH].allowances.take(key)
+    note_count(request, key, request.app[AUTH].allowances)
     return Grant(caller.owner, key.id, priority)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service.api.auth import admit
+from service.api.auth import admit, authorise
 from service.api.calls.answering import Answer
 from service.api.calls.details import CallDetails
 from service.api.calls.dialect import Dialect
@@ -39,6 +39,7 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if details is None:
             return await pass_refusal(request, endpoint, body)
         if details.is_unload:
+            authorise(request, details.model, Priority.NORMAL)
             return await pass_unload(request, endpoint, body, details.model)
         if not app[POOL].knows(details.model):
             await _look_for(request, details.model)

@@ -21,6 +21,8 @@ from service.job import NewJob, Priority
 from service.jobs import View
 from service.relay import Relay
 
+_LONGEST_RUNNER = 1_000
+"""Characters: no name that Ollama would take is longer (wire contract 0), and no database keeps longer keys."""
 _PRIORITIES = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW, "1": Priority.HIGH}
 _PRIORITIES |= {"0": Priority.NORMAL, "-1": Priority.LOW}
 _LONGEST_DEADLINE_SECONDS = 366 * 86_400
@@ -36,7 +38,7 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         details = None
         if fields is not None:
             details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
-        if details is None:
+        if details is None or len(details.runner) > _LONGEST_RUNNER:
             return await pass_refusal(request, endpoint, body)
         if details.is_unload:
             authorise(request, details.model, Priority.NORMAL)

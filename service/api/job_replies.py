@@ -92,10 +92,9 @@ class ResultReply(JobReply):
     timings: NotRequired[Timings]
 
 
-class OutputEvent(TypedDict):
+class Output(TypedDict):
     """A piece of an attempt's output."""
 
-    type: Annotated[str, one_of(["output"])]
     id: JobId
     attempt: int
     offset: int
@@ -106,18 +105,34 @@ class OutputEvent(TypedDict):
     """Where to go on after it: ``attempt.offset``."""
 
 
-class RestartEvent(TypedDict):
+class Restart(TypedDict):
     """What was read so far is worth nothing: another attempt begins."""
 
-    type: Annotated[str, one_of(["restart"])]
     id: JobId
     attempt: int
 
 
-class DoneEvent(TypedDict):
+class Done(TypedDict):
     """The job is final, and its output is whole."""
 
-    type: Annotated[str, one_of(["done"])]
     id: JobId
     status: StatusWord
     error: NotRequired[JobError]
+
+
+class OutputEvent(Output):
+    """The same as a message."""
+
+    type: Annotated[str, one_of(["output"])]
+
+
+class RestartEvent(Restart):
+    """The same as a message."""
+
+    type: Annotated[str, one_of(["restart"])]
+
+
+class DoneEvent(Done):
+    """The same as a message."""
+
+    type: Annotated[str, one_of(["done"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,7 +47,7 @@ def build_document(app: web.Application, *, are_keys_required: bool) -> dict[str
     access = {Access.OPEN: [], Access.ADMIN: keys, Access.CALLER: keys if are_keys_required else [{}, *keys]}
     paths: dict[str, dict[str, Any]] = {}
     for (method, path), operation in operations.items():
-        described = _operation(operation, schemas)
+        described = _operation(method, operation, schemas)
         name = re.sub(r"\W+", "_", f"{method.lower()} {path}").strip("_")
         described |= {"operationId": name, "security": access[operation.access]}
         paths.setdefault(path, {})[method.lower()] = described
@@ -72,7 +73,7 @@ def _kinds(operations: Operations) -> Iterator[Any]:
             yield from reply.content.values()
 
 
-def _operation(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+def _operation(method: str, operation: Operation, schemas: Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {"tags": [operation.tag], "summary": operation.summary}
     if operation.description:
         described["description"] = operation.description
@@ -82,7 +83,11 @@ def _operation(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     if operation.request is not None:
         content = {operation.request_media_type: {"schema": schemas.find(operation.request)}}
         described["requestBody"] = {"required": True, "content": content}
-    described["responses"] = {str(status): _reply(reply, schemas) for status, reply in operation.replies.items()}
+    described["responses"] = {
+        # What answers HEAD has no body, whatever it is about.
+        str(status): _reply(reply if method != "HEAD" else replace(reply, content={}), schemas)
+        for status, reply in operation.replies.items()
+    }
     return described
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from service.api.failures import PROBLEM_JSON, Problem
-from service.api.job_replies import AcceptedReply, DoneEvent, JobReply, OutputEvent, RestartEvent, ResultReply
+from service.api.job_replies import AcceptedReply, Done, JobReply, Output, Restart, ResultReply
 from service.api.operation import EVENT_STREAM, JSON, Operation, Operations, Parameter, Reply, refusals
 from service.api.prompts.models import ListQuery, PromptRequest, StatusQuery
 from service.api.prompts.replies import PromptPage
@@ -53,7 +53,7 @@ OPERATIONS: Operations = {
             "Server-sent events until the job is done. ``output`` is a piece of the answer, ``status`` the job as it "
             "stands, ``restart`` says that another attempt begins and what was read so far is worth nothing, ``done`` "
             "ends the stream. The ``id`` of an event, sent back, goes on behind it, also after a restart of the "
-            "service. The data of each event are as below, without the ``type``, which is the event's name."
+            "service."
         ),
         tag=_TAG,
         parameters=(
@@ -64,7 +64,7 @@ OPERATIONS: Operations = {
             Parameter("token", "query", "A token from ``POST /api/token``, for who cannot send headers."),
         ),
         replies={
-            200: Reply("The events.", {EVENT_STREAM: OutputEvent | JobReply | RestartEvent | DoneEvent}),
+            200: Reply("The events.", {EVENT_STREAM: Output | JobReply | Restart | Done}),
             **_INVALID,
             **_OF_A_JOB,
         },

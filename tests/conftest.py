@@ -16,6 +16,7 @@ SETTINGS = ("CORRAL_", "OLLAMA_", "DEMO_", "NOTIFY_SOCKET", "WATCHDOG_", "DATABA
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=20, help="how often the durability test kills the service (20)")
+    parser.addoption("--clients", action="store_true", help="install and try further client libraries, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -63,6 +63,11 @@ class Keys:
         stored = self._by_hash.get(digest[:_LOOKUP_BYTES])
         return stored[1] if stored is not None and hmac.compare_digest(stored[0], digest) else None
 
+    @property
+    def has_admin(self) -> bool:
+        """Whether there is a key that may make others."""
+        return any(key.is_admin and self.is_good(key) for key in self._by_id.values())
+
     def get(self, key_id: str) -> Key | None:
         """The key with this id."""
         return self._by_id.get(key_id)

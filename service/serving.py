@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from service.admin import admin_socket_path
+from service.api.auth import AUTH
 from service.api.middlewares import AccessLogger
 from service.app import RELOADING, build_app
 from service.config import Config
@@ -65,6 +66,8 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         announce(line)
         if not config.auth.required:
             announce(_OPEN.format(host=config.server.host))
+        elif not app[AUTH].keys.has_admin:
+            announce(_NO_ADMIN)
         notifier.ready(line)
         await stop.wait()
         notifier.stopping("giving running jobs time to end")
@@ -86,6 +89,10 @@ def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
     app[RELOADING].apply(config)
 
 
+_NO_ADMIN = (
+    "CLOSED: auth.required is true and there is no admin's key yet; make one with: "
+    "python -m service keys create --name me --role admin"
+)
 _OPEN = (
     "OPEN: anybody who reaches {host} may submit prompts and see all of them, since auth.required is false; "
     "set CORRAL_AUTH__REQUIRED=true, or CORRAL_SERVER__HOST=127.0.0.1 to serve this machine only."

@@ -64,7 +64,7 @@ async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keys)
     plain, _ = await keys.create(NewKey("plain"))
     again = await Keys.open(store, Clock())
     assert again.find(text) == key
-    assert again.listed() == [key, plain]
+    assert sorted(again.listed()) == sorted([key, plain])
     assert key._replace(id="", created_at=0) == (
         "", "Wörter 😀", "admin", 10, 2, ("llama3.2", "hf.co/x/y:Q4"), -1, 2.5, "X-User", 4_000_000_000_000, True, 0,
         None,
@@ -115,9 +115,9 @@ async def test_the_last_use_is_written_with_the_next_batch(store: KeyStore, keys
     other, _ = await keys.create(NewKey("unused"))
     keys.note_use(key)
     keys.note_use(key)
-    shown = keys.listed()[0].last_used_at
+    shown = next(one.last_used_at for one in keys.listed() if one.id == key.id)
     assert shown is not None
-    assert [one.last_used_at for _, one in await store.all()] == [None, None]
+    assert {one.last_used_at for _, one in await store.all()} == {None}
     await keys.write_uses()
     assert {one.id: one.last_used_at for _, one in await store.all()} == {key.id: shown, other.id: None}
 
@@ -230,7 +230,7 @@ async def test_an_admin_makes_lists_and_revokes_keys() -> None:
             "last_used_at": None,
         }  # fmt: skip
         _, listed = await service.call("GET", "/api/keys", headers=ADMIN)
-        assert listed["keys"][1] == shown
+        assert shown in listed["keys"]
         assert made["key"] not in str(listed)
         assert await service.call("GET", f"/api/keys/{made['id']}", headers=ADMIN) == (200, shown)
         for _ in range(2):

@@ -53,6 +53,14 @@ async def test_it_says_loudly_that_anybody_may_use_it(tmp_path: Path) -> None:
         await service.process.hears("^OPEN: .*CORRAL_AUTH__REQUIRED=true")
 
 
+async def test_it_says_how_to_get_in_where_keys_are_required_and_there_is_none(tmp_path: Path) -> None:
+    async with running_service(tmp_path, CORRAL_AUTH__REQUIRED="true") as service:
+        await service.process.hears("^CLOSED: .*keys create --name me --role admin")
+    async with running_service(tmp_path, CORRAL_AUTH__REQUIRED="true", DEMO_ADMIN_KEY="demo") as service:
+        await health_of(service.url)
+        assert "CLOSED" not in service.process.said()
+
+
 async def test_the_command_line_chooses_host_and_port_over_everything_else(tmp_path: Path) -> None:
     taken_by_others = {"CORRAL_SERVER__HOST": "203.0.113.1", "CORRAL_SERVER__PORT": "1"}
     async with running_service(tmp_path, "--host", "127.0.0.1", "--port", "0", **taken_by_others) as service:

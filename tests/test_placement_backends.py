@@ -158,6 +158,19 @@ def test_a_load_that_fails_is_asked_for_again_and_holds_up_nobody() -> None:
     assert backend.placement.swaps == 3
 
 
+def test_a_job_for_a_model_that_is_not_there_is_in_nobodys_way() -> None:
+    placement = Placement(SWAP_WAIT, installed=frozenset({"a:latest"}))
+    placement.sent(A, 0)
+    assert placement.choose({B: 0}, 0) == B
+    placement.sent(B, 0)
+    placement.answered(A, 1_000)
+    assert placement.choose({A: 0}, 1_000) == A
+    assert placement.swaps == 1
+    # It was pulled meanwhile: now it may wait for a load, and for those that are at work.
+    placement.installed = frozenset({"a:latest", "b:latest"})
+    assert placement.choose({A: 0}, 1_000) is None
+
+
 def test_only_one_job_goes_ahead_while_its_model_loads() -> None:
     placement = Placement(SWAP_WAIT)
     assert placement.choose({A: 0}, 0) == A

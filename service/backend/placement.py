@@ -264,7 +264,7 @@ class Placement:
         return self._fit(resident | self._busy() | {runner})
 
     def _busy(self) -> set[str]:
-        return {runner for runner in self.in_flight if not is_remote(runner)}
+        return {runner for runner in self.in_flight if not self._takes_no_room(runner)}
 
     def _fit(self, runners: Collection[str]) -> bool:
         return len(runners) <= 1 or any(known.issuperset(runners) for known in self.together)

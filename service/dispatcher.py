@@ -19,6 +19,12 @@ from service.jobs import Jobs, Pick, Running
 _log = logging.getLogger(__name__)
 
 
+_STEPS = ((False, False), (True, False), (True, True))
+"""What is loaded somewhere is served there before anybody loads anything (may_load), and what there is room for is
+loaded before anything is pushed out (may_evict).
+"""
+
+
 class Assignment(NamedTuple):
     """A running job and the backend on which it has a seat."""
 
@@ -40,6 +46,7 @@ class Dispatcher:
         self._wakeup = asyncio.Event()
         self._look_due = asyncio.Event()
         self._doubtful: set[Line] = set()
+        self._next_look: asyncio.TimerHandle | None = None
         self.waiting_since: dict[str, int] = {}
         """Since when the oldest job of each runner waits, as of the last time that seats were given out."""
         self._is_stopped = False
@@ -62,11 +69,15 @@ class Dispatcher:
         if self._is_stopped or self._jobs.has_waiting:
             return None
         runner = line.runner
-        for may_load in (False, True):
+        for may_load, may_evict in _STEPS:
             for backend in self._pool.with_free_seat():
                 if self._pool.may_take(backend, runner):
                     now = self._clock.now_ms()
-                    if backend.placement.choose({runner: now}, now, may_load=may_load) == runner:
+                    elsewhere = self._pool.loaded_elsewhere(backend)
+                    chosen = backend.placement.choose(
+                        {runner: now}, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
+                    )
+                    if chosen == runner:
                         self._pool.take(backend, runner)
                         return lambda running: self._hand_off.put_nowait(Assignment(running, backend))
         return None
@@ -104,37 +115,44 @@ class Dispatcher:
         chosen: dict[tuple[str, Line], tuple[Backend, list[Pick]]] = {}
         if not self._pool.with_free_seat():
             return []
-        waiting = await self._jobs.waiting_since()
+        waiting = await self._jobs.waiting_since(is_alone=self._pool.is_one)
         self.waiting_since = dict(waiting)
-        # What is loaded somewhere is served there before anybody loads anything.
-        for may_load in (False, True):
+        for may_load, may_evict in _STEPS:
             for backend in self._pool.with_free_seat():
                 while backend.free_seats > 0 and backend.is_available:
-                    pick = self._next_for(backend, waiting, may_load=may_load)
+                    pick = self._next_for(backend, waiting, may_load=may_load, may_evict=may_evict)
                     if pick is None:
                         break
                     self._pool.take(backend, pick.line.runner)
                     chosen.setdefault((backend.name, pick.line), (backend, []))[1].append(pick)
+        self._look_again(waiting)
         return list(chosen.values())
 
-    def _next_for(self, backend: Backend, waiting: dict[str, int], *, may_load: bool) -> Pick | None:
+    def _look_again(self, waiting: dict[str, int]) -> None:
+        """Come back when a runner falls overdue, or a residence has been long enough."""
+        now = self._clock.now_ms()
+        looks = [one.placement.next_look(waiting, now) for one in self._pool if one.is_available]
+        due = min((look for look in looks if look is not None), default=None)
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        if due is not None:
+            self._next_look = asyncio.get_running_loop().call_later((due - now) / 1000, self.wake)
+
+    def _next_for(self, backend: Backend, waiting: dict[str, int], *, may_load: bool, may_evict: bool) -> Pick | None:
         while True:
             mine = {runner: since for runner, since in waiting.items() if self._pool.may_take(backend, runner)}
             elsewhere = self._pool.loaded_elsewhere(backend)
-            runner = backend.placement.choose(mine, self._clock.now_ms(), elsewhere=elsewhere, may_load=may_load)
+            runner = backend.placement.choose(
+                mine, self._clock.now_ms(), elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
+            )
             if runner is None:
                 return None
-            pick = self._jobs.pick(runner)
-            if pick is not None and pick.line not in self._doubtful:
-                if self._jobs.has_ready(runner):
-                    # Its next oldest is not known yet; in this round the others of equal standing come first.
-                    waiting[runner] = max(waiting.values()) + 1
-                else:
-                    del waiting[runner]
-                return pick
+            pick = self._jobs.pick(runner, self._doubtful)
+            if pick is None or not self._jobs.has_ready(runner):
+                del waiting[runner]
             if pick is not None:
-                self._jobs.give_back(pick)
-            del waiting[runner]
+                return pick
 
     async def _claim(self, backend: Backend, picks: list[Pick]) -> None:
         line = picks[0].line

@@ -111,6 +111,11 @@ class Pool:
                     found.add(other.placement.swap.runner)
         return found
 
+    @property
+    def is_one(self) -> bool:
+        """Whether there is only one backend."""
+        return len(self._backends) == 1
+
     def take(self, backend: Backend, runner: str) -> None:
         """Reserve a seat for a job of this runner."""
         backend.breaker.begin()
@@ -122,7 +127,7 @@ class Pool:
 
     def free(self, backend: Backend, runner: str) -> None:
         """Give a seat back."""
-        backend.placement.ended(runner)
+        backend.placement.ended(runner, self._clock.now_ms())
         if not backend.in_flight:
             backend.idle_since = self._clock.now_ms()
             if backend.is_leaving and backend in self._leaving:

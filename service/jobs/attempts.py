@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from service.errors import (
     CannotStoreError,
     StoppingError,
     StoreError,
 )
-from service.job import Claimed, Job, Outcome, Status
+from service.job import Claimed, Job, Line, Outcome, Status
 from service.jobs.core import STOPPING, Core
 from service.jobs.records import Pick, Retry, Running
 from service.outputs import Output
@@ -22,10 +22,14 @@ _log = logging.getLogger(__name__)
 class Attempts(Core):
     """A job's way through its attempts."""
 
-    def pick(self, runner: str) -> Pick | None:
-        """Whose turn it is among those who wait for a runner: charged at once, and to be claimed or given back."""
+    def pick(self, runner: str, doubtful: Collection[Line] = ()) -> Pick | None:
+        """Whose turn it is among those who wait for a runner: charged at once, and to be claimed or given back.
+
+        ``doubtful`` are lines to pass over.
+        """
         waiting = self._gauges.waiting.get(runner, {})
-        line = self._order.pick(runner, waiting, self.key_seats.held_lines(runner, waiting))
+        without = {*self.key_seats.held_lines(runner, waiting), *(line for line in doubtful if line.runner == runner)}
+        line = self._order.pick(runner, waiting, without)
         if line is None:
             return None
         self._gauges.add_ready(line, -1)
@@ -52,11 +56,11 @@ class Attempts(Core):
         """Whether any job waits for this runner, and not for its key alone."""
         return self.key_seats.any_may_run(self._gauges.waiting.get(runner, ()))
 
-    async def waiting_since(self) -> dict[str, int]:
+    async def waiting_since(self, *, is_alone: bool = True) -> dict[str, int]:
         """Since when the oldest ready job of each runner is ready; for a lone runner since now, as nobody asks."""
         runners = [runner for runner in self._gauges.waiting if self.has_ready(runner)]
         now = self._clock.now_ms()
-        if len(runners) < 2:
+        if not runners or (len(runners) == 1 and is_alone):
             return dict.fromkeys(runners, now)
         oldest = await asyncio.gather(*(self._store.oldest_ready(runner) for runner in runners))
         # What is not committed yet has only just come.
@@ -96,7 +100,7 @@ class Attempts(Core):
         now = self._clock.now_ms()
         job = running.job
         finished = await self._until_stored(lambda: self._finish_stored(job, outcome, now))
-        self._end(running, now, is_typical=outcome.status == Status.COMPLETED)
+        self._end(running, now, is_typical=outcome.status == Status.COMPLETED, load_ms=outcome.counts.load_ms or 0)
         if finished is not None:
             self._room.finished(now)
             self._gauges.move(job.line, Status.PROCESSING, finished.status, job.size)
@@ -138,10 +142,13 @@ class Attempts(Core):
             failed = Outcome(Status.FAILED, error_code="internal_error", error_message="the result could not be stored")
             return await self._store.finish(job, failed, now)
 
-    def _end(self, running: Running, now: int, *, is_typical: bool) -> None:
-        """The seat is done with this attempt; whoever reads its output keeps reading what is there."""
+    def _end(self, running: Running, now: int, *, is_typical: bool, load_ms: int = 0) -> None:
+        """The seat is done with this attempt; whoever reads its output keeps reading what is there.
+
+        A load is everybody's: nobody pays for it, and it is no part of what a job costs.
+        """
         job = running.job
-        used_ms = max(1, now - (job.started_at or now))
+        used_ms = max(1, now - (job.started_at or now) - load_ms)
         self._order.correct(job.line, running.charged_ms, used_ms, is_typical=is_typical)
         self._note_served(job.line)
         self._running.pop(job.id, None)

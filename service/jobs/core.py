@@ -61,6 +61,8 @@ class Core(JobViews):
         self._correct: Callable[[Line], None] = lambda line: None
         self._start_at_once: Callable[[Line], Callable[[Running], None] | None] = lambda _line: None
         self._is_stopping = False
+        self._is_counted = False
+        """Whether the gauges were set from the rows since the start."""
         self._has_outcomes_waiting = False
         self._under_way = 0
         self._changes = 0

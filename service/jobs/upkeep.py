@@ -61,12 +61,23 @@ class Upkeep(Core):
         if self._under_way or changes != self._changes:
             return False
         self._newest = newest
+        before = {
+            runner: {owner: dict(lines) for owner, lines in owners.items()}
+            for runner, owners in self._gauges.waiting.items()
+        }
         self._gauges.set(gauges, delayed)
         now = self._clock.now_ms()
         for runner, owners in self._gauges.waiting.items():
+            known = before.get(runner, {})
             for owner, priorities in owners.items():
                 for priority in priorities:
-                    self._order.begin_waiting(Line(runner, owner, priority), now, {})
+                    line = Line(runner, owner, priority)
+                    # Who waited already, here or before a restart, keeps what it has.
+                    if not self._is_counted or priority in known.get(owner, {}):
+                        self._order.keep_waiting(line, now)
+                    else:
+                        self._order.begin_waiting(line, now, known)
+        self._is_counted = True
         return True
 
     async def has_missed(self) -> bool:

@@ -1,0 +1,115 @@
+"""What it costs to choose and claim the next job: 1,000,000 waiting jobs of 1,000 owners for 20 models, and few.
+
+The dispatcher's own steps, on the core and the database in this process: since when each model is waited for, whose
+turn it is, and the claim with its commit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+import time
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+from service.clock import Clock
+from service.hub import Hub
+from service.job import Priority
+from service.jobs import Jobs, Limits
+from service.order import Order
+from service.store.gauges import Gauges
+from service.store.jobs import JobStore
+from service.store.sqlite import SqliteDatabase
+from tests.bench.load import LoadError
+from tests.bench.measuring import Bench, compare
+from tests.bench.million_jobs import make_database
+from tests.bench.table import Figure, at_most_times
+
+JOBS = 1_000_000
+FEW_JOBS = 2_000
+OWNERS = 1_000
+MODELS = 20
+CLAIMS = 200
+ROUNDS = 5
+WANTED_TIMES = 1.5
+_BOOST_MS = 60_000.0
+
+
+async def measure(bench: Bench) -> list[Figure]:
+    """Both databases by turns; every claim is of another model than the one before."""
+    with bench.new_folder() as full, bench.new_folder() as few:
+        await make_database(full / "queue.db", JOBS)
+        await make_database(few / "queue.db", FEW_JOBS)
+        _divide(full / "queue.db", owners=OWNERS)
+        _divide(few / "queue.db", owners=1)
+        async with AsyncExitStack() as opened:
+            of_full = await _Queue.open(full / "queue.db", opened)
+            of_few = await _Queue.open(few / "queue.db", opened)
+            for queue in (of_full, of_few):
+                await queue.claim_microseconds()
+            claims = await compare(of_full.claim_microseconds, of_few.claim_microseconds, rounds=ROUNDS)
+    chosen = " and ".join(f"{statistics.median(queue.choosing) * 1e6:.0f}" for queue in (of_full, of_few))
+    what = (
+        f"choose and claim a job, {JOBS:,} waiting, {OWNERS:,} owners × {MODELS} models; times that of one owner's few"
+    )
+    return [
+        at_most_times(f"{what} (choosing alone {chosen} µs)", *claims, WANTED_TIMES, "µs", has_commit=True),
+    ]
+
+
+class _Queue(NamedTuple):
+    """The core on a database, without anybody who works."""
+
+    jobs: Jobs
+    choosing: list[float]
+    """Seconds that each choice took."""
+
+    @classmethod
+    async def open(cls, path: Path, opened: AsyncExitStack) -> _Queue:
+        database = await SqliteDatabase.open(path)
+        opened.push_async_callback(database.close)
+        order = Order({priority: priority * _BOOST_MS for priority in Priority})
+        limits = Limits(10 * JOBS, 1 << 50, 1 << 20)
+        jobs = Jobs(JobStore(database, "bench"), Gauges(), order, Hub(), Clock(), limits)
+        await jobs.recount()
+        return cls(jobs, [])
+
+    async def claim_microseconds(self) -> float:
+        """The median of many claims of one job each."""
+        seconds = []
+        for number in range(CLAIMS):
+            begun = time.perf_counter()
+            waiting = await self.jobs.waiting_since()
+            choice_begun = time.perf_counter()
+            pick = self.jobs.pick(f"model-{number % MODELS}:latest")
+            self.choosing.append(time.perf_counter() - choice_begun)
+            if pick is None or len(waiting) != MODELS:
+                raise LoadError(f"{len(waiting)} models are waited for, not {MODELS}")
+            [running] = await self.jobs.claim([pick])
+            seconds.append(time.perf_counter() - begun)
+            self.jobs.let_go(running)
+        return statistics.median(seconds) * 1_000_000
+
+
+def _divide(path: Path, *, owners: int) -> None:
+    """Give the jobs to so many owners and to the models, evenly."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for pragma in ("synchronous = OFF", "cache_size = -500000"):
+            connection.execute(f"PRAGMA {pragma}")
+        indexes = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        ).fetchall()
+        connection.execute("BEGIN")
+        for name, _ in indexes:
+            connection.execute(f"DROP INDEX {name}")
+        model = f"'model-' || (seq % {MODELS}) || ':latest'"
+        connection.execute(
+            f"UPDATE jobs SET runner = {model}, model_key = {model}, model = {model},"
+            f" owner = 'owner-' || (seq / {MODELS} % :owners)",
+            {"owners": owners},
+        )
+        for _, sql in indexes:
+            connection.execute(sql)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from service.notify import Notifier
 
 _log = logging.getLogger(__name__)
 
+_BACKLOG = 1024
 _CLOSE_SECONDS = 5.0
 
 
@@ -59,9 +61,12 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         shutdown_timeout=_CLOSE_SECONDS,
         keepalive_timeout=75,
     )
+    sockets = _bound_sockets(config)
+    admin_socket: Path | None = None
     try:
         await runner.setup()
-        port = await _listen(runner, config)
+        port = await _listen(runner, sockets, config)
+        admin_socket = admin_socket_path(config)
         line = f"Corral listens on http://{_shown_host(config.server.host)}:{port}"
         announce(line)
         if not config.auth.required:
@@ -74,6 +79,10 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         announce(f"Stopping: running jobs have {config.server.drain_seconds:g} s to end, the others stay queued.")
     finally:
         await runner.cleanup()
+        if admin_socket is not None:
+            _remove(admin_socket)
+        for one in sockets:
+            one.close()
         watchdog.cancel()
     return int(failed)
 
@@ -105,20 +114,37 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _listen(runner: web.AppRunner, config: Config) -> int:
+def _bound_sockets(config: Config) -> list[socket.socket]:
+    """The configured address, taken before anything else is begun. Raises StartError when it is in use."""
     host, port = config.server.host, config.server.port
-    site = web.TCPSite(runner, host, port, backlog=1024)
+    bound: list[socket.socket] = []
     try:
-        await site.start()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            bound.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen(_BACKLOG)
     except OSError as error:
+        for one in bound:
+            one.close()
         remedy = (
             "another program listens there; stop it or choose another with --port"
             if error.errno == errno.EADDRINUSE
             else "choose another with --host and --port"
         )
         raise StartError(f"address {host}:{port}: {error.strerror or error}; {remedy}") from error
+    return bound
+
+
+async def _listen(runner: web.AppRunner, sockets: list[socket.socket], config: Config) -> int:
+    for one in sockets:
+        await web.SockSite(runner, one, backlog=_BACKLOG).start()
     await _listen_for_admin(runner, admin_socket_path(config))
-    return next((int(address[1]) for address in runner.addresses if isinstance(address, tuple)), port)
+    return int(sockets[0].getsockname()[1])
 
 
 async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
@@ -139,3 +165,7 @@ def _private_socket(path: Path) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)

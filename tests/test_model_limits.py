@@ -8,7 +8,7 @@ import pytest
 
 from service.config import ModelConfig
 from service.job import runner_key
-from service.model_limits import ModelLimits
+from service.model_limits import ModelLimits, uncarried_limits
 
 LIMITS = ModelLimits(
     {
@@ -128,3 +128,12 @@ def test_new_limits_replace_the_old_ones() -> None:
     limits.replace({"b": ModelConfig(max_tokens=2)})
     assert limits.applied("/api/chat", "a", {}) == {}
     assert limits.applied("/api/chat", "b", {}) == {"options": {"num_predict": 2}}
+
+
+def test_the_operator_is_told_which_settings_have_no_effect_on_v1() -> None:
+    models = {
+        "plain": ModelConfig(max_tokens=5, parallel=1),
+        "both": ModelConfig(num_ctx=4096, default_keep_alive=60, max_tokens=5),
+    }
+    [warning] = uncarried_limits(models)
+    assert warning.startswith('models."both": num_ctx, default_keep_alive cannot be applied to requests on /v1')

@@ -1,0 +1,97 @@
+"""What is tried again, when, how often, and what of it can be seen."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.jobs import Jobs
+from service.simulated import Fault, FaultKind
+from tests.faults.stage import MODEL, PROMPT, stage
+
+NOT_SOON = {"retry.initial_seconds": 3600, "retry.cap_seconds": 7200}
+
+
+def pause_of(job: dict[str, Any]) -> float:
+    """Seconds between a failure and the next attempt."""
+    return moment(job["next_attempt_at"]) - moment(job["updated_at"])
+
+
+def moment(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+async def test_the_pause_is_drawn_at_random_up_to_the_first_interval() -> None:
+    async with stage({**NOT_SOON, "breaker.failure_threshold": 1000}) as it:
+        it.arm(FaultKind.ERROR, times=None, status=500, message="something")
+        jobs = [await it.submit() for _ in range(8)]
+        waiting = [await it.service.look(job_id, lambda job: job["failures"] == 1) for job_id in jobs]
+    pauses = [pause_of(job) for job in waiting]
+    assert all(0 <= pause <= 3600 for pause in pauses)
+    assert len({round(pause) for pause in pauses}) > 1
+    assert {(job["status"], job["attempt"], job["last_error"]["message"]) for job in waiting} == {
+        ("queued", 1, "something")
+    }
+
+
+async def test_a_job_that_waits_to_be_tried_again_goes_on_waiting_over_a_restart(tmp_path: Path) -> None:
+    async with stage(NOT_SOON, folder=tmp_path) as it:
+        it.arm(FaultKind.ERROR, status=500, message="something")
+        job_id = await it.submit()
+        before = await it.service.look(job_id, lambda job: job["failures"] == 1)
+    async with stage(NOT_SOON, folder=tmp_path) as it:
+        after = await it.service.look(job_id, lambda job: True)
+        assert after == before
+        # It delays nobody, and may be called off.
+        await it.completes(await it.submit())
+        assert (await it.service.call("DELETE", f"/api/v1/prompt/{job_id}"))[1]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_there_are_as_many_retries_as_configured(retries: int) -> None:
+    async with stage({"retry.max_retries": retries}) as it:
+        it.arm(FaultKind.ERROR, times=None, status=500, message="something")
+        job = await it.ends(await it.submit(), "failed")
+        assert job["attempt"] == retries + 1
+
+
+async def test_poison_is_what_has_killed_its_runner_as_often_as_configured() -> None:
+    async with stage({"retry.poison_failures": 3}) as it:
+        it.arm(FaultKind.RUNNER_KILLED, times=None, after_tokens=1)
+        job = await it.ends(await it.submit(), "failed")
+        assert (job["attempt"], job["error"]["code"]) == (3, "poison")
+
+
+async def test_other_failures_do_not_make_a_job_poison() -> None:
+    async with stage() as it:
+        it.arm(FaultKind.RUNNER_KILLED, after_tokens=1)
+        it.arm(FaultKind.RESET, times=2, after_tokens=1, skip=1)
+        job = await it.completes(await it.submit())
+        assert (job["attempt"], job["failures"]) == (4, 3)
+
+
+async def test_nothing_is_left_to_see_of_failures_but_their_number() -> None:
+    async with stage() as it:
+        it.arm(FaultKind.ERROR, status=500, message="something")
+        job = await it.completes(await it.submit())
+        assert job["failures"] == 1
+        assert not {"last_error", "error", "next_attempt_at"} & set(job)
+
+
+async def test_a_failure_to_conclude_a_job_costs_that_job_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stage(seats=1) as it:
+        it.ollama.arm(Fault(kind=FaultKind.ERROR, prompt="unlucky", status=500, message="something"))
+        with monkeypatch.context() as patch:
+            patch.setattr(Jobs, "put_back", _broken)
+            unlucky = await it.service.submit("unlucky", model=MODEL)
+            job = await it.ends(unlucky, "failed")
+        assert job["error"]["code"] == "internal_error"
+        await it.completes(await it.submit(), PROMPT)
+        await it.is_well()
+
+
+async def _broken(*_: Any) -> None:
+    raise ZeroDivisionError

@@ -21,9 +21,9 @@ ONE_FITS = SimulatedSettings(
     max_loaded_models=1,
     parallel=2,
     tokens=2,
-    token_seconds=0.002,
+    token_seconds=0.005,
 )
-CALLERS = 4
+CALLERS = 8
 MANY = 200
 """So many requests for one model pass the one that waits for the other: it is not going to get its turn."""
 

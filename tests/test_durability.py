@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from service.job import FINAL
 from tests.processes import PATIENCE_SECONDS, Service, running_service, service_settings, simulated_process, started
@@ -151,6 +152,8 @@ class Life:
                 raise
 
 
+# As long as the rounds that were asked for take; every wait within has an end of its own.
+@pytest.mark.timeout(3600)
 async def test_a_process_that_is_killed_again_and_again_loses_and_spoils_no_job(tmp_path: Path, rounds: int) -> None:
     ledger = Ledger()
     async with (

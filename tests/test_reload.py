@@ -97,7 +97,7 @@ async def test_new_limits_of_models_and_of_the_queue_hold_from_then_on() -> None
         reload(service, {**options, "models": {"llama3.2": {"max_tokens": 3}}, "queue.max_size": 1})
         await service.finished()
         assert json.loads(service.ollama.observations.seen[-1].body)["options"] == {"num_predict": 3}
-        stalled = service.stall()
+        stalled = service.stall(after_tokens=1)
         await service.until(await service.submit("runs"), "processing")
         await service.submit("waits")
         assert (await service.call("POST", "/api/v1/prompt", {"prompt": "too much"}))[0] == 503

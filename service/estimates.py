@@ -5,12 +5,16 @@ the swap still to come where its model is not loaded. A guess, made afresh whene
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Protocol
 
 from service.backend.placement import is_remote
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.job import model_of_runner
+
+_MOST_RUNNERS = 100
+"""That are looked at for one guess, when jobs for more of them wait."""
 
 
 class Queue(Protocol):
@@ -47,11 +51,11 @@ class Estimates:
     def _turn_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
         """Until a seat is free after all that go before; jobs of other loaded models take turns with these."""
         jobs, work_ms = ahead, ahead * self._queue.expected_ms(runner)
-        for other, waiting in self._queue.ready_counts().items():
-            if other != runner and any(one.placement.is_loaded(other) for one in backends):
-                between = min(waiting, ahead + 1)
-                jobs += between
-                work_ms += between * self._queue.expected_ms(other)
+        counts = self._queue.ready_counts()
+        for other in {loaded for one in backends for loaded in one.placement.loaded.values()} - {runner}:
+            between = min(counts.get(other, 0), ahead + 1)
+            jobs += between
+            work_ms += between * self._queue.expected_ms(other)
         free = sum(self._pool.free_seats_for(one, runner) for one in backends)
         if jobs < free:
             return 0.0
@@ -69,7 +73,7 @@ class Estimates:
         placement, now, since = backend.placement, self._clock.now_ms(), self._waiting_since()
         mine = since.get(runner, now)
         work_ms, before_ms = 0.0, 0.0
-        for other, waiting in self._queue.ready_counts().items():
+        for other, waiting in islice(self._queue.ready_counts().items(), _MOST_RUNNERS):
             if other == runner or not backend.has_model(model_of_runner(other)):
                 continue
             own_ms = waiting * self._queue.expected_ms(other) / self._seats([backend], other)

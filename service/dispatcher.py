@@ -54,11 +54,15 @@ class Dispatcher:
         jobs.when_delayed(self._look_due.set)
         jobs.when_corrected(self._doubtful.discard)
         jobs.when_waited_for(self._start_at_once)
-        pool.when_changed(self.wake)
+        pool.when_changed(self._wake_if_wanted)
 
     def wake(self) -> None:
         """There may be something to do: a job, a seat, a backend."""
         self._wakeup.set()
+
+    def _wake_if_wanted(self) -> None:
+        if self._jobs.has_waiting:
+            self._wakeup.set()
 
     def stop(self) -> None:
         """Hand over nothing more."""

@@ -16,6 +16,7 @@ from service.clock import Clock
 from service.config import RetryConfig, TimeoutsConfig
 from service.dispatcher import Assignment
 from service.errors import BackendError, CallFailedError, Fault
+from service.halt import Halt
 from service.job import Outcome, Status
 from service.jobs import Jobs, Refusal, Retry, Running
 from service.relay import Head
@@ -48,7 +49,7 @@ class Workers:
         self._warm = _limits(timeouts, timeouts.first_byte_resident_seconds)
         self._retry = retry
         self._holds_busy = holds_busy
-        self._attempts: dict[str, asyncio.Task[Outcome]] = {}
+        self._attempts: dict[str, Halt] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._kept_for_load: set[Running] = set()
@@ -57,7 +58,7 @@ class Workers:
         self._seats_changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Work on what is handed over, with a consumer for each seat, also when their number changes; never returns."""
+        """Work on what is handed over, with consumers for all seats, also when their number changes; never returns."""
         async with asyncio.TaskGroup() as consumers:
             while True:
                 self._seats_changed.clear()
@@ -78,8 +79,8 @@ class Workers:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            for attempt in tuple(self._attempts.values()):
-                attempt.cancel()
+            for halt in tuple(self._attempts.values()):
+                halt()
             await self._idle.wait()
 
     def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
@@ -102,31 +103,50 @@ class Workers:
         self._consumers -= 1
 
     async def _work(self, running: Running, backend: Backend) -> None:
-        job_id = running.job.id
-        attempt = asyncio.create_task(self._attempt(running, backend))
-        self._attempts[job_id] = attempt
+        job_id, runner = running.job.id, running.job.runner
+        halt = self._attempts[job_id] = Halt()
         self._idle.clear()
-        running.stop = partial(self._stop, running, backend, attempt)
-        if running.is_cancelled:
-            attempt.cancel()
+        running.stop = partial(self._stop, running, backend, halt)
+        is_seated = True
         try:
-            await asyncio.wait((attempt,))
-            await self._conclude(running, backend, attempt)
+            ending = await self._attempted(running, backend, halt)
+            self._kept_for_load.discard(running)
+            self._report(running, backend, ending)
+            if self._jobs.store_trouble is None:
+                # What is left to do is the disk's; the backend has room for the next. An outcome that cannot be stored
+                # keeps its seat, so that no more of them gather.
+                is_seated = False
+                self._pool.free(backend, runner)
+            await self._conclude(running, backend, ending)
         finally:
             self._attempts.pop(job_id, None)
             self._kept_for_load.discard(running)
-            self._pool.free(backend, running.job.runner)
+            if is_seated:
+                self._pool.free(backend, runner)
             if not self._attempts:
                 self._idle.set()
 
-    def _stop(self, running: Running, backend: Backend, attempt: asyncio.Task[Outcome]) -> None:
+    async def _attempted(self, running: Running, backend: Backend, halt: Halt) -> Outcome | Exception | None:
+        """How the attempt ended: with an outcome or an error; None when it was called off."""
+        try:
+            return None if running.is_cancelled else await self._attempt(running, backend)
+        except asyncio.CancelledError:
+            if not halt.is_meant():
+                raise
+            return None
+        except Exception as error:
+            return error
+        finally:
+            halt.end()
+
+    def _stop(self, running: Running, backend: Backend, halt: Halt) -> None:
         """A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and the seat
         is kept until the model is known to be there (Ollama would kill the runner and begin anew, wire contract 2.6).
         """
         if backend.placement.is_loading(running.job.runner):
             self._kept_for_load.add(running)
         else:
-            attempt.cancel()
+            halt()
 
     def _stop_after_load(self) -> None:
         if self._kept_for_load:
@@ -135,7 +155,7 @@ class Workers:
                 if running.stop is not None:
                     running.stop()
 
-    async def _attempt(self, running: Running, backend: Backend) -> Outcome:
+    async def _attempt(self, running: Running, backend: Backend) -> Outcome | None:
         job, output, relay = running.job, running.output, running.relay
         limits = self._warm if backend.placement.is_loaded(job.runner) else self._cold
         first_token_at: int | None = None
@@ -146,7 +166,7 @@ class Workers:
                 raise failure_of(reply.status, body, reply.content_type, job.endpoint)
             self._pool.answered(backend, job.runner)
             if running.is_cancelled:
-                raise asyncio.CancelledError
+                return None
             if relay is not None:
                 relay.begin(Head(reply.status, reply.headers))
             reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
@@ -179,29 +199,31 @@ class Workers:
             relay.end()
         return Outcome(Status.COMPLETED, output.segments(), ending.counts, first_token_at=first_token_at)
 
-    async def _conclude(self, running: Running, backend: Backend, attempt: asyncio.Task[Outcome]) -> None:
-        if running.stored is not None:
-            await asyncio.wait((running.stored,))
-        if attempt.cancelled():
+    def _report(self, running: Running, backend: Backend, ending: Outcome | Exception | None) -> None:
+        """Tell the pool what the ending says of the backend."""
+        if isinstance(ending, Outcome):
+            now = self._clock.now_ms()
+            self._pool.completed(backend, now - (running.job.started_at or now), ending.counts.completion_tokens or 0)
+        elif isinstance(ending, BackendError):
+            self._pool.report(backend, ending, running.job.id)
+        else:
             backend.breaker.abandoned()
+
+    async def _conclude(self, running: Running, backend: Backend, ending: Outcome | Exception | None) -> None:
+        if running.stored is not None and not running.stored.done():
+            await asyncio.wait((running.stored,))
+        if isinstance(ending, Outcome):
+            await self._jobs.finish(running, ending)
+        elif ending is None:
             if running.is_cancelled:
                 self._jobs.let_go(running)
             else:
                 await self._jobs.put_back(running)
-            return
-        error = attempt.exception()
-        if error is None:
-            outcome = attempt.result()
-            used_ms = self._clock.now_ms() - (running.job.started_at or self._clock.now_ms())
-            self._pool.completed(backend, used_ms, outcome.counts.completion_tokens or 0)
-            await self._jobs.finish(running, outcome)
-        elif isinstance(error, BackendError):
-            self._pool.report(backend, error, running.job.id)
-            await self._fail_or_retry(running, backend, error)
+        elif isinstance(ending, BackendError):
+            await self._fail_or_retry(running, backend, ending)
         else:
-            backend.breaker.abandoned()
-            _log.error("job %s ended by an error of ours", running.job.id, exc_info=error)
-            await self._fail(running, "internal_error", f"internal error: {type(error).__name__}")
+            _log.error("job %s ended by an error of ours", running.job.id, exc_info=ending)
+            await self._fail(running, "internal_error", f"internal error: {type(ending).__name__}")
 
     async def _fail_or_retry(self, running: Running, backend: Backend, error: BackendError) -> None:
         job, retry, relay = running.job, self._retry, running.relay

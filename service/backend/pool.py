@@ -51,8 +51,10 @@ class Pool:
 
     @property
     def wanted_consumers(self) -> int:
-        """How many jobs may be running: the seats, and what still runs beyond them after a reload."""
-        return sum(max(backend.config.concurrency, backend.in_flight) for backend in self._backends) + sum(
+        """How many jobs may be at work: one in each seat, as many whose outcomes are on their way to the disk, and what
+        still runs beyond the seats after a reload.
+        """
+        return 2 * sum(max(backend.config.concurrency, backend.in_flight) for backend in self._backends) + sum(
             backend.in_flight for backend in self._leaving
         )
 

@@ -1,4 +1,4 @@
-"""A backend that costs nothing: bytes made before, 20 tokens in one write, for every request to generate.
+"""A backend that costs nothing: bytes made before, 20 tokens in one write, for every request to generate or chat.
 
 It knows the few routes that the service asks for at its start, and ``GET /answered``: how many answers it has given.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import cast
 
 from tests.bench.listening import announce, run, until_stopped
@@ -24,12 +25,12 @@ def _whole(body: object) -> bytes:
     )
 
 
-def _stream() -> bytes:
+def _stream(said: Callable[[str], dict[str, object]]) -> bytes:
     """As Ollama sends it: a line and an HTTP chunk for each token."""
     about = {"model": MODEL, "created_at": "2026-01-01T12:00:00.000000Z"}
-    lines: list[dict[str, object]] = [{**about, "response": f" word{n}", "done": False} for n in range(TOKENS)]
+    lines: list[dict[str, object]] = [{**about, **said(f" word{n}"), "done": False} for n in range(TOKENS)]
     end = {
-        "response": "",
+        **said(""),
         "done": True,
         "done_reason": "stop",
         "total_duration": 1_000_000,
@@ -47,7 +48,10 @@ def _stream() -> bytes:
     return head + chunks + b"0\r\n\r\n"
 
 
-ANSWER = _stream()
+ANSWERS = {
+    b"POST /api/generate": _stream(lambda text: {"response": text}),
+    b"POST /api/chat": _stream(lambda text: {"message": {"role": "assistant", "content": text}}),
+}
 _LISTED = {
     "name": MODEL,
     "model": MODEL,
@@ -91,9 +95,9 @@ class Answering(asyncio.Protocol):
         first = self._received[: self._received.find(b" HTTP/")]
         self._received = b""
         assert self._transport is not None
-        if first == b"POST /api/generate":
+        if first in ANSWERS:
             Answering.answered += 1
-            self._transport.write(ANSWER)
+            self._transport.write(ANSWERS[first])
         elif first == b"GET /answered":
             self._transport.write(_whole(Answering.answered))
         else:

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 _SILENCE_SECONDS = 30.0
 _RECEIVE_BYTES = 1 << 16
@@ -114,6 +114,13 @@ def _is_whole(reply: bytes) -> bool:
     return len(reply) >= head_end + 4 + int(reply[name + 16 : reply.find(b"\r\n", name)])
 
 
+class Timed(NamedTuple):
+    """Milliseconds from a request to the first and to the last byte of its reply's body."""
+
+    first: float
+    last: float
+
+
 class Connection:
     """One keep-alive connection, one exchange at a time, for measuring how long each takes."""
 
@@ -139,6 +146,23 @@ class Connection:
         if reply[9:10] != b"2":
             raise LoadError(f"the server answered {reply[:300]!r}")
         return reply
+
+    def timed(self, request: bytes) -> Timed:
+        """Send a request; when the first byte of the reply's body came, and when the last. Raises LoadError."""
+        begun = time.perf_counter()
+        first = 0.0
+        self._socket.sendall(request)
+        reply = b""
+        while not _is_whole(reply):
+            data = self._socket.recv(_RECEIVE_BYTES)
+            if not data:
+                raise LoadError("the server closed the connection")
+            reply += data
+            if not first and len(reply) > reply.find(b"\r\n\r\n") + 4 > 3:
+                first = time.perf_counter() - begun
+        if reply[9:10] != b"2":
+            raise LoadError(f"the server answered {reply[:300]!r}")
+        return Timed(first * 1000, (time.perf_counter() - begun) * 1000)
 
     def json(self, request: bytes) -> Any:
         """The JSON body of the reply."""

@@ -35,5 +35,6 @@ async def _session(app: web.Application) -> AsyncIterator[None]:
 if __name__ == "__main__":
     application = web.Application()
     application.cleanup_ctx.append(_session)
-    application.router.add_post("/api/generate", relay)
+    for path in ("/api/generate", "/api/chat"):
+        application.router.add_post(path, relay)
     run(serve_app(application))

@@ -26,6 +26,12 @@ _NO_RETRY = {"x-should-retry": "false"}
 """Read by OpenAI's clients: we have tried again already, and each try of theirs would be another job."""
 
 
+class _Stream(web.StreamResponse):
+    """Its head goes out with the first of its body, in one piece."""
+
+    _send_headers_immediately = False
+
+
 class CallerGoneError(Exception):
     """The caller has closed the connection."""
 
@@ -128,7 +134,7 @@ class Answer:
         return response
 
     async def _begin(self, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
-        response = web.StreamResponse(status=status, headers=headers)
+        response = _Stream(status=status, headers=headers)
         response.headers.update(self._headers)
         await response.prepare(self._request)
         self._response = response

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from service.job import Job, Line
+from service.store.job_statements import EXACT_RANK
 
 _MOST_JOBS = 5_000
 _COUNTED_MS = 2_000
@@ -60,9 +61,14 @@ class Recent:
         return found[0] if found is not None else None
 
     def rank(self, job: Job, now: int) -> int | None:
-        """How many jobs of its line are ahead of a remembered job; None when that must be counted."""
+        """How many jobs of its line are ahead of a remembered job, EXACT_RANK for that and more; None when that must be
+        counted.
+        """
         found = self._jobs.get(job.id)
         counted = found[1] if found is not None else None
         if counted is None or now - counted.at > _COUNTED_MS:
             return None
+        if counted.rank >= EXACT_RANK:
+            # Counting stopped there: how far behind the job really is, nobody knows.
+            return EXACT_RANK
         return max(0, counted.rank - (self._taken.get(job.line, 0) - counted.taken))

@@ -59,8 +59,8 @@ class JobViews:
         if job is not None and not _is_ready(job):
             return View(job, None)
         rank = self._recent.rank(job, self._clock.now_ms()) if job is not None else None
-        if job is not None and rank is not None and rank < EXACT_RANK:
-            return self._queued_view(job, rank)
+        if job is not None and rank is not None:
+            return await self._ready_view(job, rank)
         standing = await self._store.standing(job_id)
         if standing is None:
             raise no_prompt(job_id)
@@ -115,6 +115,9 @@ class JobViews:
             return View(job, None)
         if self._recent.get(job.id) in (None, job):
             self._recent.put(job, rank, self._clock.now_ms())
+        return await self._ready_view(job, rank)
+
+    async def _ready_view(self, job: Job, rank: int) -> View:
         if rank < EXACT_RANK:
             return self._queued_view(job, rank)
         # Beyond what is counted: where its number lies between the line's oldest and the newest of all.

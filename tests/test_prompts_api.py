@@ -130,6 +130,13 @@ async def test_a_long_poll_answers_when_the_status_is_no_longer_the_known_one(se
     assert final[1]["status"] == "completed"
 
 
+async def test_a_thousand_characters_may_be_searched_for(service: RunningService) -> None:
+    job_id = await service.submit("𓀀" * 1000)
+    status, page = await service.call("GET", "/api/v1/prompts", params={"q": "𓀀" * 1000})
+    assert (status, [job["id"] for job in page["prompts"]]) == (200, [job_id])
+    assert (await service.call("GET", "/api/v1/prompts", params={"q": "𓀀" * 1001}))[0] == 400
+
+
 async def test_a_long_poll_ends_after_its_time_and_at_a_stop(service: RunningService) -> None:
     service.stall()
     job_id = await service.submit()

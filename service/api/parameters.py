@@ -12,6 +12,9 @@ from service.api.bodies import check_text
 from service.api.validation import validated
 from service.errors import NotFoundError
 
+LONGEST_ADDRESS = 65_536
+"""Bytes of a request's first line: the thousand characters that a list may be searched for are 12,000, escaped."""
+
 _Query = TypeVar("_Query", bound=BaseModel)
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -11,6 +11,14 @@ from service.job import Priority
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 """For bodies: types as they are written, and no field that nobody reads."""
 
+Duration = Annotated[str, Field(json_schema_extra={"pattern": r"^-?(\d+(\.\d+)?(ns|us|ms|s|m|h))+$"})] | float
+"""As the document describes it: seconds, or words such as ``5m`` and ``1h30m``."""
+BASE64 = {
+    "contentEncoding": "base64",
+    "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+}
+"""What the document says of a string that holds bytes."""
+
 _PRIORITIES: dict[Any, int] = {None: 0, **{each.word: int(each) for each in Priority}}
 
 

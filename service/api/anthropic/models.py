@@ -4,8 +4,9 @@ Ollama's to check, and those that are not here travel as well.
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 
@@ -19,9 +20,9 @@ class AnthropicMessage(TypedDict):
 class MessagesRequest(TypedDict):
     """``POST /v1/messages``."""
 
-    model: str
-    max_tokens: int
-    messages: list[AnthropicMessage]
+    model: Annotated[str, Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1)]
+    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
     system: NotRequired[str | list[dict[str, Any]]]
     stream: NotRequired[bool]
     temperature: NotRequired[float]

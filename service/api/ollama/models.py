@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-KeepAlive = str | float
-Images = list[Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]]
+from service.api.fields import BASE64, Duration
+
+Images = list[Annotated[str, Field(json_schema_extra=BASE64)]]
+ModelName = Annotated[str, Field(min_length=1)]
 
 
 class OllamaMessage(TypedDict):
@@ -42,10 +44,10 @@ class OllamaTool(TypedDict):
 
 
 class _Common(TypedDict):
-    model: str
+    model: ModelName
     options: NotRequired[dict[str, Any]]
     """Such as ``temperature``, ``num_predict`` and ``num_ctx``."""
-    keep_alive: NotRequired[KeepAlive]
+    keep_alive: NotRequired[Duration]
     """How long the model stays loaded: seconds, or a duration such as ``5m``; negative: for ever; 0: unload."""
 
 
@@ -104,14 +106,14 @@ class OllamaEmbeddingsRequest(_Common):
 class OllamaShowRequest(TypedDict):
     """``POST /api/show``."""
 
-    model: str
+    model: ModelName
     verbose: NotRequired[bool]
 
 
 class OllamaTransferRequest(TypedDict):
     """``POST /api/pull`` and ``/api/push``."""
 
-    model: str
+    model: ModelName
     stream: NotRequired[bool]
     insecure: NotRequired[bool]
 
@@ -120,7 +122,7 @@ class OllamaTransferRequest(TypedDict):
 OllamaCreateRequest = TypedDict(
     "OllamaCreateRequest",
     {
-        "model": str,
+        "model": ModelName,
         "from": NotRequired[str],
         "files": NotRequired[dict[str, str]],
         "adapters": NotRequired[dict[str, str]],
@@ -145,4 +147,4 @@ class OllamaCopyRequest(TypedDict):
 class OllamaDeleteRequest(TypedDict):
     """``DELETE /api/delete``."""
 
-    model: str
+    model: ModelName

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from service.api.calls.operations import relayed
 from service.api.ollama.errors import OllamaError
@@ -32,7 +34,7 @@ from service.api.operation import BYTES, JSON, NDJSON, TEXT, Access, Operation, 
 
 _TAG = "ollama"
 _REFUSED = refusals(OllamaError, JSON, 401, 503)
-_DIGEST = Parameter("digest", "path", "``sha256:`` and 64 hexadecimal digits.")
+_DIGEST = Parameter("digest", "path", "Of the file.", Annotated[str, Field(pattern="^sha256[:-][0-9a-f]{64}$")])
 _BACKEND = Parameter("X-Backend", "header", "The backend's name; else it is the first that answers.")
 _RELAYED = Reply("Whatever else Ollama answers, as it comes.", {JSON: OllamaError, TEXT: str})
 
@@ -55,18 +57,22 @@ def _management(summary: str, request: Any, *replies: tuple[int, Reply], **more:
 
 
 _DONE = (200, Reply("Done."))
-_PROGRESS = (200, Reply("How far it is, line by line.", {JSON: OllamaProgress, NDJSON: OllamaProgress}))
+_PROGRESS = (200, Reply("How far it is, line by line.", {JSON: OllamaProgress, NDJSON: OllamaProgress | OllamaError}))
 
 OPERATIONS: Operations = {
     ("POST", "/api/generate"): relayed(
         "Complete a prompt",
         _TAG,
         OllamaGenerateRequest,
-        {JSON: OllamaGenerateReply, NDJSON: OllamaGenerateReply},
+        {JSON: OllamaGenerateReply, NDJSON: OllamaGenerateReply | OllamaError},
         OllamaError,
     ),
     ("POST", "/api/chat"): relayed(
-        "Answer a chat", _TAG, OllamaChatRequest, {JSON: OllamaChatReply, NDJSON: OllamaChatReply}, OllamaError
+        "Answer a chat",
+        _TAG,
+        OllamaChatRequest,
+        {JSON: OllamaChatReply, NDJSON: OllamaChatReply | OllamaError},
+        OllamaError,
     ),
     ("POST", "/api/embed"): relayed("Embed texts", _TAG, OllamaEmbedRequest, {JSON: OllamaEmbedReply}, OllamaError),
     ("POST", "/api/embeddings"): relayed(

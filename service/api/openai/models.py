@@ -4,9 +4,12 @@ Ollama's to check, and those that are not here travel as well.
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
+
+ModelName = Annotated[str, Field(min_length=1)]
 
 
 class ChatCompletionMessage(TypedDict):
@@ -19,7 +22,7 @@ class ChatCompletionMessage(TypedDict):
 
 
 class _Sampling(TypedDict):
-    model: str
+    model: ModelName
     stream: NotRequired[bool]
     stream_options: NotRequired[dict[str, Any]]
     """``include_usage``: token counts in an event of their own."""
@@ -35,13 +38,13 @@ class _Sampling(TypedDict):
 class ChatCompletionRequest(_Sampling):
     """``POST /v1/chat/completions``."""
 
-    messages: list[ChatCompletionMessage]
+    messages: Annotated[list[ChatCompletionMessage], Field(min_length=1)]
     response_format: NotRequired[dict[str, Any]]
     tools: NotRequired[list[dict[str, Any]]]
-    reasoning_effort: NotRequired[str]
+    reasoning_effort: NotRequired[Literal["none", "minimal", "low", "medium", "high", "max", "xhigh", "ultra"]]
     reasoning: NotRequired[dict[str, Any]]
     logprobs: NotRequired[bool]
-    top_logprobs: NotRequired[int]
+    top_logprobs: NotRequired[Annotated[int, Field(ge=0, le=20)]]
 
 
 class CompletionRequest(_Sampling):
@@ -49,23 +52,22 @@ class CompletionRequest(_Sampling):
 
     prompt: str
     suffix: NotRequired[str]
-    logprobs: NotRequired[int]
+    logprobs: NotRequired[Annotated[int, Field(ge=0, le=20)]]
 
 
 class EmbeddingsRequest(TypedDict):
     """``POST /v1/embeddings``."""
 
-    model: str
-    input: str | list[str]
+    model: ModelName
+    input: str | Annotated[list[str], Field(min_length=1)]
     dimensions: NotRequired[int]
-    encoding_format: NotRequired[str]
-    """``float`` or ``base64``."""
+    encoding_format: NotRequired[Literal["float", "base64"]]
 
 
 class ResponsesRequest(TypedDict):
     """``POST /v1/responses``."""
 
-    model: str
+    model: ModelName
     input: str | list[dict[str, Any]]
     instructions: NotRequired[str]
     max_output_tokens: NotRequired[int]

@@ -24,10 +24,18 @@ _REFUSED = {
 
 OPERATIONS: Operations = {
     ("POST", "/v1/chat/completions"): relayed(
-        "Answer a chat", _TAG, ChatCompletionRequest, {JSON: ChatCompletion, EVENT_STREAM: ChatCompletion}, OpenAIError
+        "Answer a chat",
+        _TAG,
+        ChatCompletionRequest,
+        {JSON: ChatCompletion, EVENT_STREAM: ChatCompletion | OpenAIError},
+        OpenAIError,
     ),
     ("POST", "/v1/completions"): relayed(
-        "Complete a prompt", _TAG, CompletionRequest, {JSON: Completion, EVENT_STREAM: Completion}, OpenAIError
+        "Complete a prompt",
+        _TAG,
+        CompletionRequest,
+        {JSON: Completion, EVENT_STREAM: Completion | OpenAIError},
+        OpenAIError,
     ),
     ("POST", "/v1/embeddings"): relayed("Embed texts", _TAG, EmbeddingsRequest, {JSON: Embeddings}, OpenAIError),
     ("POST", "/v1/responses"): relayed(

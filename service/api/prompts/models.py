@@ -8,9 +8,9 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from service.api.fields import STRICT, ModelField, PriorityField
+from service.api.fields import BASE64, STRICT, Duration, ModelField, PriorityField
 from service.config import duration_seconds
 from service.job import Status
 
@@ -73,7 +73,7 @@ def _read_moment(value: Any) -> int | None:
 _Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})] | Annotated[float, Field(ge=0)] | None
 Moment = Annotated[int | None, BeforeValidator(_read_moment, json_schema_input_type=_Moment)]
 """RFC 3339 or seconds since the epoch; milliseconds once it is read."""
-Image = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"}), AfterValidator(_is_base64)]
+Image = Annotated[str, Field(min_length=1, json_schema_extra=BASE64), AfterValidator(_is_base64)]
 
 
 class Message(BaseModel):
@@ -93,7 +93,9 @@ class Message(BaseModel):
 class PromptRequest(BaseModel):
     """``POST /api/v1/prompt``: a prompt, or the messages of a chat."""
 
-    model_config = STRICT
+    model_config = ConfigDict(
+        **STRICT, json_schema_extra={"anyOf": [{"required": ["prompt"]}, {"required": ["messages"]}]}
+    )
 
     prompt: str | None = None
     """Needed, unless there are ``messages``."""
@@ -115,7 +117,7 @@ class PromptRequest(BaseModel):
         Any, BeforeValidator(_is_effort, json_schema_input_type=bool | Literal["low", "medium", "high", "max"] | None)
     ] = None
     """Whether the model is to think first, and how hard."""
-    keep_alive: Annotated[Any, BeforeValidator(_is_duration, json_schema_input_type=str | float | None)] = None
+    keep_alive: Annotated[Any, BeforeValidator(_is_duration, json_schema_input_type=Duration | None)] = None
     """How long the model stays loaded afterwards: seconds, or a duration such as ``5m``; negative: for ever."""
     not_before: Moment = None
     """It is not begun earlier."""

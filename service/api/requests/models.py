@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -14,7 +14,7 @@ class GenerateRequest(BaseModel):
 
     model_config = STRICT
 
-    prompt: str
+    prompt: Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
     model: ModelField = None
     priority: PriorityField = 0
     system: str | None = None

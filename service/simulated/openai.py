@@ -76,7 +76,7 @@ def options_of(fields: dict[str, Any], limit: str = "max_tokens") -> dict[str, A
     if limit in fields:
         options["num_predict"] = fields[limit]
     stop = fields.get("stop")
-    if stop:
+    if stop and isinstance(stop, str | list):
         options["stop"] = [stop] if isinstance(stop, str) else [each for each in stop if isinstance(each, str)]
     return options
 

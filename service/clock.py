@@ -17,19 +17,16 @@ class Clock:
 
     def now_ms(self) -> int:
         """The present, in milliseconds since the epoch."""
-        return int(self._origin_ms + _elapsed_ms())
+        return int(self._origin_ms + _clock_gettime(_CLOCK) * 1000)
 
     def not_before(self, stored_ms: int) -> None:
         """Move forward to ``stored_ms`` (milliseconds since the epoch) when the clock is behind it."""
         self._origin_ms += max(0.0, stored_ms - (self._origin_ms + _elapsed_ms()))
 
 
-if hasattr(time, "CLOCK_BOOTTIME"):
+_clock_gettime = time.clock_gettime
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-    def _elapsed_ms() -> float:
-        return time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
 
-else:
-
-    def _elapsed_ms() -> float:
-        return time.monotonic() * 1000
+def _elapsed_ms() -> float:
+    return _clock_gettime(_CLOCK) * 1000

@@ -211,7 +211,7 @@ class Workers:
 
     async def _conclude(self, running: Running, backend: Backend, ending: Outcome | Exception | None) -> None:
         if running.stored is not None and not running.stored.done():
-            await asyncio.wait((running.stored,))
+            await _settled(running.stored)
         if isinstance(ending, Outcome):
             await self._jobs.finish(running, ending)
         elif ending is None:
@@ -282,6 +282,13 @@ class Workers:
         """When the next attempt may begin: exponential, capped, with full jitter (milliseconds since the epoch)."""
         longest = min(self._retry.cap_seconds, self._retry.initial_seconds * self._retry.factor**failures)
         return self._clock.now_ms() + int(random.uniform(0, longest) * 1000)
+
+
+async def _settled(stored: asyncio.Future[None]) -> None:
+    """Wait for it to be done, well or not; unlike ``asyncio.wait`` it does that for every job, so it is spare."""
+    waiter: asyncio.Future[None] = stored.get_loop().create_future()
+    stored.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
+    await waiter
 
 
 def _limits(timeouts: TimeoutsConfig, first_byte_seconds: float) -> Limits:

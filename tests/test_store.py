@@ -23,7 +23,10 @@ async def test_an_inserted_job_is_read_back_as_it_was_returned(store: JobStore) 
 
 
 async def test_a_job_may_be_inserted_as_the_first_attempt_of_this_process(store: JobStore) -> None:
-    job = await store.insert(new_job(), new_job_id(NOW), NOW, is_started=True)
+    job_id = new_job_id(NOW)
+    begun = store.begun(new_job(), job_id, NOW)
+    job = await store.insert(new_job(), job_id, NOW, begun)
+    assert job == begun._replace(seq=job.seq)
     assert await look(store, job) == job
     assert (job.status, job.attempt, job.worker, job.started_at) == ("processing", 1, "one", NOW)
     assert await store.claim(LINE, 5, NOW) == []

@@ -50,7 +50,9 @@ class Attempts(Core):
     @property
     def has_waiting(self) -> bool:
         """Whether any job could be claimed."""
-        return any(map(self.has_ready, self._gauges.waiting))
+        # Asked for every reply, and mostly nothing waits.
+        waiting = self._gauges.waiting
+        return bool(waiting) and any(map(self.has_ready, waiting))
 
     def has_ready(self, runner: str) -> bool:
         """Whether any job waits for this runner, and not for its key alone."""

@@ -88,7 +88,7 @@ class Submission(Core):
         self._relays[job_id] = relay
         start(running)
         try:
-            job = await self._tracked(self._store.insert(new, job_id, now, is_started=True))
+            job = await self._tracked(self._store.insert(new, job_id, now, begun))
         except CorralError as error:
             self._gauges.leave(line, Status.PROCESSING, size, was_ready=False)
             self._relays.pop(job_id, None)

@@ -53,12 +53,12 @@ class JobStore(JobReading):
         """The row of a job that is begun at once, as it will be when it is stored; only its seq is not known yet."""
         return self._row(new, job_id, now, is_started=True)
 
-    async def insert(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
-        """Store a job; with ``is_started`` already as the first attempt of this process. Raises CannotStoreError."""
-        job = self._row(new, job_id, now, is_started=is_started)
+    async def insert(self, new: NewJob, job_id: str, now: int, begun: Job | None = None) -> Job:
+        """Store a job; with ``begun`` as the first attempt of this process already. Raises CannotStoreError."""
+        job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
         body = {"id": job_id, "prompt": storable(new.prompt), "request": new.request}
         inserted, _ = await self._database.write(Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body))
-        return job._replace(seq=inserted[0][0])
+        return Job._make((inserted[0][0], *job[1:]))
 
     def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:
         key = model_key(new.model)

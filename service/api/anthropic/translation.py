@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.calls.details import CallDetails, frame_bytes
-from service.api.calls.reading import is_name, member
+from service.api.calls.reading import is_name
 from service.api.calls.words import last_words
 from service.job import runner_key
 from service.model_limits import ModelLimits
@@ -15,13 +15,13 @@ DOOR = "anthropic"
 
 def describe(endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
     """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
-    model, stream = member(body, "model"), member(body, "stream")
-    if not is_name(model) or not isinstance(stream, bool | None):
+    model, stream = body.get("model"), body.get("stream")
+    if not isinstance(model, str) or not is_name(model) or not isinstance(stream, bool | None):
         return None
     limited = limits.applied(endpoint, model, body)
     return CallDetails(
         model=model,
-        prompt=last_words(member(body, "messages")),
+        prompt=last_words(body.get("messages")),
         is_streamed=stream is True,
         runner=runner_key(model),
         body=None if limited is body else limited,

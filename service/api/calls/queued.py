@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service.api.auth import admit, authorise
+from service.api.auth import authorise
 from service.api.calls.answering import Answer
 from service.api.calls.details import CallDetails
 from service.api.calls.dialect import Dialect
@@ -46,7 +46,7 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if not app[POOL].knows(details.model):
             await _look_for(request, details.model)
         relay = Relay()
-        view = await app[JOBS].submit(admit(request, _job(request, dialect.door, endpoint, details, body)), relay)
+        view = await app[JOBS].submit(_job(request, dialect.door, endpoint, details, body), relay)
         return await Answer(request, dialect, view.job, relay, _place(view)).give()
 
     return handle
@@ -63,15 +63,20 @@ async def _look_for(request: web.Request, model: str) -> None:
 
 
 def _job(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
+    """The job, when the caller may make it now: see :func:`service.api.auth.authorise` for what it raises."""
     headers = request.headers
+    deadline = _deadline(headers.get("X-Job-Deadline-Seconds"), request)
+    owner, key_id, priority = authorise(request, details.model, _priority(headers.get("X-Priority")))
     return NewJob(
         door,
         endpoint,
         details.model,
         body.decode("utf-8", "replace") if details.body is None else _written(details.body),
         details.prompt,
-        priority=_priority(headers.get("X-Priority")),
-        deadline=_deadline(headers.get("X-Job-Deadline-Seconds"), request.app[CLOCK].now_ms()),
+        priority=priority,
+        owner=owner,
+        key_id=key_id,
+        deadline=deadline,
         runner=details.runner,
         is_streamed=details.is_streamed,
         on_disconnect="finish" if headers.get("X-On-Disconnect", "").strip().lower() == "finish" else "cancel",
@@ -105,7 +110,7 @@ def _priority(word: str | None) -> Priority:
         raise InvalidRequestError(f"X-Priority: must be high, normal or low (got {word!r})", "X-Priority") from None
 
 
-def _deadline(seconds: str | None, now_ms: int) -> int | None:
+def _deadline(seconds: str | None, request: web.Request) -> int | None:
     if seconds is None:
         return None
     try:
@@ -116,4 +121,4 @@ def _deadline(seconds: str | None, now_ms: int) -> int | None:
         raise InvalidRequestError(
             f"X-Job-Deadline-Seconds: must be a positive number of seconds (got {seconds!r})", "X-Job-Deadline-Seconds"
         )
-    return now_ms + int(given * 1000)
+    return request.app[CLOCK].now_ms() + int(given * 1000)

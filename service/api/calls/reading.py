@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pydantic_core import from_json
@@ -17,7 +16,8 @@ _LONGEST_NAME = 400
 
 
 def first_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that Ollama would see; None when it would see none, and refuse it in its own words.
+    """The JSON object that Ollama would see, its names in lower case (as in Go, of several that fit the last counts);
+    None when it would see none, and refuse the body in its own words.
 
     Raises InvalidRequestError for one that is nested too deep for us to see what is in it.
     """
@@ -25,23 +25,16 @@ def first_object(body: bytes) -> dict[str, Any] | None:
         value = from_json(body, allow_inf_nan=False)
     except ValueError:
         value = _slowly(body)
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    return value if all(map(str.islower, value)) else {name.lower(): one for name, one in value.items()}
 
 
-def member(fields: Mapping[str, Any], name: str) -> Any:
-    """A field's value, None when it is absent. As in Go, the last one that fits counts, in whatever case."""
-    found = fields.get(name)
-    for key, value in fields.items():
-        if len(key) == len(name) and (key == name or key.lower() == name):
-            found = value
-    return found
-
-
-def is_name(value: Any) -> bool:
+def is_name(text: str) -> bool:
     """Whether this may be a model's name; Ollama refuses what no job can be kept under."""
-    if not isinstance(value, str) or not value or len(value) > _LONGEST_NAME or "\0" in value:
+    if not text or len(text) > _LONGEST_NAME or "\0" in text:
         return False
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _slowly(body: bytes) -> Any:

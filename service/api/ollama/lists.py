@@ -12,7 +12,7 @@ from aiohttp import web
 
 from service.api.calls.installed import answering, installed
 from service.api.calls.passing import QUICK, first_answering, pass_on
-from service.api.calls.reading import first_object, member
+from service.api.calls.reading import first_object
 from service.api.calls.receiving import read_body
 from service.api.context import POOL
 from service.api.replies import json_reply
@@ -65,7 +65,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     pool = request.app[POOL]
     body = await read_body(request)
     fields = first_object(body) or {}
-    name = member(fields, "model") or member(fields, "name")
+    name = fields.get("model") or fields.get("name")
     model = name if isinstance(name, str) else None
     if model is not None and not await pool.look_for(model) and pool.hides(model):
         raise NotFoundError(f"model '{model}' not found")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.calls.details import CallDetails, frame_bytes
-from service.api.calls.reading import is_name, member
+from service.api.calls.reading import is_name
 from service.api.calls.words import last_words, text_of
 from service.config import duration_seconds
 from service.job import runner_key
@@ -20,11 +20,11 @@ _MOVED = {"temperature": "temperature", "max_tokens": "num_predict"}
 def describe(endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
     """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
     fields = _accommodated(body, accept) if endpoint == "/api/chat" else body
-    model, stream = member(fields, "model"), member(fields, "stream")
-    if not is_name(model) or not isinstance(stream, bool | None):
+    model, stream = fields.get("model"), fields.get("stream")
+    if not isinstance(model, str) or not is_name(model) or not isinstance(stream, bool | None):
         return None
     fields = limits.applied(endpoint, model, fields)
-    options, shift = member(fields, "options"), member(fields, "shift")
+    options, shift = fields.get("options"), fields.get("shift")
     if not isinstance(options, dict | None):
         return None
     return CallDetails(
@@ -57,20 +57,20 @@ def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:
     if "model_name" in changed:
         name = changed.pop("model_name")
         changed.setdefault("model", name)
-    options = member(changed, "options")
+    options = changed.get("options")
     for theirs, ours in _MOVED.items():
         if theirs in changed and isinstance(options, dict | None):
             value = changed.pop(theirs)
             options = {ours: value, **(options or {})} if value is not None else options
             changed["options"] = options if options is not None else {}
-    if member(changed, "stream") is None and _NDJSON not in accept:
+    if changed.get("stream") is None and _NDJSON not in accept:
         # Whoever does not say that it can read a stream gets one object, which is also a stream of one line.
         changed["stream"] = False
     return body if changed == body else changed
 
 
 def _is_unload(endpoint: str, fields: dict[str, Any]) -> bool:
-    keep_alive = member(fields, "keep_alive")
+    keep_alive = fields.get("keep_alive")
     if keep_alive is None:
         return False
     try:
@@ -79,15 +79,15 @@ def _is_unload(endpoint: str, fields: dict[str, Any]) -> bool:
     except ValueError:
         return False
     if endpoint == "/api/generate":
-        return not member(fields, "prompt")
-    return endpoint == "/api/chat" and not member(fields, "messages")
+        return not fields.get("prompt")
+    return endpoint == "/api/chat" and not fields.get("messages")
 
 
 def _words(endpoint: str, fields: dict[str, Any]) -> str:
     match endpoint:
         case "/api/generate" | "/api/embeddings":
-            return text_of(member(fields, "prompt"))
+            return text_of(fields.get("prompt"))
         case "/api/embed":
-            return text_of(member(fields, "input"))
+            return text_of(fields.get("input"))
         case _:
-            return last_words(member(fields, "messages"))
+            return last_words(fields.get("messages"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.calls.details import CallDetails, frame_bytes
-from service.api.calls.reading import is_name, member
+from service.api.calls.reading import is_name
 from service.api.calls.words import last_words, text_of
 from service.job import runner_key
 from service.model_limits import ModelLimits
@@ -15,8 +15,8 @@ DOOR = "openai"
 
 def describe(endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
     """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
-    model, stream = member(body, "model"), member(body, "stream")
-    if not is_name(model) or not isinstance(stream, bool | None):
+    model, stream = body.get("model"), body.get("stream")
+    if not isinstance(model, str) or not is_name(model) or not isinstance(stream, bool | None):
         return None
     limited = limits.applied(endpoint, model, body)
     return CallDetails(
@@ -46,11 +46,11 @@ def heartbeat(endpoint: str, model: str) -> bytes:
 def _words(endpoint: str, body: dict[str, Any]) -> str:
     match endpoint:
         case "/v1/chat/completions":
-            return last_words(member(body, "messages"))
+            return last_words(body.get("messages"))
         case "/v1/completions":
-            return text_of(member(body, "prompt"))
+            return text_of(body.get("prompt"))
         case _:
-            given = member(body, "input")
+            given = body.get("input")
             if isinstance(given, list) and any(isinstance(item, dict) for item in given):
                 return last_words(given)
             return text_of(given)

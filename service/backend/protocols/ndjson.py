@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pydantic_core import from_json
+
 from service.backend.protocols.reading import (
     TEXT,
     THINKING,
@@ -13,7 +15,6 @@ from service.backend.protocols.reading import (
     add,
     add_tool_calls,
     count,
-    mapping,
     milliseconds,
     parsed,
     reason,
@@ -34,7 +35,9 @@ def _add_generated(chunk: dict[str, Any], segments: list[Segment]) -> None:
 
 
 def _add_message(chunk: dict[str, Any], segments: list[Segment]) -> None:
-    message = mapping(chunk.get("message"))
+    message = chunk.get("message")
+    if message.__class__ is not dict:
+        return
     text = message.get("content")
     if len(message) == 2 and text.__class__ is str:
         # By far the most common: role, content.
@@ -46,6 +49,18 @@ def _add_message(chunk: dict[str, Any], segments: list[Segment]) -> None:
     add_tool_calls(segments, message.get("tool_calls"))
 
 
+def _together(lines: list[bytes]) -> list[dict[str, Any]] | None:
+    """The objects of many lines, decoded in one go, which is three times as fast; None where they have to be looked at
+    one by one: one is blank, or none, or tells an error.
+    """
+    try:
+        chunks = from_json(b"[%b]" % b",".join(lines))
+    except ValueError:
+        return None
+    is_plain = len(chunks) == len(lines) and all(chunk.__class__ is dict and "error" not in chunk for chunk in chunks)
+    return chunks if is_plain else None
+
+
 class _NdjsonReader(StreamReader):
     """Complete is the stream that had an object with ``done: true``; a blank line is nothing."""
 
@@ -54,7 +69,17 @@ class _NdjsonReader(StreamReader):
     def _take(self, line: bytes, segments: list[Segment]) -> None:
         if not line or line.isspace():
             return
-        chunk = parsed(line)
+        self._take_chunk(parsed(line), segments)
+
+    def _take_all(self, lines: list[bytes], segments: list[Segment]) -> None:
+        chunks = _together(lines)
+        if chunks is None:
+            super()._take_all(lines, segments)
+            return
+        for chunk in chunks:
+            self._take_chunk(chunk, segments)
+
+    def _take_chunk(self, chunk: dict[str, Any], segments: list[Segment]) -> None:
         self._add_output(chunk, segments)
         if chunk.get("done") is True:
             self._is_complete = True

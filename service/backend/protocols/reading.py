@@ -75,8 +75,11 @@ class StreamReader(ABC):
         segments: list[Segment] = []
         if self._error is None:
             try:
-                for line in self._lines.split(data):
-                    self._take(line, segments)
+                lines = self._lines.split(data)
+                if len(lines) == 1:
+                    self._take(lines[0], segments)
+                elif lines:
+                    self._take_all(lines, segments)
                 if self._lines.is_too_long:
                     raise ReplyError(f"a line of the reply is longer than {self._lines.limit_bytes} bytes")
             except ReplyError as problem:
@@ -96,6 +99,11 @@ class StreamReader(ABC):
             counts=self._counts,
             segments=tuple(joined(segments)),
         )
+
+    def _take_all(self, lines: list[bytes], segments: list[Segment]) -> None:
+        """Look at lines that came together. May raise ReplyError."""
+        for line in lines:
+            self._take(line, segments)
 
     @abstractmethod
     def _take(self, line: bytes, segments: list[Segment]) -> None:

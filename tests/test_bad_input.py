@@ -264,7 +264,7 @@ async def test_a_path_or_method_that_is_not_there_is_answered_in_the_same_shape(
     [
         (b"\x16\x03\x01 not HTTP\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nBad Header\r\n\r\n", b"400"),
-        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
         (b"GET http://[bad/ HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
         (b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}", b"400"),
         (b"GET /requests?%zz=%ff&page=%31 HTTP/1.1\r\nHost: x\r\n\r\n", b"200"),

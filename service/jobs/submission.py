@@ -86,9 +86,11 @@ class Submission(Core):
         running.stored = asyncio.get_running_loop().create_future()
         self._running[job_id] = running
         self._relays[job_id] = relay
+        # The disk is given its work first: it needs longer than the caller's first byte.
+        inserted = self._store.insert(new, job_id, now, begun)
         start(running)
         try:
-            job = await self._tracked(self._store.insert(new, job_id, now, begun))
+            job = await self._tracked(inserted)
         except CorralError as error:
             self._gauges.leave(line, Status.PROCESSING, size, was_ready=False)
             self._relays.pop(job_id, None)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
-from service.store.database import Database, Statement
+from service.store.database import Database, Row, Statement
 from service.store.job_reading import Filter, Gauge, JobReading, Standing, job_of
 from service.store.job_statements import (
     CANCEL,
@@ -53,12 +54,13 @@ class JobStore(JobReading):
         """The row of a job that is begun at once, as it will be when it is stored; only its seq is not known yet."""
         return self._row(new, job_id, now, is_started=True)
 
-    async def insert(self, new: NewJob, job_id: str, now: int, begun: Job | None = None) -> Job:
-        """Store a job; with ``begun`` as the first attempt of this process already. Raises CannotStoreError."""
+    def insert(self, new: NewJob, job_id: str, now: int, begun: Job | None = None) -> Awaitable[Job]:
+        """Store a job; with ``begun`` as the first attempt of this process already. The write is on its way when this
+        returns; awaiting it raises CannotStoreError.
+        """
         job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
         body = {"id": job_id, "prompt": storable(new.prompt), "request": new.request}
-        inserted, _ = await self._database.write(Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body))
-        return Job._make((inserted[0][0], *job[1:]))
+        return _numbered(job, self._database.write(Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body)))
 
     def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:
         key = model_key(new.model)
@@ -230,3 +232,7 @@ class JobStore(JobReading):
         """Forget finished jobs older than ``before``; one gauge of one job for each."""
         (rows,) = await self._database.write(Statement(self._prune, {"before": before, "most": most}))
         return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]
+
+
+async def _numbered(job: Job, inserted: Awaitable[Sequence[Sequence[Row]]]) -> Job:
+    return Job._make(((await inserted)[0][0][0], *job[1:]))

@@ -130,19 +130,18 @@ class SqliteDatabase:
         self._lock.close()
 
     async def _flush(self) -> None:
-        # One turn of the loop for those who write in answer to the same event, a claim after its insert above all.
-        await asyncio.sleep(0)
         while self._waiting:
-            writes, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
-            group = WriteGroup(writes)
+            group = WriteGroup(self._waiting, _GROUP)
             try:
                 begun = perf_counter()
                 await self._writer.execute_fetchall(GROUPED, group)
                 self.commit_seconds.observe(perf_counter() - begun)
             except Exception as error:
-                for write in writes:
+                if not group.writes:
+                    group.take()
+                for write in group.writes:
                     write.error = write.error or translated(error)
-            for write in writes:
+            for write in group.writes:
                 write.settle()
             self._unchecked_bytes += group.written_bytes
             if self._unchecked_bytes > _FORCED_CHECKPOINT_BYTES:

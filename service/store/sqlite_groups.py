@@ -19,21 +19,34 @@ GROUPED = "-- a group of statements, see GroupingConnection"
 
 
 class WriteGroup:
-    """All writes of one commit; ``run`` happens in the connection's thread."""
+    """All writes of one commit; ``run`` happens in the connection's thread.
 
-    def __init__(self, writes: list[Write]) -> None:
-        self._writes = writes
+    It takes what waits only when it begins: until the thread has got Python's lock, more may have come.
+    """
+
+    def __init__(self, waiting: list[Write], most: int) -> None:
+        self._waiting = waiting
+        self._most = most
+        self.writes: list[Write] = []
         self.written_bytes = 0
 
+    def take(self) -> None:
+        """Take up to ``most`` of what waits. Whatever is added meanwhile is added behind it."""
+        self.writes = self._waiting[: self._most]
+        del self._waiting[: len(self.writes)]
+
     def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+        self.take()
+        if not self.writes:
+            return
         try:
-            self._run_together(execute, self._writes)
+            self._run_together(execute, self.writes)
         except Exception as error:
-            if _is_about_the_whole_database(error) or len(self._writes) == 1:
-                for write in self._writes:
+            if _is_about_the_whole_database(error) or len(self.writes) == 1:
+                for write in self.writes:
                     write.error = translated(error)
                 return
-            for write in self._writes:
+            for write in self.writes:
                 try:
                     self._run_together(execute, [write])
                 except Exception as own_error:

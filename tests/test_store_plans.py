@@ -55,9 +55,9 @@ class Recording:
         self.keeps_order = database.keeps_order
         self.statements: list[Statement] = []
 
-    def write(self, *statements: Statement) -> Awaitable[Sequence[Sequence[Row]]]:
+    def write(self, *statements: Statement, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
         self.statements += statements
-        return self._database.write(*statements)
+        return self._database.write(*statements, is_urgent=is_urgent)
 
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
         self.statements.append(Statement(sql, parameters))

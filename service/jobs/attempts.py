@@ -101,7 +101,8 @@ class Attempts(Core):
         """Store how an attempt ended, then tell. What cannot be stored waits, and keeps its seat, until it can."""
         now = self._clock.now_ms()
         job = running.job
-        finished = await self._until_stored(lambda: self._finish_stored(job, outcome, now))
+        is_urgent = running.relay is None
+        finished = await self._until_stored(lambda: self._finish_stored(job, outcome, now, is_urgent=is_urgent))
         self._end(running, now, is_typical=outcome.status == Status.COMPLETED, load_ms=outcome.counts.load_ms or 0)
         if finished is not None:
             self._room.finished(now)
@@ -136,9 +137,9 @@ class Attempts(Core):
         if back is not None:
             self._returned(back, Status.PROCESSING, now)
 
-    async def _finish_stored(self, job: Job, outcome: Outcome, now: int) -> Job | None:
+    async def _finish_stored(self, job: Job, outcome: Outcome, now: int, *, is_urgent: bool) -> Job | None:
         try:
-            return await self._store.finish(job, outcome, now)
+            return await self._store.finish(job, outcome, now, is_urgent=is_urgent)
         except StoreError as error:
             _log.error("the outcome of job %s was refused by the database: %s", job.id, error)
             failed = Outcome(Status.FAILED, error_code="internal_error", error_message="the result could not be stored")

@@ -38,8 +38,10 @@ class Database(Protocol):
     keeps_order: bool
     """Whether a write sees everything that was begun before it, committed or not."""
 
-    def write(self, *statements: Statement) -> Awaitable[Sequence[Sequence[Row]]]:
+    def write(self, *statements: Statement, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
         """Start one transaction of these statements; the awaitable gives each one's rows once they are on disk.
+
+        One that is not urgent may wait some milliseconds, to share the commit of the next that is.
 
         Writes are carried out in the order of these calls, many in one commit. Raises UniqueViolationError or
         StoreError for what the database refuses, CannotStoreError when it takes no writes at all; neighbours are

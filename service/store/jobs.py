@@ -92,8 +92,10 @@ class JobStore(JobReading):
         claimed.sort()
         return claimed
 
-    async def finish(self, job: Job, outcome: Outcome, now: int) -> Job | None:
-        """Store how the attempt ended; None when the job is no longer this attempt's."""
+    async def finish(self, job: Job, outcome: Outcome, now: int, *, is_urgent: bool = True) -> Job | None:
+        """Store how the attempt ended; None when the job is no longer this attempt's. Not urgent: its caller has the
+        reply already.
+        """
         segments = segments_text(outcome.segments)
         error_message = storable(outcome.error_message) if outcome.error_message else outcome.error_message
         counts = outcome.counts
@@ -118,7 +120,9 @@ class JobStore(JobReading):
             "now": now,
             "segments": segments,
         }
-        updated, _ = await self._database.write(Statement(FINISH, row), Statement(INSERT_RESULT, result))
+        updated, _ = await self._database.write(
+            Statement(FINISH, row), Statement(INSERT_RESULT, result), is_urgent=is_urgent
+        )
         if not updated:
             return None
         return job._replace(

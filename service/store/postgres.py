@@ -84,7 +84,7 @@ class PostgresDatabase:
             await connection.close()
         return cls(url)
 
-    def write(self, *statements: Statement) -> asyncio.Future[Answers]:
+    def write(self, *statements: Statement, is_urgent: bool = True) -> asyncio.Future[Answers]:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
             future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))

@@ -36,6 +36,8 @@ _BUSY_TIMEOUT_MS = 5_000
 _WAITING_WRITES = 20_000
 """More than this many writes that wait for the disk, and new ones are refused."""
 _GROUP = 512
+_SOON_SECONDS = 0.005
+"""How long a write that nobody waits for may wait for company."""
 _IDLE_CHECKPOINT_BYTES = 1 << 20
 _IDLE_SECONDS = 0.2
 _FORCED_CHECKPOINT_BYTES = 256 << 20
@@ -66,6 +68,7 @@ class SqliteDatabase:
         self._scans = _ReadLane(scans)
         self._waiting: list[Write] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._soon: asyncio.TimerHandle | None = None
         self._unchecked_bytes = 0
         self._idle: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -99,14 +102,17 @@ class SqliteDatabase:
             opened.pop_all()
         return cls(lock, writer, points, scans)
 
-    def write(self, *statements: Statement) -> asyncio.Future[Answers]:
+    def write(self, *statements: Statement, is_urgent: bool = True) -> asyncio.Future[Answers]:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
             future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))
             return future
-        self._waiting.append(Write(statements, future))
+        self._waiting.append(Write(statements, future, is_urgent=is_urgent))
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+            if is_urgent:
+                self._flushing = asyncio.create_task(self._flush())
+            elif self._soon is None:
+                self._soon = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._flush_rest)
         return future
 
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> asyncio.Future[list[Row]]:
@@ -120,6 +126,7 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         self._is_closed = True
+        self._flush_rest()
         if self._flushing is not None:
             await self._flushing
         if self._idle is not None:
@@ -129,8 +136,17 @@ class SqliteDatabase:
         await self._writer.close()
         self._lock.close()
 
+    def _flush_rest(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self._waiting and self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+
     async def _flush(self) -> None:
-        while self._waiting:
+        is_first = True
+        while self._waiting and (is_first or self._is_closed or any(write.is_urgent for write in self._waiting)):
+            is_first = False
             group = WriteGroup(self._waiting, _GROUP)
             try:
                 begun = perf_counter()
@@ -147,6 +163,8 @@ class SqliteDatabase:
             if self._unchecked_bytes > _FORCED_CHECKPOINT_BYTES:
                 await self._checkpoint()
         self._flushing = None
+        if self._waiting and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._flush_rest)
         if self._unchecked_bytes > _IDLE_CHECKPOINT_BYTES and not self._is_closed:
             if self._idle is not None:
                 self._idle.cancel()

@@ -18,10 +18,13 @@ Answers = list[list[Row]]
 class Write:
     """The statements of one transaction and who waits for them."""
 
-    __slots__ = ("answers", "error", "future", "is_new_job", "statements")
+    __slots__ = ("answers", "error", "future", "is_new_job", "is_urgent", "statements")
 
-    def __init__(self, statements: Sequence[Statement], future: asyncio.Future[Answers]) -> None:
+    def __init__(
+        self, statements: Sequence[Statement], future: asyncio.Future[Answers], *, is_urgent: bool = True
+    ) -> None:
         self.statements = statements
+        self.is_urgent = is_urgent
         self.is_new_job = statements[0].sql is INSERT and all(insert_of(sql) is not None for sql, _ in statements)
         """Whether it stores one new job, and nothing else: of these many go in one statement."""
         self.future = future

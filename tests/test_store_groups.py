@@ -83,7 +83,7 @@ async def test_what_is_answered_is_seen_by_every_reader(store: JobStore, databas
 
 async def test_a_caller_that_leaves_does_not_take_its_write_along(store: JobStore) -> None:
     job_id = new_job_id(NOW)
-    leaving = asyncio.create_task(store.insert(new_job(), job_id, NOW))
+    leaving = asyncio.ensure_future(store.insert(new_job(), job_id, NOW))
     await asyncio.sleep(0)
     leaving.cancel()
     after = await stored(store)

@@ -194,7 +194,7 @@ class _TimedDatabase(SqliteDatabase):
                 raise LoadError("nothing could be claimed")
         return statistics.median(self._seconds) * 1_000_000
 
-    def write(self, *statements: Statement) -> asyncio.Future[list[list[Row]]]:
+    def write(self, *statements: Statement, is_urgent: bool = True) -> asyncio.Future[list[list[Row]]]:
         answers: asyncio.Future[list[list[Row]]] = asyncio.get_running_loop().create_future()
         begun = time.perf_counter()
         self._connection.execute("BEGIN IMMEDIATE")

@@ -26,6 +26,7 @@ from service.hub import Hub
 from service.job import new_job_id
 from service.jobs import Jobs
 from service.jobs.order_keeping import OrderKeeping
+from service.jobs.repeats import KEPT_DAYS
 from service.key import Role
 from service.keys import Keys
 from service.maintenance import beat_and_rescue, hear_others, prune_regularly
@@ -118,6 +119,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("dispatcher", dispatcher.run()),
             ("health", pool.watch()),
             ("pruning", prune_regularly(jobs.prune, clock, config.database.retention_days)),
+            ("pruning of repeats", prune_regularly(jobs.prune_repeats, clock, KEPT_DAYS)),
             ("pruning of the log", prune_regularly(usage.prune, clock, config.database.log_retention_days)),
             ("log of requests", usage.keep_writing()),
             ("order", order_keeping.keep()),

@@ -3,11 +3,11 @@
 from service.jobs.attempts import Attempts
 from service.jobs.elsewhere import Elsewhere
 from service.jobs.records import Limits, Page, Pick, Refusal, Retry, Running, View
-from service.jobs.submission import Submission
+from service.jobs.repeats import Repeats
 from service.jobs.views import no_prompt, no_request
 
 __all__ = ["Jobs", "Limits", "Page", "Pick", "Refusal", "Retry", "Running", "View", "no_prompt", "no_request"]
 
 
-class Jobs(Submission, Attempts, Elsewhere):
+class Jobs(Repeats, Attempts, Elsewhere):
     """Submit, look at, follow, cancel, begin, finish and retry jobs."""

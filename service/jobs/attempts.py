@@ -14,7 +14,10 @@ from service.errors import (
 from service.job import Claimed, Job, Line, Outcome, Status
 from service.jobs.core import STOPPING, Core
 from service.jobs.records import Pick, Retry, Running
+from service.jobs.repeats import reply_to_keep
 from service.outputs import Output
+from service.relay import Relay
+from service.store.idempotency import KeptReply
 
 _log = logging.getLogger(__name__)
 
@@ -89,9 +92,11 @@ class Attempts(Core):
         for one, pick in zip(claimed, picks, strict=False):
             job = one.job
             self._gauges.move(line, Status.QUEUED, Status.PROCESSING, job.size)
-            running = Running(
-                one, Output(job.attempt, self.limits.max_output_bytes), pick.charged_ms, self._relays.get(job.id)
-            )
+            relay = self._relays.get(job.id)
+            if relay is None and job.on_disconnect is not None:
+                # Its caller waited before a restart, and may come back with its idempotency key.
+                relay = self._relays[job.id] = Relay(is_kept=True)
+            running = Running(one, Output(job.attempt, self.limits.max_output_bytes), pick.charged_ms, relay)
             self._running[job.id] = running
             begun.append(running)
             self._announce(job, Status.QUEUED, ready=-1)
@@ -101,8 +106,11 @@ class Attempts(Core):
         """Store how an attempt ended, then tell. What cannot be stored waits, and keeps its seat, until it can."""
         now = self._clock.now_ms()
         job = running.job
-        is_urgent = running.relay is None
-        finished = await self._until_stored(lambda: self._finish_stored(job, outcome, now, is_urgent=is_urgent))
+        relay = running.relay
+        reply = await reply_to_keep(relay) if relay is not None else None
+        finished = await self._until_stored(
+            lambda: self._finish_stored(job, outcome, now, reply, is_urgent=relay is None)
+        )
         self._end(running, now, is_typical=outcome.status == Status.COMPLETED, load_ms=outcome.counts.load_ms or 0)
         if finished is not None:
             self._room.finished(now)
@@ -137,9 +145,11 @@ class Attempts(Core):
         if back is not None:
             self._returned(back, Status.PROCESSING, now)
 
-    async def _finish_stored(self, job: Job, outcome: Outcome, now: int, *, is_urgent: bool) -> Job | None:
+    async def _finish_stored(
+        self, job: Job, outcome: Outcome, now: int, reply: KeptReply | None, *, is_urgent: bool
+    ) -> Job | None:
         try:
-            return await self._store.finish(job, outcome, now, is_urgent=is_urgent)
+            return await self._store.finish(job, outcome, now, reply, is_urgent=is_urgent)
         except StoreError as error:
             _log.error("the outcome of job %s was refused by the database: %s", job.id, error)
             failed = Outcome(Status.FAILED, error_code="internal_error", error_message="the result could not be stored")

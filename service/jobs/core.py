@@ -54,6 +54,7 @@ class Core(JobViews):
         self.key_seats = KeySeats()
         self._running: dict[str, Running] = {}
         self._relays: dict[str, Relay] = {}
+        self._asking: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._wake_dispatcher: Callable[[], None] = lambda: None
         self._look_due: Callable[[], None] = lambda: None
         self._tell_others: Callable[[str], None] = lambda payload: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from service.errors import (
     CannotStoreError,
@@ -16,15 +16,21 @@ from service.jobs.core import STOPPING, Core
 from service.jobs.records import Running, View
 from service.outputs import Output
 from service.relay import Relay
+from service.store.database import Statement
+from service.store.idempotency import RequestKey, remember
 
 
 class Submission(Core):
     """Submit and cancel."""
 
-    async def submit(self, new: NewJob, relay: Relay | None = None) -> View:
+    async def submit(
+        self, new: NewJob, relay: Relay | None = None, asked: RequestKey | None = None, instead_of: str | None = None
+    ) -> View:
         """Store a job; it is on disk when this returns. ``relay`` is filled with the backend's reply as it comes.
+        ``asked`` is stored with it, in place of the key's earlier job where that is named.
 
-        Raises QueueFullError, LimitReachedError, StoppingError, CannotStoreError.
+        Raises QueueFullError, LimitReachedError, StoppingError, CannotStoreError, and UniqueViolationError when
+        ``asked`` is there already.
         """
         self._check_room(len(new.request), new.owner)
         now = self._clock.now_ms()
@@ -33,14 +39,23 @@ class Submission(Core):
         if is_ready and new.not_before is not None:
             new = new._replace(not_before=None)
         job_id = new_job_id(now)
+        also = remember(asked, job_id, now, instead_of) if asked is not None else ()
         if relay is not None and is_ready and self.key_seats.may_run(line.owner):
             start = self._start_at_once(line)
             if start is not None:
-                return await self._submit_running(new, job_id, now, line, relay, start)
-        return await self._submit_queued(new, job_id, now, line, relay, is_ready=is_ready)
+                return await self._submit_running(new, job_id, now, line, relay, start, also)
+        return await self._submit_queued(new, job_id, now, line, relay, also, is_ready=is_ready)
 
     async def _submit_queued(
-        self, new: NewJob, job_id: str, now: int, line: Line, relay: Relay | None, *, is_ready: bool
+        self,
+        new: NewJob,
+        job_id: str,
+        now: int,
+        line: Line,
+        relay: Relay | None,
+        also: Sequence[Statement],
+        *,
+        is_ready: bool,
     ) -> View:
         size = len(new.request)
         if relay is not None:
@@ -54,7 +69,7 @@ class Submission(Core):
         ahead = self._gauges.ready(line) - is_ahead
         place = self._place(line, ahead)
         try:
-            job = await self._tracked(self._store.insert(new, job_id, now))
+            job = await self._tracked(self._store.insert(new, job_id, now, also=also))
         except CorralError as error:
             # Not for a cancelled caller: its row is on its way to the disk all the same.
             if is_ahead:
@@ -71,7 +86,14 @@ class Submission(Core):
         return view
 
     async def _submit_running(
-        self, new: NewJob, job_id: str, now: int, line: Line, relay: Relay, start: Callable[[Running], None]
+        self,
+        new: NewJob,
+        job_id: str,
+        now: int,
+        line: Line,
+        relay: Relay,
+        start: Callable[[Running], None],
+        also: Sequence[Statement],
     ) -> View:
         """The call begins while its row is on its way to the disk; the caller hears nothing before it is there."""
         self._order.begin_waiting(line, now, {})
@@ -87,7 +109,7 @@ class Submission(Core):
         self._running[job_id] = running
         self._relays[job_id] = relay
         # The disk is given its work first: it needs longer than the caller's first byte.
-        inserted = self._store.insert(new, job_id, now, begun)
+        inserted = self._store.insert(new, job_id, now, begun, also)
         start(running)
         try:
             job = await self._tracked(inserted)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
 from service.store.database import Database, Row, Statement
+from service.store.idempotency import IdempotencyStore, KeptReply, keep
 from service.store.job_reading import Filter, Gauge, JobReading, Standing, job_of
 from service.store.job_statements import (
     CANCEL,
@@ -43,6 +44,7 @@ class JobStore(JobReading):
     def __init__(self, database: Database, worker: str) -> None:
         super().__init__(database, worker)
         self._worker = worker
+        self.idempotency = IdempotencyStore(database)
         self.keeps_order = database.keeps_order
         self.is_exclusive = not database.is_shared
         """Whether every change of a row passes through this process."""
@@ -54,13 +56,17 @@ class JobStore(JobReading):
         """The row of a job that is begun at once, as it will be when it is stored; only its seq is not known yet."""
         return self._row(new, job_id, now, is_started=True)
 
-    def insert(self, new: NewJob, job_id: str, now: int, begun: Job | None = None) -> Awaitable[Job]:
-        """Store a job; with ``begun`` as the first attempt of this process already. The write is on its way when this
-        returns; awaiting it raises CannotStoreError.
+    def insert(
+        self, new: NewJob, job_id: str, now: int, begun: Job | None = None, also: Sequence[Statement] = ()
+    ) -> Awaitable[Job]:
+        """Store a job, and ``also`` this with it; with ``begun`` as the first attempt of this process already.
+
+        The write is on its way when this returns; awaiting it raises CannotStoreError, and what ``also`` brings about.
         """
         job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
         body = {"id": job_id, "prompt": storable(new.prompt), "request": new.request}
-        return _numbered(job, self._database.write(Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body)))
+        statements = Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body)
+        return _numbered(job, self._database.write(*statements, *also))
 
     def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:
         key = model_key(new.model)
@@ -92,9 +98,11 @@ class JobStore(JobReading):
         claimed.sort()
         return claimed
 
-    async def finish(self, job: Job, outcome: Outcome, now: int, *, is_urgent: bool = True) -> Job | None:
-        """Store how the attempt ended; None when the job is no longer this attempt's. Not urgent: its caller has the
-        reply already.
+    async def finish(
+        self, job: Job, outcome: Outcome, now: int, reply: KeptReply | None = None, *, is_urgent: bool = True
+    ) -> Job | None:
+        """Store how the attempt ended; None when the job is no longer this attempt's. ``reply`` is kept for who repeats
+        the request. Not urgent: its caller has the reply already.
         """
         segments = segments_text(outcome.segments)
         error_message = storable(outcome.error_message) if outcome.error_message else outcome.error_message
@@ -120,8 +128,9 @@ class JobStore(JobReading):
             "now": now,
             "segments": segments,
         }
-        updated, _ = await self._database.write(
-            Statement(FINISH, row), Statement(INSERT_RESULT, result), is_urgent=is_urgent
+        kept = () if reply is None else (keep(job.id, reply),)
+        updated, *_ = await self._database.write(
+            Statement(FINISH, row), Statement(INSERT_RESULT, result), *kept, is_urgent=is_urgent
         )
         if not updated:
             return None

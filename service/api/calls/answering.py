@@ -17,6 +17,7 @@ from service.api.failures import Failure, failure_of_ours
 from service.backend.classification import message_of
 from service.errors import CallEndedError, CorralError, StoppingError
 from service.job import Job
+from service.jobs import View
 from service.relay import Head, Relay
 
 NDJSON = "application/x-ndjson"
@@ -34,6 +35,14 @@ class _Stream(web.StreamResponse):
 
 class CallerGoneError(Exception):
     """The caller has closed the connection."""
+
+
+def place_headers(view: View) -> dict[str, str]:
+    """What every reply of a job says of it; position 0 is one that did not have to wait."""
+    headers = {"X-Job-Id": view.job.id, "X-Queue-Position": str(view.position or 0)}
+    if view.estimated_start_seconds is not None:
+        headers["X-Estimated-Start-Seconds"] = f"{view.estimated_start_seconds:g}"
+    return headers
 
 
 class Answer:

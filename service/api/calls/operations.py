@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.api.fields import PriorityWords
-from service.api.operation import JSON, Operation, Parameter, Reply, refusals
+from service.api.operation import IDEMPOTENCY_KEY, JSON, Operation, Parameter, Reply, refusals
 
-_JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds")
+_JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")
 _ASKED = (
     Parameter("X-Priority", "header", "How the job stands to others; normal, unless it is said.", PriorityWords),
     Parameter(
@@ -25,6 +25,7 @@ _ASKED = (
         "What becomes of the job when its caller leaves; it is cancelled, unless it is said.",
         Literal["cancel", "finish"],
     ),
+    IDEMPOTENCY_KEY,
 )
 
 
@@ -39,7 +40,7 @@ def relayed(summary: str, tag: str, request: Any, content: Mapping[str, Any], er
         parameters=_ASKED,
         replies={
             200: Reply("Ollama's reply, as it comes.", content, _JOB),
-            **refusals(error, JSON, 401, 403, 413),
+            **refusals(error, JSON, 401, 403, 413, 422),
             **refusals(error, JSON, 400, 404, 429, 499, 503, 504, headers=_JOB),
             "default": Reply("Whatever else Ollama answers, as it comes.", {JSON: error}, _JOB),
         },

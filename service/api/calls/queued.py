@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from service.api.auth import authorise
-from service.api.calls.answering import Answer
+from service.api.calls.answering import Answer, place_headers
 from service.api.calls.details import CallDetails
 from service.api.calls.dialect import Dialect
 from service.api.calls.passing import pass_refusal, pass_unload
 from service.api.calls.reading import first_object
 from service.api.calls.receiving import read_body
+from service.api.calls.repeating import answer_once
 from service.api.context import CLOCK, JOBS, MODEL_LIMITS, POOL
+from service.api.idempotency import request_key
 from service.errors import InvalidRequestError, NotFoundError
 from service.job import NewJob, Priority
-from service.jobs import View
 from service.relay import Relay
 
 _LONGEST_RUNNER = 1_000
@@ -45,9 +47,13 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
             return await pass_unload(request, endpoint, body, details.model)
         if not app[POOL].knows(details.model):
             await _look_for(request, details.model)
+        make = partial(_job, request, dialect.door, endpoint, details, body)
+        key = await request_key(request)
+        if key is not None:
+            return await answer_once(request, dialect, key, make)
         relay = Relay()
-        view = await app[JOBS].submit(_job(request, dialect.door, endpoint, details, body), relay)
-        return await Answer(request, dialect, view.job, relay, _place(view)).give()
+        view = await app[JOBS].submit(make(), relay)
+        return await Answer(request, dialect, view.job, relay, place_headers(view)).give()
 
     return handle
 
@@ -81,14 +87,6 @@ def _job(request: web.Request, door: str, endpoint: str, details: CallDetails, b
         is_streamed=details.is_streamed,
         on_disconnect="finish" if headers.get("X-On-Disconnect", "").strip().lower() == "finish" else "cancel",
     )
-
-
-def _place(view: View) -> dict[str, str]:
-    """What every reply of a job says of it; position 0 is one that did not have to wait."""
-    headers = {"X-Job-Id": view.job.id, "X-Queue-Position": str(view.position or 0)}
-    if view.estimated_start_seconds is not None:
-        headers["X-Estimated-Start-Seconds"] = f"{view.estimated_start_seconds:g}"
-    return headers
 
 
 def _written(body: dict[str, Any]) -> str:

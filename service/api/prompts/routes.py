@@ -10,6 +10,7 @@ from service.api.bodies import read_object
 from service.api.caller import CALLER
 from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL
 from service.api.feeds import FEEDS
+from service.api.idempotency import submit_once
 from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
 from service.api.long_poll import LongPoll
 from service.api.parameters import job_id_of, query_of
@@ -30,9 +31,9 @@ async def submit(request: web.Request) -> web.Response:
     asked = validated(PromptRequest, await read_object(request))
     new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
     await app[POOL].require_model(new.model)
-    view = await app[JOBS].submit(admit(request, new))
+    view, said = await submit_once(request, lambda: admit(request, new))
     note_job(request, view.job)
-    headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view)}
+    headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
     return json_reply(accepted_fields(view), status=202, headers=headers)
 
 

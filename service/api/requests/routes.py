@@ -9,6 +9,7 @@ from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
 from service.api.context import CONFIG, JOBS, MODEL_LIMITS, POOL
+from service.api.idempotency import submit_once
 from service.api.parameters import query_of, seq_of
 from service.api.replies import json_reply
 from service.api.requests.listing import page_of
@@ -26,9 +27,9 @@ async def submit(request: web.Request) -> web.Response:
     asked = validated(GenerateRequest, await read_object(request))
     new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS])
     await app[POOL].require_model(new.model)
-    view = await app[JOBS].submit(admit(request, new))
+    view, said = await submit_once(request, lambda: admit(request, new))
     note_job(request, view.job)
-    return json_reply(accepted_fields(view.job))
+    return json_reply(accepted_fields(view.job), headers=said)
 
 
 async def status(request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from service.store.migrations.m0001_jobs import STATEMENTS as M0001
 from service.store.migrations.m0002_keys import STATEMENTS as M0002
+from service.store.migrations.m0003_idempotency import STATEMENTS as M0003
 
 
 class Migration(NamedTuple):
@@ -19,5 +20,5 @@ class Migration(NamedTuple):
     statements: tuple[str, ...]
 
 
-MIGRATIONS = (Migration(1, M0001), Migration(2, M0002))
+MIGRATIONS = (Migration(1, M0001), Migration(2, M0002), Migration(3, M0003))
 NEWEST = MIGRATIONS[-1].number

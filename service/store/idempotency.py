@@ -1,0 +1,99 @@
+"""Which requests were made with which idempotency key, and the replies that are kept for them."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import NamedTuple
+
+from service.store.database import Database, Statement
+
+_FIND = "SELECT fingerprint, job_id, created_at FROM idempotency WHERE owner = :owner AND key = :key"
+_INSERT = """
+    INSERT INTO idempotency (owner, key, fingerprint, job_id, created_at)
+    VALUES (:owner, :key, :fingerprint, :job_id, :now)
+"""
+_FORGET = "DELETE FROM idempotency WHERE owner = :owner AND key = :key AND job_id = :job_id"
+_KEEP = """
+    UPDATE idempotency SET reply_status = :status, reply_headers = :headers, reply_body = :body WHERE job_id = :job_id
+"""
+_REPLY = """
+    SELECT reply_status, reply_headers, reply_body FROM idempotency
+    WHERE job_id = :job_id AND reply_status IS NOT NULL
+"""
+_PRUNE = """
+    DELETE FROM idempotency WHERE (owner, key) IN (
+        SELECT owner, key FROM idempotency WHERE created_at < :before ORDER BY created_at LIMIT :most
+    ) RETURNING job_id
+"""
+
+
+class RequestKey(NamedTuple):
+    """What tells a repeated request: whose key it is, the key, and a fingerprint of what was asked with it."""
+
+    owner: str
+    key: str
+    fingerprint: str
+
+
+class Earlier(NamedTuple):
+    """The request that was made with a key before."""
+
+    fingerprint: str
+    job_id: str
+    created_at: int
+
+
+class KeptReply(NamedTuple):
+    """A backend's reply, its body compressed with zlib."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class IdempotencyStore:
+    """Idempotency keys in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, asked: RequestKey) -> Earlier | None:
+        """The earlier request with this key."""
+        rows = await self._database.read(_FIND, {"owner": asked.owner, "key": asked.key})
+        return Earlier(*rows[0]) if rows else None
+
+    async def reply(self, job_id: str) -> KeptReply | None:
+        """The reply that is kept of a job."""
+        rows = await self._database.read(_REPLY, {"job_id": job_id})
+        if not rows:
+            return None
+        status, headers, body = rows[0]
+        return KeptReply(status, tuple((name, value) for name, value in json.loads(headers)), b64decode(body))
+
+    async def prune(self, before: int, most: int = 500) -> int:
+        """Forget a batch of what is older than ``before`` (milliseconds since the epoch); how many."""
+        (rows,) = await self._database.write(Statement(_PRUNE, {"before": before, "most": most}))
+        return len(rows)
+
+
+def remember(asked: RequestKey, job_id: str, now: int, instead_of: str | None) -> tuple[Statement, ...]:
+    """What stores the key with its job, in the job's own transaction; it raises UniqueViolationError when another
+    process was first. ``instead_of`` is the job that it stood for until now.
+    """
+    row = {**asked._asdict(), "job_id": job_id, "now": now}
+    inserted = Statement(_INSERT, row)
+    if instead_of is None:
+        return (inserted,)
+    return Statement(_FORGET, {"owner": asked.owner, "key": asked.key, "job_id": instead_of}), inserted
+
+
+def keep(job_id: str, reply: KeptReply) -> Statement:
+    """What stores the reply, in the outcome's own transaction; nothing happens where the job came without a key."""
+    row = {
+        "job_id": job_id,
+        "status": reply.status,
+        "headers": json.dumps(reply.headers),
+        "body": b64encode(reply.body).decode(),
+    }
+    return Statement(_KEEP, row)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+import sys
+import zlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +15,11 @@ import pytest
 
 from service.simulated import Fault, FaultKind, SimulatedSettings
 from tests.running import MODELS, PATIENCE_SECONDS, RunningService, service_in_process
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import compress as zstd
+else:
+    from backports.zstd import compress as zstd
 
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Why?"}], "stream": True}
 
@@ -85,11 +92,12 @@ async def test_requests_sent_all_at_once_are_answered_in_their_order() -> None:
         assert (third[0], json.loads(third[2])) == (404, {"error": "model '' not found"})
 
 
-async def test_a_compressed_body_is_read_and_sent_on_plain() -> None:
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstd)])
+async def test_a_compressed_body_is_read_and_sent_on_plain(encoding: str, pack: Callable[[bytes], bytes]) -> None:
     async with service_in_process() as service, connected(service) as (reader, writer):
         for body in (CHAT, {**CHAT, "model": 5}):
-            packed = gzip.compress(json.dumps(body).encode())
-            writer.write(post("/api/chat", packed, headers="Content-Encoding: gzip\r\n"))
+            packed = pack(json.dumps(body).encode())
+            writer.write(post("/api/chat", packed, headers=f"Content-Encoding: {encoding}\r\n"))
             status, _, answer = await reply_of(reader)
             assert status == (200 if body is CHAT else 400)
             assert status != 200 or is_whole(answer)

@@ -271,16 +271,31 @@ async def test_a_job_looks_as_the_document_says_wherever_it_stands(service: Runn
     document.check_value(reply, (await service.call("GET", f"/api/v1/prompt/{waiting}/status"))[1])
 
 
+SUBMISSIONS: list[tuple[str, dict[str, Any]]] = [
+    ("/api/v1/prompt", {"prompt": "x"}),
+    ("/generate", {"prompt": "x"}),
+    ("/api/generate", {**NAMED, "prompt": "x"}),
+    ("/v1/completions", {**NAMED, "prompt": "x"}),
+    ("/v1/messages", {**NAMED, "messages": CHAT, "max_tokens": 9}),
+]
+"""One for each dialect."""
+
+
 async def test_a_limit_is_told_as_the_document_says(service: RunningService, document: Document) -> None:
     headers = await headers_of(service, rate_limit=1)
-    for path, body in (
-        ("/api/v1/prompt", {"prompt": "x"}),
-        ("/generate", {"prompt": "x"}),
-        ("/api/generate", {**NAMED, "prompt": "x"}),
-        ("/v1/completions", {**NAMED, "prompt": "x"}),
-        ("/v1/messages", {**NAMED, "messages": CHAT, "max_tokens": 9}),
-    ):
+    for path, body in SUBMISSIONS:
         await service.call("POST", path, body, headers=headers)
         async with service.session.post(path, json=body, headers=headers) as response:
             assert response.status == 429
             document.check("POST", path, 429, response.content_type, await response.read())
+
+
+async def test_another_body_under_one_key_is_told_as_the_document_says(
+    service: RunningService, document: Document
+) -> None:
+    for path, body in SUBMISSIONS:
+        headers = {"Idempotency-Key": f"key of {path}"}
+        await service.call("POST", path, body, headers=headers)
+        async with service.session.post(path, json={**body, "priority": "low"}, headers=headers) as response:
+            assert response.status == 422
+            document.check("POST", path, 422, response.content_type, await response.read())

@@ -29,6 +29,8 @@ MODELS = (
     SimulatedModel("nomic-embed-text", capabilities=("embedding",)),
 )
 ASKED = {"model": "llama3.2", "prompt": "Why?", "input": "Why?", "messages": [{"role": "user", "content": "Why?"}]}
+# Whoever asks for no tokens gets them without end, and waits for ever.
+BOUNDED_ANSWERS = {"models": {"llama3.2": {"max_tokens": 16}}}
 OURS = (503, 504)
 """The only failures of ours that may be told."""
 
@@ -82,7 +84,7 @@ def _in_a_thread() -> Iterator[Target]:
 
     async def serve() -> None:
         quick = SimulatedSettings(models=MODELS, parallel=8, tokens=3)
-        async with service_with_keys(required=False, settings=quick) as service:
+        async with service_with_keys(BOUNDED_ANSWERS, required=False, settings=quick) as service:
             while (await service.call("GET", "/api/version"))[0] != 200:
                 pass
             known = {"id": await service.finished(), "request_id": "1", **ASKED}

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -65,6 +65,13 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     access: Access = Access.CALLER
 
+
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "Names this request, so that it may be sent again: within 24 hours it is answered with the same job.",
+    Annotated[str, Field(pattern="^[!-~]([ -~]{0,253}[!-~])?$")],
+)
 
 Operations = Mapping[tuple[str, str], Operation]
 """By method and path, as aiohttp writes the path."""

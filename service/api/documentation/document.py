@@ -23,6 +23,7 @@ _HEADERS = {
     "X-Job-Id": ("The job behind this reply.", {"type": "string", "format": "uuid"}),
     "X-Queue-Position": ("How many jobs went first, and this one; 0: none.", {"type": "integer", "minimum": 0}),
     "X-Estimated-Start-Seconds": ("When it is likely to begin, in seconds.", {"type": "number", "minimum": 0}),
+    "Idempotent-Replayed": ("The reply belongs to an earlier request.", {"type": "string", "enum": ["true"]}),
     "Location": ("Where to ask for it.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": ("When to come again, in seconds.", {"type": "integer", "minimum": 1}),
     "WWW-Authenticate": ("What is needed.", {"type": "string"}),
@@ -53,7 +54,12 @@ def build_document(app: web.Application, *, are_keys_required: bool) -> dict[str
         paths.setdefault(path, {})[method.lower()] = described
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Corral", "version": _version(), "description": _ABOUT, "license": {"name": "MIT"}},
+        "info": {
+            "title": "Corral",
+            "version": _version(),
+            "description": _ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
         "servers": [{"url": "."}],
         "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
         "paths": paths,
@@ -128,4 +134,4 @@ def _version() -> str:
     try:
         return version("ollama-corral")
     except PackageNotFoundError:
-        return "0"
+        return "unreleased"

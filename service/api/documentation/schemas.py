@@ -40,10 +40,18 @@ class Schemas:
 
 
 class _Described(GenerateJsonSchema):
-    """Writes what stands below a field as its description, and no titles, which would only repeat the names."""
+    """Writes what stands below a field as its description, no titles, which would only repeat the names, and no null as
+    a default, which only says that a field may be left out.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        written = super().default_schema(schema)
+        if written.get("default", ...) is None:
+            del written["default"]
+        return written
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         return _described(super().model_schema(schema), schema["cls"])

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from service.api.failures import PROBLEM_JSON, Problem
 from service.api.job_replies import AcceptedReply, Done, JobReply, Output, Restart, ResultReply
-from service.api.operation import EVENT_STREAM, JSON, Operation, Operations, Parameter, Reply, refusals
+from service.api.operation import EVENT_STREAM, IDEMPOTENCY_KEY, JSON, Operation, Operations, Parameter, Reply, refusals
 from service.api.prompts.models import ListQuery, PromptRequest, StatusQuery
 from service.api.prompts.replies import PromptPage
 
@@ -24,10 +24,15 @@ OPERATIONS: Operations = {
         description="Answered only after the job is on disk. A prompt, or the messages of a chat.",
         tag=_TAG,
         request=PromptRequest,
+        parameters=(IDEMPOTENCY_KEY,),
         replies={
-            202: Reply("The job is stored and waits for its turn.", {JSON: AcceptedReply}, ("Location", *_PLACE)),
+            202: Reply(
+                "The job is stored and waits for its turn.",
+                {JSON: AcceptedReply},
+                ("Location", *_PLACE, "Idempotent-Replayed"),
+            ),
             **_REFUSED,
-            **refusals(Problem, PROBLEM_JSON, 400, 403, 404, 413, 429),
+            **refusals(Problem, PROBLEM_JSON, 400, 403, 404, 413, 422, 429),
         },
     ),
     ("GET", "/api/v1/prompt/{id}/status"): Operation(

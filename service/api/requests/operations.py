@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from service.api.failures import PROBLEM_JSON, Problem
-from service.api.operation import JSON, Operation, Operations, Parameter, Reply, refusals
+from service.api.operation import IDEMPOTENCY_KEY, JSON, Operation, Operations, Parameter, Reply, refusals
 from service.api.requests.models import GenerateRequest, ListQuery
 from service.api.requests.replies import AcceptedRequest, RequestPage, RequestReply
 
@@ -20,9 +20,12 @@ OPERATIONS: Operations = {
         description="Answered only after the job is on disk.",
         tag=_TAG,
         request=GenerateRequest,
+        parameters=(IDEMPOTENCY_KEY,),
         replies={
-            200: Reply("The request is stored and waits for its turn.", {JSON: AcceptedRequest}),
-            **refusals(Problem, PROBLEM_JSON, 400, 401, 403, 404, 413, 429, 503),
+            200: Reply(
+                "The request is stored and waits for its turn.", {JSON: AcceptedRequest}, ("Idempotent-Replayed",)
+            ),
+            **refusals(Problem, PROBLEM_JSON, 400, 401, 403, 404, 413, 422, 429, 503),
         },
     ),
     ("GET", "/status/{request_id}"): Operation(

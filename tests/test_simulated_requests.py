@@ -104,6 +104,12 @@ async def test_a_body_that_cannot_be_read_is_refused_in_the_words_of_go(path: st
         ("/api/copy", {"source": "", "destination": "x"}, 400, 'source "" is invalid'),
         ("/api/pull", {"model": "../x"}, 400, "invalid model name"),
         ("/api/create", {"model": "x", "stream": False}, 400, "neither 'from' or 'files' was specified"),
+        (
+            "/api/create",
+            {"model": "x", "files": {"x.gguf": []}},
+            400,
+            "json: cannot unmarshal array into Go struct field CreateRequest.files of type string",
+        ),
         ("/api/pull", {"model": "nosuch", "stream": False}, 500, "pull model manifest: file does not exist"),
         ("/api/chat", {"model": "embed", "messages": HELLO}, 400, '"embed" does not support chat'),
         (

@@ -76,6 +76,12 @@ def mapping(value: Any, path: str) -> dict[str, Any]:
     return value
 
 
+def string_mapping(value: Any, path: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise _mismatch(value, path, "map[string]string")
+    return {key: "" if item is None else string(item, path) for key, item in value.items()}
+
+
 def list_of(kind: Kind, go_name: str) -> Kind:
     def check(value: Any, path: str) -> list[Any]:
         if not isinstance(value, list):

@@ -13,6 +13,7 @@ from service.simulated.go_types import (
     mapping,
     real,
     string,
+    string_mapping,
     think,
 )
 
@@ -105,8 +106,8 @@ CREATE = Struct(
         "model": string,
         "name": string,
         "from": string,
-        "files": mapping,
-        "adapters": mapping,
+        "files": string_mapping,
+        "adapters": string_mapping,
         "template": string,
         "license": anything,
         "system": string,

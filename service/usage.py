@@ -51,34 +51,63 @@ class Usage:
         self._keys = keys
         self._clock = clock
         self._rows: list[LogRow] = []
-        self._place_of_job: dict[str, int] = {}
-        """Where in ``_rows`` the row of a job is."""
+        self._places: dict[str, tuple[int, ...]] = {}
+        """Where in ``_rows`` the rows of a job are."""
+        self._expected: dict[str, _Expected] = {}
+        """Jobs whose requests are still being answered."""
         self._ended: dict[str, Job] = {}
+        """Jobs that may have rows in the database already."""
+        self._flushed_at = 0
+        """What came later (milliseconds since the epoch) has no row there."""
         self._something = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._lost = 0
 
+    def expect(self, job: Job) -> None:
+        """A request has this job; its row comes with :meth:`record`, when it is answered."""
+        expected = self._expected.setdefault(job.id, _Expected())
+        expected.requests += 1
+        if job.is_final:
+            expected.ended = job
+
     def record(self, row: LogRow) -> None:
         """A request was answered."""
+        job_id = row.job_id
+        if job_id is not None:
+            ended = self._ended_meanwhile(job_id)
+            if ended is not None:
+                row = row.ended_as(ended)
         if len(self._rows) >= _MOST_WAITING:
             self._lost += 1
             return
-        if row.job_id is not None:
-            self._place_of_job[row.job_id] = len(self._rows)
+        if job_id is not None:
+            self._places[job_id] = (*self._places.get(job_id, ()), len(self._rows))
         self._rows.append(row)
         self._something.set()
 
     def receive(self, event: JobChanged) -> None:
-        """Hear of any job: one that has ended completes the row of its request."""
+        """Hear of any job: one that has ended completes the rows of its requests."""
         job = event.job
         if not job.is_final:
             return
-        place = self._place_of_job.get(job.id)
-        if place is not None:
+        places, expected = self._places.get(job.id), self._expected.get(job.id)
+        for place in places or ():
             self._rows[place] = self._rows[place].ended_as(job)
-        elif len(self._ended) < _MOST_WAITING:
+        if expected is not None:
+            expected.ended = job
+        is_all_here = job.created_at > self._flushed_at and (places or expected)
+        if not is_all_here and len(self._ended) < _MOST_WAITING:
             self._ended[job.id] = job
             self._something.set()
+
+    def _ended_meanwhile(self, job_id: str) -> Job | None:
+        expected = self._expected.get(job_id)
+        if expected is None:
+            return self._ended.get(job_id)
+        expected.requests -= 1
+        if not expected.requests:
+            del self._expected[job_id]
+        return expected.ended
 
     @asynccontextmanager
     async def listening(self, hub: Hub) -> AsyncIterator[None]:
@@ -111,7 +140,8 @@ class Usage:
         async with self._flushing:
             await self._keys.write_uses()
             rows, ended = self._rows, list(self._ended.values())
-            self._rows, self._ended, self._place_of_job = [], {}, {}
+            self._rows, self._ended, self._places = [], {}, {}
+            self._flushed_at = self._clock.now_ms()
             self._something.clear()
             if self._lost:
                 _log.warning("%d requests are missing in the log: the database took no writes", self._lost)
@@ -163,7 +193,10 @@ class Usage:
         kept = (rows + self._rows)[-_MOST_WAITING:]
         self._lost += len(rows) + len(self._rows) - len(kept)
         self._rows = kept
-        self._place_of_job = {row.job_id: place for place, row in enumerate(kept) if row.job_id is not None}
+        self._places = {}
+        for place, row in enumerate(kept):
+            if row.job_id is not None:
+                self._places[row.job_id] = (*self._places.get(row.job_id, ()), place)
         ends = {job.id: job for job in (*ended, *self._ended.values())}
         self._ended = {}
         for job in ends.values():
@@ -171,20 +204,33 @@ class Usage:
         self._something.set()
 
 
+class _Expected:
+    """Requests of one job that are still being answered, and the job once it has ended."""
+
+    __slots__ = ("ended", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.ended: Job | None = None
+
+
 _Item = TypeVar("_Item")
 
 
-async def _written(items: Sequence[_Item], write: Callable[[_Item], Awaitable[object]]) -> list[_Item]:
+async def _written(
+    items: Sequence[_Item], write: Callable[[Sequence[_Item]], Awaitable[object]], at_once: int = _AT_ONCE
+) -> list[_Item]:
     """Write the items, some at a time so that nobody else's write waits for all of them; those that were not taken."""
     unwritten: list[_Item] = []
-    for start in range(0, len(items), _AT_ONCE):
-        some = items[start : start + _AT_ONCE]
-        results = await asyncio.gather(*map(write, some), return_exceptions=True)
-        for item, result in zip(some, results, strict=True):
-            if isinstance(result, CannotStoreError):
-                unwritten.append(item)
-            elif isinstance(result, CorralError):
-                _log.error("a row of the log of requests was refused by the database: %s", result)
-            elif isinstance(result, BaseException):
-                raise result
+    for start in range(0, len(items), at_once):
+        some = items[start : start + at_once]
+        try:
+            await write(some)
+        except CannotStoreError:
+            unwritten += some
+        except CorralError as error:
+            if len(some) == 1:
+                _log.error("a row of the log of requests was refused by the database: %s", error)
+            else:
+                unwritten += await _written(some, write, 1)
     return unwritten

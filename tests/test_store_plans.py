@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.job import Job, Line, Outcome, Segment, Status
-from service.store.database import Database, Row, Statement
+from service.store.database import Batch, Database, Row, Statement
 from service.store.job_statements import CLAIM, GAUGES, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import Filter, JobStore
 from service.store.postgres import PostgresDatabase
 from service.store.postgres_connections import Link
 from service.store.postgres_statements import converted
+from service.store.rows import for_rows
 from service.store.sqlite import SqliteDatabase
 from service.store.workers import WorkerStore
 from tests.databases import Place
@@ -55,8 +56,8 @@ class Recording:
         self.keeps_order = database.keeps_order
         self.statements: list[Statement] = []
 
-    def write(self, *statements: Statement, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
-        self.statements += statements
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
+        self.statements += (one for one in statements if isinstance(one, Statement))
         return self._database.write(*statements, is_urgent=is_urgent)
 
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
@@ -188,8 +189,14 @@ async def test_lost_processes_are_looked_for_among_running_and_reserved_jobs_onl
 
 async def explained(database: Database, statement: Statement) -> set[str]:
     """How a statement finds rows: "seek" or "walk", and the name of the index; "walk" and the table for want of one."""
+    assert isinstance(statement.parameters, Mapping)
     if isinstance(database, SqliteDatabase):
         rows = await database.read("EXPLAIN QUERY PLAN " + statement.sql, statement.parameters)
+        one = for_rows(statement.sql)
+        if one is not None:
+            # The same for many rows, whose parameters have numbers there and none here.
+            text = "EXPLAIN QUERY PLAN " + one.statement(3).replace("?", "NULL")
+            rows = [*rows, *await database.read(text, {})]
         return _accesses_of_sqlite([row[3] for row in rows])
     lines = await database.read("EXPLAIN (COSTS OFF) " + statement.sql, statement.parameters)
     return _accesses_of_postgres([line[0] for line in lines])

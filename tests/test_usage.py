@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from service.api.accounting import JOB_PATHS, USAGE
 from service.clock import Clock
 from service.errors import CannotStoreError
-from service.hub import Hub
+from service.hub import Hub, JobChanged
 from service.keys import Keys
 from service.maintenance import prune_regularly
 from service.store.database import Database
@@ -33,8 +33,7 @@ from tests.access import (
     service_with_keys,
 )
 from tests.running import PATIENCE_SECONDS, RunningService, service_in_process
-from tests.store_jobs import NOW, claimed, stored
-from tests.store_jobs import finished as finished_job
+from tests.store_jobs import NOW, claimed
 
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -65,7 +64,7 @@ async def written(database: Database) -> list[LogRow]:
 
 
 async def appended(log: UsageStore, *rows: LogRow) -> None:
-    await asyncio.gather(*map(log.append, rows))
+    await log.append(rows)
 
 
 # The store
@@ -84,18 +83,10 @@ async def test_a_job_that_ends_later_completes_its_row(log: UsageStore, database
     running = await claimed(store)
     await appended(log, row(job_id=running.id), row(job_id="another"))
     ended = running._replace(status="failed", prompt_tokens=3, completion_tokens=4, finished_at=NOW)
-    await log.end(ended)
+    await log.end([ended])
     first, second = await written(database)
     assert (first.job_status, first.prompt_tokens, first.completion_tokens, first.queue_ms) == ("failed", 3, 4, 0)
     assert second == row(job_id="another")
-
-
-async def test_a_job_that_ended_before_its_row_came_completes_it_too(
-    log: UsageStore, database: Database, store: JobStore
-) -> None:
-    done, open_ = await finished_job(store), await stored(store)
-    await appended(log, row(job_id=done.id), row(job_id=open_.id))
-    assert [one.job_status for one in await written(database)] == ["completed", None]
 
 
 async def test_sums_are_drawn_by_key_model_and_day(log: UsageStore) -> None:
@@ -165,9 +156,9 @@ class FailingStore(UsageStore):
 
     is_full = True
 
-    def append(self, row: LogRow) -> Awaitable[object]:
+    def append(self, rows: Sequence[LogRow]) -> Awaitable[object]:
         if not self.is_full:
-            return super().append(row)
+            return super().append(rows)
         refused: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         refused.set_exception(CannotStoreError("the disk is full"))
         return refused
@@ -190,6 +181,41 @@ async def test_what_cannot_be_written_waits_and_is_written_later_in_its_order(
     first, second = await written(database)
     assert (first.job_id, first.job_status, first.prompt_tokens) == (running.id, "completed", 7)
     assert second.owner == "second"
+
+
+@pytest.mark.parametrize("has_old_row", [True, False])
+async def test_every_row_of_a_job_learns_how_it_ended_whenever_its_request_is_answered(
+    log: UsageStore, database: Database, store: JobStore, has_old_row: bool
+) -> None:
+    usage = await usage_of(log, database)
+    job = (await claimed(store))._replace(created_at=Clock().now_ms() + (-10_000 if has_old_row else 10_000))
+    requests = 4 if has_old_row else 3
+    for _ in range(requests):
+        usage.expect(job)
+    if has_old_row:
+        usage.record(row(job_id=job.id))
+        await usage.flush()
+    usage.record(row(job_id=job.id))
+    ended = job._replace(status="completed", prompt_tokens=7)
+    usage.receive(JobChanged(ended))
+    usage.record(row(job_id=job.id))
+    await usage.flush()
+    usage.record(row(job_id=job.id))
+    # And one that finds the job when it has ended.
+    usage.expect(ended)
+    usage.record(row(job_id=job.id))
+    await usage.flush()
+    rows = await written(database)
+    assert [(one.job_status, one.prompt_tokens) for one in rows] == [("completed", 7)] * (requests + 1)
+
+
+async def test_a_row_that_the_database_refuses_costs_no_other(log: UsageStore, database: Database) -> None:
+    usage = await usage_of(log, database)
+    usage.record(row(owner="first"))
+    usage.record(row(response_ms=None))
+    usage.record(row(owner="last"))
+    await usage.flush()
+    assert [one.owner for one in await written(database)] == ["first", "last"]
 
 
 async def test_what_waits_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

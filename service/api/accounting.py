@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
+from time import perf_counter
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from service.allowances import Allowances
 from service.api.caller import CALLER
@@ -32,7 +31,7 @@ JOB_PATHS = frozenset(
         "/v1/messages",
     }
 )
-_LEFT = 499
+LEFT = 499
 """What is written down of a caller that has closed the connection (nginx's word for it)."""
 
 USAGE = web.AppKey("usage", Usage)
@@ -41,9 +40,11 @@ USAGE = web.AppKey("usage", Usage)
 class Entry:
     """What a handler finds out about the request that is being written down."""
 
-    __slots__ = ("give_back", "job_id", "model")
+    __slots__ = ("at", "give_back", "job_id", "model")
 
-    def __init__(self) -> None:
+    def __init__(self, at: int) -> None:
+        self.at = at
+        """When it came (milliseconds since the epoch)."""
         self.give_back: Callable[[], None] | None = None
         self.job_id: str | None = None
         self.model: str | None = None
@@ -60,10 +61,11 @@ def note_model(request: web.Request, model: str) -> None:
 
 
 def note_job(request: web.Request, job: Job) -> None:
-    """The request made this job, or found it. A reply with ``X-Job-Id`` says so by itself."""
+    """The request made this job, or found it."""
     entry = request.get(ENTRY)
     if entry is not None:
         entry.job_id = job.id
+        request.app[USAGE].expect(job)
 
 
 def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
@@ -73,40 +75,35 @@ def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
         entry.give_back = partial(allowances.give_back, key, second)
 
 
-@web.middleware
-async def keep_books(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Write down how the requests that make jobs are answered, but for those refused with 401; the others only pass."""
+def begin_entry(request: web.Request) -> Entry | None:
+    """Open the books for a request that may make a job; None for any other."""
     if request.path not in JOB_PATHS or request.method != "POST":
-        return await handler(request)
-    entry = request[ENTRY] = Entry()
-    at, begun = request.app[CLOCK].now_ms(), monotonic()
-    status = _LEFT
-    try:
-        response = await handler(request)
-        status = response.status
-        if entry.job_id is None:
-            entry.job_id = response.headers.get("X-Job-Id")
-        return response
-    finally:
-        if entry.give_back is not None and entry.job_id is None:
-            entry.give_back()
-        caller = request.get(CALLER)
-        # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
-        if caller is not None:
-            request.app[USAGE].record(
-                LogRow(
-                    at=at,
-                    key_id=caller.key_id,
-                    owner=caller.owner,
-                    endpoint=request.path,
-                    method=request.method,
-                    status_code=status,
-                    model=model_key(entry.model) if entry.model is not None else None,
-                    job_id=entry.job_id,
-                    job_status=None,
-                    prompt_tokens=None,
-                    completion_tokens=None,
-                    response_ms=round((monotonic() - begun) * 1000),
-                    queue_ms=None,
-                )
+        return None
+    entry = request[ENTRY] = Entry(request.app[CLOCK].now_ms())
+    return entry
+
+
+def end_entry(request: web.Request, entry: Entry, status: int, begun: float) -> None:
+    """Write down how it was answered, unless with 401. ``begun`` is when, by ``perf_counter``."""
+    if entry.give_back is not None and entry.job_id is None:
+        entry.give_back()
+    caller = request.get(CALLER)
+    # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
+    if caller is not None:
+        request.app[USAGE].record(
+            LogRow(
+                at=entry.at,
+                key_id=caller.key_id,
+                owner=caller.owner,
+                endpoint=request.path,
+                method=request.method,
+                status_code=status,
+                model=model_key(entry.model) if entry.model is not None else None,
+                job_id=entry.job_id,
+                job_status=None,
+                prompt_tokens=None,
+                completion_tokens=None,
+                response_ms=round((perf_counter() - begun) * 1000),
+                queue_ms=None,
             )
+        )

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 from multidict import istr
 
 from service.allowances import Allowances
@@ -118,12 +117,10 @@ async def show_allowance(request: web.Request, response: web.StreamResponse) -> 
         response.headers["x-ratelimit-reset-requests"] = f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
 
 
-@web.middleware
-async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let every handler find its caller in ``request[CALLER]``."""
+def identify(request: web.Request) -> None:
+    """Let the handler find its caller in ``request[CALLER]``. Raises UnauthenticatedError."""
     if request.method != hdrs.METH_OPTIONS and request.match_info.http_exception is None:
         request[CALLER] = request.app[AUTH].caller_of(request)
-    return await handler(request)
 
 
 def authorise(request: web.Request, model: str, priority: int) -> Grant:

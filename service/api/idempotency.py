@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from aiohttp import web
+from multidict import istr
 
 from service.api.caller import CALLER
 from service.api.context import JOBS
@@ -16,7 +17,7 @@ from service.jobs.repeats import Repeated
 from service.relay import Relay
 from service.store.idempotency import RequestKey
 
-HEADER = "Idempotency-Key"
+HEADER = istr("Idempotency-Key")
 REPLAYED = {"Idempotent-Replayed": "true"}
 """Said of a reply that belongs to an earlier request."""
 _LONGEST = 255
@@ -29,7 +30,7 @@ async def submit_once(request: web.Request, make: Callable[[], NewJob]) -> tuple
     raise.
     """
     jobs = request.app[JOBS]
-    key = await request_key(request)
+    key = await request_key(request) if HEADER in request.headers else None
     if key is None:
         return await jobs.submit(make()), {}
     repeated = await jobs.submit_once(key, make)

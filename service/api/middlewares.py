@@ -11,6 +11,8 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from service.api.accounting import LEFT, begin_entry, end_entry
+from service.api.auth import identify
 from service.api.context import MEASURES
 from service.api.cross_origin import add_cross_origin_headers
 from service.api.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
@@ -23,38 +25,44 @@ _TOKEN = re.compile(r"\btoken=[^&]*")
 
 
 @web.middleware
-async def measure_answers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count every answer and its time, by route: the pattern, since there is no end of paths."""
+async def stand_around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What happens around every handler: the books, who asks, errors as answers in the shape of their dialect, and the
+    measure of it. One function, since every coroutine around a handler costs each request.
+
+    Only an error that nobody knows gets a traceback.
+    """
     begun = perf_counter()
-    status = 500
+    entry = begin_entry(request)
+    response: web.StreamResponse | None = None
     try:
+        identify(request)
         response = await handler(request)
-        status = response.status
-        return response
-    finally:
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "none"
-        request.app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
-
-
-@web.middleware
-async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what a handler raises into an answer in the shape of its dialect; only the unknown gets a traceback."""
-    try:
-        return await handler(request)
     except CorralError as error:
-        failure = failure_of_ours(error) or _unknown(request, error)
+        response = _refusal(request, failure_of_ours(error) or _unknown(request, error))
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        failure = failure_of_http(error, request)
+        response = _refusal(request, failure_of_http(error, request))
     except web.RequestPayloadError as error:
-        failure = Failure(400, f"the body could not be read: {error}")
+        response = _refusal(request, Failure(400, f"the body could not be read: {error}"))
     except Exception as error:
         if isinstance(error, ConnectionError) and request.transport is None:
             # The client is gone: nobody reads this, and nothing is wrong with us.
-            return web.Response(status=499)
-        failure = _unknown(request, error)
+            response = web.Response(status=LEFT)
+        else:
+            response = _refusal(request, _unknown(request, error))
+    finally:
+        if entry is not None:
+            end_entry(request, entry, LEFT if response is None else response.status, begun)
+        # By route: the pattern, since there is no end of paths.
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        status = 500 if response is None else response.status
+        request.app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
+    return response
+
+
+def _refusal(request: web.Request, failure: Failure) -> web.Response:
     response = request.app[ERROR_SHAPES].find(request.path)(failure)
     if request.match_info.http_exception is not None:
         # aiohttp-cors has no route for these (404, 405), and a browser shows an answer without the headers to nobody.

@@ -21,16 +21,15 @@ from service.api import (
     requests,
     websocket,
 )
-from service.api.accounting import keep_books
 from service.api.audience import Audience
-from service.api.auth import AUTH, OPEN_PATHS, identify, show_allowance
+from service.api.auth import AUTH, OPEN_PATHS, show_allowance
 from service.api.calls.callers import CALLERS, Callers
 from service.api.calls.passing import PASSING, passing_bound
 from service.api.context import AUDIENCE, HUB, JOBS, POOL
 from service.api.cross_origin import allow_cross_origin
 from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
 from service.api.feeds import FEEDS, Feeds
-from service.api.middlewares import NO_HTTP, answer_errors, measure_answers
+from service.api.middlewares import NO_HTTP, stand_around
 from service.api.websocket.stats import STATS, StatsChannel
 
 
@@ -42,7 +41,7 @@ def add_routes(app: web.Application) -> None:
         "/metrics"
     }
     server_logger.addFilter(NO_HTTP)
-    app.middlewares.extend((measure_answers, keep_books, answer_errors, identify))
+    app.middlewares.append(stand_around)
 
     shapes = app[ERROR_SHAPES]
     for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape), ("/v1/messages", anthropic.shape)):

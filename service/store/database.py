@@ -12,13 +12,22 @@ from typing import Any, NamedTuple, Protocol
 from service.measures import Histogram
 
 Row = tuple[Any, ...]
+Parameters = Mapping[str, Any] | tuple[Any, ...]
+"""By name; or, where a statement is about one row, in the order in which it names them first."""
 
 
 class Statement(NamedTuple):
     """One SQL statement and its parameters."""
 
     sql: str
-    parameters: Mapping[str, Any]
+    parameters: Parameters
+
+
+class Batch(NamedTuple):
+    """A statement about one row, and the parameters of many rows; it gives no rows back."""
+
+    sql: str
+    rows: Sequence[Parameters]
 
 
 class Database(Protocol):
@@ -38,7 +47,7 @@ class Database(Protocol):
     keeps_order: bool
     """Whether a write sees everything that was begun before it, committed or not."""
 
-    def write(self, *statements: Statement, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
         """Start one transaction of these statements; the awaitable gives each one's rows once they are on disk.
 
         One that is not urgent may wait some milliseconds, to share the commit of the next that is.

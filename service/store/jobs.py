@@ -64,8 +64,7 @@ class JobStore(JobReading):
         The write is on its way when this returns; awaiting it raises CannotStoreError, and what ``also`` brings about.
         """
         job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
-        body = {"id": job_id, "prompt": storable(new.prompt), "request": new.request}
-        statements = Statement(INSERT, job._asdict()), Statement(INSERT_BODY, body)
+        statements = Statement(INSERT, job[1:]), Statement(INSERT_BODY, (job_id, storable(new.prompt), new.request))
         return _numbered(job, self._database.write(*statements, *also))
 
     def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:

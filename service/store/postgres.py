@@ -18,7 +18,7 @@ import asyncpg
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.measures import COMMIT_BOUNDS, Histogram
-from service.store.database import Row, Statement
+from service.store.database import Batch, Row, Statement
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.postgres_connections import Link, connect, is_in_the_way, lost, shown, translated
 from service.store.postgres_notices import Notices
@@ -84,7 +84,7 @@ class PostgresDatabase:
             await connection.close()
         return cls(url)
 
-    def write(self, *statements: Statement, is_urgent: bool = True) -> asyncio.Future[Answers]:
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[Answers]:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
             future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from asyncpg import Connection
 
+from service.store.database import Batch, Parameters, Statement
 from service.store.waiting import Write
 
 # Literals, quoted names, comments and casts are passed over.
@@ -24,8 +25,8 @@ class Converted(NamedTuple):
     names: tuple[str, ...]
     gives_rows: bool
 
-    def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
-        return [parameters[name] for name in self.names]
+    def arguments(self, parameters: Parameters) -> Sequence[Any]:
+        return parameters if isinstance(parameters, tuple) else [parameters[name] for name in self.names]
 
     @property
     def numbered(self) -> str:
@@ -61,7 +62,17 @@ async def run_in_order(connection: Connection[Any], writes: Sequence[Write]) -> 
 
 
 async def _run_statement(connection: Connection[Any], statement: Converted, index: int, writes: list[Write]) -> None:
-    arguments = [statement.arguments(write.statements[index].parameters) for write in writes]
+    arguments: list[Sequence[Any]] = []
+    for write in writes:
+        match write.statements[index]:
+            case Statement(_, parameters):
+                arguments.append(statement.arguments(parameters))
+            case Batch(_, rows):
+                await connection.executemany(statement.sql, [statement.arguments(row) for row in rows])
+    if not arguments:
+        for write in writes:
+            write.answers.append([])
+        return
     if len(writes) == 1:
         records = await connection.fetch(statement.sql, *arguments[0])
         writes[0].answers.append([tuple(record) for record in records])

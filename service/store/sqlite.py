@@ -23,7 +23,7 @@ import aiosqlite
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.measures import COMMIT_BOUNDS, Histogram
-from service.store.database import Row, Statement
+from service.store.database import Batch, Row, Statement
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.sqlite_groups import GROUPED, GroupingConnection, ReadGroup, WriteGroup, translated
 from service.store.waiting import Answers, Read, Write
@@ -102,7 +102,7 @@ class SqliteDatabase:
             opened.pop_all()
         return cls(lock, writer, points, scans)
 
-    def write(self, *statements: Statement, is_urgent: bool = True) -> asyncio.Future[Answers]:
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[Answers]:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
             future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))

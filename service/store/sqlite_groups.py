@@ -9,7 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
-from service.store.rows import in_powers_of_two, insert_of
+from service.store.database import Batch, Parameters, Row, Statement
+from service.store.rows import ForRows, for_rows, in_runs
 from service.store.waiting import Read, Write
 
 _WRITE_BYTES = 12 << 10
@@ -68,16 +69,18 @@ class WriteGroup:
 
 
 def _alike(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
-    """Runs of neighbours that begin with the same INSERT; every other write by itself, in its turn."""
-    for shape, same in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
-        if insert_of(shape[0]) is not None:
-            yield from in_powers_of_two(list(same))
+    """Runs of neighbours of the same statements, the first about one row; every other write by itself, in its turn."""
+    for shape, neighbours in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
+        same = list(neighbours)
+        is_batch = any(isinstance(statement, Batch) for write in same for statement in write.statements)
+        if for_rows(shape[0]) is not None and not is_batch:
+            yield from in_runs(same)
         else:
             yield from ([write] for write in same)
 
 
 def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
-    """Carry out writes of the same statements: an INSERT once, with a row for every write, anything else for each.
+    """Carry out writes of the same statements: what is about one row for all of them together, anything else for each.
 
     A statement of many rows is one step. Python gives its lock away for every step, and a thread that wants it back
     while the event loop is busy waits for the switch interval: row by row, 64 jobs took 10 ms that take 1 ms so. All
@@ -85,23 +88,57 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
     """
     for write in writes:
         write.answers = []
-    for index, (sql, _) in enumerate(writes[0].statements):
-        insert = insert_of(sql)
-        if insert is not None and len(writes) > 1:
-            arguments = insert.arguments([write.statements[index].parameters for write in writes])
-            rows = execute(insert.statement(len(writes)), arguments).fetchall()
-            for position, write in enumerate(writes):
-                write.answers.append(rows[position : position + 1])
+    for index, statement in enumerate(writes[0].statements):
+        if isinstance(statement, Batch):
+            _carry_out_rows(execute, statement)
+            writes[0].answers.append([])
+            continue
+        sql, one = statement.sql, for_rows(statement.sql)
+        given = [
+            each.parameters for each in (write.statements[index] for write in writes) if isinstance(each, Statement)
+        ]
+        if one is not None and (len(writes) > 1 or isinstance(statement.parameters, tuple)):
+            for write, answer in zip(writes, _rows_of_each(execute, one, given), strict=True):
+                write.answers.append(answer)
         else:
-            for write in writes:
-                write.answers.append(execute(sql, write.statements[index].parameters).fetchall())
+            for write, parameters in zip(writes, given, strict=True):
+                write.answers.append(execute(sql, parameters).fetchall())
+
+
+def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> None:
+    one = for_rows(batch.sql)
+    if one is None:
+        raise ValueError(f"this statement is not about one row: {batch.sql}")
+    for run in in_runs(batch.rows):
+        execute(one.statement(len(run)), one.arguments(run))
+
+
+def _rows_of_each(
+    execute: Callable[..., sqlite3.Cursor], one: ForRows, given: Sequence[Parameters]
+) -> Iterable[list[Row]]:
+    """Carry out a statement for rows, and what it gives for each of them."""
+    rows = [tuple(one.values(row)) for row in given]
+    keys = [row[one.names.index(one.key)] for row in rows] if one.key is not None else []
+    if len(set(keys)) < len(keys):
+        # Of two changes of one row the second must see what the first has left.
+        return [execute(one.statement(1), row).fetchall() for row in rows]
+    found = execute(one.statement(len(rows)), one.arguments(rows)).fetchall()
+    if one.key is None:
+        return ([row] for row in found) if found else ([] for _ in rows)
+    changed = {row[0] for row in found}
+    return ([(key,)] if key in changed else [] for key in keys)
 
 
 def _written_bytes(write: Write) -> int:
-    """Of the texts only the long ones: what was asked and what was answered."""
-    return _WRITE_BYTES + sum(
-        len(parameters.get("request") or parameters.get("segments") or "") for _, parameters in write.statements
-    )
+    """Of the texts only those that may be long, what was asked and what was answered: the last of their rows."""
+    size = 0
+    for statement in write.statements:
+        rows = statement.rows if isinstance(statement, Batch) else (statement.parameters,)
+        size += _WRITE_BYTES * len(rows)
+        for row in rows:
+            last = row[-1:] if isinstance(row, tuple) else [*row.values()][-1:]
+            size += sum(len(text) for text in last if isinstance(text, str))
+    return size
 
 
 class ReadGroup:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from service.job import Job
-from service.store.database import Database, Row, Statement
+from service.store.database import Batch, Database, Row, Statement
 from service.store.texts import storable
 
 _DAY_MS = 86_400_000
@@ -33,7 +33,7 @@ class LogRow(NamedTuple):
 
     def ended_as(self, job: Job) -> LogRow:
         """The same with what its job came to."""
-        return self._replace(**outcome_of(job))
+        return self._replace(**outcome_of(job)._asdict())
 
 
 class Scope(NamedTuple):
@@ -67,14 +67,10 @@ class Group(NamedTuple):
 _INSERT = f"""
     INSERT INTO usage_log ({", ".join(LogRow._fields)}) VALUES ({", ".join(":" + name for name in LogRow._fields)})
 """
-_OUTCOME = "job_status = :job_status, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens"
-_END = f"UPDATE usage_log SET {_OUTCOME}, queue_ms = :queue_ms WHERE job_id = :job_id"
-# For a request that was answered after its job had ended: nobody will tell of that job again.
-_FILL = """
-    UPDATE usage_log SET job_status = jobs.status, prompt_tokens = jobs.prompt_tokens,
-                         completion_tokens = jobs.completion_tokens, queue_ms = jobs.started_at - jobs.created_at
-    FROM jobs
-    WHERE usage_log.job_id = :job_id AND jobs.id = :job_id AND jobs.finished_at IS NOT NULL
+_END = """
+    UPDATE usage_log SET job_status = :job_status, prompt_tokens = :prompt_tokens,
+                         completion_tokens = :completion_tokens, queue_ms = :queue_ms
+    WHERE job_id = :job_id
 """
 # A request is as good as its job.
 _SUCCESSFUL = "status_code < 400 AND (job_status IS NULL OR job_status NOT IN ('failed', 'cancelled'))"
@@ -94,16 +90,13 @@ class UsageStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def append(self, row: LogRow) -> Awaitable[object]:
-        """Store a new row; of many that are begun together the database makes one commit."""
-        insert = Statement(_INSERT, _stored(row))
-        if row.job_id is None or row.job_status is not None:
-            return self._database.write(insert)
-        return self._database.write(insert, Statement(_FILL, {"job_id": row.job_id}))
+    def append(self, rows: Sequence[LogRow]) -> Awaitable[object]:
+        """Store new rows, all or none."""
+        return self._database.write(Batch(_INSERT, [_storable(row) for row in rows]))
 
-    def end(self, job: Job) -> Awaitable[object]:
-        """Store what became of a job, with the row that it has."""
-        return self._database.write(Statement(_END, {"job_id": job.id, **outcome_of(job)}))
+    def end(self, jobs: Sequence[Job]) -> Awaitable[object]:
+        """Store what became of jobs, each once, with the rows that they have."""
+        return self._database.write(Batch(_END, [(*outcome_of(job), job.id) for job in jobs]))
 
     async def period_start(self) -> int | None:
         """When the present period began; None when none was ever begun."""
@@ -160,19 +153,28 @@ class UsageStore:
         return len(rows)
 
 
-def _stored(row: LogRow) -> dict[str, Any]:
-    texts = {name: storable(text) for name in ("owner", "model") if (text := getattr(row, name)) is not None}
-    return {**row._asdict(), **texts}
+def _storable(row: LogRow) -> LogRow:
+    owner, model = storable(row.owner), storable(row.model) if row.model is not None else None
+    return row if owner == row.owner and model == row.model else row._replace(owner=owner, model=model)
 
 
-def outcome_of(job: Job) -> dict[str, Any]:
+class Outcome(NamedTuple):
     """What a log row says of a job that has ended."""
-    return {
-        "job_status": job.status,
-        "prompt_tokens": job.prompt_tokens,
-        "completion_tokens": job.completion_tokens,
-        "queue_ms": None if job.started_at is None else job.started_at - job.created_at,
-    }
+
+    job_status: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    queue_ms: int | None
+
+
+def outcome_of(job: Job) -> Outcome:
+    """What a log row says of a job that has ended."""
+    return Outcome(
+        job.status,
+        job.prompt_tokens,
+        job.completion_tokens,
+        None if job.started_at is None else job.started_at - job.created_at,
+    )
 
 
 def _where(scope: Scope, since: int) -> tuple[str, dict[str, Any]]:

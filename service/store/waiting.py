@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.errors import CorralError
-from service.store.database import Row, Statement
+from service.store.database import Batch, Row, Statement
 from service.store.job_statements import INSERT
-from service.store.rows import insert_of
 
 Answers = list[list[Row]]
 """The rows of each statement of a write."""
@@ -21,11 +20,11 @@ class Write:
     __slots__ = ("answers", "error", "future", "is_new_job", "is_urgent", "statements")
 
     def __init__(
-        self, statements: Sequence[Statement], future: asyncio.Future[Answers], *, is_urgent: bool = True
+        self, statements: Sequence[Statement | Batch], future: asyncio.Future[Answers], *, is_urgent: bool = True
     ) -> None:
         self.statements = statements
         self.is_urgent = is_urgent
-        self.is_new_job = statements[0].sql is INSERT and all(insert_of(sql) is not None for sql, _ in statements)
+        self.is_new_job = statements[0].sql is INSERT and len(statements) == 2
         """Whether it stores one new job, and nothing else: of these many go in one statement."""
         self.future = future
         self.answers: Answers = []

@@ -47,8 +47,8 @@ class WorkerStore:
 
     async def lost(self, dead_after_seconds: float) -> list[str]:
         """The processes, this one aside, that own jobs and have not been heard of for so long, or never."""
-        statement = self._statement(_LOST, own=self._worker, silence_ms=int(dead_after_seconds * 1000))
-        return [row[0] for row in await self._database.read(*statement)]
+        silence = {"own": self._worker, "silence_ms": int(dead_after_seconds * 1000)}
+        return [row[0] for row in await self._database.read(self._sql(_LOST), silence)]
 
     async def forget(self, dead_after_seconds: float) -> None:
         """Remove the rows of processes that have been dead for long."""
@@ -56,4 +56,7 @@ class WorkerStore:
         await self._database.write(self._statement(_FORGET, silence_ms=silence_ms))
 
     def _statement(self, sql: str, **parameters: str | int) -> Statement:
-        return Statement(sql.replace("{present_ms}", self._database.present_ms), parameters)
+        return Statement(self._sql(sql), parameters)
+
+    def _sql(self, sql: str) -> str:
+        return sql.replace("{present_ms}", self._database.present_ms)

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service.api.accounting import note_job
 from service.api.auth import authorise
 from service.api.calls.answering import Answer, place_headers
 from service.api.calls.details import CallDetails
@@ -18,7 +19,7 @@ from service.api.calls.reading import first_object
 from service.api.calls.receiving import read_body
 from service.api.calls.repeating import answer_once
 from service.api.context import CLOCK, JOBS, MODEL_LIMITS, POOL
-from service.api.idempotency import request_key
+from service.api.idempotency import HEADER, request_key
 from service.errors import InvalidRequestError, NotFoundError
 from service.job import NewJob, Priority
 from service.relay import Relay
@@ -48,11 +49,12 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if not app[POOL].knows(details.model):
             await _look_for(request, details.model)
         make = partial(_job, request, dialect.door, endpoint, details, body)
-        key = await request_key(request)
+        key = await request_key(request) if HEADER in request.headers else None
         if key is not None:
             return await answer_once(request, dialect, key, make)
         relay = Relay()
         view = await app[JOBS].submit(make(), relay)
+        note_job(request, view.job)
         return await Answer(request, dialect, view.job, relay, place_headers(view)).give()
 
     return handle

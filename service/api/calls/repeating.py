@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from service.api.accounting import note_job
 from service.api.calls.answering import Answer, place_headers
 from service.api.calls.callers import is_gone
 from service.api.calls.dialect import Dialect
@@ -28,6 +29,7 @@ async def answer_once(
 ) -> web.StreamResponse:
     """Answer with the reply of the first call with this key, whether it is finished, under way or this one."""
     view, relay, is_earlier = await call_once(request, key, make)
+    note_job(request, view.job)
     headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
     if relay is None:
         relay = await _reply_from_elsewhere(request, view)

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
-from tests.databases import Place
+from tests.processes import Service
 from tests.running import MODELS, PATIENCE_SECONDS, RunningService, service_in_process
 
 SETTINGS = SimulatedSettings(models=(*MODELS, SimulatedModel("embedder", ("embedding",))), parallel=8, tokens=20)
@@ -29,7 +29,7 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 
 async def ask(
-    service: RunningService, path: str, body: Any, headers: dict[str, str]
+    service: RunningService | Service, path: str, body: Any, headers: dict[str, str]
 ) -> tuple[int, str | None, bytes, dict[str, str]]:
     """Status, content type, body and all headers, over a connection of its own."""
     async with (
@@ -193,26 +193,6 @@ async def test_a_call_that_is_to_be_finished_is_taken_up_again_after_a_restart(t
         assert (await ask(service, "/api/chat", CHAT, headers))[2] == body
         assert await total(service) == 1
         assert service.ollama.observations.requests["/api/chat"] == 1
-
-
-async def test_processes_that_share_a_database_share_the_keys(postgres_place: Place) -> None:
-    options = {"database.url": postgres_place.config.url}
-    async with service_in_process(options, SETTINGS) as one, service_in_process(options, SETTINGS) as two:
-        stall = one.ollama.arm(Fault(kind=FaultKind.STALL, after_tokens=3, endpoint="/api/chat"))
-        first = asyncio.create_task(ask(one, "/api/chat", CHAT, KEY))
-        await one.ollama.observations.until(lambda seen: seen.stalled == 1)
-        await until_total(two, "processing", 1)
-        # The other process waits until the reply is whole, and gives it from what is kept.
-        second = asyncio.create_task(ask(two, "/api/chat", CHAT, KEY))
-        mismatch = await ask(two, "/api/chat", {**CHAT, "stream": False}, KEY)
-        stall.release()
-        assert mismatch[0] == 422
-        assert (await second)[:3] == (await first)[:3]
-        assert "/api/chat" not in two.ollama.observations.requests
-        both = await asyncio.gather(
-            *(ask(each, "/generate", {"prompt": "x"}, {"Idempotency-Key": "n"}) for each in (one, two))
-        )
-        assert len({json.loads(reply[2])["request_id"] for reply in both}) == 1
 
 
 async def test_without_a_key_nothing_is_kept(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from service.job import Job, Line
+from service.job import Job, Line, Outcome, Status
 from service.jobs.recent import Recent
+from service.store.jobs import Filter
+from tests.running import service_in_process
 
 LINE = Line("llama3.2:latest", "me", 0)
 
@@ -36,3 +38,29 @@ def test_nothing_is_remembered_where_others_may_change_the_rows() -> None:
     recent, job = Recent(is_enabled=False), waiting(10)
     recent.put(job, 9, now=0)
     assert recent.get(job.id) is None
+
+
+def test_a_row_that_was_read_replaces_an_older_one_only() -> None:
+    recent = Recent(is_enabled=True)
+    running = waiting(10)._replace(status=Status.PROCESSING, attempt=1)
+    recent.learn(running)
+    assert recent.get(running.id) is None
+    recent.put(running)
+    done = running._replace(status=Status.COMPLETED)
+    recent.learn(done)
+    recent.learn(running)
+    assert recent.get(running.id) == done
+
+
+async def test_who_has_seen_an_outcome_in_the_list_sees_it_everywhere() -> None:
+    async with service_in_process() as service:
+        stalled = service.stall()
+        job_id = await service.submit()
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+        job = (await service.jobs.view(job_id)).job
+        # On disk, and not announced yet.
+        assert await service.jobs._store.finish(job, Outcome(Status.COMPLETED), job.created_at)
+        page = await service.jobs.page(Filter(), 1, 0)
+        assert [row.status for row in page.jobs] == ["completed"]
+        assert (await service.jobs.view(job_id)).job.status == "completed"
+        stalled.release()

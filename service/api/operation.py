@@ -69,7 +69,8 @@ class Operation:
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "header",
-    "Names this request, so that it may be sent again: within 24 hours it is answered with the same job.",
+    "Names this request, so that it may be sent again: within 24 hours the same body is answered with the same job, "
+    "and where that is finished with the same reply.",
     Annotated[str, Field(pattern="^[!-~]([ -~]{0,253}[!-~])?$")],
 )
 
@@ -82,7 +83,7 @@ _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     403: ("The key may not do this.", ()),
     404: ("It is not there, or not for this caller.", ()),
     413: ("The body is larger than what is taken.", ()),
-    422: ("The idempotency key was used with another body.", ()),
+    422: ("The idempotency key was used with another body or route.", ()),
     429: ("A limit of this caller's is reached.", ("Retry-After",)),
     499: ("Somebody has cancelled the job.", ()),
     503: ("Not now: the service is full or stopping, cannot store, or has no backend.", ("Retry-After",)),

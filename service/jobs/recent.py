@@ -43,6 +43,14 @@ class Recent:
         if len(self._jobs) > _MOST_JOBS:
             self._jobs.popitem(last=False)
 
+    def learn(self, job: Job) -> None:
+        """Take over a row that was read where it is newer: it is on disk a moment before its change is announced, and
+        nobody who was shown it is to be shown the older one again.
+        """
+        known = self.get(job.id)
+        if known is not None and job.stage > known.stage:
+            self.put(job)
+
     def clear(self) -> None:
         """Forget all rows: some are gone from the database."""
         self._jobs.clear()

@@ -40,11 +40,16 @@ class Submission(Core):
             new = new._replace(not_before=None)
         job_id = new_job_id(now)
         also = remember(asked, job_id, now, instead_of) if asked is not None else ()
-        if relay is not None and is_ready and self.key_seats.may_run(line.owner):
+        # Another process may be asked with the same key at this moment; then the database says whose job it is.
+        is_certain = asked is None or self._store.is_exclusive
+        if relay is not None and is_ready and is_certain and self.key_seats.may_run(line.owner):
             start = self._start_at_once(line)
             if start is not None:
                 return await self._submit_running(new, job_id, now, line, relay, start, also)
-        return await self._submit_queued(new, job_id, now, line, relay, also, is_ready=is_ready)
+        # Where writes keep their order, the gauges and the dispatcher hear of a job before it is on disk: its claim can
+        # then share the insert's commit. Nobody else hears of it before.
+        is_ahead = is_certain and self._store.keeps_order
+        return await self._submit_queued(new, job_id, now, line, relay, also, is_ready=is_ready, is_ahead=is_ahead)
 
     async def _submit_queued(
         self,
@@ -56,13 +61,11 @@ class Submission(Core):
         also: Sequence[Statement],
         *,
         is_ready: bool,
+        is_ahead: bool,
     ) -> View:
         size = len(new.request)
         if relay is not None:
             self._relays[job_id] = relay
-        # Where writes keep their order, the gauges and the dispatcher hear of a job before it is on disk: its claim can
-        # then share the insert's commit. Nobody else hears of it before.
-        is_ahead = self._store.keeps_order
         if is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         # Its place is looked up now: when it is on disk it may have been claimed already.

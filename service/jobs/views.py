@@ -98,6 +98,8 @@ class JobViews:
     async def page(self, which: Filter, limit: int, offset: int) -> Page:
         """A page of the list, newest first."""
         jobs = await self._store.page(which, limit, offset)
+        for job in jobs:
+            self._recent.learn(job)
         if which.text is None and which.key_id is None:
             return Page(jobs, self._gauges.total(which.status, which.model_key, which.owner), is_capped=False)
         total = await self._store.count(which)
@@ -112,6 +114,7 @@ class JobViews:
     async def _viewed(self, standing: Standing) -> View:
         job, rank = standing
         if not _is_ready(job):
+            self._recent.learn(job)
             return View(job, None)
         if self._recent.get(job.id) in (None, job):
             self._recent.put(job, rank, self._clock.now_ms())

@@ -18,7 +18,7 @@ from service.api.long_poll import LongPoll
 from service.errors import StoppingError
 from service.job import NewJob
 from service.jobs import View
-from service.relay import Relay
+from service.jobs.core import STOPPING
 from service.store.idempotency import RequestKey
 
 _LOOK_SECONDS = 5.0
@@ -28,24 +28,24 @@ async def answer_once(
     request: web.Request, dialect: Dialect, key: RequestKey, make: Callable[[], NewJob]
 ) -> web.StreamResponse:
     """Answer with the reply of the first call with this key, whether it is finished, under way or this one."""
-    view, relay, is_earlier = await call_once(request, key, make)
-    note_job(request, view.job)
-    headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
-    if relay is None:
-        relay = await _reply_from_elsewhere(request, view)
-    if relay is None:
-        return web.Response(status=499, headers=headers)
-    return await Answer(request, dialect, view.job, relay, headers).give()
+    while True:
+        view, relay, is_earlier = await call_once(request, key, make)
+        if relay is not None:
+            note_job(request, view.job)
+            headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
+            return await Answer(request, dialect, view.job, relay, headers).give()
+        # Another process works on it. At its end its reply is kept; or its own caller has left, and this one is next.
+        await _until_ended(request, view)
+        if is_gone(request):
+            note_job(request, view.job)
+            return web.Response(status=499, headers=place_headers(view))
 
 
-async def _reply_from_elsewhere(request: web.Request, view: View) -> Relay | None:
-    """The reply of a job that another process works on, once it is finished; None when the caller leaves before."""
+async def _until_ended(request: web.Request, view: View) -> None:
+    """Wait until a job is final, or its caller is gone. Raises StoppingError."""
     app = request.app
     poll = LongPoll(app[JOBS], app[HUB], app[AUDIENCE], app[CONFIG].database.poll_interval_seconds)
-    while not view.job.is_final:
-        if is_gone(request):
-            return None
+    while not view.job.is_final and not is_gone(request):
         if app[AUDIENCE].is_dismissed:
-            raise StoppingError("the service is stopping; try again in a moment")
+            raise StoppingError(STOPPING)
         view = await poll.until_changed(view.job.id, view.job.status, _LOOK_SECONDS)
-    return await app[JOBS].kept_reply(view.job)

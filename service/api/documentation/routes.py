@@ -22,7 +22,7 @@ _POLICY = {
 
 
 class _Document:
-    """The document of ``app``: built when it is first asked for, since that takes 0.1 s and 4 MB, and most
+    """The document of ``app``: built when it is first asked for, since that takes 0.1 s and 3 MB, and most
     services are never asked.
     """
 

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 _PLACE = "#/components/schemas/"
+_NOT_OURS = (BaseModel, dict, object)
+"""Where models come from: nothing is said there, and to read pydantic's own source took 2 MB."""
 
 
 class Schemas:
@@ -73,7 +75,7 @@ def _described(schema: JsonSchemaValue, kind: type) -> JsonSchemaValue:
 def _bases_of(kind: type) -> list[type]:
     """The class and those that its fields come from; a TypedDict's own bases are forgotten by Python."""
     bases = [base for base in getattr(kind, "__orig_bases__", kind.__bases__) if isinstance(base, type)]
-    return [kind, *(each for base in bases if base is not dict for each in _bases_of(base))]
+    return [kind, *(each for base in bases if base not in _NOT_OURS for each in _bases_of(base))]
 
 
 @lru_cache

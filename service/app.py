@@ -170,7 +170,10 @@ async def _drain(app: web.Application) -> None:
         return
     app[JOBS].stop_accepting()
     app[_DISPATCHER].stop()
-    await app[_WORKERS].drain(app[CONFIG].server.drain_seconds)
+    unstored = await app[_WORKERS].drain(app[CONFIG].server.drain_seconds)
+    if unstored:
+        _log.critical("%d outcomes could not be stored; those jobs will run again after the next start", unstored)
+        asyncio.get_running_loop().call_exception_handler({"message": "outcomes were not stored", "fatal": True})
 
 
 @asynccontextmanager

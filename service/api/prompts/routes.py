@@ -8,6 +8,7 @@ from service.api.accounting import note_job
 from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
+from service.api.calls.reading import first_object
 from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL
 from service.api.feeds import FEEDS
 from service.api.idempotency import submit_once
@@ -53,6 +54,12 @@ async def result(request: web.Request) -> web.Response:
     return json_reply(result_fields(view.job, await jobs.result(view.job), await jobs.prompt(view.job)))
 
 
+async def asked(request: web.Request) -> web.Response:
+    view = await visible_view(request, job_id_of(request))
+    text = await request.app[JOBS].request(view.job)
+    return json_reply(first_object(text.encode()))
+
+
 async def stream(request: web.Request) -> web.StreamResponse:
     job_id, position = job_id_of(request), position_of(request)
     events = EventStream(request, request.app[CONFIG].websocket.heartbeat_seconds)
@@ -94,6 +101,7 @@ ROUTES = (
     web.post("/api/v1/prompt", submit),
     web.get("/api/v1/prompt/{id}/status", status),
     web.get("/api/v1/prompt/{id}/result", result),
+    web.get("/api/v1/prompt/{id}/request", asked),
     web.get("/api/v1/prompt/{id}/stream", stream, allow_head=False),
     web.delete("/api/v1/prompt/{id}", cancel),
     web.get("/api/v1/prompts", listed),

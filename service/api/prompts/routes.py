@@ -9,7 +9,7 @@ from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
 from service.api.calls.reading import first_object
-from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL
+from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL, QUEUE
 from service.api.feeds import FEEDS
 from service.api.idempotency import submit_once
 from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
@@ -30,7 +30,7 @@ async def submit(request: web.Request) -> web.Response:
     """Answered only after the job is on disk."""
     app = request.app
     asked = validated(PromptRequest, await read_object(request))
-    new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
+    new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
     await app[POOL].require_model(new.model)
     view, said = await submit_once(request, lambda: admit(request, new))
     note_job(request, view.job)

@@ -13,7 +13,7 @@ from aiohttp import web
 from service.allowances import Allowances
 from service.api.accounting import USAGE
 from service.api.auth import AUTH, Auth
-from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL
+from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL, QUEUE, QueueSettings
 from service.api.routes import add_routes
 from service.backend.client import open_session
 from service.backend.pool import Pool, build_backend
@@ -34,7 +34,7 @@ from service.measures import Measures
 from service.metrics import show_metrics
 from service.model_limits import ModelLimits
 from service.order import Order
-from service.reloading import Reloading, limits_of
+from service.reloading import Reloading, boosts_ms_of, limits_of
 from service.store.database import Database
 from service.store.gauges import Gauges
 from service.store.jobs import JobStore
@@ -60,6 +60,7 @@ def build_app(config: Config) -> web.Application:
     """
     app = web.Application(client_max_size=config.server.max_body)
     app[CONFIG] = config
+    app[QUEUE] = QueueSettings(config.queue)
     app[MODEL_LIMITS] = ModelLimits(config.models)
     app[MEASURES] = Measures()
     app.cleanup_ctx.append(_engine)
@@ -90,7 +91,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         hub = Hub()
         usage = Usage(UsageStore(database), keys, clock)
         await started.enter_async_context(usage.listening(hub))
-        order = Order({priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()})
+        order = Order(boosts_ms_of(config))
         jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[MEASURES])
         order.weights, jobs.key_seats.limit_of = keys.weights, keys.concurrency_of
         order_keeping = OrderKeeping(order, OrderStore(database), lambda: jobs.waiting)
@@ -131,7 +132,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
         app[AUTH], app[USAGE] = Auth(keys, allowances, clock, config), usage
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
-        app[RELOADING] = Reloading(config, session, clock, jobs, pool, workers, app[MODEL_LIMITS])
+        app[RELOADING] = Reloading(config, session, clock, jobs, order, pool, workers, app[MODEL_LIMITS], app[QUEUE])
         yield
 
 
@@ -170,7 +171,10 @@ async def _drain(app: web.Application) -> None:
         return
     app[JOBS].stop_accepting()
     app[_DISPATCHER].stop()
-    await app[_WORKERS].drain(app[CONFIG].server.drain_seconds)
+    unstored = await app[_WORKERS].drain(app[CONFIG].server.drain_seconds)
+    if unstored:
+        _log.critical("%d outcomes could not be stored; those jobs will run again after the next start", unstored)
+        asyncio.get_running_loop().call_exception_handler({"message": "outcomes were not stored", "fatal": True})
 
 
 @asynccontextmanager

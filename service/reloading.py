@@ -6,24 +6,19 @@ import logging
 
 from aiohttp import ClientSession
 
+from service.api.context import QueueSettings
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
 from service.jobs import Jobs, Limits
 from service.model_limits import ModelLimits
+from service.order import Order
 from service.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-_TAKEN_OVER = {
-    "backends": None,
-    "models": None,
-    "retry": None,
-    "timeouts": None,
-    "output": None,
-    "queue": frozenset({"max_size", "max_size_per_owner", "max_bytes", "max_swap_wait_seconds", "hold_busy"}),
-}
-"""Sections, and those of their keys where not all; the others are read at the start only."""
+_TAKEN_OVER = frozenset({"backends", "models", "retry", "timeouts", "output", "queue"})
+"""The sections that a reload takes over; the others are read at the start only."""
 
 
 class Reloading:
@@ -35,21 +30,27 @@ class Reloading:
         session: ClientSession,
         clock: Clock,
         jobs: Jobs,
+        order: Order,
         pool: Pool,
         workers: Workers,
         model_limits: ModelLimits,
+        queue: QueueSettings,
     ) -> None:
         self._config = config
         self._session = session
         self._clock = clock
         self._jobs = jobs
+        self._order = order
         self._pool = pool
         self._workers = workers
         self._model_limits = model_limits
+        self._queue = queue
 
     def apply(self, config: Config) -> None:
         """From now on this configuration holds, for all that can be changed without a restart."""
+        self._queue.present = config.queue
         self._jobs.limits = limits_of(config)
+        self._order.set_boosts(boosts_ms_of(config))
         self._model_limits.replace(config.models)
         self._pool.reconfigure(config, lambda one: build_backend(one, self._session, config, self._clock))
         self._workers.reconfigure(config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
@@ -66,15 +67,15 @@ def limits_of(config: Config) -> Limits:
     return Limits(queue.max_size, queue.max_bytes, config.output.max_bytes, queue.max_size_per_owner)
 
 
+def boosts_ms_of(config: Config) -> dict[int, float]:
+    """What the order gives to each priority."""
+    return {priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()}
+
+
 def _changes_for_a_restart(before: Config, after: Config) -> list[str]:
     left = []
     for section in Config.model_fields:
         old, new = getattr(before, section), getattr(after, section)
-        taken = _TAKEN_OVER.get(section, frozenset())
-        if taken is not None and old != new:
-            left += [
-                f"{section}.{key}"
-                for key in type(old).model_fields
-                if key not in taken and getattr(old, key) != getattr(new, key)
-            ]
+        if section not in _TAKEN_OVER:
+            left += [f"{section}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
     return left

@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 _ELSEWHERE_MS = 1_000
 """The pause before a job goes to another backend than the one that no longer has its model."""
 
+_STORE_SECONDS = 5.0
+"""What a stop waits for outcomes beyond the jobs' own time: a supervisor that has to kill says less than we can."""
+
 
 class Workers:
     """A bounded set of consumer coroutines."""
@@ -67,21 +70,20 @@ class Workers:
                     consumers.create_task(self._consume())
                 await self._seats_changed.wait()
 
-    async def drain(self, seconds: float) -> None:
-        """Give running jobs ``seconds`` to end, then close their calls and queue them again; returns when all are
-        settled.
+    async def drain(self, seconds: float) -> int:
+        """Give running jobs ``seconds`` to end, then close their calls and queue them again; how many could not be
+        settled, since nothing could be stored: they stay ``processing``, and the next start rescues them.
         """
-        while not self._hand_off.empty():
-            running, backend = self._hand_off.get_nowait()
-            await self._jobs.put_back(running)
-            self._pool.free(backend, running.job.runner)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            for halt in tuple(self._attempts.values()):
-                halt()
-            await self._idle.wait()
+        settling = asyncio.create_task(self._settle())
+        await asyncio.wait((settling,), timeout=seconds)
+        for halt in tuple(self._attempts.values()):
+            halt()
+        await asyncio.wait((settling,), timeout=_STORE_SECONDS)
+        if settling.done():
+            settling.result()
+            return 0
+        settling.cancel()
+        return self._jobs.running
 
     def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
         """Limits and retries of the attempts that begin from now on; and the seats may be others."""
@@ -90,6 +92,13 @@ class Workers:
         self._retry = retry
         self._holds_busy = holds_busy
         self._seats_changed.set()
+
+    async def _settle(self) -> None:
+        while not self._hand_off.empty():
+            running, backend = self._hand_off.get_nowait()
+            await self._jobs.put_back(running)
+            self._pool.free(backend, running.job.runner)
+        await self._idle.wait()
 
     async def _consume(self) -> None:
         while self._consumers <= self._pool.wanted_consumers:

@@ -86,7 +86,7 @@ async function answerOf(response) {
 
 const jobPath = (id) => `api/v1/prompt/${encodeURIComponent(id)}`;
 
-/** Stores a prompt: `{prompt, model?, priority?}` → `{id, status, position}`. The same `idempotencyKey` never stores two. */
+/** Stores a prompt: `{prompt, model?, priority?, …}` → `{id, status, position}`. The same `idempotencyKey` never stores two. */
 export function submitPrompt(prompt, idempotencyKey) {
   return call("POST", "api/v1/prompt", { body: prompt, headers: { "Idempotency-Key": idempotencyKey } });
 }
@@ -99,6 +99,11 @@ export function readStatus(id, { waitSeconds, known, ...options } = {}) {
 /** A job's result: text, thinking, tool calls, counts, or its error. */
 export function readResult(id, options) {
   return call("GET", `${jobPath(id)}/result`, options);
+}
+
+/** What Ollama was asked for a job: the body of the call. */
+export function readRequest(id) {
+  return call("GET", `${jobPath(id)}/request`);
 }
 
 /** Cancels a job, or finds it finished; answers with its status. */

@@ -1,6 +1,6 @@
 // The prompt page: the form, the job that the address names, and the recent prompts.
 
-import { jobAddress, readModels, RefusedError, submitPrompt } from "./api.js";
+import { jobAddress, readModels, readRequest, RefusedError, submitPrompt } from "./api.js";
 import { showConnection } from "./connection.js";
 import { byId, element } from "./dom.js";
 import { JobView } from "./job.js";
@@ -21,6 +21,10 @@ const priorityField = byId("priority");
 function newKey() {
   // crypto.randomUUID exists on secure pages only.
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function withPriority(priority = "normal") {
+  return priority === "normal" ? {} : { priority };
 }
 
 // What was sent without an answer coming back: sent once more, it is the same job and not another.
@@ -46,13 +50,15 @@ function show(id, details = {}) {
 
 const addressedJob = () => new URLSearchParams(location.search).get("job");
 
-async function send({ prompt, model, priority }) {
+/** Submits what `ask` gives, one at a time, and opens the job under the words `prompt`; whether it was taken. */
+async function send(prompt, ask) {
   const button = byId("send");
   if (button.disabled) return false;
   button.disabled = true;
   showProblem("");
   try {
-    const asked = { prompt, ...(model ? { model } : {}), ...(priority === "normal" ? {} : { priority }) };
+    const asked = await ask();
+    const { model = "", priority = "normal" } = asked;
     const text = JSON.stringify(asked);
     if (unanswered?.text !== text) unanswered = { text, key: newKey() };
     const job = await submitPrompt(asked, unanswered.key);
@@ -79,7 +85,7 @@ form.addEventListener("submit", async (event) => {
     return;
   }
   const model = modelField.value.trim();
-  if (!(await send({ prompt, model, priority: priorityField.value }))) return;
+  if (!(await send(prompt, () => ({ prompt, ...(model ? { model } : {}), ...withPriority(priorityField.value) })))) return;
   browserMemory.write("model", model || undefined);
   promptField.value = "";
   tabMemory.write("draft", undefined);
@@ -97,8 +103,13 @@ promptField.addEventListener("input", () => {
   tabMemory.write("draft", promptField.value || undefined);
 });
 
+/** Asks all of it again: the prompt may be only the last words of it. */
 async function askAgain(job, prompt) {
-  if (!(await send({ prompt, model: job.model ?? "", priority: job.priority ?? "normal" }))) promptField.focus();
+  const isSent = await send(prompt, async () => {
+    const { stream, ...request } = await readRequest(job.id);
+    return { ...request, ...withPriority(job.priority) };
+  });
+  if (!isSent) promptField.focus();
 }
 
 function editAndAsk(job, prompt) {

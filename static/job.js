@@ -11,6 +11,8 @@ import { detailOf, factsOf } from "./summary.js";
 import { Tail } from "./tail.js";
 
 const LONG_PROMPT_CHARACTERS = 280;
+// Where a prompt that is submitted goes: what was asked there can be submitted once more.
+const ASKABLE = new Set(["/api/generate", "/api/chat"]);
 
 function announce(text) {
   setText(byId("announcement"), text);
@@ -24,6 +26,7 @@ export class JobView {
   #prompt = "";
   #isPromptWhole = false;
   #isAskable = false;
+  #isEditable = false;
   #thinkingTouched = false;
   #outage = new Outage(() => this.#showDetail());
   #tail = new Tail(byId("answer"));
@@ -58,6 +61,7 @@ export class JobView {
     this.close();
     this.#setPrompt(prompt ?? "");
     this.#isPromptWhole = this.#isAskable = prompt !== undefined;
+    this.#isEditable = false;
     byId("job").hidden = false;
     document.body.classList.add("has-job");
     this.#follower = new JobFollower(id, this.#live, this);
@@ -117,8 +121,9 @@ export class JobView {
   }
 
   finish(result) {
-    // Of a chat, or of a call through another door, the prompt is only a part: asked again it would be another question.
-    this.#isAskable ||= result.endpoint === "/api/generate";
+    this.#isAskable ||= ASKABLE.has(result.endpoint);
+    // Of a chat the prompt is only a part: edited it would be another question.
+    this.#isEditable = result.endpoint === "/api/generate";
     this.showJob({ ...this.#job, ...result });
     this.#showAgain();
     if (result.thinking && this.#thinking.text !== result.thinking) {
@@ -209,7 +214,7 @@ export class JobView {
 
   #showAgain() {
     byId("again").hidden = !this.#isAskable || !isFinal(this.#job.status);
-    byId("edit").hidden = byId("again").hidden;
+    byId("edit").hidden = !this.#isEditable || !isFinal(this.#job.status);
   }
 
   #showThinking(data) {

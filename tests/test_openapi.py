@@ -150,6 +150,8 @@ CALLS = [
     Call("GET", "/api/v1/prompt/{id}/status", 400, query={"wait": "long"}),
     Call("GET", "/api/v1/prompt/{id}/result", 200),
     Call("GET", "/api/v1/prompt/{id}/result", 404, values={"id": UNKNOWN}),
+    Call("GET", "/api/v1/prompt/{id}/request", 200),
+    Call("GET", "/api/v1/prompt/{id}/request", 404, values={"id": UNKNOWN}),
     Call("GET", "/api/v1/prompt/{id}/stream", 200),
     Call("GET", "/api/v1/prompt/{id}/stream", 200, headers={"Last-Event-ID": "1.3"}),
     Call("GET", "/api/v1/prompt/{id}/stream", 400, headers={"Last-Event-ID": "x"}),

@@ -176,6 +176,23 @@ def test_the_order_outlives_a_restart(queue: SimulatedQueue, chance: random.Rand
     )
 
 
+@quick
+@given(mid_work_queues(), st.integers(0, 300_000), st.integers(0, 300_000))
+def test_other_leads_rank_what_waits_as_if_they_had_always_been_there(
+    queue: SimulatedQueue, high: int, low: int
+) -> None:
+    boosts_ms = {1: high, 0: 0, -1: -low}
+    fresh = Order(boosts_ms)
+    fresh.restore(*queue.order.dump())
+    for owner, lines in queue.waiting.items():
+        for one in lines:
+            fresh.keep_waiting(Line(RUNNER, owner, one), queue.now)
+    queue.order.set_boosts(boosts_ms)
+    assert list(claim_sequence(queue.order, queue.waiting, queue.now)) == list(
+        claim_sequence(fresh, queue.waiting, queue.now)
+    )
+
+
 def test_what_is_charged_for_running_jobs_is_not_stored() -> None:
     queue = SimulatedQueue(seats=3, expected_ms=JOB)
     queue.submit_all("owner", [JOB, 5 * JOB, 5 * JOB])

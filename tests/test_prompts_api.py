@@ -47,6 +47,31 @@ async def test_a_completed_job_has_its_text_counts_and_timings(service: RunningS
     assert not {"error", "last_error", "thinking", "tool_calls", "position"} & set(result)
 
 
+async def test_what_ollama_is_asked_can_be_read_and_posted_again(service: RunningService) -> None:
+    asked: dict[str, Any] = {
+        "prompt": "hello",
+        "system": "Be brief.",
+        "options": {"seed": 7, "temperature": 0.5},
+        "format": "json",
+    }
+    job_id = await service.finished(**asked)
+    status, body = await service.call("GET", f"/api/v1/prompt/{job_id}/request")
+    assert (status, body) == (200, {"model": "llama3.2", "stream": True, **asked})
+    assert json.loads(service.ollama.observations.seen[-1].body) == body
+    del body["stream"]
+    again = await service.finished(**body)
+    assert (await service.call("GET", f"/api/v1/prompt/{again}/request"))[1] == {**body, "stream": True}
+
+
+async def test_a_body_with_more_behind_it_is_read_as_ollama_reads_it(service: RunningService) -> None:
+    body = b'{"model": "llama3.2", "prompt": "half \\ud800", "stream": false} and more'
+    async with service.session.post("/api/generate", data=body) as response:
+        job_id = response.headers["X-Job-Id"]
+        await response.read()
+    status, asked = await service.call("GET", f"/api/v1/prompt/{job_id}/request")
+    assert (status, asked) == (200, {"model": "llama3.2", "prompt": "half ?", "stream": False})
+
+
 async def test_what_a_model_thinks_and_calls_is_in_the_result(service: RunningService) -> None:
     job_id = await service.finished("hello", model="thinker")
     _, result = await service.call("GET", f"/api/v1/prompt/{job_id}/result")

@@ -93,8 +93,7 @@ async def test_more_seats_are_used_at_once_and_fewer_as_they_become_free() -> No
 
 async def test_new_limits_of_models_and_of_the_queue_hold_from_then_on() -> None:
     async with service_in_process(seats=1) as service:
-        options: dict[str, Any] = {"backends": [one.model_dump() for one in service.config.backends]}
-        reload(service, {**options, "models": {"llama3.2": {"max_tokens": 3}}, "queue.max_size": 1})
+        reload(service, {**same_backends(service), "models": {"llama3.2": {"max_tokens": 3}}, "queue.max_size": 1})
         await service.finished()
         assert json.loads(service.ollama.observations.seen[-1].body)["options"] == {"num_predict": 3}
         stalled = service.stall(after_tokens=1)
@@ -102,6 +101,49 @@ async def test_new_limits_of_models_and_of_the_queue_hold_from_then_on() -> None
         await service.submit("waits")
         assert (await service.call("POST", "/api/v1/prompt", {"prompt": "too much"}))[0] == 503
         stalled.release()
+
+
+async def test_a_new_default_model_is_asked_from_then_on() -> None:
+    async with service_in_process() as service:
+        reload(service, {**same_backends(service), "queue.default_model": "thinker"})
+        for path, submitted in (("/api/v1/prompt", 202), ("/generate", 200)):
+            assert (await service.call("POST", path, {"prompt": path}))[0] == submitted
+        await service.ollama.observations.until(lambda seen: seen.answers == 2)
+        assert {seen.model for seen in service.ollama.observations.seen} == {"thinker"}
+        assert (await service.call("GET", "/api/models"))[1]["default"] == "thinker"
+
+
+async def test_signs_of_life_are_sent_to_who_waits_from_then_on() -> None:
+    async with service_in_process() as service:
+        reload(service, {**same_backends(service), "queue.heartbeat_seconds": 0.02})
+        stalled = service.stall(after_tokens=0)
+        body = {"model": "llama3.2", "prompt": "Why?"}
+        async with service.session.post("/api/generate", json=body) as response:
+            assert json.loads(await response.content.readline())["response"] == ""
+            stalled.release()
+
+
+async def test_new_leads_of_priorities_hold_for_what_waits_already() -> None:
+    async with service_in_process(seats=1) as service:
+        stalled = service.stall(after_tokens=1, times=1)
+        await service.until(await service.submit("runs"), "processing")
+        waiting = [await service.submit("normal"), await service.submit("high", priority="high")]
+        assert [await position(service, job_id) for job_id in waiting] == [2, 1]
+        reload(service, {**same_backends(service), "queue.boost_high_seconds": 0})
+        assert [await position(service, job_id) for job_id in waiting] == [1, 2]
+        stalled.release()
+        for job_id in waiting:
+            await service.until(job_id, "completed")
+        assert service.ollama.observations.prompts == ["runs", "normal", "high"]
+
+
+async def position(service: RunningService, job_id: str) -> int:
+    _, job = await service.call("GET", f"/api/v1/prompt/{job_id}/status")
+    return int(job["position"])
+
+
+def same_backends(service: RunningService) -> dict[str, Any]:
+    return {"backends": [one.model_dump() for one in service.config.backends]}
 
 
 async def test_new_models_may_be_used_once_the_configuration_allows_them() -> None:

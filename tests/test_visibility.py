@@ -29,6 +29,7 @@ async def test_a_job_is_there_for_its_key_and_for_admins_only() -> None:
         routes = [
             Route("GET", f"/api/v1/prompt/{job_id}/status"),
             Route("GET", f"/api/v1/prompt/{job_id}/result"),
+            Route("GET", f"/api/v1/prompt/{job_id}/request"),
             Route("GET", f"/api/v1/prompt/{job_id}/stream"),
             Route("GET", f"/status/{seq}"),
             Route("DELETE", f"/api/v1/prompt/{job_id}"),
@@ -42,7 +43,7 @@ async def test_a_job_is_there_for_its_key_and_for_admins_only() -> None:
 async def test_another_ones_job_looks_as_if_it_were_not_there() -> None:
     async with two_users() as (service, _, other, job_id):
         nothing = job_id[:-4] + ("0000" if job_id[-4:] != "0000" else "1111")
-        for path in ("status", "result"):
+        for path in ("status", "result", "request"):
             _, theirs = await service.call("GET", f"/api/v1/prompt/{job_id}/{path}", headers=other)
             _, none = await service.call("GET", f"/api/v1/prompt/{nothing}/{path}", headers=other)
             assert json.dumps(theirs).replace(job_id, "") == json.dumps(none).replace(nothing, "")

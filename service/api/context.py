@@ -7,13 +7,23 @@ from aiohttp import web
 from service.api.audience import Audience
 from service.backend.pool import Pool
 from service.clock import Clock
-from service.config import Config
+from service.config import Config, QueueConfig
 from service.hub import Hub
 from service.jobs import Jobs
 from service.measures import Measures
 from service.model_limits import ModelLimits
 
+
+class QueueSettings:
+    """The section ``[queue]`` as it holds at present: it may change while the service runs."""
+
+    def __init__(self, present: QueueConfig) -> None:
+        self.present = present
+
+
 CONFIG = web.AppKey("config", Config)
+"""As it was at the start."""
+QUEUE = web.AppKey("queue", QueueSettings)
 MEASURES = web.AppKey("measures", Measures)
 JOBS = web.AppKey("jobs", Jobs)
 HUB = web.AppKey("hub", Hub)

@@ -85,6 +85,10 @@ class JobViews:
         """The whole prompt of a job."""
         return await self._store.prompt(job.seq)
 
+    async def request(self, job: Job) -> str:
+        """The body with which a backend is asked, JSON."""
+        return await self._store.request(job.seq)
+
     async def prompts(self, jobs: list[Job]) -> dict[int, str]:
         """The whole prompts of neighbouring jobs, by seq."""
         if not jobs:

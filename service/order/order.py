@@ -16,11 +16,17 @@ class Order:
     """Who was served what, and who is next. ``boosts_ms`` is the lead of each priority, in backend milliseconds."""
 
     def __init__(self, boosts_ms: Mapping[int, float]) -> None:
-        self._boosts_ms = {priority: float(boost) for priority, boost in boosts_ms.items()}
+        self._boosts_ms = _as_floats(boosts_ms)
         self._runners: dict[str, RunnerShares] = {}
         self.weights: Mapping[str, float] = {}
         """Of owners whose weight is not 1: seconds count for less with a higher weight."""
         self._last_turn = 0
+
+    def set_boosts(self, boosts_ms: Mapping[int, float]) -> None:
+        """From now on priorities lead by these; what anybody was served stays as it is."""
+        self._boosts_ms = _as_floats(boosts_ms)
+        for runner in self._runners.values():
+            runner.set_boosts(self._boosts_ms)
 
     # What happens
 
@@ -190,6 +196,10 @@ class Order:
         """The present, and later than every turn before it: claims of one millisecond keep their order."""
         self._last_turn = max(now, self._last_turn + 1)
         return self._last_turn
+
+
+def _as_floats(boosts_ms: Mapping[int, float]) -> dict[int, float]:
+    return {priority: float(boost) for priority, boost in boosts_ms.items()}
 
 
 def _left(waiting: Waiting, without: Collection[Line]) -> Waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from service.order.crowd import Crowd
@@ -87,6 +87,13 @@ class RunnerShares:
         self.crowd: Crowd | None = None
         """For positions among very many owners."""
         self._samples = 0
+
+    def set_boosts(self, boosts_ms: Mapping[int, float]) -> None:
+        """Other leads: whoever waits is ranked again, from the lowest that its rank can be now."""
+        self._boosts_ms = boosts_ms
+        self._highest_boost = max(boosts_ms.values())
+        self.crowd = None
+        self._rebuild([owner for owner, share in self.shares.items() if share.entry is not None])
 
     def share(self, owner: str, turn: int) -> Share:
         """The owner's share; a new one starts where service has got to."""
@@ -173,11 +180,11 @@ class RunnerShares:
     def restore(self, row: RunnerRow) -> None:
         self.reached, self.mean_ms, self._samples = row.reached, row.mean_ms, row.samples
 
-    def _rebuild(self, waiting: Waiting) -> None:
+    def _rebuild(self, owners: Iterable[str]) -> None:
         for share in self.shares.values():
             share.entry = None
         self._heap.clear()
-        for owner in waiting:
+        for owner in owners:
             self.enter(owner, self.share(owner, 0))
 
 

@@ -92,6 +92,11 @@ class JobReading:
         rows = await self._database.read("SELECT prompt FROM bodies WHERE seq = :seq", {"seq": seq})
         return str(rows[0][0]) if rows else ""
 
+    async def request(self, seq: int) -> str:
+        """The body of a job's request, "" when there is no such job."""
+        rows = await self._database.read("SELECT request FROM bodies WHERE seq = :seq", {"seq": seq})
+        return str(rows[0][0]) if rows else ""
+
     async def prompts(self, first: int, last: int) -> dict[int, str]:
         """The whole prompts of the jobs from ``first`` to ``last``."""
         rows = await self._database.read(

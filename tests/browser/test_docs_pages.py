@@ -22,6 +22,15 @@ async def foreign_requests_of(visitor: Visitor, path: str) -> tuple[Page, list[s
     return await visitor.open(path), foreign
 
 
+@pytest.mark.parametrize("path", ["/", "/list"])
+async def test_every_page_leads_to_the_document(visitor: Visitor, path: str) -> None:
+    page = await visitor.open(path)
+    pages = page.get_by_role("navigation", name="Pages")
+    await pages.get_by_role("link", name="API documentation").click()
+    await expect(page).to_have_url(f"{visitor.url}/docs")
+    await expect(page.get_by_role("heading", level=2)).to_contain_text("Corral")
+
+
 async def test_swagger_ui_shows_the_document_and_asks_nobody_else(visitor: Visitor) -> None:
     page, foreign = await foreign_requests_of(visitor, "/docs")
     await expect(page.get_by_role("heading", level=2)).to_contain_text("Corral")

@@ -58,7 +58,7 @@ async def is_readable(page: Page) -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [320, 360, 1280])
 async def test_every_state_fits_and_has_contrast(browser: Browser, stage: Stage, width: int, scheme: str) -> None:
     viewport = {"width": width, "height": 740}
     stage.ollama.arm(
@@ -155,6 +155,7 @@ async def test_a_screen_reader_finds_landmarks_names_and_what_has_changed(stage:
           - navigation "Pages":
             - link "Prompt"
             - link "All prompts"
+            - link "API documentation"
         - main:
           - heading "Send a prompt" [level=1]
           - form "New prompt":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
+import aiohttp
 import pytest
 from playwright.async_api import Browser, expect
 
@@ -155,11 +158,61 @@ async def test_the_long_prompt_of_another_browser_can_be_read_whole_and_asked_ag
     await prompt_page.shows("Completed", prompt)
 
 
-async def test_what_was_more_than_a_prompt_is_not_asked_again_as_one(stage: Stage, prompt_page: PromptPage) -> None:
-    messages = [{"role": "user", "content": "One"}, {"role": "assistant", "content": "1"}]
-    chat = await stage.submit_fields(messages=[*messages, {"role": "user", "content": "And two"}])
-    await prompt_page.page.goto(f"{stage.url}/?job={chat}")
-    await prompt_page.shows("Completed", "And two")
+TURNS = [{"role": "user", "content": "One"}, {"role": "assistant", "content": "1"}]
+PIXEL = "R0lGODlhAQABAAAAACw="
+MORE = {"system": "Be brief.", "options": {"seed": 7}, "keep_alive": "5m", "priority": "high"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_editable"),
+    [
+        ({"prompt": "More than a prompt", "format": "json", "images": [PIXEL], "think": True}, True),
+        ({"messages": [*TURNS, {"role": "user", "content": "More than a prompt", "images": [PIXEL]}]}, False),
+    ],
+    ids=["prompt", "chat"],
+)
+async def test_all_that_was_asked_is_asked_again(
+    stage: Stage, prompt_page: PromptPage, fields: dict[str, Any], is_editable: bool
+) -> None:
+    job_id = await stage.submit_fields(model="thinker", **fields, **MORE)
+    await prompt_page.page.goto(f"{stage.url}/?job={job_id}")
+    await prompt_page.shows("Completed")
+    await expect(prompt_page.button("Edit and ask")).to_be_visible(visible=is_editable)
+    await prompt_page.button("Ask again").click()
+    await expect(prompt_page.page).not_to_have_url(re.compile(job_id))
+    await expect(prompt_page.heading).to_have_text("More than a prompt")
+    await prompt_page.shows("Completed")
+    await expect(prompt_page.detail).to_have_text("thinker · high priority")
+    first, again = [json.loads(seen.body) for seen in stage.ollama.observations.seen][-2:]
+    assert first == again
+    assert again["options"] == {"seed": 7}
+
+
+async def test_what_cannot_be_asked_again_as_it_was_is_refused_with_the_reason(
+    stage: Stage, visitor: Visitor, prompt_page: PromptPage
+) -> None:
+    visitor.expects("400")
+    async with aiohttp.ClientSession(stage.url) as session:
+        body = {"model": "llama3.2", "prompt": "Told raw", "raw": True}
+        async with session.post("/api/generate", json=body) as response:
+            job_id = response.headers["X-Job-Id"]
+            await response.read()
+    await prompt_page.page.goto(f"{stage.url}/?job={job_id}")
+    await prompt_page.shows("Completed", "Told raw")
+    await prompt_page.button("Ask again").click()
+    await expect(prompt_page.page.get_by_role("alert")).to_contain_text("raw")
+    await expect(prompt_page.prompt).to_be_focused()
+    assert prompt_page.page.url.endswith(job_id)
+
+
+async def test_a_call_in_another_dialect_is_not_asked_again(stage: Stage, prompt_page: PromptPage) -> None:
+    async with aiohttp.ClientSession(stage.url) as session:
+        body = {"model": "llama3.2", "messages": [{"role": "user", "content": "In their words"}]}
+        async with session.post("/v1/chat/completions", json=body) as response:
+            job_id = response.headers["X-Job-Id"]
+            await response.read()
+    await prompt_page.page.goto(f"{stage.url}/?job={job_id}")
+    await prompt_page.shows("Completed", "In their words")
     await expect(prompt_page.button("Copy answer")).to_be_visible()
     await expect(prompt_page.button("Ask again")).to_be_hidden()
 

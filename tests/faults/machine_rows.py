@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -142,6 +142,31 @@ async def disk_full(folder: Path) -> None:
 
 @row(
     MACHINE,
+    "the service is stopped while the disk is full",
+    "it waits `server.drain_seconds` and a little, says how many outcomes are not stored, and ends with status 1; "
+    "the next process runs those jobs again",
+)
+async def stopped_while_disk_full(folder: Path) -> None:
+    async with in_the_middle(folder, CORRAL_SERVER__DRAIN_SECONDS="0") as it:
+        with _limited(it.pid, resource.RLIMIT_FSIZE, 1):
+            it.stalled.release()
+            await it.service.process.hears("an outcome waits in memory")
+            it.service.process.send(signal.SIGTERM)
+            assert await it.service.process.ended() == 1
+        said = [line for line in it.service.process.errors if "could not be stored" in line]
+        assert len(said) == 1
+        assert "1 outcomes could not be stored; those jobs will run again after the next start" in said[0]
+        assert not [line for line in it.service.process.errors if "Traceback" in line]
+        async with (
+            running_service(folder, OLLAMA_URL=it.ollama.url) as again,
+            aiohttp.ClientSession(again.url) as session,
+        ):
+            job = await completed(session, it.job_id, PROMPT)
+            assert (job["attempt"], job["failures"]) == (2, 0)
+
+
+@row(
+    MACHINE,
     "another process locks the database",
     "the same: 503 for new prompts, everything can still be looked at, an outcome waits",
 )
@@ -244,13 +269,14 @@ async def _is_well(it: Process, *, jobs: int) -> None:
 
 @contextmanager
 def _limited(pid: int, what: int, soft: int) -> Iterator[None]:
-    """Take something away from a running process; it is given back afterwards."""
+    """Take something away from a running process; it is given back afterwards, if it still runs."""
     before, hard = resource.prlimit(pid, what)
     resource.prlimit(pid, what, (soft, hard))
     try:
         yield
     finally:
-        resource.prlimit(pid, what, (before, hard))
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, what, (before, hard))
 
 
 @contextmanager

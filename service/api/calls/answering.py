@@ -12,7 +12,7 @@ from service.api.calls.boundaries import Boundaries
 from service.api.calls.callers import CALLERS, Waiting, hang_up, is_gone
 from service.api.calls.dialect import Dialect
 from service.api.calls.headers import media_type, passed_on
-from service.api.context import CONFIG, JOBS
+from service.api.context import JOBS, QUEUE
 from service.api.failures import Failure, failure_of_ours
 from service.backend.classification import message_of
 from service.errors import CallEndedError, CorralError, StoppingError
@@ -57,7 +57,7 @@ class Answer:
         self._relay = relay
         self._headers = headers
         self._caller = Waiting(request, relay.poke)
-        self._heartbeat_seconds = request.app[CONFIG].queue.heartbeat_seconds if job.is_streamed else 0.0
+        self._heartbeat_seconds = request.app[QUEUE].present.heartbeat_seconds if job.is_streamed else 0.0
         self._response: web.StreamResponse | None = None
 
     async def give(self) -> web.StreamResponse:

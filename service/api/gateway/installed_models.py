@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.context import CONFIG, POOL
+from service.api.context import POOL, QUEUE
 from service.api.gateway.replies import ModelList, ModelReply
 from service.api.replies import json_reply
 from service.backend.pool import Pool
@@ -15,7 +15,7 @@ async def listed(request: web.Request) -> web.Response:
     """By name. While a backend does not answer, what it had when it last did: jobs for it are taken and held."""
     pool = request.app[POOL]
     await pool.refresh_lists()
-    models: ModelList = {"models": _fields(pool), "default": request.app[CONFIG].queue.default_model}
+    models: ModelList = {"models": _fields(pool), "default": request.app[QUEUE].present.default_model}
     return json_reply(models)
 
 

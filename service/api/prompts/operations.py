@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from service.api.failures import PROBLEM_JSON, Problem
@@ -51,6 +52,16 @@ OPERATIONS: Operations = {
             200: Reply("The whole of it once it is completed, else where it stands.", {JSON: ResultReply}),
             **_OF_A_JOB,
         },
+    ),
+    ("GET", "/api/v1/prompt/{id}/request"): Operation(
+        summary="Read what Ollama is asked for a job",
+        description=(
+            "The body of the call as it is sent, with the operator's limits in it. Of a job made here every field but "
+            "``stream`` is one that a submission takes: posted again without it, it asks the same."
+        ),
+        tag=_TAG,
+        parameters=(_ID,),
+        replies={200: Reply("The body.", {JSON: dict[str, Any]}), **_OF_A_JOB},
     ),
     ("GET", "/api/v1/prompt/{id}/stream"): Operation(
         summary="Follow a job",

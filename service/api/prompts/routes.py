@@ -8,7 +8,8 @@ from service.api.accounting import note_job
 from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
-from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL
+from service.api.calls.reading import first_object
+from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL, QUEUE
 from service.api.feeds import FEEDS
 from service.api.idempotency import submit_once
 from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
@@ -29,7 +30,7 @@ async def submit(request: web.Request) -> web.Response:
     """Answered only after the job is on disk."""
     app = request.app
     asked = validated(PromptRequest, await read_object(request))
-    new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
+    new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
     await app[POOL].require_model(new.model)
     view, said = await submit_once(request, lambda: admit(request, new))
     note_job(request, view.job)
@@ -51,6 +52,12 @@ async def result(request: web.Request) -> web.Response:
     if not view.job.is_final:
         return json_reply(result_fields(view.job, None, None))
     return json_reply(result_fields(view.job, await jobs.result(view.job), await jobs.prompt(view.job)))
+
+
+async def asked(request: web.Request) -> web.Response:
+    view = await visible_view(request, job_id_of(request))
+    text = await request.app[JOBS].request(view.job)
+    return json_reply(first_object(text.encode()))
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -94,6 +101,7 @@ ROUTES = (
     web.post("/api/v1/prompt", submit),
     web.get("/api/v1/prompt/{id}/status", status),
     web.get("/api/v1/prompt/{id}/result", result),
+    web.get("/api/v1/prompt/{id}/request", asked),
     web.get("/api/v1/prompt/{id}/stream", stream, allow_head=False),
     web.delete("/api/v1/prompt/{id}", cancel),
     web.get("/api/v1/prompts", listed),

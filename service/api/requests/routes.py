@@ -8,7 +8,7 @@ from service.api.accounting import note_job
 from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
-from service.api.context import CONFIG, JOBS, MODEL_LIMITS, POOL
+from service.api.context import JOBS, MODEL_LIMITS, POOL, QUEUE
 from service.api.idempotency import submit_once
 from service.api.parameters import query_of, seq_of
 from service.api.replies import json_reply
@@ -25,7 +25,7 @@ async def submit(request: web.Request) -> web.Response:
     """Answered only after the job is on disk."""
     app = request.app
     asked = validated(GenerateRequest, await read_object(request))
-    new = to_job(asked, app[CONFIG].queue.default_model, app[MODEL_LIMITS])
+    new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS])
     await app[POOL].require_model(new.model)
     view, said = await submit_once(request, lambda: admit(request, new))
     note_job(request, view.job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -67,6 +68,7 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
     admin_socket: Path | None = None
     try:
         await runner.setup()
+        _settle_memory()
         port = await _listen(runner, sockets, config)
         admin_socket = admin_socket_path(config)
         line = f"Corral listens on http://{_shown_host(config.server.host)}:{port}"
@@ -98,6 +100,16 @@ def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
         _log.error("the configuration stays as it was: %s", error)
         return
     app[RELOADING].apply(config)
+
+
+def _settle_memory() -> None:
+    """What is there after the start stays: the collector need not walk through it again and again. And it comes less
+    often than by default, as each request makes hundreds of objects that are free again without it (measured: a tenth of
+    the requests a second).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 _NO_ADMIN = (

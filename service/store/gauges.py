@@ -6,18 +6,21 @@ what a claim does not find is looked up again.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from service.job import Line, Status, model_of_runner
 from service.store.jobs import Gauge
+
+_Key = tuple[str | None, str | None, str | None]
+"""Status, model and owner; None stands for all."""
 
 
 class Gauges:
     """Counts by status, model and owner, and the ready jobs of every line."""
 
     def __init__(self) -> None:
-        self._totals: defaultdict[tuple[str | None, str | None, str | None], int] = defaultdict(int)
+        self._totals: dict[_Key, int] = {}
         self._ready: dict[str, dict[str, dict[int, int]]] = {}
         self._ready_by_runner: dict[str, int] = {}
         self._balance: dict[Line, int] = {}
@@ -54,8 +57,8 @@ class Gauges:
 
     def move(self, line: Line, before: str, after: str, size: int, *, ready: int = 0) -> None:
         """A job that changed its status; ``ready`` is what its line gains or loses in jobs that may be claimed."""
-        self._count(line, before, -1)
-        self._count(line, after, 1)
+        self._add(_totals_of(line, before), -1)
+        self._add(_totals_of(line, after), 1)
         self.queued_bytes += size * ((after == Status.QUEUED) - (before == Status.QUEUED))
         if ready:
             self.add_ready(line, ready)
@@ -108,11 +111,21 @@ class Gauges:
             self._ready_by_runner.pop(runner, None)
 
     def _count(self, line: Line, status: str, jobs: int) -> None:
+        self._add(_totals_of(line, status), jobs)
+        self._add(_totals_of(line, None), jobs)
+
+    def _add(self, keys: Iterable[_Key], jobs: int) -> None:
         totals = self._totals
-        for model in (None, model_of_runner(line.runner)):
-            for owner in (None, line.owner):
-                for word in (None, status):
-                    key = (word, model, owner)
-                    totals[key] += jobs
-                    if totals[key] == 0:
-                        del totals[key]
+        for key in keys:
+            left = totals.get(key, 0) + jobs
+            if left:
+                totals[key] = left
+            else:
+                totals.pop(key, None)
+
+
+@lru_cache(maxsize=4096)
+def _totals_of(line: Line, status: str | None) -> tuple[_Key, ...]:
+    """The totals in which a job of this line and status is counted, with the status or without."""
+    model = model_of_runner(line.runner)
+    return ((status, None, None), (status, model, None), (status, None, line.owner), (status, model, line.owner))

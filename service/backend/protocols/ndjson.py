@@ -22,15 +22,24 @@ from service.backend.protocols.reading import (
 from service.job import Counts, Segment
 
 
-def _add_generated(chunk: dict[str, Any], segments: list[Segment]) -> None:
+def _plain_generated(chunk: dict[str, Any]) -> str | None:
+    """The text of a chunk that has nothing else, as nearly all have: model, created_at, response, done."""
     text = chunk.get("response")
-    if len(chunk) == 4 and text.__class__ is str:
-        # By far the most common: model, created_at, response, done.
-        if text:
-            segments.append(Segment(TEXT, text))
-        return
+    return text if text.__class__ is str and len(chunk) == 4 and not chunk.get("done") else None
+
+
+def _plain_message(chunk: dict[str, Any]) -> str | None:
+    """The same of a chat: model, created_at, message (role, content), done."""
+    message = chunk.get("message")
+    if message.__class__ is not dict or len(message) != 2 or len(chunk) != 4 or chunk.get("done"):
+        return None
+    text = message.get("content")
+    return text if text.__class__ is str else None
+
+
+def _add_generated(chunk: dict[str, Any], segments: list[Segment]) -> None:
     add(segments, THINKING, chunk.get("thinking"))
-    add(segments, TEXT, text)
+    add(segments, TEXT, chunk.get("response"))
     add_tool_calls(segments, chunk.get("tool_calls"))
 
 
@@ -38,14 +47,8 @@ def _add_message(chunk: dict[str, Any], segments: list[Segment]) -> None:
     message = chunk.get("message")
     if message.__class__ is not dict:
         return
-    text = message.get("content")
-    if len(message) == 2 and text.__class__ is str:
-        # By far the most common: role, content.
-        if text:
-            segments.append(Segment(TEXT, text))
-        return
     add(segments, THINKING, message.get("thinking"))
-    add(segments, TEXT, text)
+    add(segments, TEXT, message.get("content"))
     add_tool_calls(segments, message.get("tool_calls"))
 
 
@@ -65,6 +68,7 @@ class _NdjsonReader(StreamReader):
     """Complete is the stream that had an object with ``done: true``; a blank line is nothing."""
 
     _add_output: Callable[[dict[str, Any], list[Segment]], None]
+    _plain_text: Callable[[dict[str, Any]], str | None]
 
     def _take(self, line: bytes, segments: list[Segment]) -> None:
         if not line or line.isspace():
@@ -76,8 +80,17 @@ class _NdjsonReader(StreamReader):
         if chunks is None:
             super()._take_all(lines, segments)
             return
+        plain_text = self._plain_text
+        texts: list[str] = []
         for chunk in chunks:
+            text = plain_text(chunk)
+            if text is not None:
+                texts.append(text)
+                continue
+            add(segments, TEXT, "".join(texts))
+            texts.clear()
             self._take_chunk(chunk, segments)
+        add(segments, TEXT, "".join(texts))
 
     def _take_chunk(self, chunk: dict[str, Any], segments: list[Segment]) -> None:
         self._add_output(chunk, segments)
@@ -95,12 +108,14 @@ class GenerateReader(_NdjsonReader):
     """``/api/generate``, streamed."""
 
     _add_output = staticmethod(_add_generated)
+    _plain_text = staticmethod(_plain_generated)
 
 
 class ChatReader(_NdjsonReader):
     """``/api/chat``, streamed."""
 
     _add_output = staticmethod(_add_message)
+    _plain_text = staticmethod(_plain_message)
 
 
 def read_generate(reply: dict[str, Any]) -> Ending:

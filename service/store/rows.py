@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from enum import Enum
 from functools import lru_cache
-from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from service.store.database import Parameters
 
-_MOST_ROWS = 128
+MOST_ROWS = 128
 """A statement has at most so many rows; 32,766 parameters are SQLite's limit."""
 
-_INSERT = re.compile(r"\s*(INSERT INTO .*?\sVALUES )(\((?:(?!ON CONFLICT).)*\))(\s*|\s+RETURNING .*)", re.DOTALL)
+_INSERT = re.compile(
+    r"\s*(INSERT INTO \w+ \(([\w\s,]+)\))\s+VALUES \(((?:(?!ON CONFLICT).)*)\)\s*(RETURNING seq\s*)?", re.DOTALL
+)
 _UPDATE = re.compile(
-    r"\s*(UPDATE \w+ SET .*?)(\s+WHERE (\w+) = :\3\b(?:(?!\sRETURNING\s).)*?)(\s*|\s+RETURNING \3\s*)", re.DOTALL
+    r"\s*(UPDATE \w+ SET .*?)(\s+WHERE (\w+) = :\3\b(?:(?!\sRETURNING\s).)*?)(?:\s*|\s+RETURNING \3\s*)", re.DOTALL
 )
 _COPY = re.compile(r"\s*(INSERT INTO .*?\s+SELECT .*?) FROM (\w+)(\s+WHERE (\w+) = :\4\b.*)", re.DOTALL)
 _PARAMETER = re.compile(r":([a-z_]+)")
@@ -23,73 +25,108 @@ _PARAMETER = re.compile(r":([a-z_]+)")
 Item = TypeVar("Item")
 
 
-class ForRows(NamedTuple):
-    """A statement for one row taken apart, so that it can be made for many."""
+class Kind(Enum):
+    """What a statement about one row does."""
 
+    INSERT = "a new row"
+    UPDATE = "changes the row that its key names"
+    COPY = "a new row from the one that its key names"
+
+
+class ForRows(NamedTuple):
+    """A statement for one row taken apart, so that it can be made for many.
+
+    There are statements for few numbers of rows, since each is kept ready by its connection; rows that are missing are
+    filled up with NULL, and do nothing.
+    """
+
+    kind: Kind
     head: str
     row: str
     tail: str
     names: tuple[str, ...]
     """The parameters of a row, in their order."""
-    key: str | None
-    """The parameter that names the row, which no two may share, and the column that comes back; None for new rows, of
-    which something comes back for each in its turn.
-    """
+    key: str | None = None
+    """The parameter that names the row."""
 
     def statement(self, rows: int) -> str:
-        """The statement for so many rows, with positional parameters."""
-        return _statement(self, rows)
+        """The statement for up to so many rows, with positional parameters."""
+        return _statement(self, _filled_up(rows))
 
     def arguments(self, rows: Sequence[Parameters]) -> list[Any]:
-        """The positional parameters for these rows."""
-        return list(chain.from_iterable(map(self.values, rows)))
+        """The parameters of that statement."""
+        given: list[Any] = []
+        is_new = self.kind is Kind.INSERT
+        for row in rows:
+            if is_new:
+                given.append(1)
+            given += row if isinstance(row, tuple) else [row[name] for name in self.names]
+        given += [None] * ((len(self.names) + is_new) * (_filled_up(len(rows)) - len(rows)))
+        return given
 
-    def values(self, row: Parameters) -> Iterable[Any]:
-        """The values of a row in their order."""
-        return row if isinstance(row, tuple) else [row[name] for name in self.names]
+    def key_of(self, row: Parameters) -> Any:
+        """The key of a row."""
+        assert self.key is not None
+        return row[self.names.index(self.key)] if isinstance(row, tuple) else row[self.key]
 
 
 @lru_cache(maxsize=256)
 def for_rows(sql: str) -> ForRows | None:
     """The statement taken apart, when it is about one row that it names, or one that is new; None for any other.
 
-    That is: ``INSERT … VALUES (…)``, ``UPDATE … WHERE key = :key`` that gives nothing or the key, and ``INSERT …
-    SELECT … FROM table WHERE key = :key``.
+    That is: ``INSERT … VALUES (…)`` that gives nothing or the growing key, ``UPDATE … WHERE key = :key`` that gives
+    nothing or the key, and ``INSERT … SELECT … FROM table WHERE key = :key``.
     """
     if new := _INSERT.fullmatch(sql):
-        head, row, tail = new.groups()
-        return ForRows(head, _PARAMETER.sub("?", row), tail, tuple(_PARAMETER.findall(row)), None)
+        start, columns, row, _ = new.groups()
+        taken = ", ".join(f"column{number}" for number in range(2, columns.count(",") + 3))
+        # Whether a row is one says its first column.
+        return ForRows(
+            Kind.INSERT,
+            f"{start} SELECT {taken} FROM (VALUES ",
+            f"(?, {_PARAMETER.sub('?', row)})",
+            ") WHERE column1",
+            tuple(_PARAMETER.findall(row)),
+        )
     if change := _UPDATE.fullmatch(sql):
-        start, condition, key, tail = change.groups()
-        return _given(sql, f"{start} FROM given{condition}{tail}", key)
+        start, condition, key = change.groups()
+        return _given(Kind.UPDATE, sql, start, condition, key)
     if copy := _COPY.fullmatch(sql):
         start, table, condition, key = copy.groups()
         # A cross join is carried out from left to right: each row that is given is looked up by its key.
-        return _given(sql, f"{start} FROM given CROSS JOIN {table}{condition}", key)
+        return _given(Kind.COPY, sql, start, f" CROSS JOIN {table}{condition}", key)
     return None
 
 
-def _given(sql: str, body: str, key: str) -> ForRows:
-    """The parameters come from a table of theirs."""
+def _given(kind: Kind, sql: str, start: str, end: str, key: str) -> ForRows:
+    """The parameters come from a table of theirs. NULL is no row's key."""
     names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
-    columns = ", ".join(f"given_{name}" for name in names)
+    columns = ", ".join(f"column{number} AS given_{name}" for number, name in enumerate(names, 1))
     return ForRows(
-        f"WITH given ({columns}) AS (VALUES ",
+        kind,
+        _PARAMETER.sub(r"given_\1", start) + f" FROM (SELECT {columns} FROM (VALUES ",
         f"({', '.join('?' * len(names))})",
-        ") " + _PARAMETER.sub(r"given_\1", body),
+        ")) AS given" + _PARAMETER.sub(r"given_\1", end),
         names,
         key,
     )
 
 
+@lru_cache(maxsize=256)
+def positional(sql: str) -> str:
+    """The statement for parameters in the order in which it names them, each once."""
+    return _PARAMETER.sub("?", sql)
+
+
 def in_runs(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """The items in few runs, of few different lengths: few different statements serve every number of rows."""
-    start = 0
-    while (left := len(items) - start) > 0:
-        power = 1 << (left.bit_length() - 1)
-        length = min(_MOST_ROWS, power + power // 2 if left >= power + power // 2 else power)
-        yield items[start : start + length]
-        start += length
+    """The items, as many at a time as one statement may have."""
+    for start in range(0, len(items), MOST_ROWS):
+        yield items[start : start + MOST_ROWS]
+
+
+def _filled_up(rows: int) -> int:
+    """The next power of two."""
+    return 1 << (rows - 1).bit_length()
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
 from service.store.database import Batch, Parameters, Row, Statement
-from service.store.rows import ForRows, for_rows, in_runs
+from service.store.rows import ForRows, Kind, for_rows, in_runs, positional
 from service.store.waiting import Read, Write
 
 _WRITE_BYTES = 12 << 10
@@ -41,7 +41,10 @@ class WriteGroup:
         if not self.writes:
             return
         try:
-            self._run_together(execute, self.writes)
+            try:
+                self._run_together(execute, self.writes)
+            except _NotEveryRowError:
+                self._run_together(execute, self.writes, in_rows=False)
         except Exception as error:
             if _is_about_the_whole_database(error) or len(self.writes) == 1:
                 for write in self.writes:
@@ -49,15 +52,17 @@ class WriteGroup:
                 return
             for write in self.writes:
                 try:
-                    self._run_together(execute, [write])
+                    self._run_together(execute, [write], in_rows=False)
                 except Exception as own_error:
                     write.error = translated(own_error)
 
-    def _run_together(self, execute: Callable[..., sqlite3.Cursor], writes: list[Write]) -> None:
+    def _run_together(
+        self, execute: Callable[..., sqlite3.Cursor], writes: list[Write], *, in_rows: bool = True
+    ) -> None:
         execute("BEGIN IMMEDIATE")
         try:
             # New rows come first: nothing that waits beside them can mind that they are there already.
-            for run in _alike(sorted(writes, key=lambda write: not write.is_new_job)):
+            for run in _alike(sorted(writes, key=lambda write: not write.is_new_job), in_rows=in_rows):
                 _carry_out(execute, run)
             execute("COMMIT")
             self.written_bytes += sum(_written_bytes(write) for write in writes)
@@ -68,12 +73,16 @@ class WriteGroup:
             raise
 
 
-def _alike(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
+class _NotEveryRowError(Exception):
+    """A statement for many rows has not changed each of them; which ones, only single statements tell."""
+
+
+def _alike(writes: Iterable[Write], *, in_rows: bool) -> Iterator[Sequence[Write]]:
     """Runs of neighbours of the same statements, the first about one row; every other write by itself, in its turn."""
     for shape, neighbours in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
         same = list(neighbours)
         is_batch = any(isinstance(statement, Batch) for write in same for statement in write.statements)
-        if for_rows(shape[0]) is not None and not is_batch:
+        if in_rows and not is_batch and for_rows(shape[0]) is not None:
             yield from in_runs(same)
         else:
             yield from ([write] for write in same)
@@ -82,9 +91,9 @@ def _alike(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
 def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
     """Carry out writes of the same statements: what is about one row for all of them together, anything else for each.
 
-    A statement of many rows is one step. Python gives its lock away for every step, and a thread that wants it back
-    while the event loop is busy waits for the switch interval: row by row, 64 jobs took 10 ms that take 1 ms so. All
-    first statements go before all second ones; what a write looks up in its second must therefore be its own.
+    Python gives its lock away several times for every statement, and a thread that wants it back while the event loop
+    is busy waits for the switch interval: 64 jobs took 10 ms row by row that take 1 ms so. All first statements go
+    before all second ones; what a write looks up in its second must therefore be its own.
     """
     for write in writes:
         write.answers = []
@@ -94,15 +103,38 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
             writes[0].answers.append([])
             continue
         sql, one = statement.sql, for_rows(statement.sql)
-        given = [
-            each.parameters for each in (write.statements[index] for write in writes) if isinstance(each, Statement)
-        ]
-        if one is not None and (len(writes) > 1 or isinstance(statement.parameters, tuple)):
-            for write, answer in zip(writes, _rows_of_each(execute, one, given), strict=True):
-                write.answers.append(answer)
+        all_of_them = (write.statements[index] for write in writes)
+        given = [each.parameters for each in all_of_them if isinstance(each, Statement)]
+        if one is not None and len(writes) > 1:
+            answers = _answers_of_rows(execute, one, given)
         else:
-            for write, parameters in zip(writes, given, strict=True):
-                write.answers.append(execute(sql, parameters).fetchall())
+            answers = [execute(positional(sql) if isinstance(row, tuple) else sql, row).fetchall() for row in given]
+        for write, answer in zip(writes, answers, strict=True):
+            write.answers.append(answer)
+
+
+def _answers_of_rows(
+    execute: Callable[..., sqlite3.Cursor], one: ForRows, given: Sequence[Parameters]
+) -> Sequence[list[Row]]:
+    """Carry out a statement for rows, and what it gives for each of them. Raises _NotEveryRowError.
+
+    Nothing comes back from the database: each row of it would be a step.
+    """
+    if one.kind is Kind.UPDATE and len(set(map(one.key_of, given))) < len(given):
+        # Of two changes of one row the second must see what the first has left.
+        raise _NotEveryRowError
+    cursor = execute(one.statement(len(given)), one.arguments(given))
+    match one.kind:
+        case Kind.INSERT:
+            # A growing key never skips a number within a statement, nor has anybody else written.
+            first = (cursor.lastrowid or 0) - len(given) + 1
+            return [[(first + index,)] for index in range(len(given))]
+        case Kind.UPDATE:
+            if cursor.rowcount != len(given):
+                raise _NotEveryRowError
+            return [[(one.key_of(row),)] for row in given]
+        case Kind.COPY:
+            return [[] for _ in given]
 
 
 def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> None:
@@ -111,22 +143,6 @@ def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> Non
         raise ValueError(f"this statement is not about one row: {batch.sql}")
     for run in in_runs(batch.rows):
         execute(one.statement(len(run)), one.arguments(run))
-
-
-def _rows_of_each(
-    execute: Callable[..., sqlite3.Cursor], one: ForRows, given: Sequence[Parameters]
-) -> Iterable[list[Row]]:
-    """Carry out a statement for rows, and what it gives for each of them."""
-    rows = [tuple(one.values(row)) for row in given]
-    keys = [row[one.names.index(one.key)] for row in rows] if one.key is not None else []
-    if len(set(keys)) < len(keys):
-        # Of two changes of one row the second must see what the first has left.
-        return [execute(one.statement(1), row).fetchall() for row in rows]
-    found = execute(one.statement(len(rows)), one.arguments(rows)).fetchall()
-    if one.key is None:
-        return ([row] for row in found) if found else ([] for _ in rows)
-    changed = {row[0] for row in found}
-    return ([(key,)] if key in changed else [] for key in keys)
 
 
 def _written_bytes(write: Write) -> int:
@@ -166,7 +182,8 @@ class GroupingConnection(sqlite3.Connection):
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if sql is GROUPED:
             parameters.run(super().execute)
-            return super().execute("SELECT 1")
+            # Nothing that could be fetched.
+            return self.cursor()
         return super().execute(sql, parameters)
 
 

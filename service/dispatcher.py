@@ -73,18 +73,25 @@ class Dispatcher:
         if self._is_stopped or self._jobs.has_waiting:
             return None
         runner = line.runner
+        able = [backend for backend in self._pool.with_free_seat() if self._pool.may_take(backend, runner)]
+        # Nearly always: it is loaded, and the first backend that is asked has it.
+        for backend in able:
+            if backend.placement.serves_at_once(runner):
+                return self._seated(backend, runner)
+        now = self._clock.now_ms()
         for may_load, may_evict in _STEPS:
-            for backend in self._pool.with_free_seat():
-                if self._pool.may_take(backend, runner):
-                    now = self._clock.now_ms()
-                    elsewhere = self._pool.loaded_elsewhere(backend)
-                    chosen = backend.placement.choose(
-                        {runner: now}, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
-                    )
-                    if chosen == runner:
-                        self._pool.take(backend, runner)
-                        return lambda running: self._hand_off.put_nowait(Assignment(running, backend))
+            for backend in able:
+                elsewhere = self._pool.loaded_elsewhere(backend)
+                chosen = backend.placement.choose(
+                    {runner: now}, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
+                )
+                if chosen == runner:
+                    return self._seated(backend, runner)
         return None
+
+    def _seated(self, backend: Backend, runner: str) -> Callable[[Running], None]:
+        self._pool.take(backend, runner)
+        return lambda running: self._hand_off.put_nowait(Assignment(running, backend))
 
     async def run(self) -> None:
         """Give out seats whenever something changes; never returns."""

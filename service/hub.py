@@ -60,5 +60,7 @@ class Hub:
         if not own and not everybody:
             return
         event = JobChanged(job, position, estimated_start_seconds)
-        for subscriber in {**(own or {}), **(everybody or {})}:
+        both = {**own, **everybody} if own and everybody else own or everybody or {}
+        # Whoever hears of it may leave, or come.
+        for subscriber in tuple(both):
             subscriber.receive(event)

@@ -40,9 +40,10 @@ USAGE = web.AppKey("usage", Usage)
 class Entry:
     """What a handler finds out about the request that is being written down."""
 
-    __slots__ = ("at", "give_back", "job_id", "model")
+    __slots__ = ("at", "endpoint", "give_back", "job_id", "model")
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, endpoint: str, at: int) -> None:
+        self.endpoint = endpoint
         self.at = at
         """When it came (milliseconds since the epoch)."""
         self.give_back: Callable[[], None] | None = None
@@ -77,9 +78,10 @@ def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
 
 def begin_entry(request: web.Request) -> Entry | None:
     """Open the books for a request that may make a job; None for any other."""
-    if request.path not in JOB_PATHS or request.method != "POST":
+    endpoint = request.path
+    if endpoint not in JOB_PATHS or request.method != "POST":
         return None
-    entry = request[ENTRY] = Entry(request.app[CLOCK].now_ms())
+    entry = request[ENTRY] = Entry(endpoint, request.app[CLOCK].now_ms())
     return entry
 
 
@@ -92,14 +94,14 @@ def end_entry(request: web.Request, entry: Entry, status: int, begun: float) -> 
     if caller is not None:
         request.app[USAGE].record(
             LogRow(
-                at=entry.at,
-                key_id=caller.key_id,
-                owner=caller.owner,
-                endpoint=request.path,
-                method=request.method,
-                status_code=status,
-                model=model_key(entry.model) if entry.model is not None else None,
-                job_id=entry.job_id,
+                entry.at,
+                caller.key_id,
+                caller.owner,
+                entry.endpoint,
+                "POST",
+                status,
+                model_key(entry.model) if entry.model is not None else None,
+                entry.job_id,
                 job_status=None,
                 prompt_tokens=None,
                 completion_tokens=None,

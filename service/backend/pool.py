@@ -213,6 +213,8 @@ class Pool:
 
         While no backend answers, any model may be there.
         """
+        if not any(backend.is_answering or backend.is_unknown for backend in self._backends):
+            return
         if await self.look_for(model) or not any(backend.is_answering for backend in self._backends):
             return
         names = sorted(

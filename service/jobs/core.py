@@ -57,7 +57,7 @@ class Core(JobViews):
         self._asking: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._wake_dispatcher: Callable[[], None] = lambda: None
         self._look_due: Callable[[], None] = lambda: None
-        self._tell_others: Callable[[str], None] = lambda payload: None
+        self._tell_others: Callable[[str], None] | None = None
         self._note_served: Callable[[Line], None] = lambda _line: None
         self._correct: Callable[[Line], None] = lambda line: None
         self._start_at_once: Callable[[Line], Callable[[Running], None] | None] = lambda _line: None
@@ -157,9 +157,14 @@ class Core(JobViews):
         else:
             self._gauges.move(job.line, before, job.status, job.size, ready=here)
 
+    def _tell(self, change: Change | str) -> None:
+        """Tell the other processes, where there are any."""
+        if self._tell_others is not None:
+            self._tell_others(str(change))
+
     def _announce(self, job: Job, before: str | None, ready: int = 0) -> None:
         """Tell of a change that is stored; ``before`` is the status before it, None for a new job."""
-        self._tell_others(str(Change(job.seq, before, job.status, ready)))
+        self._tell(Change(job.seq, before, job.status, ready))
         if job.is_final:
             self._measure(job)
         self._publish(job)

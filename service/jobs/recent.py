@@ -38,10 +38,12 @@ class Recent:
         if not self._is_enabled:
             return
         counted = Counted(rank, now, self._taken.get(job.line, 0)) if rank is not None else None
-        self._jobs[job.id] = (job, counted)
-        self._jobs.move_to_end(job.id)
-        if len(self._jobs) > _MOST_JOBS:
-            self._jobs.popitem(last=False)
+        jobs = self._jobs
+        if job.id in jobs:
+            jobs.move_to_end(job.id)
+        jobs[job.id] = (job, counted)
+        if len(jobs) > _MOST_JOBS:
+            jobs.popitem(last=False)
 
     def learn(self, job: Job) -> None:
         """Take over a row that was read where it is newer: it is on disk a moment before its change is announced, and

@@ -133,14 +133,14 @@ class Submission(Core):
         return view
 
     def _stored(self, view: View, rank: int | None = None) -> None:
-        self.store_trouble = None
-        if self._recent.get(view.job.id) is None:
-            self._recent.put(view.job, rank, self._clock.now_ms())
-        self._newest = max(self._newest, view.job.seq)
         job = view.job
+        self.store_trouble = None
+        if self._recent.get(job.id) is None:
+            self._recent.put(job, rank, self._clock.now_ms())
+        self._newest = max(self._newest, job.seq)
         self._hub.publish(job, view.position, view.estimated_start_seconds)
         ready = int(job.status == Status.QUEUED and job.not_before is None)
-        self._tell_others(str(Change(job.seq, None, job.status, ready)))
+        self._tell(Change(job.seq, None, job.status, ready))
 
     async def cancel(self, job_id: str) -> Job:
         """End a job unless it is final already; its row afterwards. Raises NotFoundError, CannotStoreError."""

@@ -50,7 +50,7 @@ class Upkeep(Core):
         for gauge in pruned:
             self._gauges.leave(gauge.line, gauge.status, gauge.size, was_ready=False)
         if pruned:
-            self._tell_others(LOOK_AGAIN)
+            self._tell(LOOK_AGAIN)
         return len(pruned)
 
     async def recount(self) -> bool:

@@ -6,6 +6,10 @@ gets no row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
 from service.job import Job
 
 COLUMNS = ", ".join(Job._fields)
@@ -16,7 +20,14 @@ EXACT_RANK = 1_000
 EXACT_TOTAL = 10_000
 """What matches a text search is counted up to here."""
 
-_NEW = [field for field in Job._fields if field != "seq"]
+_LATER = {
+    "seq", "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms", "prompt_ms",
+    "generation_ms", "first_token_at", "finished_at",
+}  # fmt: skip
+"""What no new job has: the fewer parameters, the shorter Python's lock is held for a row."""
+_NEW = [field for field in Job._fields if field not in _LATER]
+new_values: Callable[[Job], tuple[Any, ...]] = itemgetter(*map(Job._fields.index, _NEW))
+"""The parameters of INSERT."""
 INSERT = f"INSERT INTO jobs ({', '.join(_NEW)}) VALUES ({', '.join(':' + field for field in _NEW)}) RETURNING seq"
 INSERT_BODY = """
     INSERT INTO bodies (seq, prompt, request) VALUES ((SELECT seq FROM jobs WHERE id = :id), :prompt, :request)

@@ -25,6 +25,7 @@ from service.store.job_statements import (
     RESCUE,
     RESCUE_ABANDONED,
     WIDTH,
+    new_values,
 )
 from service.store.texts import segments_text, storable
 
@@ -64,7 +65,10 @@ class JobStore(JobReading):
         The write is on its way when this returns; awaiting it raises CannotStoreError, and what ``also`` brings about.
         """
         job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
-        statements = Statement(INSERT, job[1:]), Statement(INSERT_BODY, (job_id, storable(new.prompt), new.request))
+        statements = (
+            Statement(INSERT, new_values(job)),
+            Statement(INSERT_BODY, (job_id, storable(new.prompt), new.request)),
+        )
         return _numbered(job, self._database.write(*statements, *also))
 
     def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:

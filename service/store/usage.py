@@ -33,7 +33,8 @@ class LogRow(NamedTuple):
 
     def ended_as(self, job: Job) -> LogRow:
         """The same with what its job came to."""
-        return self._replace(**outcome_of(job)._asdict())
+        status, prompt_tokens, completion_tokens, queue_ms = outcome_of(job)
+        return LogRow._make((*self[:8], status, prompt_tokens, completion_tokens, self.response_ms, queue_ms))
 
 
 class Scope(NamedTuple):

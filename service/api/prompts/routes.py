@@ -31,7 +31,8 @@ async def submit(request: web.Request) -> web.Response:
     app = request.app
     asked = validated(PromptRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
-    await app[POOL].require_model(new.model)
+    if not app[POOL].knows(new.model):
+        await app[POOL].require_model(new.model)
     view, said = await submit_once(request, lambda: admit(request, new))
     note_job(request, view.job)
     headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}

@@ -26,7 +26,8 @@ async def submit(request: web.Request) -> web.Response:
     app = request.app
     asked = validated(GenerateRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS])
-    await app[POOL].require_model(new.model)
+    if not app[POOL].knows(new.model):
+        await app[POOL].require_model(new.model)
     view, said = await submit_once(request, lambda: admit(request, new))
     note_job(request, view.job)
     return json_reply(accepted_fields(view.job), headers=said)

@@ -13,8 +13,10 @@ from service.store.database import Batch, Parameters, Row, Statement
 from service.store.rows import ForRows, Kind, for_rows, in_runs, positional
 from service.store.waiting import Read, Write
 
-_WRITE_BYTES = 12 << 10
-"""What a write adds to the WAL beside its own text: the pages of the indexes that it touches, roughly."""
+_COMMIT_BYTES = 40 << 10
+"""What a commit adds to the WAL: one page of the table and of each index, roughly."""
+_ROW_BYTES = 3 << 10
+"""What each row adds beside its own text: further pages, of which many rows of a commit share most."""
 
 GROUPED = "-- a group of statements, see GroupingConnection"
 
@@ -29,7 +31,7 @@ class WriteGroup:
         self._waiting = waiting
         self._most = most
         self.writes: list[Write] = []
-        self.written_bytes = 0
+        self.written_bytes = _COMMIT_BYTES
 
     def take(self) -> None:
         """Take up to ``most`` of what waits. Whatever is added meanwhile is added behind it."""
@@ -150,7 +152,7 @@ def _written_bytes(write: Write) -> int:
     size = 0
     for statement in write.statements:
         rows = statement.rows if isinstance(statement, Batch) else (statement.parameters,)
-        size += _WRITE_BYTES * len(rows)
+        size += _ROW_BYTES * len(rows)
         for row in rows:
             last = row[-1:] if isinstance(row, tuple) else [*row.values()][-1:]
             size += sum(len(text) for text in last if isinstance(text, str))

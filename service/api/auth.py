@@ -88,6 +88,9 @@ class Auth:
 
     def _shown(self, request: web.Request) -> Caller | None:
         """The caller by what it shows; None when it shows nothing, or nothing that is known."""
+        headers = request.headers
+        if hdrs.AUTHORIZATION not in headers and _API_KEY not in headers and not request.query_string:
+            return None
         for text in _credentials(request):
             key = self.keys.find(text)
             if key is not None:

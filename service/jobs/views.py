@@ -53,11 +53,22 @@ class JobViews:
         """How many jobs of each runner could be claimed."""
         return self._gauges.ready_by_runner
 
+    def remembered_view(self, job_id: str) -> View | None:
+        """A job with its position, as far as that is known without a look into the database."""
+        job = self._recent.get(job_id)
+        if job is None:
+            return None
+        if not _is_ready(job):
+            return View(job, None)
+        rank = self._recent.rank(job, self._clock.now_ms())
+        return self._queued_view(job, rank) if rank is not None and rank < EXACT_RANK else None
+
     async def view(self, job_id: str) -> View:
         """A job with its position. Raises NotFoundError."""
+        remembered = self.remembered_view(job_id)
+        if remembered is not None:
+            return remembered
         job = self._recent.get(job_id)
-        if job is not None and not _is_ready(job):
-            return View(job, None)
         rank = self._recent.rank(job, self._clock.now_ms()) if job is not None else None
         if job is not None and rank is not None:
             return await self._ready_view(job, rank)

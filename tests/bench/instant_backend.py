@@ -113,4 +113,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main())
+    # Its speed is to be in nobody's way.
+    run(main(), on_uvloop=True)

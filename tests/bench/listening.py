@@ -1,23 +1,27 @@
-"""Serving the baselines: the same event loop as the service's, no access log, a free port, whose URL is printed."""
+"""Serving the baselines: no access log, a free port, whose URL is printed."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import web
 
+ON_UVLOOP = "--uvloop"
+"""The argument with which a baseline runs on the loop that the service uses; else it is aiohttp as it comes."""
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, on uvloop where the service would use it."""
-    try:
+
+def run(work: Coroutine[Any, Any, None], *, on_uvloop: bool | None = None) -> None:
+    """Run to the end, on uvloop when asked to (by default: when the arguments say so), else on asyncio's own loop."""
+    if on_uvloop if on_uvloop is not None else ON_UVLOOP in sys.argv:
         import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
+
         uvloop.run(work)
+    else:
+        asyncio.run(work)
 
 
 async def serve_app(app: web.Application) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,10 +46,26 @@ async def compare(
     measured: Callable[[], Awaitable[float]], baseline: Callable[[], Awaitable[float]], *, rounds: int = ROUNDS
 ) -> Compared:
     """Run both by turns, so that whatever else the machine does meets both alike."""
-    pairs = []
+    [compared] = await compare_with(measured, [baseline], rounds=rounds)
+    return compared
+
+
+async def compare_with(
+    measured: Callable[[], Awaitable[float]],
+    baselines: Sequence[Callable[[], Awaitable[float]]],
+    *,
+    rounds: int = ROUNDS,
+) -> list[Compared]:
+    """The same against several baselines."""
+    of_rounds = []
     for _ in range(rounds):
-        below = await baseline()
-        pairs.append((await measured(), below))
+        below = [await baseline() for baseline in baselines]
+        above = await measured()
+        of_rounds.append([(above, one) for one in below])
+    return [_compared(list(pairs)) for pairs in zip(*of_rounds, strict=True)]
+
+
+def _compared(pairs: Sequence[tuple[float, float]]) -> Compared:
     return Compared(
         statistics.median(pair[0] for pair in pairs),
         statistics.median(pair[1] for pair in pairs),

@@ -9,7 +9,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from tests.bench.listening import ON_UVLOOP
 from tests.bench.load import Connection, LoadError, request_bytes
 from tests.processes import running_at_url
 
@@ -29,18 +31,32 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-@asynccontextmanager
-async def echo(folder: Path) -> AsyncIterator[int]:
-    """The bare JSON echo; its port."""
-    async with running_at_url("tests.bench.echo", folder=folder) as url:
-        yield port_of(url)
+class Bare(NamedTuple):
+    """The ports of a baseline: aiohttp as it comes, and the same on the loop that the service uses."""
+
+    plain: int
+    on_uvloop: int
 
 
 @asynccontextmanager
-async def relay(folder: Path, backend_port: int) -> AsyncIterator[int]:
-    """The bare relay in front of a backend; its port."""
-    async with running_at_url("tests.bench.relay", f"http://127.0.0.1:{backend_port}", folder=folder) as url:
-        yield port_of(url)
+async def echo(folder: Path) -> AsyncIterator[Bare]:
+    """The bare JSON echo."""
+    async with (
+        running_at_url("tests.bench.echo", folder=folder) as plain,
+        running_at_url("tests.bench.echo", ON_UVLOOP, folder=folder) as on_uvloop,
+    ):
+        yield Bare(port_of(plain), port_of(on_uvloop))
+
+
+@asynccontextmanager
+async def relay(folder: Path, backend_port: int) -> AsyncIterator[Bare]:
+    """The bare relay in front of a backend."""
+    backend = f"http://127.0.0.1:{backend_port}"
+    async with (
+        running_at_url("tests.bench.relay", backend, folder=folder) as plain,
+        running_at_url("tests.bench.relay", backend, ON_UVLOOP, folder=folder) as on_uvloop,
+    ):
+        yield Bare(port_of(plain), port_of(on_uvloop))
 
 
 @asynccontextmanager

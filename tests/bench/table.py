@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+Rates = tuple[float, float, float]
+"""What was measured, its baseline, and the ratio."""
+
+_MET = {True: "yes", False: "**no**", None: ""}
+
 
 class Figure(NamedTuple):
     """One thing that was measured, and whether that is what is wanted. Texts carry their units."""
@@ -15,7 +20,8 @@ class Figure(NamedTuple):
     """What the same machine did in the same run with something simpler, "" where there is nothing to compare with."""
     ratio: str
     wanted: str
-    is_met: bool
+    is_met: bool | None
+    """None where nothing is wanted of it."""
     has_commit: bool = False
     """Whether a commit on this disk is part of it."""
 
@@ -33,6 +39,25 @@ def at_least(
         ratio >= wanted,
         has_commit,
     )
+
+
+def against_bare(
+    what: str, compared: Sequence[Rates], wanted: float, unit: str, *, has_commit: bool = False
+) -> list[Figure]:
+    """A rate against aiohttp as it comes, of which so much is wanted, and against the same on the service's loop."""
+    plain, (measured, baseline, ratio) = compared
+    return [
+        at_least(what, *plain, wanted, unit, has_commit=has_commit),
+        Figure(
+            "the same, against one that runs on uvloop, too",
+            f"{measured:,.0f} {unit}",
+            f"{baseline:,.0f} {unit}",
+            f"{ratio:.2f}",
+            "",
+            None,
+            has_commit,
+        ),
+    ]
 
 
 def at_most(
@@ -79,7 +104,7 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     lines += [
         f"| {figure.what} | {figure.measured} | {figure.baseline} | {figure.ratio} | {figure.wanted} "
-        f"| {'yes' if figure.is_met else '**no**'} | {f'{commit_ms:.2f} ms' if figure.has_commit else ''} |"
+        f"| {_MET[figure.is_met]} | {f'{commit_ms:.2f} ms' if figure.has_commit else ''} |"
         for figure, commit_ms in rows
     ]
     return "\n".join(lines)

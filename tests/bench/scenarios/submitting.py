@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from tests.bench.load import request_bytes, requests_per_second
-from tests.bench.measuring import ROUND_SECONDS, Bench, compare, in_thread
+from tests.bench.measuring import ROUND_SECONDS, Bench, compare_with, in_thread
 from tests.bench.processes import ROOMY, echo
-from tests.bench.table import Figure, at_least
+from tests.bench.table import Figure, against_bare
 from tests.processes import running_service
 
 CONNECTIONS = 64
@@ -18,10 +18,10 @@ async def measure(bench: Bench) -> list[Figure]:
     """Against the same body sent to the echo."""
     rate = partial(requests_per_second, connections=CONNECTIONS, seconds=ROUND_SECONDS)
     with bench.new_folder() as folder:
-        async with echo(folder) as echo_port, running_service(folder, **ROOMY) as service:
-            compared = await compare(
+        async with echo(folder) as echo_ports, running_service(folder, **ROOMY) as service:
+            compared = await compare_with(
                 in_thread(rate, service.port, [request_bytes("POST", "/api/v1/prompt", BODY)]),
-                in_thread(rate, echo_port, [request_bytes("POST", "/echo", BODY)]),
+                [in_thread(rate, port, [request_bytes("POST", "/echo", BODY)]) for port in echo_ports],
             )
     what = "submit, 64 connections; against a bare JSON echo"
-    return [at_least(what, *compared, 0.60, "/s", has_commit=True)]
+    return against_bare(what, compared, 0.60, "/s", has_commit=True)

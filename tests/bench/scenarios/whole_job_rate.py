@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from tests.bench.load import request_bytes, send_all
-from tests.bench.measuring import Bench, compare, in_thread
+from tests.bench.measuring import Bench, compare_with, in_thread
 from tests.bench.processes import ROOMY, backend_settings, instant_backend, relay, until_all_done
-from tests.bench.table import Figure, at_least
+from tests.bench.table import Figure, against_bare
 from tests.processes import running_service
 
 SUBMITTERS = 64
@@ -20,14 +20,15 @@ async def measure(bench: Bench) -> list[Figure]:
     with bench.new_folder() as folder:
         async with (
             instant_backend(folder) as backend,
-            relay(folder, backend) as relay_port,
+            relay(folder, backend) as relay_ports,
             running_service(folder, **ROOMY, **backend_settings(backend, seats=SUBMITTERS)) as service,
         ):
-            compared = await compare(
-                in_thread(_jobs_per_second, service.port), in_thread(_relayed_per_second, relay_port)
+            compared = await compare_with(
+                in_thread(_jobs_per_second, service.port),
+                [in_thread(_relayed_per_second, port) for port in relay_ports],
             )
     what = "whole jobs of 20 tokens, 64 submitters; against a bare relay"
-    return [at_least(what, *compared, 0.40, "/s", has_commit=True)]
+    return against_bare(what, compared, 0.40, "/s", has_commit=True)
 
 
 def _jobs_per_second(port: int) -> float:

@@ -50,16 +50,18 @@ class Estimates:
 
     def _turn_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
         """Until a seat is free after all that go before; jobs of other loaded models take turns with these."""
-        jobs, work_ms = ahead, ahead * self._queue.expected_ms(runner)
+        expected_ms = self._queue.expected_ms(runner)
+        jobs, work_ms = ahead, ahead * expected_ms
         counts = self._queue.ready_counts()
-        for other in {loaded for one in backends for loaded in one.placement.loaded.values()} - {runner}:
-            between = min(counts.get(other, 0), ahead + 1)
-            jobs += between
-            work_ms += between * self._queue.expected_ms(other)
+        if len(counts) > (runner in counts):
+            for other in {loaded for one in backends for loaded in one.placement.loaded.values()} - {runner}:
+                between = min(counts.get(other, 0), ahead + 1)
+                jobs += between
+                work_ms += between * self._queue.expected_ms(other)
         free = sum(self._pool.free_seats_for(one, runner) for one in backends)
         if jobs < free:
             return 0.0
-        mean_ms = (work_ms + self._queue.expected_ms(runner)) / (jobs + 1)
+        mean_ms = (work_ms + expected_ms) / (jobs + 1)
         return (jobs + 1 - free) * mean_ms / self._seats(backends, runner)
 
     def _own_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:

@@ -27,11 +27,44 @@ def test_a_remembered_rank_falls_with_every_claim_of_its_line_and_never_below_ze
     assert recent.rank(job, 0) == 0
 
 
-def test_a_rank_is_counted_anew_after_a_while() -> None:
+def test_a_rank_is_counted_anew_after_a_while_the_sooner_when_it_is_doubtful() -> None:
     recent, job = Recent(is_enabled=True), waiting(10)
-    recent.put(job, 9, now=0)
-    assert recent.rank(job, 60_000) is None
+    moves = recent.moves
+    recent.put(job, 9, 0, moves)
+    assert (recent.rank(job, 20_000), recent.rank(job, 60_000)) == (9, None)
+    recent.take(LINE, 1)
+    recent.put(job, 9, 0, moves)
+    assert (recent.rank(job, 1_000), recent.rank(job, 20_000)) == (9, None)
     assert recent.get(job.id) == job
+
+
+def test_a_rank_is_counted_anew_when_its_line_was_disturbed() -> None:
+    recent, job = Recent(is_enabled=True), waiting(10)
+    recent.put(job, 9, 0, recent.moves)
+    recent.disturb(LINE._replace(owner="you"))
+    assert recent.rank(job, 0) == 9
+    recent.disturb(LINE)
+    assert recent.rank(job, 0) is None
+    recent.put(job, 8, 0, recent.moves)
+    assert recent.rank(job, 0) == 8
+
+
+async def test_positions_follow_what_leaves_from_the_middle() -> None:
+    async with service_in_process(seats=1) as service:
+        stalled = service.stall()
+        await service.submit()
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+        first, second, third, fourth = [await service.submit() for _ in range(4)]
+
+        async def places(*job_ids: str) -> list[int | None]:
+            return [(await service.jobs.view(job_id)).position for job_id in job_ids]
+
+        assert await places(first, second, third, fourth) == [1, 2, 3, 4]
+        await service.jobs.cancel(second)
+        assert await places(first, third, fourth) == [1, 2, 3]
+        await service.jobs.cancel(third)
+        assert await places(fourth, first) == [2, 1]
+        stalled.release()
 
 
 def test_nothing_is_remembered_where_others_may_change_the_rows() -> None:

@@ -150,6 +150,8 @@ class Core(JobViews):
     def _move(self, job: Job, before: str, ready: int, now: int) -> None:
         """Move the gauges with a job; ``ready`` is what its line gains or loses in jobs that are ready."""
         here = ready if self._store.may_claim(job) else 0
+        if ready:
+            self._recent.disturb(job.line)
         if here > 0:
             self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
         if before == job.status:

@@ -13,16 +13,27 @@ from service.job import Job, Line
 from service.store.job_statements import EXACT_RANK
 
 _MOST_JOBS = 5_000
-_COUNTED_MS = 2_000
-"""After so long a rank is counted again: cancelled jobs may have left from the middle of the line."""
+_CERTAIN_MS = 30_000
+_DOUBTFUL_MS = 2_000
+"""After so long a rank is counted again; the sooner when the lines have moved while it was counted."""
+
+
+class Moves(NamedTuple):
+    """What has happened to a line: how many of its oldest jobs were taken, and how often it has changed otherwise."""
+
+    taken: int = 0
+    disturbed: int = 0
 
 
 class Counted(NamedTuple):
-    """How many jobs of its line were ahead of a job, when, and how many had been taken from the line by then."""
+    """How many jobs of its line were ahead of a job, until when that is believed, and how the line stood."""
 
     rank: int
-    at: int
-    taken: int
+    until: int
+    moves: Moves
+
+
+_UNMOVED = Moves()
 
 
 class Recent:
@@ -31,13 +42,18 @@ class Recent:
     def __init__(self, *, is_enabled: bool) -> None:
         self._is_enabled = is_enabled
         self._jobs: OrderedDict[str, tuple[Job, Counted | None]] = OrderedDict()
-        self._taken: dict[Line, int] = {}
+        self._moves: dict[Line, Moves] = {}
+        self.moves = 0
+        """How often any line has moved; to be looked at before a rank is found out, and given with it."""
 
-    def put(self, job: Job, rank: int | None = None, now: int = 0) -> None:
+    def put(self, job: Job, rank: int | None = None, now: int = 0, moves: int = -1) -> None:
         """Remember a row as it stands; ``rank`` where it waits and that is known."""
         if not self._is_enabled:
             return
-        counted = Counted(rank, now, self._taken.get(job.line, 0)) if rank is not None else None
+        counted = None
+        if rank is not None:
+            until = now + (_CERTAIN_MS if moves == self.moves else _DOUBTFUL_MS)
+            counted = Counted(rank, until, self._moves.get(job.line, _UNMOVED))
         jobs = self._jobs
         if job.id in jobs:
             jobs.move_to_end(job.id)
@@ -59,11 +75,13 @@ class Recent:
 
     def take(self, line: Line, jobs: int) -> None:
         """So many of the oldest jobs of the line were claimed."""
-        if self._is_enabled:
-            self._taken[line] = self._taken.get(line, 0) + jobs
-            if len(self._taken) > _MOST_JOBS:
-                self._taken.clear()
-                self._jobs.clear()
+        taken, disturbed = self._moves.get(line, _UNMOVED)
+        self._move(line, Moves(taken + jobs, disturbed))
+
+    def disturb(self, line: Line) -> None:
+        """A job has left the line from anywhere, or come to another place than its end: all ranks are to be counted."""
+        taken, disturbed = self._moves.get(line, _UNMOVED)
+        self._move(line, Moves(taken, disturbed + 1))
 
     def get(self, job_id: str) -> Job | None:
         """The row, None when it is not remembered."""
@@ -76,9 +94,21 @@ class Recent:
         """
         found = self._jobs.get(job.id)
         counted = found[1] if found is not None else None
-        if counted is None or now - counted.at > _COUNTED_MS:
+        if counted is None or now > counted.until:
+            return None
+        moves = self._moves.get(job.line, _UNMOVED)
+        if moves.disturbed != counted.moves.disturbed:
             return None
         if counted.rank >= EXACT_RANK:
             # Counting stopped there: how far behind the job really is, nobody knows.
             return EXACT_RANK
-        return max(0, counted.rank - (self._taken.get(job.line, 0) - counted.taken))
+        return max(0, counted.rank - (moves.taken - counted.moves.taken))
+
+    def _move(self, line: Line, moves: Moves) -> None:
+        if not self._is_enabled:
+            return
+        self.moves += 1
+        self._moves[line] = moves
+        if len(self._moves) > _MOST_JOBS:
+            self._moves.clear()
+            self._jobs.clear()

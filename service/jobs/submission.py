@@ -69,6 +69,7 @@ class Submission(Core):
         if is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         # Its place is looked up now: when it is on disk it may have been claimed already.
+        moves = self._recent.moves
         ahead = self._gauges.ready(line) - is_ahead
         place = self._place(line, ahead)
         try:
@@ -77,13 +78,14 @@ class Submission(Core):
             # Not for a cancelled caller: its row is on its way to the disk all the same.
             if is_ahead:
                 self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
+                self._recent.disturb(line)
             self._relays.pop(job_id, None)
             self._note_trouble(error)
             raise
         if not is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
-        self._stored(view, ahead if is_ready else None)
+        self._stored(view, ahead if is_ready else None, moves)
         if not is_ready or job.deadline is not None:
             self._look_due()
         return view
@@ -132,11 +134,11 @@ class Submission(Core):
         self._stored(view)
         return view
 
-    def _stored(self, view: View, rank: int | None = None) -> None:
+    def _stored(self, view: View, rank: int | None = None, moves: int = -1) -> None:
         job = view.job
         self.store_trouble = None
         if self._recent.get(job.id) is None:
-            self._recent.put(job, rank, self._clock.now_ms())
+            self._recent.put(job, rank, self._clock.now_ms(), moves)
         self._newest = max(self._newest, job.seq)
         self._hub.publish(job, view.position, view.estimated_start_seconds)
         ready = int(job.status == Status.QUEUED and job.not_before is None)

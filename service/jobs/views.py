@@ -72,17 +72,19 @@ class JobViews:
         rank = self._recent.rank(job, self._clock.now_ms()) if job is not None else None
         if job is not None and rank is not None:
             return await self._ready_view(job, rank)
+        moves = self._recent.moves
         standing = await self._store.standing(job_id)
         if standing is None:
             raise no_prompt(job_id)
-        return await self._viewed(standing)
+        return await self._viewed(standing, moves)
 
     async def view_by_seq(self, seq: int) -> View:
         """The same by the integer id."""
+        moves = self._recent.moves
         standing = await self._store.standing_by_seq(seq)
         if standing is None:
             raise no_request(seq)
-        return await self._viewed(standing)
+        return await self._viewed(standing, moves)
 
     async def views(self, jobs: Sequence[Job]) -> list[View]:
         """Jobs of a list with their positions, as they stand now."""
@@ -123,16 +125,17 @@ class JobViews:
     async def _view_of_row(self, job: Job) -> View:
         if not _is_ready(job):
             return View(job, None)
+        moves = self._recent.moves
         standing = await self._store.standing(job.id)
-        return await self._viewed(standing) if standing is not None else View(job, None)
+        return await self._viewed(standing, moves) if standing is not None else View(job, None)
 
-    async def _viewed(self, standing: Standing) -> View:
+    async def _viewed(self, standing: Standing, moves: int = -1) -> View:
         job, rank = standing
         if not _is_ready(job):
             self._recent.learn(job)
             return View(job, None)
         if self._recent.get(job.id) in (None, job):
-            self._recent.put(job, rank, self._clock.now_ms())
+            self._recent.put(job, rank, self._clock.now_ms(), moves)
         return await self._ready_view(job, rank)
 
     async def _ready_view(self, job: Job, rank: int) -> View:

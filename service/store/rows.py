@@ -48,6 +48,8 @@ class ForRows(NamedTuple):
     """The parameters of a row, in their order."""
     key: str | None = None
     """The parameter that names the row."""
+    gives_number: bool = False
+    """Whether a new row's growing key is asked for."""
 
     def statement(self, rows: int) -> str:
         """The statement for up to so many rows, with positional parameters."""
@@ -78,7 +80,7 @@ def for_rows(sql: str) -> ForRows | None:
     nothing or the key, and ``INSERT … SELECT … FROM table WHERE key = :key``.
     """
     if new := _INSERT.fullmatch(sql):
-        start, columns, row, _ = new.groups()
+        start, columns, row, returning = new.groups()
         taken = ", ".join(f"column{number}" for number in range(2, columns.count(",") + 3))
         # Whether a row is one says its first column.
         return ForRows(
@@ -87,6 +89,7 @@ def for_rows(sql: str) -> ForRows | None:
             f"(?, {_PARAMETER.sub('?', row)})",
             ") WHERE column1",
             tuple(_PARAMETER.findall(row)),
+            gives_number=returning is not None,
         )
     if change := _UPDATE.fullmatch(sql):
         start, condition, key = change.groups()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TypeVar
 
 from aiohttp import web
@@ -19,6 +20,12 @@ _Query = TypeVar("_Query", bound=BaseModel)
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST_SEQ = 2**63 - 1
+
+
+@lru_cache(maxsize=32)
+def _defaults(model: type[_Query]) -> _Query:
+    """Nobody changes a query."""
+    return model()
 
 
 def job_id_of(request: web.Request) -> str:
@@ -46,7 +53,8 @@ def query_of(request: web.Request, model: type[_Query]) -> _Query:
     Raises InvalidRequestError.
     """
     if not request.query_string:
-        return model()
+        defaults: _Query = _defaults(model)
+        return defaults
     values = {}
     for name, value in request.query.items():
         if value and name in model.model_fields:

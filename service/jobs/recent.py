@@ -18,11 +18,14 @@ _DOUBTFUL_MS = 2_000
 """After so long a rank is counted again; the sooner when the lines have moved while it was counted."""
 
 
-class Moves(NamedTuple):
+class Moves:
     """What has happened to a line: how many of its oldest jobs were taken, and how often it has changed otherwise."""
 
-    taken: int = 0
-    disturbed: int = 0
+    __slots__ = ("disturbed", "taken")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.disturbed = 0
 
 
 class Counted(NamedTuple):
@@ -30,10 +33,9 @@ class Counted(NamedTuple):
 
     rank: int
     until: int
+    taken: int
+    disturbed: int
     moves: Moves
-
-
-_UNMOVED = Moves()
 
 
 class Recent:
@@ -53,7 +55,8 @@ class Recent:
         counted = None
         if rank is not None:
             until = now + (_CERTAIN_MS if moves == self.moves else _DOUBTFUL_MS)
-            counted = Counted(rank, until, self._moves.get(job.line, _UNMOVED))
+            moved = self._moves_of(job.line)
+            counted = Counted(rank, until, moved.taken, moved.disturbed, moved)
         jobs = self._jobs
         if job.id in jobs:
             jobs.move_to_end(job.id)
@@ -75,13 +78,15 @@ class Recent:
 
     def take(self, line: Line, jobs: int) -> None:
         """So many of the oldest jobs of the line were claimed."""
-        taken, disturbed = self._moves.get(line, _UNMOVED)
-        self._move(line, Moves(taken + jobs, disturbed))
+        if self._is_enabled:
+            self.moves += 1
+            self._moves_of(line).taken += jobs
 
     def disturb(self, line: Line) -> None:
         """A job has left the line from anywhere, or come to another place than its end: all ranks are to be counted."""
-        taken, disturbed = self._moves.get(line, _UNMOVED)
-        self._move(line, Moves(taken, disturbed + 1))
+        if self._is_enabled:
+            self.moves += 1
+            self._moves_of(line).disturbed += 1
 
     def get(self, job_id: str) -> Job | None:
         """The row, None when it is not remembered."""
@@ -96,19 +101,19 @@ class Recent:
         counted = found[1] if found is not None else None
         if counted is None or now > counted.until:
             return None
-        moves = self._moves.get(job.line, _UNMOVED)
-        if moves.disturbed != counted.moves.disturbed:
+        moves = counted.moves
+        if moves.disturbed != counted.disturbed:
             return None
         if counted.rank >= EXACT_RANK:
             # Counting stopped there: how far behind the job really is, nobody knows.
             return EXACT_RANK
-        return max(0, counted.rank - (moves.taken - counted.moves.taken))
+        return max(0, counted.rank - (moves.taken - counted.taken))
 
-    def _move(self, line: Line, moves: Moves) -> None:
-        if not self._is_enabled:
-            return
-        self.moves += 1
-        self._moves[line] = moves
-        if len(self._moves) > _MOST_JOBS:
-            self._moves.clear()
-            self._jobs.clear()
+    def _moves_of(self, line: Line) -> Moves:
+        moves = self._moves.get(line)
+        if moves is None:
+            if len(self._moves) >= _MOST_JOBS:
+                self._moves.clear()
+                self._jobs.clear()
+            moves = self._moves[line] = Moves()
+        return moves

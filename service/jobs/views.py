@@ -61,7 +61,10 @@ class JobViews:
         if not _is_ready(job):
             return View(job, None)
         rank = self._recent.rank(job, self._clock.now_ms())
-        return self._queued_view(job, rank) if rank is not None and rank < EXACT_RANK else None
+        if rank is None or rank >= EXACT_RANK:
+            return None
+        place = self._place(job.line, rank)
+        return View(job, place.position, True, place.estimated_start_seconds)
 
     async def view(self, job_id: str) -> View:
         """A job with its position. Raises NotFoundError."""

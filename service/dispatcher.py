@@ -75,10 +75,10 @@ class Dispatcher:
         runner = line.runner
         able = [backend for backend in self._pool.with_free_seat() if self._pool.may_take(backend, runner)]
         # Nearly always: it is loaded, and the first backend that is asked has it.
-        for backend in able:
-            if backend.placement.serves_at_once(runner):
-                return self._seated(backend, runner)
         now = self._clock.now_ms()
+        for backend in able:
+            if backend.placement.serves_at_once(runner, now):
+                return self._seated(backend, runner)
         for may_load, may_evict in _STEPS:
             for backend in able:
                 elsewhere = self._pool.loaded_elsewhere(backend)

@@ -29,6 +29,7 @@ class Relay:
         "failure",
         "has_told_error",
         "head",
+        "is_abandoned",
         "is_ended",
         "is_kept",
         "is_sent",
@@ -37,7 +38,7 @@ class Relay:
         "size",
     )
 
-    def __init__(self, *, is_kept: bool = False) -> None:
+    def __init__(self, *, is_kept: bool = False, readers: int = 1) -> None:
         self.head: Head | None = None
         self.size = 0
         """Bytes of the body so far, also of what is let go of already."""
@@ -52,8 +53,10 @@ class Relay:
         """The reply itself ends with Ollama's own word of its failure."""
         self.is_worth_retrying = False
         """The reply is a refusal that we have not tried to overcome: a busy backend's, where that is not held."""
-        self.readers = 0
-        """How many wait for it now."""
+        self.readers = readers
+        """How many have been given it to read; at first whoever has it made."""
+        self.is_abandoned = False
+        """The last of them has left, and its job is being cancelled."""
         self._chunks: list[bytes] = []
         self._waiters: list[asyncio.Future[None]] = []
 

@@ -51,63 +51,45 @@ class Usage:
         self._keys = keys
         self._clock = clock
         self._rows: list[LogRow] = []
-        self._places: dict[str, tuple[int, ...]] = {}
-        """Where in ``_rows`` the rows of a job are."""
-        self._expected: dict[str, _Expected] = {}
-        """Jobs whose requests are still being answered."""
+        self._places: dict[str, int] = {}
+        """Where in ``_rows`` the row of a job is: that of the request that made it."""
+        self._expected: dict[str, Job | None] = {}
+        """Jobs whose requests are still being answered, and what became of them meanwhile."""
         self._ended: dict[str, Job] = {}
-        """Jobs that may have rows in the database already."""
-        self._flushed_at = 0
-        """What came later (milliseconds since the epoch) has no row there."""
+        """Jobs whose rows are in the database already."""
         self._something = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._lost = 0
 
     def expect(self, job: Job) -> None:
-        """A request has this job; its row comes with :meth:`record`, when it is answered."""
-        expected = self._expected.setdefault(job.id, _Expected())
-        expected.requests += 1
-        if job.is_final:
-            expected.ended = job
+        """A request has made this job; its row comes with :meth:`record`, when it is answered."""
+        self._expected[job.id] = self._ended.pop(job.id, None)
 
     def record(self, row: LogRow) -> None:
         """A request was answered."""
         job_id = row.job_id
-        if job_id is not None:
-            ended = self._ended_meanwhile(job_id)
-            if ended is not None:
-                row = row.ended_as(ended)
+        ended = self._expected.pop(job_id, None) if job_id is not None else None
         if len(self._rows) >= _MOST_WAITING:
             self._lost += 1
             return
         if job_id is not None:
-            self._places[job_id] = (*self._places.get(job_id, ()), len(self._rows))
-        self._rows.append(row)
+            self._places[job_id] = len(self._rows)
+        self._rows.append(row if ended is None else row.ended_as(ended))
         self._something.set()
 
     def receive(self, event: JobChanged) -> None:
-        """Hear of any job: one that has ended completes the rows of its requests."""
+        """Hear of any job: one that has ended completes the row of its request."""
         job = event.job
         if not job.is_final:
             return
-        places, expected = self._places.get(job.id), self._expected.get(job.id)
-        for place in places or ():
+        place = self._places.get(job.id)
+        if place is not None:
             self._rows[place] = self._rows[place].ended_as(job)
-        if expected is not None:
-            expected.ended = job
-        is_all_here = job.created_at > self._flushed_at and (places or expected)
-        if not is_all_here and len(self._ended) < _MOST_WAITING:
+        elif job.id in self._expected:
+            self._expected[job.id] = job
+        elif len(self._ended) < _MOST_WAITING:
             self._ended[job.id] = job
             self._something.set()
-
-    def _ended_meanwhile(self, job_id: str) -> Job | None:
-        expected = self._expected.get(job_id)
-        if expected is None:
-            return self._ended.get(job_id)
-        expected.requests -= 1
-        if not expected.requests:
-            del self._expected[job_id]
-        return expected.ended
 
     @asynccontextmanager
     async def listening(self, hub: Hub) -> AsyncIterator[None]:
@@ -141,7 +123,6 @@ class Usage:
             await self._keys.write_uses()
             rows, ended = self._rows, list(self._ended.values())
             self._rows, self._ended, self._places = [], {}, {}
-            self._flushed_at = self._clock.now_ms()
             self._something.clear()
             if self._lost:
                 _log.warning("%d requests are missing in the log: the database took no writes", self._lost)
@@ -193,25 +174,12 @@ class Usage:
         kept = (rows + self._rows)[-_MOST_WAITING:]
         self._lost += len(rows) + len(self._rows) - len(kept)
         self._rows = kept
-        self._places = {}
-        for place, row in enumerate(kept):
-            if row.job_id is not None:
-                self._places[row.job_id] = (*self._places.get(row.job_id, ()), place)
+        self._places = {row.job_id: place for place, row in enumerate(kept) if row.job_id is not None}
         ends = {job.id: job for job in (*ended, *self._ended.values())}
         self._ended = {}
         for job in ends.values():
             self.receive(JobChanged(job))
         self._something.set()
-
-
-class _Expected:
-    """Requests of one job that are still being answered, and the job once it has ended."""
-
-    __slots__ = ("ended", "requests")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.ended: Job | None = None
 
 
 _Item = TypeVar("_Item")

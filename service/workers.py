@@ -236,11 +236,12 @@ class Workers:
 
     async def _fail_or_retry(self, running: Running, backend: Backend, error: BackendError) -> None:
         job, retry, relay = running.job, self._retry, running.relay
+        has_caller = relay is not None and relay.readers > 0
         crashes = int(error.fault is Fault.RUNNER)
         if (
             error.code == "model_not_found"
             and self._pool.may_be_elsewhere(backend, job.runner)
-            and (relay is None or self._pool.serving(job.runner))
+            and (not has_caller or self._pool.serving(job.runner))
         ):
             # Another backend has it, or is away and was never asked: held as for any backend that is away. A caller
             # waits only for one that is there; else it hears what this one said.
@@ -248,7 +249,7 @@ class Workers:
         elif relay is not None and relay.is_sent:
             # Its caller has the beginning of this attempt's answer.
             await self._fail(running, error.code, str(error))
-        elif relay is not None and error.fault is Fault.BUSY and not self._holds_busy:
+        elif relay is not None and has_caller and error.fault is Fault.BUSY and not self._holds_busy:
             relay.is_worth_retrying = True
             await self._fail(running, error.code, str(error))
         elif error.fault is Fault.ABSENT:

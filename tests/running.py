@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,9 +105,14 @@ async def service_in_process(
     *,
     seats: int = 5,
     folder: Path | None = None,
+    faults: Iterable[Fault] = (),
 ) -> AsyncIterator[RunningService]:
-    """The service with these settings (such as ``{"server.max_body": 2048}``) until the end of the block."""
+    """The service with these settings (such as ``{"server.max_body": 2048}``) until the end of the block. ``faults``
+    are there before it starts.
+    """
     async with SimulatedServer(settings) as ollama:
+        for fault in faults:
+            ollama.arm(fault)
         with tempfile.TemporaryDirectory(prefix="corral-test-") as temporary:
             backend = {"name": "simulated", "url": ollama.url, "concurrency": seats}
             config = load_config(

@@ -20,32 +20,62 @@ def test_a_remembered_rank_falls_with_every_claim_of_its_line_and_never_below_ze
     recent, job = Recent(is_enabled=True), waiting(10)
     recent.put(job, 9, now=0)
     assert recent.rank(job, 0) == 9
-    recent.take(LINE, 4)
-    recent.take(LINE._replace(owner="you"), 100)
+    for _ in range(4):
+        recent.take(LINE)
+        recent.take(LINE._replace(owner="you"))
     assert recent.rank(job, 0) == 5
-    recent.take(LINE, 50)
+    for _ in range(50):
+        recent.take(LINE)
     assert recent.rank(job, 0) == 0
 
 
-def test_a_rank_is_counted_anew_after_a_while_the_sooner_when_it_is_doubtful() -> None:
+def test_a_rank_is_counted_anew_after_a_while() -> None:
     recent, job = Recent(is_enabled=True), waiting(10)
-    moves = recent.moves
-    recent.put(job, 9, 0, moves)
+    recent.put(job, 9, 0)
     assert (recent.rank(job, 20_000), recent.rank(job, 60_000)) == (9, None)
-    recent.take(LINE, 1)
-    recent.put(job, 9, 0, moves)
-    assert (recent.rank(job, 1_000), recent.rank(job, 20_000)) == (9, None)
     assert recent.get(job.id) == job
+
+
+def test_a_rank_falls_by_what_was_taken_since_it_was_known() -> None:
+    recent, job = Recent(is_enabled=True), waiting(10)
+    recent.take(LINE)
+    stamp = recent.stamp(LINE)
+    recent.take(LINE)
+    recent.put(job, 9, 0, stamp)
+    assert recent.rank(job, 0) == 8
+
+
+def test_what_the_database_counts_is_believed_only_while_nothing_moves() -> None:
+    recent = Recent(is_enabled=True)
+    before = recent.calm()
+    assert before is not None
+    assert recent.calm() == before
+    recent.take(LINE)
+    assert recent.calm() is None
+    recent.taken(LINE, 1, 1)
+    assert recent.calm() not in (None, before)
+    before = recent.calm()
+    recent.disturb(LINE)
+    assert recent.calm() not in (None, before)
+
+
+def test_a_claim_that_found_less_has_every_rank_counted_anew() -> None:
+    recent, job = Recent(is_enabled=True), waiting(10)
+    recent.put(job, 9, 0)
+    recent.take(LINE)
+    recent.take(LINE)
+    recent.taken(LINE, 2, 1)
+    assert recent.rank(job, 0) is None
 
 
 def test_a_rank_is_counted_anew_when_its_line_was_disturbed() -> None:
     recent, job = Recent(is_enabled=True), waiting(10)
-    recent.put(job, 9, 0, recent.moves)
+    recent.put(job, 9, 0)
     recent.disturb(LINE._replace(owner="you"))
     assert recent.rank(job, 0) == 9
     recent.disturb(LINE)
     assert recent.rank(job, 0) is None
-    recent.put(job, 8, 0, recent.moves)
+    recent.put(job, 8, 0)
     assert recent.rank(job, 0) == 8
 
 

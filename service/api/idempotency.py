@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import sha256
 
 from aiohttp import web
 from multidict import istr
 
+from service.api.accounting import note_job, note_model
 from service.api.caller import CALLER
 from service.api.context import JOBS
 from service.errors import InvalidRequestError
-from service.job import NewJob
 from service.jobs import View
-from service.jobs.repeats import Repeated
+from service.jobs.repeats import Make, Repeated
 from service.relay import Relay
 from service.store.idempotency import RequestKey
 
@@ -23,7 +22,7 @@ REPLAYED = {"Idempotent-Replayed": "true"}
 _LONGEST = 255
 
 
-async def submit_once(request: web.Request, make: Callable[[], NewJob]) -> tuple[View, dict[str, str]]:
+async def submit_once(request: web.Request, make: Make) -> tuple[View, dict[str, str]]:
     """The job of a request that nobody waits for, new or that of an earlier request, and what the reply is to say.
 
     ``make`` is called only for a new job. Raises InvalidRequestError, IdempotencyMismatchError, and what submissions
@@ -32,14 +31,27 @@ async def submit_once(request: web.Request, make: Callable[[], NewJob]) -> tuple
     jobs = request.app[JOBS]
     key = await request_key(request) if HEADER in request.headers else None
     if key is None:
-        return await jobs.submit(make()), {}
+        view = await jobs.submit(await make())
+        note_job(request, view.job)
+        return view, {}
     repeated = await jobs.submit_once(key, make)
+    _note(request, repeated)
     return repeated.view, REPLAYED if repeated.is_earlier else {}
 
 
-async def call_once(request: web.Request, key: RequestKey, make: Callable[[], NewJob]) -> Repeated:
+async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeated:
     """The same for a caller that waits for the backend's reply, which is kept."""
-    return await request.app[JOBS].submit_once(key, make, Relay(is_kept=True))
+    repeated = await request.app[JOBS].submit_once(key, make, Relay(is_kept=True))
+    _note(request, repeated)
+    return repeated
+
+
+def _note(request: web.Request, repeated: Repeated) -> None:
+    """A job has one row in the log, that of the request that made it; its tokens were used once."""
+    if repeated.is_earlier:
+        note_model(request, repeated.view.job.model)
+    else:
+        note_job(request, repeated.view.job)
 
 
 async def request_key(request: web.Request) -> RequestKey | None:

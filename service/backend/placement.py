@@ -191,8 +191,9 @@ class Placement:
             return None
         return target if may_evict or self._has_room_for(target) else None
 
-    def serves_at_once(self, runner: str) -> bool:
+    def serves_at_once(self, runner: str, now: int) -> bool:
         """Whether :meth:`choose` would say so of this runner, when it alone waits and has only just come."""
+        self._doubt_slow_loads(now)
         self.swap = None
         return self._goes_at_once(runner, may_load=False)
 

@@ -36,10 +36,11 @@ class Attempts(Core):
         if line is None:
             return None
         self._gauges.add_ready(line, -1)
+        self._recent.take(line)
         self.key_seats.take(line.owner)
         return Pick(line, self._order.charge(line, self._clock.now_ms()))
 
-    def give_back(self, pick: Pick) -> None:
+    def _give_back(self, pick: Pick) -> None:
         """The turn could not be used."""
         self._gauges.add_ready(pick.line, 1)
         self.key_seats.free(pick.line.owner)
@@ -86,8 +87,8 @@ class Attempts(Core):
             raise
         finally:
             for pick in picks[len(claimed) :]:
-                self.give_back(pick)
-        self._recent.take(line, len(claimed))
+                self._give_back(pick)
+            self._recent.taken(line, len(picks), len(claimed))
         begun = []
         for one, pick in zip(claimed, picks, strict=False):
             job = one.job
@@ -95,7 +96,7 @@ class Attempts(Core):
             relay = self._relays.get(job.id)
             if relay is None and job.on_disconnect is not None:
                 # Its caller waited before a restart, and may come back with its idempotency key.
-                relay = self._relays[job.id] = Relay(is_kept=True)
+                relay = self._relays[job.id] = Relay(is_kept=True, readers=0)
             running = Running(one, Output(job.attempt, self.limits.max_output_bytes), pick.charged_ms, relay)
             self._running[job.id] = running
             begun.append(running)

@@ -13,9 +13,8 @@ from service.job import Job, Line
 from service.store.job_statements import EXACT_RANK
 
 _MOST_JOBS = 5_000
-_CERTAIN_MS = 30_000
-_DOUBTFUL_MS = 2_000
-"""After so long a rank is counted again; the sooner when the lines have moved while it was counted."""
+_COUNTED_MS = 30_000
+"""After so long a rank is counted again, although nothing that would change it was heard of."""
 
 
 class Moves:
@@ -28,14 +27,20 @@ class Moves:
         self.disturbed = 0
 
 
+class Stamp(NamedTuple):
+    """How a line stood at a moment."""
+
+    taken: int
+    disturbed: int
+    moves: Moves
+
+
 class Counted(NamedTuple):
     """How many jobs of its line were ahead of a job, until when that is believed, and how the line stood."""
 
     rank: int
     until: int
-    taken: int
-    disturbed: int
-    moves: Moves
+    stamp: Stamp
 
 
 class Recent:
@@ -45,18 +50,27 @@ class Recent:
         self._is_enabled = is_enabled
         self._jobs: OrderedDict[str, tuple[Job, Counted | None]] = OrderedDict()
         self._moves: dict[Line, Moves] = {}
-        self.moves = 0
-        """How often any line has moved; to be looked at before a rank is found out, and given with it."""
+        self._changes = 0
+        self._taking = 0
 
-    def put(self, job: Job, rank: int | None = None, now: int = 0, moves: int = -1) -> None:
-        """Remember a row as it stands; ``rank`` where it waits and that is known."""
+    def stamp(self, line: Line) -> Stamp:
+        """How the line stands now, for a rank that is known now."""
+        moves = self._moves_of(line)
+        return Stamp(moves.taken, moves.disturbed, moves)
+
+    def calm(self) -> int | None:
+        """A number that stays the same as long as no line moves; None while jobs are being taken, which the database
+        counts or not.
+        """
+        return None if self._taking else self._changes
+
+    def put(self, job: Job, rank: int | None = None, now: int = 0, stamp: Stamp | None = None) -> None:
+        """Remember a row as it stands; ``rank`` where it waits and that is known, and how its line stood then."""
         if not self._is_enabled:
             return
         counted = None
         if rank is not None:
-            until = now + (_CERTAIN_MS if moves == self.moves else _DOUBTFUL_MS)
-            moved = self._moves_of(job.line)
-            counted = Counted(rank, until, moved.taken, moved.disturbed, moved)
+            counted = Counted(rank, now + _COUNTED_MS, stamp or self.stamp(job.line))
         jobs = self._jobs
         if job.id in jobs:
             jobs.move_to_end(job.id)
@@ -76,16 +90,25 @@ class Recent:
         """Forget all rows: some are gone from the database."""
         self._jobs.clear()
 
-    def take(self, line: Line, jobs: int) -> None:
-        """So many of the oldest jobs of the line were claimed."""
+    def take(self, line: Line) -> None:
+        """The oldest job of the line is about to be claimed; at the end that is told with :meth:`taken`."""
         if self._is_enabled:
-            self.moves += 1
-            self._moves_of(line).taken += jobs
+            self._taking += 1
+            self._changes += 1
+            self._moves_of(line).taken += 1
+
+    def taken(self, line: Line, jobs: int, claimed: int) -> None:
+        """Of so many jobs that were to be claimed so many were."""
+        if self._is_enabled:
+            self._taking -= jobs
+            self._changes += 1
+            if claimed < jobs:
+                self._moves_of(line).disturbed += 1
 
     def disturb(self, line: Line) -> None:
         """A job has left the line from anywhere, or come to another place than its end: all ranks are to be counted."""
         if self._is_enabled:
-            self.moves += 1
+            self._changes += 1
             self._moves_of(line).disturbed += 1
 
     def get(self, job_id: str) -> Job | None:
@@ -101,18 +124,21 @@ class Recent:
         counted = found[1] if found is not None else None
         if counted is None or now > counted.until:
             return None
-        moves = counted.moves
-        if moves.disturbed != counted.disturbed:
+        taken, disturbed, moves = counted.stamp
+        if moves.disturbed != disturbed:
             return None
         if counted.rank >= EXACT_RANK:
             # Counting stopped there: how far behind the job really is, nobody knows.
             return EXACT_RANK
-        return max(0, counted.rank - (moves.taken - counted.taken))
+        return max(0, counted.rank - (moves.taken - taken))
 
     def _moves_of(self, line: Line) -> Moves:
         moves = self._moves.get(line)
         if moves is None:
             if len(self._moves) >= _MOST_JOBS:
+                # Whoever holds one of them is to believe nothing of it any more.
+                for one in self._moves.values():
+                    one.disturbed += 1
                 self._moves.clear()
                 self._jobs.clear()
             moves = self._moves[line] = Moves()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
+
+from multidict import CIMultiDict
 
 from service.errors import IdempotencyMismatchError, UniqueViolationError
 from service.job import Job, NewJob, Status
@@ -18,6 +20,12 @@ from service.store.idempotency import Earlier, KeptReply, RequestKey
 KEPT_DAYS = 1.0
 _KEPT_MS = int(KEPT_DAYS * 86_400_000)
 _LARGE_BYTES = 64 * 1024
+
+Make = Callable[[], Awaitable[NewJob]]
+"""Makes the job of a request that is new."""
+
+_TRIED_AGAIN = ("disconnected", "backend_busy")
+"""What ended only because its caller was gone, or because nobody had time: who comes again wants an answer."""
 
 
 class Repeated(NamedTuple):
@@ -33,7 +41,7 @@ class Repeated(NamedTuple):
 class Repeats(Submission):
     """Submit once."""
 
-    async def submit_once(self, asked: RequestKey, make: Callable[[], NewJob], relay: Relay | None = None) -> Repeated:
+    async def submit_once(self, asked: RequestKey, make: Make, relay: Relay | None = None) -> Repeated:
         """The job of the first request with this key, or a new one, which ``make`` makes.
 
         Raises IdempotencyMismatchError when the key was used for something else, and what ``make`` and ``submit`` do.
@@ -49,7 +57,7 @@ class Repeats(Submission):
             del self._asking[name]
             finding.set_result(None)
 
-    async def _found_or_new(self, asked: RequestKey, make: Callable[[], NewJob], relay: Relay | None) -> Repeated:
+    async def _found_or_new(self, asked: RequestKey, make: Make, relay: Relay | None) -> Repeated:
         while True:
             earlier = await self._store.idempotency.find(asked)
             if earlier is not None and earlier.created_at > self._clock.now_ms() - _KEPT_MS:
@@ -57,7 +65,7 @@ class Repeats(Submission):
                 if found is not None:
                     return found
             try:
-                view = await self.submit(make(), relay, asked, earlier.job_id if earlier else None)
+                view = await self.submit(await make(), relay, asked, earlier.job_id if earlier else None)
             except UniqueViolationError:
                 # Another process was a moment faster.
                 continue
@@ -68,23 +76,31 @@ class Repeats(Submission):
             raise IdempotencyMismatchError(
                 f"Idempotency-Key: {asked.key!r} was used for another request; use a new key for each"
             )
-        standing = await self._store.standing(earlier.job_id)
-        if standing is None or standing.job.error_code == "disconnected":
-            # It is forgotten, or ended only because its caller was gone: who comes again wants an answer.
-            return None
-        view = await self._viewed(standing)
+        while True:
+            standing = await self._store.standing(earlier.job_id)
+            if standing is None or (standing.job.is_final and standing.job.error_code in _TRIED_AGAIN):
+                return None
+            view = await self._viewed(standing)
+            live = self._relays.get(earlier.job_id)
+            if live is not None and live.is_worth_retrying:
+                return None
+            if live is None or not live.is_abandoned or live.is_ended:
+                break
+            # Its only caller has just left, and it is being cancelled.
+            await live.changed()
         return Repeated(view, await self._relay_of(view.job) if relay is not None else None, is_earlier=True)
 
     async def _relay_of(self, job: Job) -> Relay | None:
+        """Counts as read from now on, so that nobody else's leaving ends it."""
         live = self._relays.get(job.id)
-        if live is not None:
-            return live
-        if job.is_final:
+        if live is None and job.is_final:
             return await self.kept_reply(job)
-        if job.status == Status.QUEUED and job.id not in self._running and self._store.is_exclusive:
+        if live is None and job.status == Status.QUEUED and job.id not in self._running and self._store.is_exclusive:
             # It is left over from before a restart; when its turn comes, its reply is heard here.
-            self._relays[job.id] = Relay(is_kept=True)
-        return self._relays.get(job.id)
+            live = self._relays[job.id] = Relay(is_kept=True, readers=0)
+        if live is not None:
+            live.readers += 1
+        return live
 
     async def kept_reply(self, job: Job) -> Relay:
         """The reply of a finished job as it was given, or how it ended where there was none."""
@@ -93,7 +109,7 @@ class Repeats(Submission):
         if kept is None:
             conclude(relay, job)
         else:
-            relay.begin(Head(kept.status, dict(kept.headers)))
+            relay.begin(Head(kept.status, CIMultiDict(kept.headers)))
             relay.append(await _packed(zlib.decompress, kept.body))
             relay.end()
         return relay
@@ -105,7 +121,7 @@ class Repeats(Submission):
 
 async def reply_to_keep(relay: Relay) -> KeptReply | None:
     """The backend's reply for who repeats the request; None where there is none, or only a part of it."""
-    if not relay.is_kept or relay.head is None or relay.failure is not None:
+    if not relay.is_kept or relay.head is None or relay.failure is not None or relay.is_worth_retrying:
         return None
     body = await _packed(zlib.compress, relay.read(0)[0])
     return KeptReply(relay.head.status, tuple(relay.head.headers.items()), body)

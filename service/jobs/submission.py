@@ -13,6 +13,7 @@ from service.errors import (
 from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_id
 from service.jobs.changes import Change
 from service.jobs.core import STOPPING, Core
+from service.jobs.recent import Stamp
 from service.jobs.records import Running, View
 from service.outputs import Output
 from service.relay import Relay
@@ -69,7 +70,7 @@ class Submission(Core):
         if is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         # Its place is looked up now: when it is on disk it may have been claimed already.
-        moves = self._recent.moves
+        stamp = self._recent.stamp(line)
         ahead = self._gauges.ready(line) - is_ahead
         place = self._place(line, ahead)
         try:
@@ -85,7 +86,7 @@ class Submission(Core):
         if not is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
-        self._stored(view, ahead if is_ready else None, moves)
+        self._stored(view, ahead if is_ready else None, stamp)
         if not is_ready or job.deadline is not None:
             self._look_due()
         return view
@@ -134,11 +135,11 @@ class Submission(Core):
         self._stored(view)
         return view
 
-    def _stored(self, view: View, rank: int | None = None, moves: int = -1) -> None:
+    def _stored(self, view: View, rank: int | None = None, stamp: Stamp | None = None) -> None:
         job = view.job
         self.store_trouble = None
         if self._recent.get(job.id) is None:
-            self._recent.put(job, rank, self._clock.now_ms(), moves)
+            self._recent.put(job, rank, self._clock.now_ms(), stamp)
         self._newest = max(self._newest, job.seq)
         self._hub.publish(job, view.position, view.estimated_start_seconds)
         ready = int(job.status == Status.QUEUED and job.not_before is None)

@@ -75,19 +75,19 @@ class JobViews:
         rank = self._recent.rank(job, self._clock.now_ms()) if job is not None else None
         if job is not None and rank is not None:
             return await self._ready_view(job, rank)
-        moves = self._recent.moves
+        calm = self._recent.calm()
         standing = await self._store.standing(job_id)
         if standing is None:
             raise no_prompt(job_id)
-        return await self._viewed(standing, moves)
+        return await self._viewed(standing, calm)
 
     async def view_by_seq(self, seq: int) -> View:
         """The same by the integer id."""
-        moves = self._recent.moves
+        calm = self._recent.calm()
         standing = await self._store.standing_by_seq(seq)
         if standing is None:
             raise no_request(seq)
-        return await self._viewed(standing, moves)
+        return await self._viewed(standing, calm)
 
     async def views(self, jobs: Sequence[Job]) -> list[View]:
         """Jobs of a list with their positions, as they stand now."""
@@ -128,17 +128,19 @@ class JobViews:
     async def _view_of_row(self, job: Job) -> View:
         if not _is_ready(job):
             return View(job, None)
-        moves = self._recent.moves
+        calm = self._recent.calm()
         standing = await self._store.standing(job.id)
-        return await self._viewed(standing, moves) if standing is not None else View(job, None)
+        return await self._viewed(standing, calm) if standing is not None else View(job, None)
 
-    async def _viewed(self, standing: Standing, moves: int = -1) -> View:
+    async def _viewed(self, standing: Standing, calm: int | None = None) -> View:
         job, rank = standing
         if not _is_ready(job):
             self._recent.learn(job)
             return View(job, None)
         if self._recent.get(job.id) in (None, job):
-            self._recent.put(job, rank, self._clock.now_ms(), moves)
+            # A rank is believed only if nothing has moved while the database was asked.
+            is_certain = calm is not None and calm == self._recent.calm()
+            self._recent.put(job, rank if is_certain else None, self._clock.now_ms())
         return await self._ready_view(job, rank)
 
     async def _ready_view(self, job: Job, rank: int) -> View:

@@ -24,8 +24,8 @@ class Write:
     ) -> None:
         self.statements = statements
         self.is_urgent = is_urgent
-        self.is_new_job = statements[0].sql is INSERT and len(statements) == 2
-        """Whether it stores one new job, and nothing else: of these many go in one statement."""
+        self.is_new_job = statements[0].sql is INSERT
+        """Whether it stores a new job, first of all."""
         self.future = future
         self.answers: Answers = []
         self.error: CorralError | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -64,7 +63,6 @@ class Answer:
         """Answer the caller. A caller that leaves takes its job along, unless it asked otherwise."""
         callers, relay = self._request.app[CALLERS], self._relay
         callers.add(self._caller)
-        relay.readers += 1
         try:
             return await self._relayed()
         except (CallerGoneError, ConnectionError):
@@ -186,6 +184,11 @@ class Answer:
     async def _abandon(self) -> None:
         if self._relay.readers or self._job.on_disconnect == "finish":
             return
+        # From this moment on: who repeats the request must not be given what is about to end.
+        self._relay.is_abandoned = True
         # Shielded: what was begun in the database must not be left half done by whoever cancels this handler.
-        with contextlib.suppress(CorralError):
+        try:
             await asyncio.shield(self._request.app[JOBS].abandon(self._job))
+        except CorralError:
+            self._relay.is_abandoned = False
+            self._relay.poke()

@@ -48,12 +48,13 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
             return await pass_unload(request, endpoint, body, details.model)
         if not app[POOL].knows(details.model):
             await _look_for(request, details.model)
-        make = partial(_job, request, dialect.door, endpoint, details, body)
         key = await request_key(request) if HEADER in request.headers else None
         if key is not None:
-            return await answer_once(request, dialect, key, make)
+            return await answer_once(
+                request, dialect, key, partial(_made, request, dialect.door, endpoint, details, body)
+            )
         relay = Relay()
-        view = await app[JOBS].submit(make(), relay)
+        view = await app[JOBS].submit(_job(request, dialect.door, endpoint, details, body), relay)
         note_job(request, view.job)
         return await Answer(request, dialect, view.job, relay, place_headers(view)).give()
 
@@ -89,6 +90,10 @@ def _job(request: web.Request, door: str, endpoint: str, details: CallDetails, b
         is_streamed=details.is_streamed,
         on_disconnect="finish" if headers.get("X-On-Disconnect", "").strip().lower() == "finish" else "cancel",
     )
+
+
+async def _made(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
+    return _job(request, door, endpoint, details, body)
 
 
 def _written(body: dict[str, Any]) -> str:

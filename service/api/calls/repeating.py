@@ -4,11 +4,8 @@ later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from aiohttp import web
 
-from service.api.accounting import note_job
 from service.api.calls.answering import Answer, place_headers
 from service.api.calls.callers import is_gone
 from service.api.calls.dialect import Dialect
@@ -16,28 +13,24 @@ from service.api.context import AUDIENCE, CONFIG, HUB, JOBS
 from service.api.idempotency import REPLAYED, call_once
 from service.api.long_poll import LongPoll
 from service.errors import StoppingError
-from service.job import NewJob
 from service.jobs import View
 from service.jobs.core import STOPPING
+from service.jobs.repeats import Make
 from service.store.idempotency import RequestKey
 
 _LOOK_SECONDS = 5.0
 
 
-async def answer_once(
-    request: web.Request, dialect: Dialect, key: RequestKey, make: Callable[[], NewJob]
-) -> web.StreamResponse:
+async def answer_once(request: web.Request, dialect: Dialect, key: RequestKey, make: Make) -> web.StreamResponse:
     """Answer with the reply of the first call with this key, whether it is finished, under way or this one."""
     while True:
         view, relay, is_earlier = await call_once(request, key, make)
         if relay is not None:
-            note_job(request, view.job)
             headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
             return await Answer(request, dialect, view.job, relay, headers).give()
         # Another process works on it. At its end its reply is kept; or its own caller has left, and this one is next.
         await _until_ended(request, view)
         if is_gone(request):
-            note_job(request, view.job)
             return web.Response(status=499, headers=place_headers(view))
 
 

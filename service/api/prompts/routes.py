@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.accounting import note_job
 from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
@@ -22,7 +21,7 @@ from service.api.prompts.translation import to_job
 from service.api.replies import json_reply
 from service.api.validation import validated
 from service.api.visibility import check_visible, require_visible, visible_view
-from service.job import model_key
+from service.job import NewJob, model_key
 from service.store.jobs import Filter
 
 
@@ -31,10 +30,13 @@ async def submit(request: web.Request) -> web.Response:
     app = request.app
     asked = validated(PromptRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
-    if not app[POOL].knows(new.model):
-        await app[POOL].require_model(new.model)
-    view, said = await submit_once(request, lambda: admit(request, new))
-    note_job(request, view.job)
+
+    async def make() -> NewJob:
+        if not app[POOL].knows(new.model):
+            await app[POOL].require_model(new.model)
+        return admit(request, new)
+
+    view, said = await submit_once(request, make)
     headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
     return json_reply(accepted_fields(view), status=202, headers=headers)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.accounting import note_job
 from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
@@ -18,6 +17,7 @@ from service.api.requests.replies import RequestPage
 from service.api.requests.translation import accepted_fields, request_fields, row_fields, to_job
 from service.api.validation import validated
 from service.api.visibility import visible_view_by_seq
+from service.job import NewJob
 from service.store.jobs import Filter
 
 
@@ -26,10 +26,13 @@ async def submit(request: web.Request) -> web.Response:
     app = request.app
     asked = validated(GenerateRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS])
-    if not app[POOL].knows(new.model):
-        await app[POOL].require_model(new.model)
-    view, said = await submit_once(request, lambda: admit(request, new))
-    note_job(request, view.job)
+
+    async def make() -> NewJob:
+        if not app[POOL].knows(new.model):
+            await app[POOL].require_model(new.model)
+        return admit(request, new)
+
+    view, said = await submit_once(request, make)
     return json_reply(accepted_fields(view.job), headers=said)
 
 

@@ -12,7 +12,7 @@ from service.api.context import POOL
 from service.job import Job, new_job_id
 from service.simulated import Fault, FaultKind
 from service.store.idempotency import RequestKey, remember
-from service.store.jobs import JobStore
+from service.store.jobs import JobStore, Standing
 from tests.access import ADMIN, service_with_keys
 from tests.running import RunningService, service_in_process
 from tests.store_jobs import NOW, new_job
@@ -50,13 +50,20 @@ async def test_who_asks_again_right_after_a_cut_gets_a_whole_answer() -> None:
 
 async def test_and_also_while_the_cancel_is_on_its_way_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     async with service_in_process(settings=SETTINGS) as service:
-        cancel = service.jobs._store.cancel
+        store, has_looked = service.jobs._store, asyncio.Event()
+        cancel, standing = store.cancel, store.standing
 
-        async def slowly(*arguments: Any, **options: Any) -> Job | None:
-            await asyncio.sleep(0.3)
+        async def cancel_later(*arguments: Any, **options: Any) -> Job | None:
+            await has_looked.wait()
             return await cancel(*arguments, **options)
 
-        monkeypatch.setattr(service.jobs._store, "cancel", slowly)
+        async def look(job_id: str) -> Standing | None:
+            found = await standing(job_id)
+            has_looked.set()
+            return found
+
+        monkeypatch.setattr(store, "cancel", cancel_later)
+        monkeypatch.setattr(store, "standing", look)
         status, body = await cut_then_again(service, "key")
         assert status == 200
         assert b'"done":true' in body

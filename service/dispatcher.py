@@ -153,7 +153,7 @@ class Dispatcher:
     def _next_for(self, backend: Backend, waiting: dict[str, int], *, may_load: bool, may_evict: bool) -> Pick | None:
         while True:
             mine = {runner: since for runner, since in waiting.items() if self._pool.may_take(backend, runner)}
-            elsewhere = self._pool.loaded_elsewhere(backend)
+            elsewhere = () if self._pool.is_one else self._pool.loaded_elsewhere(backend)
             runner = backend.placement.choose(
                 mine, self._clock.now_ms(), elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
             )

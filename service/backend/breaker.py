@@ -50,8 +50,7 @@ class Breaker:
     @property
     def lets_through(self) -> bool:
         """Whether a call may begin now: any when closed, none when open, one at a time when half-open."""
-        state = self.state
-        return state is State.CLOSED or (state is State.HALF_OPEN and not self._is_probing)
+        return self._opened is None or (self.state is State.HALF_OPEN and not self._is_probing)
 
     def begin(self) -> bool:
         """Take leave to make a call, and then report how it ended. False: there is none."""

@@ -185,7 +185,7 @@ class Placement:
         else:
             going = [one for one in waiting if self._goes_at_once(one, may_load=may_load or one not in elsewhere)]
         if going:
-            return self._fewest(going, waiting)
+            return going[0] if len(going) == 1 else self._fewest(going, waiting)
         target = self.swap.runner if self.swap else self._idle_swap(waiting, now, elsewhere)
         if target is None or not may_load or self._in_the_way_of(target):
             return None

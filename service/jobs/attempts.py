@@ -31,7 +31,9 @@ class Attempts(Core):
         ``doubtful`` are lines to pass over.
         """
         waiting = self._gauges.waiting.get(runner, {})
-        without = {*self.key_seats.held_lines(runner, waiting), *(line for line in doubtful if line.runner == runner)}
+        without = self.key_seats.held_lines(runner, waiting)
+        if doubtful:
+            without = {*without, *(line for line in doubtful if line.runner == runner)}
         line = self._order.pick(runner, waiting, without)
         if line is None:
             return None
@@ -108,7 +110,7 @@ class Attempts(Core):
         now = self._clock.now_ms()
         job = running.job
         relay = running.relay
-        reply = await reply_to_keep(relay) if relay is not None else None
+        reply = await reply_to_keep(relay) if relay is not None and relay.is_kept else None
         finished = await self._until_stored(
             lambda: self._finish_stored(job, outcome, now, reply, is_urgent=relay is None)
         )

@@ -120,8 +120,10 @@ class Repeats(Submission):
 
 
 async def reply_to_keep(relay: Relay) -> KeptReply | None:
-    """The backend's reply for who repeats the request; None where there is none, or only a part of it."""
-    if not relay.is_kept or relay.head is None or relay.failure is not None or relay.is_worth_retrying:
+    """The backend's reply for who repeats the request, from a relay that has kept it; None where there is none, or only
+    a part of it.
+    """
+    if relay.head is None or relay.failure is not None or relay.is_worth_retrying:
         return None
     body = await _packed(zlib.compress, relay.read(0)[0])
     return KeptReply(relay.head.status, tuple(relay.head.headers.items()), body)

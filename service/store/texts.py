@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from service.job import Segment
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -24,7 +25,7 @@ def storable(text: str) -> str:
 
 def segments_text(segments: Sequence[Segment]) -> str:
     """Segments as JSON, in characters where they can be stored and as escapes otherwise."""
-    text = json.dumps(segments, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(segments)
     return text if text.isascii() or not _has_surrogates(text) else json.dumps(segments, separators=(",", ":"))
 
 

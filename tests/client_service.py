@@ -56,3 +56,11 @@ def arm(service: RunningService, kind: FaultKind, endpoint: str, **fields: Any) 
 
 CUTS = (FaultKind.RUNNER_KILLED, FaultKind.NO_DONE, FaultKind.RESET, FaultKind.HANG_UP)
 """The ways in which Ollama breaks a stream off."""
+
+
+async def read(stream: Any, found: list[Any] | None = None) -> list[Any]:
+    """The events of a stream; those that came before an error are in ``found``."""
+    events = found if found is not None else []
+    async for event in stream:
+        events.append(event)
+    return events

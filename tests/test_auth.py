@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import aiohttp
@@ -69,51 +70,51 @@ def routes_of(service: RunningService) -> list[Route]:
     )
 
 
+async def misjudged(
+    service: RunningService, is_right: Callable[[str, Route, int], bool]
+) -> list[tuple[str, str, str, int]]:
+    """Every caller at every route whose status is not right."""
+    callers = await callers_of(service)
+    wrong = []
+    for route in routes_of(service):
+        for kind, headers in callers._asdict().items():
+            status = await status_of(service, route, headers)
+            if not is_right(kind, route, status):
+                wrong.append((kind, *route, status))
+    return wrong
+
+
 async def test_every_route_serves_whom_it_should_where_keys_are_required() -> None:
+    def is_right(kind: str, route: Route, status: int) -> bool:
+        if OPEN.fullmatch(route.path) or kind == "admin":
+            return status not in (401, 403)
+        if kind == "user":
+            return (status == 403) == bool(FOR_ADMINS.fullmatch(route.path)) and status != 401
+        if route.path == WEBSOCKET and kind in ("nobody", "garbage"):
+            # Whoever cannot send a header may still send a token when it is connected.
+            return status == 400
+        return status == 401
+
     async with service_with_keys() as service:
-        callers = await callers_of(service)
-        wrong = []
-        for route in routes_of(service):
-            for kind, headers in callers._asdict().items():
-                status = await status_of(service, route, headers)
-                if OPEN.fullmatch(route.path):
-                    expected = status not in (401, 403)
-                elif kind == "user":
-                    expected = (status == 403) == bool(FOR_ADMINS.fullmatch(route.path)) and status != 401
-                elif kind == "admin":
-                    expected = status not in (401, 403)
-                elif route.path == WEBSOCKET and kind in ("nobody", "garbage"):
-                    # Whoever cannot send a header may still send a token when it is connected.
-                    expected = status == 400
-                else:
-                    expected = status == 401
-                if not expected:
-                    wrong.append((kind, *route, status))
-        assert wrong == []
+        assert await misjudged(service, is_right) == []
 
 
 async def test_without_required_keys_only_admins_routes_ask_for_one_and_bad_keys_are_refused() -> None:
+    def is_right(kind: str, route: Route, status: int) -> bool:
+        if OPEN.fullmatch(route.path):
+            return status not in (401, 403)
+        if kind in ("revoked", "expired"):
+            return status == 401
+        if kind == "admin":
+            return status not in (401, 403)
+        if FOR_ADMINS.fullmatch(route.path):
+            return status == (403 if kind == "user" else 401)
+        if route.path == TOKEN:
+            return (status == 401) == (kind != "user")
+        return status not in (401, 403)
+
     async with service_with_keys(required=False) as service:
-        callers = await callers_of(service)
-        wrong = []
-        for route in routes_of(service):
-            for kind, headers in callers._asdict().items():
-                status = await status_of(service, route, headers)
-                if OPEN.fullmatch(route.path):
-                    expected = status not in (401, 403)
-                elif kind in ("revoked", "expired"):
-                    expected = status == 401
-                elif kind == "admin":
-                    expected = status not in (401, 403)
-                elif FOR_ADMINS.fullmatch(route.path):
-                    expected = status == (403 if kind == "user" else 401)
-                elif route.path == TOKEN:
-                    expected = (status == 401) == (kind != "user")
-                else:
-                    expected = status not in (401, 403)
-                if not expected:
-                    wrong.append((kind, *route, status))
-        assert wrong == []
+        assert await misjudged(service, is_right) == []
 
 
 async def test_every_route_is_walked() -> None:

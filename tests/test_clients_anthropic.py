@@ -10,7 +10,7 @@ import anthropic
 import pytest
 
 from service.simulated import FaultKind
-from tests.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, service_for_clients
+from tests.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
 from tests.running import RunningService
 
 MESSAGES = "/v1/messages"
@@ -30,14 +30,6 @@ async def service() -> AsyncIterator[RunningService]:
 async def client(service: RunningService) -> AsyncIterator[anthropic.AsyncAnthropic]:
     async with client_of(service) as client:
         yield client
-
-
-async def read(stream: Any, found: list[Any] | None = None) -> list[Any]:
-    """The events of a stream; those that came before an error are in ``found``."""
-    events = found if found is not None else []
-    async for event in stream:
-        events.append(event)
-    return events
 
 
 @pytest.mark.parametrize("model", SPELLINGS)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.simulated import FaultKind
-from tests.client_service import ADMIN_KEY, CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, service_for_clients
+from tests.client_service import ADMIN_KEY, CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
 from tests.running import RunningService
 
 
@@ -26,14 +26,6 @@ async def service() -> AsyncIterator[RunningService]:
 async def client(service: RunningService) -> AsyncIterator[ollama.AsyncClient]:
     async with ollama.AsyncClient(service.url) as client:
         yield client
-
-
-async def read(reply: Any, parts: list[Any] | None = None) -> list[Any]:
-    """The parts of a stream; those that came before an error are in ``parts``."""
-    found = parts if parts is not None else []
-    async for part in reply:
-        found.append(part)
-    return found
 
 
 @pytest.mark.parametrize("model", SPELLINGS)

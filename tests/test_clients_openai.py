@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.simulated import FaultKind
-from tests.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, service_for_clients
+from tests.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
 from tests.running import RunningService
 
 CHAT = "/v1/chat/completions"
@@ -32,14 +32,6 @@ async def service() -> AsyncIterator[RunningService]:
 async def client(service: RunningService) -> AsyncIterator[openai.AsyncOpenAI]:
     async with client_of(service) as client:
         yield client
-
-
-async def read(stream: Any, found: list[Any] | None = None) -> list[Any]:
-    """The events of a stream; those that came before an error are in ``found``."""
-    events = found if found is not None else []
-    async for event in stream:
-        events.append(event)
-    return events
 
 
 @pytest.mark.parametrize("model", SPELLINGS)

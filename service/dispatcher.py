@@ -74,11 +74,7 @@ class Dispatcher:
             return None
         runner = line.runner
         able = [backend for backend in self._pool.with_free_seat() if self._pool.may_take(backend, runner)]
-        # Nearly always: it is loaded, and the first backend that is asked has it.
         now = self._clock.now_ms()
-        for backend in able:
-            if backend.placement.serves_at_once(runner, now):
-                return self._seated(backend, runner)
         for may_load, may_evict in _STEPS:
             for backend in able:
                 elsewhere = self._pool.loaded_elsewhere(backend)
@@ -86,12 +82,9 @@ class Dispatcher:
                     {runner: now}, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
                 )
                 if chosen == runner:
-                    return self._seated(backend, runner)
+                    self._pool.take(backend, runner)
+                    return lambda running: self._hand_off.put_nowait(Assignment(running, backend))
         return None
-
-    def _seated(self, backend: Backend, runner: str) -> Callable[[Running], None]:
-        self._pool.take(backend, runner)
-        return lambda running: self._hand_off.put_nowait(Assignment(running, backend))
 
     async def run(self) -> None:
         """Give out seats whenever something changes; never returns."""
@@ -153,7 +146,7 @@ class Dispatcher:
     def _next_for(self, backend: Backend, waiting: dict[str, int], *, may_load: bool, may_evict: bool) -> Pick | None:
         while True:
             mine = {runner: since for runner, since in waiting.items() if self._pool.may_take(backend, runner)}
-            elsewhere = () if self._pool.is_one else self._pool.loaded_elsewhere(backend)
+            elsewhere = self._pool.loaded_elsewhere(backend)
             runner = backend.placement.choose(
                 mine, self._clock.now_ms(), elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
             )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 
 from aiohttp import web
 from multidict import istr
 
 from service.api.accounting import note_job, note_model
+from service.api.auth import admit
 from service.api.caller import CALLER
-from service.api.context import JOBS
+from service.api.context import JOBS, POOL
 from service.errors import InvalidRequestError
+from service.job import NewJob
 from service.jobs import View
 from service.jobs.repeats import Make, Repeated
 from service.relay import Relay
@@ -22,19 +25,20 @@ REPLAYED = {"Idempotent-Replayed": "true"}
 _LONGEST = 255
 
 
-async def submit_once(request: web.Request, make: Make) -> tuple[View, dict[str, str]]:
+async def submit_once(request: web.Request, new: NewJob) -> tuple[View, dict[str, str]]:
     """The job of a request that nobody waits for, new or that of an earlier request, and what the reply is to say.
 
-    ``make`` is called only for a new job. Raises InvalidRequestError, IdempotencyMismatchError, and what submissions
-    raise.
+    Whether the caller may make it, and whether its model is there, is asked only of a new job. Raises
+    InvalidRequestError, NotFoundError, IdempotencyMismatchError, and what :func:`service.api.auth.admit` and
+    submissions raise.
     """
-    jobs = request.app[JOBS]
-    key = await request_key(request) if HEADER in request.headers else None
-    if key is None:
-        view = await jobs.submit(await make())
+    app = request.app
+    make = partial(_admitted, request, new)
+    if HEADER not in request.headers:
+        view = await app[JOBS].submit(await make())
         note_job(request, view.job)
         return view, {}
-    repeated = await jobs.submit_once(key, make)
+    repeated = await app[JOBS].submit_once(await request_key(request), make)
     _note(request, repeated)
     return repeated.view, REPLAYED if repeated.is_earlier else {}
 
@@ -46,6 +50,13 @@ async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeat
     return repeated
 
 
+async def _admitted(request: web.Request, new: NewJob) -> NewJob:
+    pool = request.app[POOL]
+    if not pool.knows(new.model):
+        await pool.require_model(new.model)
+    return admit(request, new)
+
+
 def _note(request: web.Request, repeated: Repeated) -> None:
     """A job has one row in the log, that of the request that made it; its tokens were used once."""
     if repeated.is_earlier:
@@ -54,11 +65,9 @@ def _note(request: web.Request, repeated: Repeated) -> None:
         note_job(request, repeated.view.job)
 
 
-async def request_key(request: web.Request) -> RequestKey | None:
-    """What tells this request when it is repeated; None without the header. Raises InvalidRequestError."""
-    key = request.headers.get(HEADER)
-    if key is None:
-        return None
+async def request_key(request: web.Request) -> RequestKey:
+    """What tells this request, which has the header, when it is repeated. Raises InvalidRequestError."""
+    key = request.headers[HEADER]
     if not key or len(key) > _LONGEST or not (key.isascii() and key.isprintable()):
         raise InvalidRequestError(f"{HEADER}: must be 1 to {_LONGEST} printable ASCII characters", HEADER)
     fingerprint = sha256(f"{request.method} {request.path}\n".encode())

@@ -91,6 +91,11 @@ _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
 }
 
 
+def others(content: Mapping[str, Any], headers: tuple[str, ...] = ()) -> Reply:
+    """What else may come of a call that is passed on, by media type."""
+    return Reply("Whatever else Ollama answers, as it comes.", content, headers)
+
+
 def refusals(
     shape: Any, media_type: str, *statuses: int, headers: tuple[str, ...] = ()
 ) -> dict[int | Literal["default"], Reply]:

@@ -13,7 +13,7 @@ from service.jobs import View, no_prompt, no_request
 async def visible_view(request: web.Request, job_id: str) -> View:
     """The job with its position. Raises NotFoundError."""
     jobs = request.app[JOBS]
-    view = jobs.remembered_view(job_id) or await jobs.view(job_id)
+    view = jobs.remembered_view(job_id) or await jobs.found_view(job_id)
     check_visible(request, view.job)
     return view
 

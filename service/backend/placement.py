@@ -191,12 +191,6 @@ class Placement:
             return None
         return target if may_evict or self._has_room_for(target) else None
 
-    def serves_at_once(self, runner: str, now: int) -> bool:
-        """Whether :meth:`choose` would say so of this runner, when it alone waits and has only just come."""
-        self._doubt_slow_loads(now)
-        self.swap = None
-        return self._goes_at_once(runner, may_load=False)
-
     def next_look(self, waiting: Mapping[str, int], now: int) -> int | None:
         """When :meth:`choose` may answer otherwise although nothing has happened; None: never."""
         times = [since + self.max_swap_wait_ms for since in waiting.values()]

@@ -61,16 +61,14 @@ class JobViews:
         if not _is_ready(job):
             return View(job, None)
         rank = self._recent.rank(job, self._clock.now_ms())
-        if rank is None or rank >= EXACT_RANK:
-            return None
-        place = self._place(job.line, rank)
-        return View(job, place.position, True, place.estimated_start_seconds)
+        return self._queued_view(job, rank) if rank is not None and rank < EXACT_RANK else None
 
     async def view(self, job_id: str) -> View:
         """A job with its position. Raises NotFoundError."""
-        remembered = self.remembered_view(job_id)
-        if remembered is not None:
-            return remembered
+        return self.remembered_view(job_id) or await self.found_view(job_id)
+
+    async def found_view(self, job_id: str) -> View:
+        """The same of a job of which not enough is remembered. Raises NotFoundError."""
         job = self._recent.get(job_id)
         rank = self._recent.rank(job, self._clock.now_ms()) if job is not None else None
         if job is not None and rank is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.api.fields import PriorityWords
-from service.api.operation import IDEMPOTENCY_KEY, JSON, Operation, Parameter, Reply, refusals
+from service.api.operation import IDEMPOTENCY_KEY, JSON, Operation, Parameter, Reply, others, refusals
 
 _JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")
 _ASKED = (
@@ -42,7 +42,7 @@ def relayed(summary: str, tag: str, request: Any, content: Mapping[str, Any], er
             200: Reply("Ollama's reply, as it comes.", content, _JOB),
             **refusals(error, JSON, 401, 403, 413, 422),
             **refusals(error, JSON, 400, 404, 429, 499, 503, 504, headers=_JOB),
-            "default": Reply("Whatever else Ollama answers, as it comes.", {JSON: error}, _JOB),
+            "default": others({JSON: error}, _JOB),
         },
         **more,
     )

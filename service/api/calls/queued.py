@@ -48,13 +48,11 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
             return await pass_unload(request, endpoint, body, details.model)
         if not app[POOL].knows(details.model):
             await _look_for(request, details.model)
-        key = await request_key(request) if HEADER in request.headers else None
-        if key is not None:
-            return await answer_once(
-                request, dialect, key, partial(_made, request, dialect.door, endpoint, details, body)
-            )
+        make = partial(_make, request, dialect.door, endpoint, details, body)
+        if HEADER in request.headers:
+            return await answer_once(request, dialect, await request_key(request), make)
         relay = Relay()
-        view = await app[JOBS].submit(_job(request, dialect.door, endpoint, details, body), relay)
+        view = await app[JOBS].submit(await make(), relay)
         note_job(request, view.job)
         return await Answer(request, dialect, view.job, relay, place_headers(view)).give()
 
@@ -71,7 +69,7 @@ async def _look_for(request: web.Request, model: str) -> None:
         raise NotFoundError(f"model '{model}' not found")
 
 
-def _job(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
+async def _make(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
     """The job, when the caller may make it now: see :func:`service.api.auth.authorise` for what it raises."""
     headers = request.headers
     deadline = _deadline(headers.get("X-Job-Deadline-Seconds"), request)
@@ -90,10 +88,6 @@ def _job(request: web.Request, door: str, endpoint: str, details: CallDetails, b
         is_streamed=details.is_streamed,
         on_disconnect="finish" if headers.get("X-On-Disconnect", "").strip().lower() == "finish" else "cancel",
     )
-
-
-async def _made(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
-    return _job(request, door, endpoint, details, body)
 
 
 def _written(body: dict[str, Any]) -> str:

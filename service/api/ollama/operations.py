@@ -30,13 +30,25 @@ from service.api.ollama.replies import (
     OllamaTags,
     OllamaVersion,
 )
-from service.api.operation import BYTES, JSON, NDJSON, TEXT, Access, Operation, Operations, Parameter, Reply, refusals
+from service.api.operation import (
+    BYTES,
+    JSON,
+    NDJSON,
+    TEXT,
+    Access,
+    Operation,
+    Operations,
+    Parameter,
+    Reply,
+    others,
+    refusals,
+)
 
 _TAG = "ollama"
 _REFUSED = refusals(OllamaError, JSON, 401, 503)
 _DIGEST = Parameter("digest", "path", "Of the file.", Annotated[str, Field(pattern="^sha256[:-][0-9a-f]{64}$")])
 _BACKEND = Parameter("X-Backend", "header", "The backend's name; else it is the first that answers.")
-_RELAYED = Reply("Whatever else Ollama answers, as it comes.", {JSON: OllamaError, TEXT: str})
+_RELAYED = others({JSON: OllamaError, TEXT: str})
 
 
 def _list(summary: str, reply: Reply) -> Operation:

@@ -14,12 +14,12 @@ from service.api.openai.replies import (
     ResponsesEvent,
     ResponsesReply,
 )
-from service.api.operation import EVENT_STREAM, JSON, TEXT, Operation, Operations, Parameter, Reply, refusals
+from service.api.operation import EVENT_STREAM, JSON, TEXT, Operation, Operations, Parameter, Reply, others, refusals
 
 _TAG = "openai"
 _REFUSED = {
     **refusals(OpenAIError, JSON, 401, 503),
-    "default": Reply("Whatever else Ollama answers, as it comes.", {JSON: OpenAIError, TEXT: str}),
+    "default": others({JSON: OpenAIError, TEXT: str}),
 }
 
 OPERATIONS: Operations = {

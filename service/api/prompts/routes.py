@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
 from service.api.calls.reading import first_object
-from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, POOL, QUEUE
+from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, QUEUE
 from service.api.feeds import FEEDS
 from service.api.idempotency import submit_once
 from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
@@ -21,7 +20,7 @@ from service.api.prompts.translation import to_job
 from service.api.replies import json_reply
 from service.api.validation import validated
 from service.api.visibility import check_visible, require_visible, visible_view
-from service.job import NewJob, model_key
+from service.job import model_key
 from service.store.jobs import Filter
 
 
@@ -30,13 +29,7 @@ async def submit(request: web.Request) -> web.Response:
     app = request.app
     asked = validated(PromptRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
-
-    async def make() -> NewJob:
-        if not app[POOL].knows(new.model):
-            await app[POOL].require_model(new.model)
-        return admit(request, new)
-
-    view, said = await submit_once(request, make)
+    view, said = await submit_once(request, new)
     headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
     return json_reply(accepted_fields(view), status=202, headers=headers)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.auth import admit
 from service.api.bodies import read_object
 from service.api.caller import CALLER
-from service.api.context import JOBS, MODEL_LIMITS, POOL, QUEUE
+from service.api.context import JOBS, MODEL_LIMITS, QUEUE
 from service.api.idempotency import submit_once
 from service.api.parameters import query_of, seq_of
 from service.api.replies import json_reply
@@ -17,7 +16,6 @@ from service.api.requests.replies import RequestPage
 from service.api.requests.translation import accepted_fields, request_fields, row_fields, to_job
 from service.api.validation import validated
 from service.api.visibility import visible_view_by_seq
-from service.job import NewJob
 from service.store.jobs import Filter
 
 
@@ -26,13 +24,7 @@ async def submit(request: web.Request) -> web.Response:
     app = request.app
     asked = validated(GenerateRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS])
-
-    async def make() -> NewJob:
-        if not app[POOL].knows(new.model):
-            await app[POOL].require_model(new.model)
-        return admit(request, new)
-
-    view, said = await submit_once(request, make)
+    view, said = await submit_once(request, new)
     return json_reply(accepted_fields(view.job), headers=said)
 
 

@@ -48,3 +48,15 @@ def _read_model(value: Any) -> Any:
 _ModelName = Annotated[str, Field(max_length=400, json_schema_extra={"pattern": r"^\S*$"})]
 ModelField = Annotated[_ModelName | None, BeforeValidator(_read_model, json_schema_input_type=_ModelName | None)]
 """A model as Ollama names it; none, or "": the configured default."""
+
+_LAST_MOMENT = 253_402_300_800
+"""The end of the year 9999, in seconds since the epoch: beyond it no time can be written down."""
+
+
+def moment_ms(seconds: float, refusal: str) -> int:
+    """A moment given in seconds since the epoch, in milliseconds. Raises ValueError with ``refusal`` before the epoch,
+    after the year 9999, and for NaN.
+    """
+    if not 0 <= seconds < _LAST_MOMENT:
+        raise ValueError(refusal)
+    return int(seconds * 1000)

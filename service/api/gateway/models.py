@@ -8,14 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from service.api.fields import STRICT, PriorityField, PriorityWords
+from service.api.fields import STRICT, PriorityField, PriorityWords, moment_ms
 from service.key import Role
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _RESERVED_HEADERS = frozenset({"authorization", "x-api-key", "host", "content-length", "content-type", "cookie"})
 _PRIORITY: TypeAdapter[int] = TypeAdapter(PriorityField)
-_LAST_MOMENT = 253_402_300_800
-"""The end of the year 9999, in seconds since the epoch."""
 _MOMENT = 'must be a time such as "2027-01-31" or "2027-01-31T12:00:00Z", or seconds since the epoch'
 
 
@@ -26,9 +24,7 @@ def _read_moment(value: Any) -> int | None:
         seconds = _seconds_of(value)
     except (ValueError, OverflowError):
         raise ValueError(_MOMENT) from None
-    if not 0 <= seconds < _LAST_MOMENT:
-        raise ValueError(_MOMENT)
-    return int(seconds * 1000)
+    return moment_ms(seconds, _MOMENT)
 
 
 def _seconds_of(value: Any) -> float:

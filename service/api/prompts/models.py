@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from service.api.fields import BASE64, STRICT, Duration, ModelField, PriorityField
+from service.api.fields import BASE64, STRICT, Duration, ModelField, PriorityField, moment_ms
 from service.config import duration_seconds
 from service.job import Status
 
@@ -47,8 +47,6 @@ def _is_duration(value: Any) -> Any:
 
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_LAST_MOMENT = 253_402_300_800
-"""The end of the year 9999, in seconds since the epoch: beyond it no time can be written down."""
 _MOMENT = 'must be a time such as "2026-11-20T10:10:00Z", or seconds since the epoch'
 
 
@@ -65,9 +63,7 @@ def _read_moment(value: Any) -> int | None:
         seconds = float(value)
     else:
         raise ValueError(_MOMENT)
-    if not 0 <= seconds < _LAST_MOMENT:
-        raise ValueError(_MOMENT)
-    return int(seconds * 1000)
+    return moment_ms(seconds, _MOMENT)
 
 
 _Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})] | Annotated[float, Field(ge=0)] | None

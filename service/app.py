@@ -15,7 +15,7 @@ from service.api.accounting import USAGE
 from service.api.auth import AUTH, Auth
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL, QUEUE, QueueSettings
 from service.api.routes import add_routes
-from service.backend.client import open_session
+from service.backend.connections import Connections
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
@@ -108,8 +108,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 
         started.push_async_callback(order_keeping.save)
-        session = await started.enter_async_context(open_session())
-        pool = Pool([build_backend(one, session, config, clock) for one in config.backends], config, clock)
+        connections = await started.enter_async_context(Connections())
+        pool = Pool([build_backend(one, connections, config, clock) for one in config.backends], config, clock)
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
         dispatcher = Dispatcher(jobs, pool, hand_off, clock, config.database.poll_interval_seconds)
         estimates = Estimates(jobs, pool, clock, lambda: dispatcher.waiting_since)
@@ -132,7 +132,9 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
         app[AUTH], app[USAGE] = Auth(keys, allowances, clock, config), usage
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
-        app[RELOADING] = Reloading(config, session, clock, jobs, order, pool, workers, app[MODEL_LIMITS], app[QUEUE])
+        app[RELOADING] = Reloading(
+            config, connections, clock, jobs, order, pool, workers, app[MODEL_LIMITS], app[QUEUE]
+        )
         yield
 
 

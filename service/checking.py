@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from service.admin import NotRunningError, ask_running_service
-from service.backend.client import BackendClient, open_session
+from service.backend.client import BackendClient, Connections
 from service.config import BackendConfig, Config
 from service.errors import BackendError, DatabaseUnusableError
 from service.model_limits import uncarried_limits
@@ -19,12 +19,12 @@ async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
     for warning in uncarried_limits(config.models):
         say(f"warning        {warning}")
     database = await _check_database(config, say)
-    async with open_session() as session:
+    async with Connections() as connections:
         backends = await asyncio.gather(
             *(
                 _check_backend(
                     BackendClient(
-                        session,
+                        connections,
                         backend.url,
                         backend.headers,
                         name=backend.name,

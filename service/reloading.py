@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from aiohttp import ClientSession
-
 from service.api.context import QueueSettings
+from service.backend.connections import Connections
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
@@ -27,7 +26,7 @@ class Reloading:
     def __init__(
         self,
         config: Config,
-        session: ClientSession,
+        connections: Connections,
         clock: Clock,
         jobs: Jobs,
         order: Order,
@@ -37,7 +36,7 @@ class Reloading:
         queue: QueueSettings,
     ) -> None:
         self._config = config
-        self._session = session
+        self._connections = connections
         self._clock = clock
         self._jobs = jobs
         self._order = order
@@ -52,7 +51,7 @@ class Reloading:
         self._jobs.limits = limits_of(config)
         self._order.set_boosts(boosts_ms_of(config))
         self._model_limits.replace(config.models)
-        self._pool.reconfigure(config, lambda one: build_backend(one, self._session, config, self._clock))
+        self._pool.reconfigure(config, lambda one: build_backend(one, self._connections, config, self._clock))
         self._workers.reconfigure(config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
         names = ", ".join(backend.name for backend in config.backends)
         _log.info("the configuration was read again; backends: %s", names)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.backend.client import BackendClient, Limits, open_session
+from service.backend.client import BackendClient, Connections, Limits
 from service.errors import BackendError
 from tests.raw_server import END, STREAM, Exchange, RawServer, chunk, raw_server
 
@@ -23,8 +23,8 @@ Answer = Callable[[Exchange], Awaitable[None]]
 
 @asynccontextmanager
 async def backend(answer: Answer, **options: Any) -> AsyncIterator[tuple[BackendClient, RawServer]]:
-    async with raw_server(answer) as server, open_session() as session:
-        yield BackendClient(session, server.url, **options), server
+    async with raw_server(answer) as server, Connections() as connections:
+        yield BackendClient(connections, server.url, **options), server
 
 
 async def answer_stream(exchange: Exchange) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
-
-from tests.running import PATIENCE_SECONDS, RunningService
 
 STREAMING = {
     "/api/generate": {"model": "tiny1", "prompt": "tell me", "options": {"num_predict": 12}, "stream": True},
@@ -84,13 +81,6 @@ async def seen(
         return Seen(
             response.status, response.headers.get("Content-Type"), alike(bytes(received)), is_whole, response.headers
         )
-
-
-async def until_answering(service: RunningService) -> None:
-    """Wait until the service knows its backend."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await service.call("GET", "/api/version"))[0] != 200:
-            pass
 
 
 def alike(body: bytes) -> bytes:

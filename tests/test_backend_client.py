@@ -7,10 +7,9 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
 
-from service.backend.client import BackendClient, open_session
+from service.backend.client import BackendClient, Connections
 from service.errors import BackendError, Fault
 from tests.backend_client import FAR, LAST, LINE, SOON, Answer, answer_stream, backend, collect, failure
 from tests.raw_server import END, STREAM, Exchange, chunk, raw_server, whole
@@ -84,10 +83,10 @@ async def test_headers_that_are_not_for_a_backend_stay_here() -> None:
 
 
 async def test_configured_headers_and_credentials_reach_the_backend() -> None:
-    async with raw_server(answer_stream) as server, open_session() as session:
+    async with raw_server(answer_stream) as server, Connections() as connections:
         address = server.url.removeprefix("http://")
-        plain = BackendClient(session, f"http://{address}/ollama/", {"Authorization": "Bearer ours"})
-        credentials = BackendClient(session, f"http://user:pass@{address}")
+        plain = BackendClient(connections, f"http://{address}/ollama/", {"Authorization": "Bearer ours"})
+        credentials = BackendClient(connections, f"http://user:pass@{address}")
         await collect(plain)
         await collect(credentials)
         assert server.requests[0].path == "/ollama/api/generate"
@@ -316,11 +315,3 @@ async def test_a_load_that_fails_says_why() -> None:
         with pytest.raises(BackendError, match="model 'm' not found") as caught:
             await client.load("m", FAR)
         assert (caught.value.code, caught.value.fault) == ("model_not_found", Fault.PERMANENT)
-
-
-async def test_the_session_bounds_nothing_by_itself() -> None:
-    async with open_session() as session:
-        assert session.timeout.total is None
-        assert session.connector is not None
-        assert session.connector.limit == 0
-        assert isinstance(session.cookie_jar, aiohttp.DummyCookieJar)

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from service.simulated import RECORDED_MODELS, Fault, FaultKind, SimulatedModel, SimulatedSettings, busy
-from tests.drop_in import EMBEDDING, STREAMING, WHOLE, Seen, frame_of, seen, until_answering, whole_part
+from tests.backends import until_answering
+from tests.drop_in import EMBEDDING, STREAMING, WHOLE, Seen, frame_of, seen, whole_part
 from tests.drop_in_bodies import BODIES
 from tests.running import RunningService, service_in_process
 from tests.simulation import CATALOGUE
@@ -50,7 +51,7 @@ async def both() -> AsyncIterator[tuple[RunningService, aiohttp.ClientSession]]:
         for model in ("tiny1", "tiny2", "embed", "thinker:7b"):
             endpoint = "/api/embed" if model == "embed" else "/api/generate"
             await seen(direct, "POST", endpoint, {"model": model})
-        await until_answering(service)
+        await until_answering(service, 1)
         yield service, direct
 
 

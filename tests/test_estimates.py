@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from service.backend.client import open_session
+from service.backend.client import Connections
 from service.backend.models import InstalledModel
 from service.backend.pool import Backend, Pool, build_backend
 from service.clock import Clock
@@ -84,8 +84,8 @@ async def stage() -> AsyncIterator[Stage]:
         queue=QueueConfig(max_swap_wait_seconds=30),
     )
     clock, queue = SettableClock(), Queue()
-    async with open_session() as session:
-        members = [build_backend(one, session, config, clock) for one in config.backends]
+    async with Connections() as connections:
+        members = [build_backend(one, connections, config, clock) for one in config.backends]
         pool = Pool(members, config, clock)
         for backend in members:
             backend.note_installed(tuple(InstalledModel(name, "", 0, {}) for name in (A, B, C)))

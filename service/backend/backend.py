@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import ClientSession
-
 from service.backend.breaker import Breaker
 from service.backend.client import BackendClient
+from service.backend.connections import Connections
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
 from service.clock import Clock
@@ -136,10 +135,10 @@ class Work:
         return self._busy_ms.per_second(now) / jobs / 1000 if jobs else None
 
 
-def build_backend(backend: BackendConfig, session: ClientSession, config: Config, clock: Clock) -> Backend:
+def build_backend(backend: BackendConfig, connections: Connections, config: Config, clock: Clock) -> Backend:
     """A backend with the client, the breaker and the patience that the configuration asks for."""
     client = BackendClient(
-        session,
+        connections,
         backend.url,
         backend.headers,
         name=backend.name,

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import AsyncIterable
-from functools import lru_cache
 from types import TracebackType
 
-import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
+from multidict import CIMultiDictProxy
 
 from service.backend.classification import foreign_reply
-from service.backend.connections import is_new_connection
+from service.backend.connection import Connection, LostError, NotHttpError
+from service.backend.connections import Connections, Origin
 from service.backend.watch import Limits, Watch
 from service.errors import BackendError, Fault
 
-_LARGE_BYTES = 256 * 1024
+_PIECE_BYTES = 256 * 1024
+"""A body up to this size goes out at once; a larger one in pieces, so that nobody else waits for tens of megabytes."""
 _SMALL_REPLY_BYTES = 16 * 1024 * 1024
 _STALE_SECONDS = 1.0
 _MOST_STALE = 3
@@ -28,23 +26,20 @@ Body = bytes | AsyncIterable[bytes] | None
 class Reply:
     """What Ollama answers to a call: its head, and its body as it arrives."""
 
-    __slots__ = ("_backend", "_response", "_watch", "headers", "status")
+    __slots__ = ("_backend", "_connection", "_watch", "content_type", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, watch: Watch, backend: str) -> None:
-        self._response = response
+    def __init__(self, connection: Connection, headers: CIMultiDictProxy[str], watch: Watch, backend: str) -> None:
+        self._connection = connection
         self._watch = watch
         self._backend = backend
-        self.status = response.status
-        self.headers: CIMultiDictProxy[str] = response.headers
-
-    @property
-    def content_type(self) -> str:
+        self.status = connection.status
+        self.headers = headers
+        self.content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         """The media type without its parameters, in lower case; "" when there is none."""
-        return _media_type(self._response)
 
     def chunks(self) -> Chunks:
         """The body in the pieces in which it arrives. Reading on raises BackendError when it stalls or breaks off."""
-        return Chunks(self._response.content, self._watch, self._backend)
+        return Chunks(self._connection, self._watch, self._backend)
 
     async def read(self, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
         """The whole body; for errors and other small replies. Beyond the limit it is ``not_ollama``."""
@@ -61,10 +56,10 @@ class Reply:
 class Chunks:
     """The pieces of a body. Not a generator: one that is left early would be closed later, by a task of its own."""
 
-    __slots__ = ("_backend", "_content", "_watch")
+    __slots__ = ("_backend", "_connection", "_watch")
 
-    def __init__(self, content: aiohttp.StreamReader, watch: Watch, backend: str) -> None:
-        self._content = content
+    def __init__(self, connection: Connection, watch: Watch, backend: str) -> None:
+        self._connection = connection
         self._watch = watch
         self._backend = backend
 
@@ -72,14 +67,18 @@ class Chunks:
         return self
 
     async def __anext__(self) -> bytes:
-        content = self._content
-        watch = self._watch
-        watch.begin_wait(content.total_bytes)
-        try:
-            data = await content.readany()
-        except (aiohttp.ClientError, OSError) as problem:
-            raise watch.error or _lost(self._backend, problem) from problem
-        watch.end_wait()
+        connection = self._connection
+        data = connection.take()
+        if data:
+            return data
+        if not connection.is_whole:
+            watch = self._watch
+            watch.begin_wait()
+            try:
+                data = await connection.piece()
+            except (LostError, NotHttpError) as problem:
+                raise _lost(self._backend, problem) from problem
+            watch.end_wait()
         if not data:
             raise StopAsyncIteration
         return data
@@ -88,118 +87,133 @@ class Chunks:
 class Call:
     """A call under way, as an asynchronous context manager. Leaving it before the body's end closes the connection."""
 
-    __slots__ = ("_backend", "_body", "_headers", "_limits", "_method", "_response", "_session", "_url", "_watch")
+    __slots__ = (
+        "_backend",
+        "_body",
+        "_connection",
+        "_connections",
+        "_head",
+        "_limits",
+        "_origin",
+        "_sending",
+        "_watch",
+    )
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        backend: str,
-        method: str,
-        url: URL,
-        headers: CIMultiDict[str],
-        body: Body,
-        limits: Limits,
+        self, connections: Connections, origin: Origin, backend: str, head: bytes, body: Body, limits: Limits
     ) -> None:
-        self._session = session
+        self._connections = connections
+        self._origin = origin
         self._backend = backend
-        self._method = method
-        self._url = url
-        self._headers = headers
+        self._head = head
         self._body = body
         self._limits = limits
-        self._response: aiohttp.ClientResponse | None = None
+        self._sending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Reply:
+        # A kept connection that the server had closed fails at once and says nothing about the server. As many as were
+        # closed together may be waiting in the pool.
         loop = asyncio.get_running_loop()
-        self._watch = watch = Watch(loop, self._limits, self._backend)
-        try:
-            response = await self._send(loop)
-            watch.has_headers(response)
-            foreign = foreign_reply(response.status, _media_type(response))
-            if foreign is not None:
-                raise foreign
-        except BaseException:
-            self._end()
-            raise
-        return Reply(response, watch, self._backend)
+        started = loop.time()
+        for _ in range(_MOST_STALE):
+            began = loop.time()
+            self._connection = connection = self._connections.kept(self._origin) or await self._connect()
+            self._watch = Watch(loop, self._limits, self._backend, connection, started)
+            try:
+                self._send(loop, connection)
+                await connection.head()
+                return self._reply(connection)
+            except (LostError, NotHttpError) as problem:
+                self._end()
+                is_stale = connection.is_kept and not connection.received_bytes
+                is_lost = loop.time() - began >= _STALE_SECONDS or isinstance(self._body, AsyncIterable)
+                if is_lost or not is_stale:
+                    raise _failed(self._backend, problem) from problem
+            except BaseException:
+                self._end()
+                raise
+        raise _lost(self._backend, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
 
+    async def _connect(self) -> Connection:
+        limits = self._limits
+        host, port, _ = self._origin
+        try:
+            return await self._connections.connect(self._origin, min(limits.connect, limits.attempt))
+        except TimeoutError as problem:
+            raise _unreachable(f"{self._backend} did not accept a connection in time") from problem
+        except (OSError, ValueError) as problem:
+            raise _unreachable(f"{self._backend} cannot be reached at {host}:{port}: {problem}") from problem
+
+    def _reply(self, connection: Connection) -> Reply:
+        assert connection.headers is not None
+        reply = Reply(connection, connection.headers, self._watch, self._backend)
+        foreign = foreign_reply(reply.status, reply.content_type)
+        if foreign is not None:
+            raise foreign
+        return reply
+
     def _end(self) -> None:
         self._watch.stop()
-        response = self._response
-        if response is not None and not response.content.is_eof():
-            response.close()
+        connection, sending = self._connection, self._sending
+        is_sent = True
+        if sending is not None:
+            is_sent = sending.done()
+            sending.cancel()
+        if connection.is_reusable and is_sent:
+            self._connections.keep(self._origin, connection)
+        else:
+            connection.close()
 
-    async def _send(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientResponse:
-        task = asyncio.current_task()
-        cancelling = task.cancelling() if task is not None else 0
-        try:
-            self._response = await self._send_until_fresh(loop)
-        except (BackendError, asyncio.CancelledError) as problem:
-            if self._watch.error is None:
-                raise
-            # The watch ends a wait for the headers by cancelling it; a cancellation of somebody else's goes on.
-            is_others = task is not None and task.uncancel() > cancelling
-            if is_others and isinstance(problem, asyncio.CancelledError):
-                raise
-            raise self._watch.error from None
-        return self._response
-
-    async def _send_until_fresh(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientResponse:
-        # A kept connection that the server had closed fails at once and says nothing about the server. As many as were
-        # closed together may be waiting in the pool.
-        for _ in range(_MOST_STALE):
-            started = loop.time()
-            is_new_connection.set(False)
-            try:
-                return await self._request()
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as problem:
-                is_stale = not is_new_connection.get() and loop.time() - started < _STALE_SECONDS
-                if not is_stale or isinstance(self._body, AsyncIterable):
-                    raise _failed(self._backend, problem) from problem
-            except (aiohttp.ClientError, OSError, ValueError) as problem:
-                raise _failed(self._backend, problem) from problem
-        raise _lost(self._backend, None)
-
-    async def _request(self) -> aiohttp.ClientResponse:
+    def _send(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         body = self._body
-        if isinstance(body, bytes) and len(body) > _LARGE_BYTES:
-            # Written in pieces, so that nobody else waits for tens of megabytes of images.
-            return await self._post(io.BytesIO(body))
-        return await self._post(body)
-
-    async def _post(self, data: io.BytesIO | Body) -> aiohttp.ClientResponse:
-        return await self._session.request(
-            self._method,
-            self._url,
-            data=data,
-            headers=self._headers,
-            timeout=_connect_timeout(self._limits.connect),
-            allow_redirects=False,
-        )
-
-
-def _media_type(response: aiohttp.ClientResponse) -> str:
-    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        is_head_only = self._head.startswith(b"HEAD ")
+        if body is None:
+            connection.send(self._head + b"\r\n", is_head_only=is_head_only)
+        elif isinstance(body, bytes):
+            head = b"%bContent-Length: %d\r\n\r\n" % (self._head, len(body))
+            if len(body) <= _PIECE_BYTES:
+                connection.send(head + body, is_head_only=is_head_only)
+            else:
+                connection.send(head, is_head_only=is_head_only)
+                self._sending = loop.create_task(_send_whole(connection, body))
+        else:
+            connection.send(self._head + b"Transfer-Encoding: chunked\r\n\r\n", is_head_only=is_head_only)
+            self._sending = loop.create_task(_send_pieces(connection, body))
 
 
-@lru_cache(maxsize=32)
-def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    # It starts a timer only where a connection is made; everything else is the watch's.
-    return aiohttp.ClientTimeout(total=None, connect=seconds)
+async def _send_whole(connection: Connection, body: bytes) -> None:
+    view = memoryview(body)
+    for start in range(0, len(body), _PIECE_BYTES):
+        connection.write(view[start : start + _PIECE_BYTES])
+        await connection.drain()
+
+
+async def _send_pieces(connection: Connection, body: AsyncIterable[bytes]) -> None:
+    """In the chunks of HTTP (RFC 9112, 7.1)."""
+    try:
+        async for piece in body:
+            if piece:
+                connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await connection.drain()
+    except Exception as problem:
+        # Whoever waits for the reply hears of it; without its end the request is none.
+        connection.fail(LostError(f"what was to be sent broke off: {problem}"))
+    else:
+        connection.write(b"0\r\n\r\n")
+
+
+def _unreachable(message: str) -> BackendError:
+    return BackendError(message, code="connect_failed", fault=Fault.ABSENT)
 
 
 def _failed(name: str, problem: Exception) -> BackendError:
     """What it means that no head of a reply came."""
-    if isinstance(problem, aiohttp.ConnectionTimeoutError):
-        return BackendError(f"{name} did not accept a connection in time", code="connect_failed", fault=Fault.ABSENT)
-    if isinstance(problem, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
-        return BackendError(f"{name} cannot be reached: {problem}", code="connect_failed", fault=Fault.ABSENT)
-    if isinstance(problem, aiohttp.ClientResponseError | ValueError):
+    if isinstance(problem, NotHttpError):
         return not_ollama(name, "something that is not HTTP")
     return _lost(name, problem)
 

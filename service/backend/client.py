@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import aiohttp
 from pydantic_core import from_json, to_json
 from yarl import URL
 
 from service.backend.call import Body, Call, Reply, not_ollama
 from service.backend.classification import failure_of
-from service.backend.connections import open_session
-from service.backend.headers import base_headers, with_callers
+from service.backend.connections import Connections, Origin
+from service.backend.headers import base_headers, request_head, with_callers
 from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models
 from service.backend.watch import Limits
 
-__all__ = ["BackendClient", "Call", "InstalledModel", "Limits", "LoadedModel", "Reply", "open_session"]
+__all__ = ["BackendClient", "Call", "Connections", "InstalledModel", "Limits", "LoadedModel", "Reply"]
 
 _QUICK_SECONDS = 5.0
-_MOST_URLS = 64
+_MOST_HEADS = 64
 
 Understood = TypeVar("Understood")
 
@@ -29,22 +28,25 @@ class BackendClient:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        connections: Connections,
         url: str,
         headers: Mapping[str, str] | None = None,
         *,
         name: str = "",
         quick_seconds: float = _QUICK_SECONDS,
     ) -> None:
-        self.session = session
-        self._base = URL(url.rstrip("/"))
-        self.url = str(self._base.with_user(None))
+        base = URL(url.rstrip("/"))
+        self.url = str(base.with_user(None))
         self.name = name or self.url
         """What messages call it."""
         self._configured = dict(headers or {})
-        self._headers = base_headers(self._base, self._configured)
+        self._headers = base_headers(base, self._configured)
+        self._connections = connections
+        self._origin = Origin(base.raw_host or "", base.port or 80, base.scheme == "https")
+        self._host = base.host_port_subcomponent or ""
+        self._path = base.raw_path.rstrip("/")
         self._quick = Limits(connect=quick_seconds, first_byte=None, stall=None, attempt=quick_seconds)
-        self._urls: dict[str, URL] = {}
+        self._heads: dict[tuple[str, str], bytes] = {}
 
     def call(
         self,
@@ -60,8 +62,10 @@ class BackendClient:
         Entering raises BackendError when no head of a reply came; leaving early closes the connection, which is how
         Ollama is told to stop. The reply's status is for the caller to judge.
         """
-        sent = self._headers if not headers else with_callers(self._headers, self._configured, headers)
-        return Call(self.session, self.name, method, self._url_of(endpoint), sent, body, limits)
+        head = self._heads.get((method, endpoint)) if headers is None else None
+        if head is None:
+            head = self._head(method, endpoint, headers)
+        return Call(self._connections, self._origin, self.name, head, body, limits)
 
     async def version(self) -> str:
         """What ``/api/version`` says."""
@@ -122,14 +126,12 @@ class BackendClient:
             raise not_ollama(self.name, f"something that is not JSON to {endpoint}")
         return answer
 
-    def _url_of(self, endpoint: str) -> URL:
-        url = self._urls.get(endpoint)
-        if url is None:
-            base = self._base.with_user(None)
-            url = URL(f"{str(base).rstrip('/')}{endpoint}", encoded=True)
-            if len(self._urls) < _MOST_URLS:
-                self._urls[endpoint] = url
-        return url
+    def _head(self, method: str, endpoint: str, callers: Mapping[str, str] | None) -> bytes:
+        sent = self._headers if callers is None else with_callers(self._headers, self._configured, callers)
+        head = request_head(method, self._path + endpoint, self._host, sent)
+        if callers is None and len(self._heads) < _MOST_HEADS:
+            self._heads[method, endpoint] = head
+        return head
 
 
 def _understood(name: str, understand: Callable[[dict[str, Any]], Understood], answer: dict[str, Any]) -> Understood:

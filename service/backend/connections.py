@@ -1,46 +1,127 @@
-"""The HTTP session through which every backend is called."""
+"""The connections to all backends: made when they are needed, and kept for the next call."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+import asyncio
+import socket
+import ssl
+from collections import defaultdict
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import NamedTuple
 
-import aiohttp
+from aiohappyeyeballs import start_connection
 
-if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.tracing import Trace
+from service.backend.connection import Connection
 
 _KEEP_SECONDS = 60.0
 """How long an idle connection is kept. Ollama itself never closes one; proxies before it do after about this time."""
-
-_READ_BUFFER_BYTES = 1024 * 1024
-
-is_new_connection: ContextVar[bool] = ContextVar("is_new_connection", default=True)
-"""Whether the current task's latest request has made its own connection. Set to False before a request."""
+_SECOND_ADDRESS_SECONDS = 0.25
+"""When a name's next address is tried beside one that does not answer (RFC 8305, 5)."""
+_CLOSING_SECONDS = 1.0
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Tells whether a request got a connection of its own: a kept one may have been closed by the server unnoticed."""
+class Origin(NamedTuple):
+    """Where a server listens."""
 
-    async def _create_connection(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden method's own
-    ) -> ResponseHandler:
-        is_new_connection.set(True)
-        return await super()._create_connection(req, traces, timeout)
+    host: str
+    port: int
+    is_tls: bool
 
 
-def open_session() -> aiohttp.ClientSession:
-    """The session for all backends. Seats bound the calls, so it does not; every call brings its own limits."""
-    return aiohttp.ClientSession(
-        connector=_Connector(limit=0, keepalive_timeout=_KEEP_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5.0),
-        read_bufsize=_READ_BUFFER_BYTES,
-        # Bytes are handed on as they came, with the headers that describe them.
-        auto_decompress=False,
-    )
+class Connections:
+    """To be used as ``async with Connections() as connections``. Seats bound the calls, so it does not."""
+
+    def __init__(self) -> None:
+        self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
+        self._open: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._all_closed = asyncio.Event()
+
+    async def __aenter__(self) -> Connections:
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in tuple(self._open):
+            connection.close()
+        if self._open:
+            self._all_closed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSING_SECONDS):
+                    await self._all_closed.wait()
+
+    def kept(self, origin: Origin) -> Connection | None:
+        """An idle connection, the one that was used last; None when there is none."""
+        idle = self._idle[origin]
+        while idle:
+            connection = idle.pop()
+            if not connection.is_closed:
+                return connection
+        return None
+
+    def keep(self, origin: Origin, connection: Connection) -> None:
+        """Its exchange is over, and the next may have it."""
+        connection.is_kept = True
+        connection.idle_since = self._loop.time()
+        self._idle[origin].append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(_KEEP_SECONDS, self._close_old)
+
+    async def connect(self, origin: Origin, seconds: float) -> Connection:
+        """A new connection. Raises TimeoutError after so many seconds, and OSError when there is none to be had."""
+        connection = Connection(self._loop, partial(self._forget, origin))
+        async with asyncio.timeout(seconds):
+            addresses = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            made: socket.socket | None = await start_connection(
+                addresses, happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS, loop=self._loop
+            )
+            assert made is not None
+            try:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # Silence lasts minutes here, and a router on the way forgets the silent.
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                await self._loop.create_connection(
+                    lambda: connection,
+                    sock=made,
+                    ssl=self._tls_context() if origin.is_tls else None,
+                    server_hostname=origin.host if origin.is_tls else None,
+                )
+                made = None
+            finally:
+                if made is not None:
+                    made.close()
+        if not connection.is_closed:
+            self._open.add(connection)
+        return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+    def _forget(self, origin: Origin, connection: Connection) -> None:
+        self._open.discard(connection)
+        idle = self._idle[origin]
+        if connection in idle:
+            idle.remove(connection)
+        if not idle:
+            del self._idle[origin]
+        if not self._open:
+            self._all_closed.set()
+
+    def _close_old(self) -> None:
+        self._sweep = None
+        now = self._loop.time()
+        for idle in tuple(self._idle.values()):
+            while idle and idle[0].idle_since + _KEEP_SECONDS <= now:
+                idle.pop(0).close()
+        oldest = min((idle[0].idle_since for idle in self._idle.values() if idle), default=None)
+        if oldest is not None:
+            self._sweep = self._loop.call_at(oldest + _KEEP_SECONDS, self._close_old)

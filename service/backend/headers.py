@@ -31,7 +31,7 @@ _KEPT_BACK = frozenset(
         "upgrade",
         # The body was unpacked when it was read.
         "content-encoding",
-        # The client library writes its own.
+        # They are written anew.
         "accept-encoding",
         "content-length",
         # Ollama refuses foreign hosts and origins (wire contract 0).
@@ -63,3 +63,13 @@ def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers:
     headers.update((name, value) for name, value in given.items() if name.lower() not in _KEPT_BACK | named)
     headers.update(configured)
     return headers
+
+
+def request_head(method: str, target: str, host: str, headers: Mapping[str, str]) -> bytes:
+    """The beginning of a request (RFC 9112, 3), up to where the headers of its body follow."""
+    lines = [f"{method} {target} HTTP/1.1\r\n"]
+    if "Host" not in headers:
+        lines.append(f"Host: {host}\r\n")
+    lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+    # As they were decoded when a caller's came (aiohttp does it so).
+    return "".join(lines).encode("utf-8", "surrogateescape")

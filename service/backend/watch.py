@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from aiohttp import ClientResponse
-
+from service.backend.connection import Connection
 from service.errors import BackendError, Fault
 
 _SECOND_LOOK_SECONDS = 0.05
@@ -40,43 +39,39 @@ class Watch:
     __slots__ = (
         "_armed_for",
         "_backend",
+        "_connection",
         "_handle",
         "_is_second_look",
         "_limits",
         "_loop",
-        "_response",
         "_seen_bytes",
         "_started",
-        "_task",
         "_waiting_since",
-        "error",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, backend: str) -> None:
-        self.error: BackendError | None = None
-        """Why the call was ended, if it was."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        backend: str,
+        connection: Connection,
+        started: float,
+    ) -> None:
+        """``started`` is the loop's time from which the call counts."""
         self._loop = loop
         self._limits = limits
         self._backend = backend
-        self._task = asyncio.current_task()
-        self._response: ClientResponse | None = None
-        self._started = loop.time()
+        self._connection = connection
+        self._started = started
         self._waiting_since: float | None = None
         self._seen_bytes = 0
         self._is_second_look = False
-        self._arm(
-            self._started + min(limits.first_byte or limits.attempt, limits.stall or limits.attempt, limits.attempt)
-        )
+        self._arm(started + min(limits.first_byte or limits.attempt, limits.stall or limits.attempt, limits.attempt))
 
-    def has_headers(self, response: ClientResponse) -> None:
-        """From here on the body is watched, whoever reads it."""
-        self._task = None
-        self._response = response
-
-    def begin_wait(self, seen_bytes: int) -> None:
-        """The next piece of the body is waited for; ``seen_bytes`` of it had arrived before."""
+    def begin_wait(self) -> None:
+        """The next piece of the body is waited for."""
         self._waiting_since = self._loop.time()
-        self._seen_bytes = seen_bytes
+        self._seen_bytes = self._connection.received_bytes
 
     def end_wait(self) -> None:
         """A piece has come. What its reader does with it is not the backend's time."""
@@ -96,7 +91,7 @@ class Watch:
             self._is_second_look = False
             self._arm(due)
         elif self._is_second_look and now - self._armed_for < _LATE_SECONDS:
-            self._end(self._overdue(now))
+            self._connection.fail(self._overdue(now))
         else:
             self._is_second_look = True
             self._arm(now + _SECOND_LOOK_SECONDS)
@@ -104,11 +99,11 @@ class Watch:
     def _due(self, now: float) -> float:
         limits = self._limits
         ceiling = self._started + limits.attempt
-        if self._response is None:
+        if not self._connection.has_head:
             return ceiling if limits.first_byte is None else min(ceiling, self._started + limits.first_byte)
         if limits.stall is None:
             return ceiling
-        has_arrived = self._response.content.total_bytes > self._seen_bytes
+        has_arrived = self._connection.received_bytes > self._seen_bytes
         since = now if self._waiting_since is None or has_arrived else self._waiting_since
         return min(ceiling, since + limits.stall)
 
@@ -121,7 +116,7 @@ class Watch:
                 code="attempt_timeout",
                 fault=Fault.PERMANENT,
             )
-        if self._response is None:
+        if not self._connection.has_head:
             return BackendError(
                 f"{self._backend} sent nothing for {limits.first_byte:g} s",
                 code="first_byte_timeout",
@@ -132,12 +127,3 @@ class Watch:
             code="stalled",
             fault=Fault.TRANSIENT,
         )
-
-    def _end(self, error: BackendError) -> None:
-        self.error = error
-        if self._response is not None:
-            # Whoever waits for the body, or comes to read on, gets the error.
-            self._response.content.set_exception(error)
-            self._response.close()
-        elif self._task is not None:
-            self._task.cancel()

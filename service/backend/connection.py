@@ -1,0 +1,257 @@
+"""One HTTP/1.1 connection to a backend: a request goes out, and its reply comes in by pieces.
+
+Written here because it is in the way of every token: a library's client costs as much for a stream as all the rest of
+its way (``tests/bench``). What is hard about HTTP, reading it, is llhttp's, through httptools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from multidict import CIMultiDict, CIMultiDictProxy
+
+_MOST_HEAD_BYTES = 256 * 1024
+_MOST_WAITING_BYTES = 1024 * 1024
+"""More of a body is not taken from the network before the rest is read."""
+
+
+class NotHttpError(Exception):
+    """What came is no reply of HTTP/1."""
+
+
+class LostError(Exception):
+    """The connection ended before the reply did."""
+
+
+class Connection(asyncio.Protocol):
+    """One exchange after the other: ``send``, then ``head``, then ``piece`` until it is empty.
+
+    What is waited for raises LostError, NotHttpError, or whatever ``fail`` was told.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_headers",
+        "_is_head_only",
+        "_is_paused",
+        "_loop",
+        "_on_lost",
+        "_parser",
+        "_pieces",
+        "_transport",
+        "_waiter",
+        "_waiting_bytes",
+        "error",
+        "has_head",
+        "headers",
+        "idle_since",
+        "is_closed",
+        "is_kept",
+        "is_reusable",
+        "is_whole",
+        "received_bytes",
+        "status",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
+        self._loop = loop
+        self._on_lost = on_lost
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self.is_closed = False
+        self.is_kept = False
+        """It has served a request before: the server may have closed it unnoticed."""
+        self.idle_since = 0.0
+        """The loop's time when its last exchange ended."""
+        self._begin(is_head_only=False)
+
+    def _begin(self, *, is_head_only: bool) -> None:
+        self._is_head_only = is_head_only
+        self._headers: list[tuple[str, str]] = []
+        self._pieces: list[bytes] = []
+        self._waiting_bytes = 0
+        self._is_paused = False
+        self.received_bytes = 0
+        """Of the reply, head and all."""
+        self.status = 0
+        self.headers: CIMultiDictProxy[str] | None = None
+        self.has_head = False
+        self.is_whole = False
+        """All of the reply has come, if not yet been read."""
+        self.is_reusable = False
+        self.error: Exception | None = None
+
+    # The exchange
+
+    def send(self, data: bytes, *, is_head_only: bool = False) -> None:
+        """Begin an exchange with the request, or its beginning. ``is_head_only``: it is HEAD; its reply has no body."""
+        if not self.is_closed:
+            if self._is_paused and self._transport is not None:
+                self._transport.resume_reading()
+            self._begin(is_head_only=is_head_only)
+            self.write(data)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """More of the request."""
+        if self._transport is not None and not self.is_closed:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until more can be written. Returns at once on a connection that is closed."""
+        if self._drained is not None:
+            await self._drained
+
+    async def head(self) -> None:
+        """Wait for status and headers."""
+        while not self.has_head:
+            if self.error is not None:
+                raise self.error
+            await self._wait()
+
+    def take(self) -> bytes:
+        """What has come of the body since the last time; b"" when nothing has."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        self._waiting_bytes = 0
+        if self._is_paused:
+            self._is_paused = False
+            if self._transport is not None and not self.is_closed:
+                self._transport.resume_reading()
+        return data
+
+    async def piece(self) -> bytes:
+        """The next of the body as soon as there is any; b"" at its end."""
+        while True:
+            data = self.take()
+            if data or self.is_whole:
+                return data
+            if self.error is not None:
+                raise self.error
+            await self._wait()
+
+    def fail(self, error: Exception) -> None:
+        """End the exchange and the connection: whoever waits for more of the reply gets the error."""
+        if self.error is None and not self.is_whole:
+            self.error = error
+        self.close()
+
+    def close(self) -> None:
+        """At once, whatever is under way: that is how Ollama is told to stop."""
+        if not self.is_closed:
+            self.is_closed = True
+            if self.error is None and not self.is_whole:
+                self.error = LostError("it was closed")
+            if self._transport is not None:
+                self._transport.abort()
+            self._wake()
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, because uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if parser is None or self.is_closed:
+            return
+        if self.is_whole:
+            # Nobody has asked for more.
+            self.close()
+            return
+        self.received_bytes += len(data)
+        try:
+            parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as problem:
+            if not self.is_whole:
+                self.fail(NotHttpError(str(problem)))
+        if not self.has_head and self.received_bytes > _MOST_HEAD_BYTES:
+            self.fail(NotHttpError("endless headers"))
+        elif self._waiting_bytes > _MOST_WAITING_BYTES and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        if self.error is None and not self.is_whole:
+            if exc is None and _ends_with_its_connection(self.headers):
+                self.is_whole = True
+            else:
+                self.error = LostError(str(exc or "it was closed"))
+        self.is_reusable = False
+        # The parser holds this connection, and it the parser.
+        self._parser = None
+        self.resume_writing()
+        self._wake()
+        self._on_lost(self)
+
+    # What the parser says
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.has_head:
+            self._headers.append((_text(name), _text(value)))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None
+        status = parser.get_status_code()
+        if status < 200:
+            # An interim reply: the one that counts follows (RFC 9110, 15.2).
+            self._headers = []
+            return
+        self.status = status
+        self.headers = CIMultiDictProxy(CIMultiDict(self._headers))
+        self.has_head = True
+        if self._is_head_only:
+            # The parser would wait for the body that its length speaks of: this connection serves no other request.
+            self.is_whole = True
+
+    def on_body(self, body: bytes) -> None:
+        if not self.is_whole:
+            self._pieces.append(body)
+            self._waiting_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        if self.has_head and not self.is_whole:
+            assert self._parser is not None
+            self.is_whole = True
+            self.is_reusable = self._parser.should_keep_alive()
+
+
+def _ends_with_its_connection(headers: CIMultiDictProxy[str] | None) -> bool:
+    """Whether the reply's head gives its body no other end (RFC 9112, 6.3)."""
+    return headers is not None and "Content-Length" not in headers and "Transfer-Encoding" not in headers
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

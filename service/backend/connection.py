@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiter",
         "_waiting_bytes",
+        "_whole_pieces",
         "error",
         "has_head",
         "headers",
@@ -52,6 +53,7 @@ class Connection(asyncio.Protocol):
         "is_kept",
         "is_reusable",
         "is_whole",
+        "on_body",
         "received_bytes",
         "status",
     )
@@ -59,6 +61,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
         self._loop = loop
         self._on_lost = on_lost
+        self._pieces: list[bytes] = []
+        # The parser's callback for each piece of a body: a stream has one for every token.
+        self.on_body = self._pieces.append
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -73,7 +78,9 @@ class Connection(asyncio.Protocol):
     def _begin(self, *, is_head_only: bool) -> None:
         self._is_head_only = is_head_only
         self._headers: list[tuple[str, str]] = []
-        self._pieces: list[bytes] = []
+        self._pieces.clear()
+        self._whole_pieces: int | None = None
+        """How many of them are the reply's, once it is whole."""
         self._waiting_bytes = 0
         self._is_paused = False
         self.received_bytes = 0
@@ -119,7 +126,7 @@ class Connection(asyncio.Protocol):
         if not pieces:
             return b""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._pieces = []
+        pieces.clear()
         self._waiting_bytes = 0
         if self._is_paused:
             self._is_paused = False
@@ -180,11 +187,15 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self.received_bytes += len(data)
+        self._waiting_bytes += len(data)
         try:
             parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as problem:
             if not self.is_whole:
                 self.fail(NotHttpError(str(problem)))
+        if self._whole_pieces is not None:
+            # What follows is nobody's.
+            del self._pieces[self._whole_pieces :]
         if not self.has_head and self.received_bytes > _MOST_HEAD_BYTES:
             self.fail(NotHttpError("endless headers"))
         elif self._waiting_bytes > _MOST_WAITING_BYTES and not self._is_paused and self._transport is not None:
@@ -235,16 +246,13 @@ class Connection(asyncio.Protocol):
         if self._is_head_only:
             # The parser would wait for the body that its length speaks of: this connection serves no other request.
             self.is_whole = True
-
-    def on_body(self, body: bytes) -> None:
-        if not self.is_whole:
-            self._pieces.append(body)
-            self._waiting_bytes += len(body)
+            self._whole_pieces = 0
 
     def on_message_complete(self) -> None:
         if self.has_head and not self.is_whole:
             assert self._parser is not None
             self.is_whole = True
+            self._whole_pieces = len(self._pieces)
             self.is_reusable = self._parser.should_keep_alive()
 
 

@@ -98,8 +98,8 @@ class Connection(asyncio.Protocol):
     def send(self, data: bytes, *, is_head_only: bool = False) -> None:
         """Begin an exchange with the request, or its beginning. ``is_head_only``: it is HEAD; its reply has no body."""
         if not self.is_closed:
-            if self._is_paused and self._transport is not None:
-                self._transport.resume_reading()
+            if self._is_paused:
+                self._resume()
             self._begin(is_head_only=is_head_only)
             self.write(data)
 
@@ -129,9 +129,7 @@ class Connection(asyncio.Protocol):
         pieces.clear()
         self._waiting_bytes = 0
         if self._is_paused:
-            self._is_paused = False
-            if self._transport is not None and not self.is_closed:
-                self._transport.resume_reading()
+            self._resume()
         return data
 
     async def piece(self) -> bytes:
@@ -159,6 +157,16 @@ class Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
             self._wake()
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self.is_closed:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._is_paused = False
+        if self._transport is not None and not self.is_closed:
+            self._transport.resume_reading()
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -198,9 +206,8 @@ class Connection(asyncio.Protocol):
             del self._pieces[self._whole_pieces :]
         if not self.has_head and self.received_bytes > _MOST_HEAD_BYTES:
             self.fail(NotHttpError("endless headers"))
-        elif self._waiting_bytes > _MOST_WAITING_BYTES and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+        elif self._waiting_bytes > _MOST_WAITING_BYTES and not self._is_paused:
+            self._pause()
         self._wake()
 
     def pause_writing(self) -> None:

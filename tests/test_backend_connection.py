@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from service.backend import connections
 from service.backend.client import BackendClient, Connections
 from service.errors import BackendError, Fault
-from tests.backend_client import FAR, LAST, LINE, answer_stream, backend, collect, failure
+from tests.backend_client import FAR, LAST, LINE, SOON, answer_stream, backend, collect, failure
 from tests.raw_server import END, STREAM, Exchange, chunk, raw_server, whole
 
 HEAD_ONLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -180,18 +181,35 @@ async def test_an_answer_that_comes_before_the_request_is_sent_is_heard() -> Non
 
 
 async def test_a_name_with_two_addresses_is_reached_at_either() -> None:
-    async with raw_server(answer_stream) as server, Connections() as connections:
+    async with raw_server(answer_stream) as server, Connections() as opened:
         port = server.url.rpartition(":")[2]
-        client = BackendClient(connections, f"http://localhost:{port}")
+        client = BackendClient(opened, f"http://localhost:{port}")
         assert await collect(client) == LINE + LAST
         assert server.requests[0].headers["Host"] == f"localhost:{port}"
 
 
 async def test_a_name_that_nobody_has_is_connect_failed() -> None:
-    async with Connections() as connections:
-        error = await failure(BackendClient(connections, "http://nobody.invalid:1", name="box"))
+    async with Connections() as opened:
+        error = await failure(BackendClient(opened, "http://nobody.invalid:1", name="box"))
         assert (error.code, error.fault) == ("connect_failed", Fault.ABSENT)
         assert str(error).startswith("box cannot be reached at nobody.invalid:1: ")
+
+
+async def test_a_connection_that_nobody_uses_is_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_KEEP_SECONDS", SOON)
+    gone = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await answer_stream(exchange)
+        await exchange.until_gone()
+        gone.set()
+
+    async with backend(answer) as (client, server):
+        for _ in range(2):
+            gone.clear()
+            await collect(client)
+            await gone.wait()
+        assert server.connections == 2
 
 
 async def test_connections_are_closed_at_the_end() -> None:
@@ -203,8 +221,8 @@ async def test_connections_are_closed_at_the_end() -> None:
         gone.set()
 
     async with raw_server(answer) as server:
-        async with Connections() as connections:
-            await collect(BackendClient(connections, server.url))
+        async with Connections() as opened:
+            await collect(BackendClient(opened, server.url))
         await gone.wait()
 
 
@@ -223,9 +241,9 @@ async def test_a_server_behind_tls_must_be_who_it_says(tmp_path: Path, monkeypat
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, family=socket.AF_INET)
     async with server:
         url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
-        async with Connections() as connections:
-            error = await failure(BackendClient(connections, url, name="box"))
+        async with Connections() as opened:
+            error = await failure(BackendClient(opened, url, name="box"))
             assert (error.code, "CERTIFICATE_VERIFY_FAILED" in str(error)) == ("connect_failed", True)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        async with Connections() as connections:
-            assert await collect(BackendClient(connections, url)) == LAST
+        async with Connections() as opened:
+            assert await collect(BackendClient(opened, url)) == LAST

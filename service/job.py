@@ -224,6 +224,7 @@ def _is_option(value: object) -> bool:
     return isinstance(value, bool | int | float)
 
 
+@lru_cache(maxsize=4096)
 def model_of_runner(runner: str) -> str:
     """The model of a runner's key."""
     return runner.partition(" ")[0]

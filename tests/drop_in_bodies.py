@@ -29,6 +29,7 @@ BODIES: dict[str, list[Any]] = {
         {"model": "tiny1", "prompt": "x", "options": {"num_ctx": "many"}},
         {"model": "tiny1", "prompt": "x", "options": {"stop": "bare"}},
         {"model": "tiny1", "prompt": "x", "format": "yaml"},
+        {"model": "tiny1", "prompt": "x", "format": {"type": "nonsense"}},
         {"model": "tiny1", "prompt": "x", "keep_alive": "5"},
         {"model": "tiny1", "prompt": "x", "keep_alive": True},
         {"model": "tiny1", "prompt": "x", "think": "a little"},

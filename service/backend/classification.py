@@ -18,8 +18,10 @@ _PERMANENT_STATUSES = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 411, 41
 
 _PERMANENT = re.compile(
     r"""
-      ^option\ ".*"\ must\ be\ of\ type            # 17: 500, although it is the caller's
+      ^option\ ".*"\ must\ be\ of\b                # 17: 500, although it is the caller's
     | ^invalid\ format:                            # 18: likewise
+    | ^invalid\ JSON\ schema\ in\ format           # 19: likewise
+    | ^[Ff]ailed\ to\ create\ new\ sequence:       # 2: an image that is none, found by the runner
     | failed\ to\ parse\ grammar                   # 19
     | ^template\b                                  # 20: likewise
     | longer\ than\ the\ context\ length           # 21
@@ -46,6 +48,9 @@ _RUNNER = re.compile(
     | requires\ .*\ (than\ is|but\ only\ .*)\ available                # 31
     | unable\ to\ load\ full\ model                # 31
     | process\ has\ terminated                     # 32
+    | (unable\ to\ load|error\ loading)\ model     # 32, 34: what is wrong with the file
+    | ^model\ failed\ to\ load                     # 32
+    | ^tensor\ .*\ exceeds\ file\ size             # 34
     | timed\ out\ waiting\ for\ .*\ to\ start      # 33
     | ^model\ runner\ has\ unexpectedly\ stopped   # 38
     | ^an\ error\ was\ encountered\ while\ running\ the\ model         # 39

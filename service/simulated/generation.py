@@ -20,6 +20,8 @@ from service.simulated.scheduler import Runner
 from service.simulated.simulation import Simulation
 from service.simulated.wire import EVENT_STREAM, Family, Reply, Timing, WireFormat
 
+_SCHEMA_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -174,6 +176,8 @@ def _answer(simulation: Simulation, call: Call, model: SimulatedModel, options: 
         shown = go_json.encode(go_json.encode(asked).decode()).decode()
         message = f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
         raise ReplyError(500, message, is_late=True)
+    if isinstance(asked, dict) and isinstance(kind := asked.get("type"), str) and kind not in _SCHEMA_TYPES:
+        raise ReplyError(500, "invalid JSON schema in format", is_late=True)
     question = Question(
         call.prompt,
         call.history_length,

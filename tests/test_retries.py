@@ -65,6 +65,15 @@ async def test_poison_is_what_has_killed_its_runner_as_often_as_configured() -> 
         assert (job["attempt"], job["error"]["code"]) == (3, "poison")
 
 
+async def test_answers_that_end_too_early_do_not_open_the_breaker() -> None:
+    async with stage({"breaker.failure_threshold": 2}) as it:
+        it.arm(FaultKind.NO_DONE, times=None, after_tokens=5)
+        for _ in range(3):
+            job = await it.ends(await it.submit(), "failed")
+            assert job["error"]["code"] == "poison"
+        assert (it.breaker.state, it.breaker.faults) == ("closed", 0)
+
+
 async def test_other_failures_do_not_make_a_job_poison() -> None:
     async with stage() as it:
         it.arm(FaultKind.RUNNER_KILLED, after_tokens=1)

@@ -159,6 +159,11 @@ class Pool:
             backend.breaker.succeeded()
             backend.last_failed_job = None
             return
+        if error.code == "truncated":
+            # Ollama itself stops a model that repeats one token again and again (wire contract 2.1): that says nothing
+            # of the backend, and must not take the other models from everybody.
+            backend.breaker.abandoned()
+            return
         is_same = job_id is not None and backend.last_failed_job == job_id
         backend.last_failed_job = job_id
         if is_same and error.fault is not Fault.ABSENT and backend.breaker.state is State.CLOSED:

@@ -74,7 +74,8 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         line = f"Corral listens on http://{_shown_host(config.server.host)}:{port}"
         announce(line)
         if not config.auth.required:
-            announce(_OPEN.format(host=config.server.host))
+            host = config.server.host
+            announce(_OPEN.format(host=host) + ("" if _is_of_this_machine(host) else _OR_THIS_MACHINE) + ".")
         elif not app[AUTH].keys.has_admin:
             announce(_NO_ADMIN)
         notifier.ready(line)
@@ -118,8 +119,13 @@ _NO_ADMIN = (
 )
 _OPEN = (
     "OPEN: anybody who reaches {host} may submit prompts and see all of them, since auth.required is false; "
-    "set CORRAL_AUTH__REQUIRED=true, or CORRAL_SERVER__HOST=127.0.0.1 to serve this machine only."
+    "set CORRAL_AUTH__REQUIRED=true"
 )
+_OR_THIS_MACHINE = ", or CORRAL_SERVER__HOST=127.0.0.1 to serve this machine only"
+
+
+def _is_of_this_machine(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _shown_host(host: str) -> str:

@@ -56,6 +56,7 @@ BODIES: dict[str, list[Any]] = {
         {},
         {"model": "tiny1", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
         {"model": "tiny1", "messages": "x"},
+        {"model": "tiny1", "messages": [{"role": "user", "content": "x"}], "temperature": "hot", "max_tokens": True},
         {"model": "tiny1", "messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]},
         {"model": "tiny1", "messages": [{"role": "user", "content": "x"}], "think": True, "stream": False},
         {"model": "tiny1", "messages": []},

@@ -200,7 +200,18 @@ async def test_bytes_that_arrive_in_any_pieces_arrive_alike(path: str) -> None:
     assert different == {}
 
 
-@pytest.mark.parametrize("path", STREAMING)
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+async def test_a_whole_reply_that_says_that_it_is_cut_is_passed_on(path: str) -> None:
+    async with both() as (service, direct):
+        service.ollama.arm(Fault(kind=FaultKind.NO_DONE, endpoint=path, after_tokens=6))
+        expected = await seen(direct, "POST", path, WHOLE[path])
+        given = await seen(service.session, "POST", path, WHOLE[path])
+        assert (given.comparable, json.loads(given.body)["done"]) == (expected.comparable, False)
+        job = await service.until(given.headers["X-Job-Id"], "failed")
+        assert job["error"]["code"] == "poison"
+
+
+@pytest.mark.parametrize("path", [path for path in STREAMING if path.startswith("/v1/")])
 async def test_half_a_reply_that_ollama_takes_for_whole_is_refused(path: str) -> None:
     async with service_in_process(OPTIONS, SETTINGS) as service:
         service.ollama.arm(Fault(kind=FaultKind.NO_DONE, endpoint=path))

@@ -34,7 +34,7 @@ class Retry(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A backend's reply of status 400 or more."""
+    """What a backend says in place of an answer: a reply of status 400 or more, or one that says that it is cut."""
 
     head: Head
     body: bytes
@@ -54,7 +54,7 @@ class Running:
         self.relay = relay
         """Where a waiting caller reads the reply."""
         self.refusal: Refusal | None = None
-        """The backend's own error reply, where it gave one."""
+        """The backend's own word of the failure, where it gave one."""
         self.stored: asyncio.Future[None] | None = None
         """Set where the attempt began before its row was on disk: done when it is, and failed when it cannot be."""
         self.stop: Callable[[], object] | None = None

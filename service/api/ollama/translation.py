@@ -59,10 +59,10 @@ def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:
         changed.setdefault("model", name)
     options = changed.get("options")
     for theirs, ours in _MOVED.items():
-        if theirs in changed and isinstance(options, dict | None):
-            value = changed.pop(theirs)
-            options = {ours: value, **(options or {})} if value is not None else options
-            changed["options"] = options if options is not None else {}
+        value = changed.get(theirs)
+        # What is no number is left where Ollama passes over it.
+        if isinstance(value, int | float) and not isinstance(value, bool) and isinstance(options, dict | None):
+            changed["options"] = options = {ours: changed.pop(theirs), **(options or {})}
     if changed.get("stream") is None and _NDJSON not in accept:
         # Whoever does not say that it can read a stream gets one object, which is also a stream of one line.
         changed["stream"] = False

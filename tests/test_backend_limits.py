@@ -128,6 +128,17 @@ async def test_a_pause_between_the_looks_gives_another_look() -> None:
     assert exchange.code == "stalled"
 
 
+async def test_bytes_that_bring_no_piece_put_a_stall_off_only_once() -> None:
+    loop, watch, exchange = watched(LIMITS)
+    watch.begin_wait()
+    loop.turn(5.0)
+    exchange.received_bytes += 4
+    loop.turn(14.9)
+    assert exchange.code is None
+    loop.turn(1.0)
+    assert exchange.code == "stalled"
+
+
 async def test_the_first_byte_and_the_ceiling_have_limits_of_their_own() -> None:
     cases: list[tuple[Limits, float, str]] = [
         (LIMITS, 100.0, "first_byte_timeout"),

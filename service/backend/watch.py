@@ -103,9 +103,14 @@ class Watch:
             return ceiling if limits.first_byte is None else min(ceiling, self._started + limits.first_byte)
         if limits.stall is None:
             return ceiling
-        has_arrived = self._connection.received_bytes > self._seen_bytes
-        since = now if self._waiting_since is None or has_arrived else self._waiting_since
-        return min(ceiling, since + limits.stall)
+        if self._waiting_since is None:
+            return min(ceiling, now + limits.stall)
+        received = self._connection.received_bytes
+        if received > self._seen_bytes:
+            # The wait may go on: what came need not be of the body.
+            self._seen_bytes = received
+            self._waiting_since = now
+        return min(ceiling, self._waiting_since + limits.stall)
 
     def _overdue(self, now: float) -> BackendError:
         limits = self._limits

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from service.backend.client import BackendClient, Connections, Limits
 from service.errors import BackendError
@@ -40,3 +43,13 @@ async def failure(client: BackendClient, limits: Limits = FAR) -> BackendError:
     with pytest.raises(BackendError) as caught:
         await collect(client, limits)
     return caught.value
+
+
+def trusted_context(directory: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """What a server that is ``localhost`` needs, of an authority that is trusted while the test lasts."""
+    authority, certificate = trustme.CA(), directory / "authority.pem"
+    authority.cert_pem.write_to_path(str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context

@@ -85,6 +85,38 @@ async def test_what_a_server_sends_unasked_is_nobodys_reply() -> None:
         assert [await collect(client) for _ in range(3)] == [b"{}"] * 3
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE", "GET", "HEAD"])
+async def test_a_request_without_a_body_says_so_where_one_could_be(method: str) -> None:
+    async with backend(lambda exchange: exchange.send(HEAD_ONLY + b"Content-Length: 0\r\n\r\n")) as (client, server):
+        async with client.call("/api/delete", None, FAR, method=method):
+            pass
+        said = server.requests[0].headers.get("Content-Length")
+        assert said == ("0" if method in ("POST", "DELETE") else None)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Folded: a\r\n b\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX-Odd: \x01\xe9\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+)
+async def test_old_and_sloppy_servers_are_understood(sent: bytes) -> None:
+    async with backend(lambda exchange: exchange.send(sent)) as (client, _):
+        assert await collect(client) == b"{}"
+
+
+async def test_a_coding_that_has_no_end_ends_with_the_connection() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(HEAD_ONLY + b"Transfer-Encoding: identity\r\n\r\n{}")
+        exchange.writer.close()
+
+    async with backend(answer) as (client, _):
+        assert await collect(client) == b"{}"
+
+
 async def test_trailers_are_no_headers() -> None:
     trailed = STREAM + chunk(LAST) + b"0\r\nX-Late: 1\r\n\r\n"
     async with backend(lambda exchange: exchange.send(trailed)) as (client, server):

@@ -20,6 +20,9 @@ _SMALL_REPLY_BYTES = 16 * 1024 * 1024
 _STALE_SECONDS = 1.0
 _MOST_STALE = 3
 
+_BODILESS = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
+"""Methods whose requests have no body unless one is announced. Of any other, some servers want a length (411)."""
+
 Body = bytes | AsyncIterable[bytes] | None
 
 
@@ -168,10 +171,13 @@ class Call:
             self._connections.keep(self._origin, connection)
         else:
             connection.close()
+            connection.forget_error()
 
     def _send(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         body = self._body
         is_head_only = self._head.startswith(b"HEAD ")
+        if body is None and not self._head.startswith(_BODILESS):
+            body = b""
         if body is None:
             connection.send(self._head + b"\r\n", is_head_only=is_head_only)
         elif isinstance(body, bytes):

@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         "_drained",
         "_headers",
         "_is_head_only",
+        "_is_out_of_step",
         "_is_paused",
         "_loop",
         "_on_lost",
@@ -64,19 +65,21 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         # The parser's callback for each piece of a body: a stream has one for every token.
         self.on_body = self._pieces.append
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._parser: HttpResponseParser | None = None
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
         self.is_closed = False
+        self._is_out_of_step = False
+        """It spoke before it was asked: what comes after its first reply is no answer to a next request."""
         self.is_kept = False
         """It has served a request before: the server may have closed it unnoticed."""
         self.idle_since = 0.0
         """The loop's time when its last exchange ended."""
-        self._begin(is_head_only=False)
+        self._is_head_only = False
+        self._begin()
 
-    def _begin(self, *, is_head_only: bool) -> None:
-        self._is_head_only = is_head_only
+    def _begin(self) -> None:
         self._headers: list[tuple[str, str]] = []
         self._pieces.clear()
         self._whole_pieces: int | None = None
@@ -100,7 +103,12 @@ class Connection(asyncio.Protocol):
         if not self.is_closed:
             if self._is_paused:
                 self._resume()
-            self._begin(is_head_only=is_head_only)
+            if self.is_kept:
+                self._begin()
+            elif self.received_bytes:
+                self._is_out_of_step = True
+                self.is_reusable = False
+            self._is_head_only = is_head_only
             self.write(data)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -158,6 +166,11 @@ class Connection(asyncio.Protocol):
                 self._transport.abort()
             self._wake()
 
+    def forget_error(self) -> None:
+        """One that was raised holds the frames it went through, and they hold this connection, in a cycle."""
+        if self.error is not None:
+            self.error = LostError("it was closed")
+
     def _pause(self) -> None:
         if self._transport is not None and not self.is_closed:
             self._is_paused = True
@@ -185,6 +198,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports are none of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
+        self._parser = parser = HttpResponseParser(self)
+        # What servers on the way get wrong without doubt about what they mean.
+        parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
@@ -235,6 +253,11 @@ class Connection(asyncio.Protocol):
 
     # What the parser says
 
+    def on_message_begin(self) -> None:
+        if self.is_whole:
+            # Nobody has asked for another, and the next who asks would get its rest.
+            self.is_reusable = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.has_head:
             self._headers.append((_text(name), _text(value)))
@@ -242,6 +265,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser = self._parser
         assert parser is not None
+        if self.has_head:
+            return
         status = parser.get_status_code()
         if status < 200:
             # An interim reply: the one that counts follows (RFC 9110, 15.2).
@@ -260,12 +285,14 @@ class Connection(asyncio.Protocol):
             assert self._parser is not None
             self.is_whole = True
             self._whole_pieces = len(self._pieces)
-            self.is_reusable = self._parser.should_keep_alive()
+            self.is_reusable = not self._is_out_of_step and self._parser.should_keep_alive()
 
 
 def _ends_with_its_connection(headers: CIMultiDictProxy[str] | None) -> bool:
     """Whether the reply's head gives its body no other end (RFC 9112, 6.3)."""
-    return headers is not None and "Content-Length" not in headers and "Transfer-Encoding" not in headers
+    if headers is None or "Content-Length" in headers:
+        return False
+    return "chunked" not in headers.get("Transfer-Encoding", "").lower()
 
 
 def _text(data: bytes) -> str:

@@ -39,6 +39,7 @@ class Connections:
         self._sweep: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
         self._all_closed = asyncio.Event()
+        self._is_closed = False
 
     async def __aenter__(self) -> Connections:
         self._loop = asyncio.get_running_loop()
@@ -47,6 +48,7 @@ class Connections:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_closed = True
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in tuple(self._open):
@@ -68,6 +70,8 @@ class Connections:
 
     def keep(self, origin: Origin, connection: Connection) -> None:
         """Its exchange is over, and the next may have it."""
+        if connection.is_closed:
+            return
         connection.is_kept = True
         connection.idle_since = self._loop.time()
         self._idle[origin].append(connection)
@@ -76,30 +80,32 @@ class Connections:
 
     async def connect(self, origin: Origin, seconds: float) -> Connection:
         """A new connection. Raises TimeoutError after so many seconds, and OSError when there is none to be had."""
+        if self._is_closed:
+            raise ConnectionError("the connections are closed")
         connection = Connection(self._loop, partial(self._forget, origin))
+        tls = self._tls_context() if origin.is_tls else None
         async with asyncio.timeout(seconds):
             addresses = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            made: socket.socket | None = await start_connection(
-                addresses, happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS, loop=self._loop
-            )
-            assert made is not None
+            made = await start_connection(addresses, happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS, loop=self._loop)
+            _prepare(made)
             try:
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # Silence lasts minutes here, and a router on the way forgets the silent.
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                await self._loop.create_connection(
-                    lambda: connection,
-                    sock=made,
-                    ssl=self._tls_context() if origin.is_tls else None,
-                    server_hostname=origin.host if origin.is_tls else None,
-                )
-                made = None
-            finally:
-                if made is not None:
-                    made.close()
+                # A certificate's names have no dot at the end, and a server looks for none there.
+                name = origin.host.rstrip(".") if origin.is_tls else None
+                await self._loop.create_connection(lambda: connection, sock=made, ssl=tls, server_hostname=name)
+            except BaseException:
+                # The socket is a transport's, which closes it, but goes on with a handshake that nobody waits for any
+                # more: to close it here would give its number to another connection, under that transport's eyes.
+                with suppress(OSError):
+                    made.shutdown(socket.SHUT_RDWR)
+                raise
+        self._admit(connection)
+        return connection
+
+    def _admit(self, connection: Connection) -> None:
+        if self._is_closed:
+            connection.close()
         if not connection.is_closed:
             self._open.add(connection)
-        return connection
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -125,3 +131,13 @@ class Connections:
         oldest = min((idle[0].idle_since for idle in self._idle.values() if idle), default=None)
         if oldest is not None:
             self._sweep = self._loop.call_at(oldest + _KEEP_SECONDS, self._close_old)
+
+
+def _prepare(made: socket.socket) -> None:
+    try:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Silence lasts minutes here, and a router on the way forgets the silent.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        made.close()
+        raise

@@ -108,6 +108,19 @@ async def test_old_and_sloppy_servers_are_understood(sent: bytes) -> None:
         assert await collect(client) == b"{}"
 
 
+@pytest.mark.parametrize("rest", [b"Content-Length: 2\r\n\r\n{}", b"\r\n{}"])
+async def test_a_header_with_a_null_byte_is_not_ollama(rest: bytes) -> None:
+    async with backend(lambda exchange: exchange.send(HEAD_ONLY + b"X-Odd: a\0b\r\n" + rest)) as (client, _):
+        assert (await failure(client)).code == "not_ollama"
+
+
+async def test_spaces_around_a_header_are_none_of_it() -> None:
+    sent = HEAD_ONLY + b"X-Wide: \t a b \t\r\nX-Empty: \r\nContent-Length: 2\r\n\r\n{}"
+    answering = backend(lambda exchange: exchange.send(sent))
+    async with answering as (client, _), client.call("/api/generate", b"{}", FAR) as reply:
+        assert (reply.headers["X-Wide"], reply.headers["X-Empty"]) == ("a b", "")
+
+
 async def test_a_coding_that_has_no_end_ends_with_the_connection() -> None:
     async def answer(exchange: Exchange) -> None:
         await exchange.send(HEAD_ONLY + b"Transfer-Encoding: identity\r\n\r\n{}")

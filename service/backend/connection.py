@@ -260,7 +260,10 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.has_head:
-            self._headers.append((_text(name), _text(value)))
+            if b"\0" in value:
+                # The parser lets it pass, and nobody could be sent it.
+                raise NotHttpError("a header with a null byte")
+            self._headers.append((_text(name), _text(value.rstrip(b" \t"))))
 
     def on_headers_complete(self) -> None:
         parser = self._parser

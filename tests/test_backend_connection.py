@@ -70,6 +70,26 @@ async def test_a_head_without_end_is_not_ollama() -> None:
         assert (await failure(client)).code == "not_ollama"
 
 
+async def test_many_kept_connections_that_the_server_closed_together_are_no_failure() -> None:
+    has_all = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.connection > 8:
+            await answer_stream(exchange)
+        elif len(server.requests) <= 8:
+            if len(server.requests) == 8:
+                has_all.set()
+            await has_all.wait()
+            await answer_stream(exchange)
+        else:
+            exchange.reset()
+
+    async with backend(answer) as (client, server):
+        await asyncio.gather(*(collect(client) for _ in range(8)))
+        assert await collect(client) == LINE + LAST
+        assert [exchange.connection > 8 for exchange in server.requests[8:]] == [False, False, False, True]
+
+
 async def test_a_connection_that_the_server_wants_closed_is_not_used_again() -> None:
     closing = HEAD_ONLY + b"Connection: close\r\nContent-Length: 2\r\n\r\n{}"
     async with backend(lambda exchange: exchange.send(closing)) as (client, server):
@@ -182,7 +202,8 @@ async def test_a_body_in_pieces_is_sent_in_chunks() -> None:
                 assert await reply.read() == b"{}"
             assert await received.read(100) == b"5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"
         assert server.requests[0].headers["Transfer-Encoding"] == "chunked"
-        assert server.connections == 1
+        # Over connections of their own, since they could not be sent again.
+        assert server.connections == 2
 
 
 async def test_a_body_that_breaks_off_is_no_whole_request() -> None:

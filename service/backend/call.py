@@ -18,7 +18,7 @@ _PIECE_BYTES = 256 * 1024
 """A body up to this size goes out at once; a larger one in pieces, so that nobody else waits for tens of megabytes."""
 _SMALL_REPLY_BYTES = 16 * 1024 * 1024
 _STALE_SECONDS = 1.0
-_MOST_STALE = 3
+_MOST_TRIES = 4
 
 _BODILESS = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
 """Methods whose requests have no body unless one is announced. Of any other, some servers want a length (411)."""
@@ -115,12 +115,12 @@ class Call:
 
     async def __aenter__(self) -> Reply:
         # A kept connection that the server had closed fails at once and says nothing about the server. As many as were
-        # closed together may be waiting in the pool.
+        # closed together may be waiting in the pool: the last try has a connection of its own.
         loop = asyncio.get_running_loop()
         started = loop.time()
-        for _ in range(_MOST_STALE):
+        for tries_left in reversed(range(_MOST_TRIES)):
             began = loop.time()
-            self._connection = connection = self._connections.kept(self._origin) or await self._connect()
+            self._connection = connection = (self._kept() if tries_left else None) or await self._connect()
             self._watch = Watch(loop, self._limits, self._backend, connection, started)
             try:
                 self._send(loop, connection)
@@ -129,18 +129,21 @@ class Call:
             except (LostError, NotHttpError) as problem:
                 self._end()
                 is_stale = connection.is_kept and not connection.received_bytes
-                is_lost = loop.time() - began >= _STALE_SECONDS or isinstance(self._body, AsyncIterable)
-                if is_lost or not is_stale:
+                if not is_stale or loop.time() - began >= _STALE_SECONDS:
                     raise _failed(self._backend, problem) from problem
             except BaseException:
                 self._end()
                 raise
-        raise _lost(self._backend, None)
+        raise AssertionError("a connection of its own is never stale")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+
+    def _kept(self) -> Connection | None:
+        # What comes from elsewhere can be sent only once: over a connection that cannot have been closed unnoticed.
+        return None if isinstance(self._body, AsyncIterable) else self._connections.kept(self._origin)
 
     async def _connect(self) -> Connection:
         limits = self._limits
@@ -224,9 +227,9 @@ def _failed(name: str, problem: Exception) -> BackendError:
     return _lost(name, problem)
 
 
-def _lost(name: str, problem: Exception | None) -> BackendError:
+def _lost(name: str, problem: Exception) -> BackendError:
     return BackendError(
-        f"the connection to {name} was lost: {problem or 'it was closed'}",
+        f"the connection to {name} was lost: {problem}",
         code="connection_lost",
         fault=Fault.TRANSIENT,
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from service.backend.client import BackendClient, Connections, Limits
 from service.errors import BackendError
@@ -20,6 +19,8 @@ LAST = b'{"response":"","done":true}\n'
 SOON = 0.05
 """A limit that is to run out. Every other limit of these tests is far away."""
 FAR = Limits(connect=60.0, first_byte=60.0, stall=60.0, attempt=60.0)
+
+_LOCALHOST = Path(__file__).with_name("localhost.pem")
 
 Answer = Callable[[Exchange], Awaitable[None]]
 
@@ -45,11 +46,13 @@ async def failure(client: BackendClient, limits: Limits = FAR) -> BackendError:
     return caught.value
 
 
-def trusted_context(directory: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """What a server that is ``localhost`` needs, of an authority that is trusted while the test lasts."""
-    authority, certificate = trustme.CA(), directory / "authority.pem"
-    authority.cert_pem.write_to_path(str(certificate))
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+def localhost_context() -> ssl.SSLContext:
+    """What a server needs that is ``localhost``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
+    context.load_cert_chain(_LOCALHOST)
     return context
+
+
+def trust_localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe that server while the test lasts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(_LOCALHOST))

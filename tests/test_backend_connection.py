@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import trustme
 
 from service.backend import connections
 from service.backend.client import BackendClient, Connections
 from service.errors import BackendError, Fault
-from tests.backend_client import FAR, LAST, LINE, SOON, answer_stream, backend, collect, failure
+from tests.backend_client import (
+    FAR,
+    LAST,
+    LINE,
+    SOON,
+    answer_stream,
+    backend,
+    collect,
+    failure,
+    localhost_context,
+    trust_localhost,
+)
 from tests.raw_server import END, STREAM, Exchange, chunk, raw_server, whole
 
 HEAD_ONLY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -292,24 +300,19 @@ async def test_connections_are_closed_at_the_end() -> None:
         await gone.wait()
 
 
-async def test_a_server_behind_tls_must_be_who_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority, certificate = trustme.CA(), tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(str(certificate))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-
+async def test_a_server_behind_tls_must_be_who_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
         writer.write(STREAM + chunk(LAST) + END)
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context, family=socket.AF_INET)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=localhost_context(), family=socket.AF_INET)
     async with server:
         url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
         async with Connections() as opened:
             error = await failure(BackendClient(opened, url, name="box"))
             assert (error.code, "CERTIFICATE_VERIFY_FAILED" in str(error)) == ("connect_failed", True)
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        trust_localhost(monkeypatch)
         async with Connections() as opened:
             assert await collect(BackendClient(opened, url)) == LAST

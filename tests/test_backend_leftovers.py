@@ -6,7 +6,6 @@ import asyncio
 import gc
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +14,27 @@ import uvloop
 from service.backend.client import BackendClient, Connections, Limits
 from service.backend.connection import Connection
 from service.errors import BackendError
-from tests.backend_client import FAR, LINE, SOON, answer_stream, backend, collect, failure, trusted_context
+from tests.backend_client import (
+    FAR,
+    LINE,
+    SOON,
+    answer_stream,
+    backend,
+    collect,
+    failure,
+    localhost_context,
+    trust_localhost,
+)
 from tests.raw_server import STREAM, Exchange, chunk, raw_server
 
 
 @pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_a_connection_may_be_called_off_at_every_step(
-    make_loop: Callable[[], asyncio.AbstractEventLoop], is_tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_loop: Callable[[], asyncio.AbstractEventLoop], is_tls: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = trusted_context(tmp_path, monkeypatch) if is_tls else None
+    trust_localhost(monkeypatch)
+    context = localhost_context() if is_tls else None
     troubles: list[dict[str, Any]] = []
     serving: set[asyncio.Task[None]] = set()
 

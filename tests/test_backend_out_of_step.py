@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from service.backend.client import BackendClient, Connections
-from tests.backend_client import FAR, backend, trusted_context
+from tests.backend_client import FAR, backend, localhost_context, trust_localhost
 from tests.raw_server import Exchange, whole
 
 REFUSAL = whole(b'{"error":"busy"}', status="503 Service Unavailable")
@@ -54,10 +53,11 @@ async def test_what_follows_the_reply_to_head_is_nobodys() -> None:
 
 @pytest.mark.parametrize("at_once", [len(REFUSAL), 40])
 async def test_a_server_that_refuses_before_it_is_asked_is_heard_and_left(
-    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under TLS 1.2 the server has the last word of the handshake, and what it says next comes along with it."""
-    context = trusted_context(tmp_path, monkeypatch)
+    trust_localhost(monkeypatch)
+    context = localhost_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     connections = 0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from service.job import Job, Line, Outcome, Status
 from service.jobs.recent import Recent
+from service.store.job_statements import EXACT_RANK
 from service.store.jobs import Filter
 from tests.running import service_in_process
 
@@ -126,4 +129,17 @@ async def test_who_has_seen_an_outcome_in_the_list_sees_it_everywhere() -> None:
         page = await service.jobs.page(Filter(), 1, 0)
         assert [row.status for row in page.jobs] == ["completed"]
         assert (await service.jobs.view(job_id)).job.status == "completed"
+        stalled.release()
+
+
+async def test_a_distant_job_is_looked_up_once_a_second_for_its_whole_line() -> None:
+    async with service_in_process(seats=1) as service:
+        stalled = service.stall()
+        await service.submit()
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+        waiting_ids = await asyncio.gather(*(service.submit() for _ in range(EXACT_RANK + 9)))
+        views = [await service.jobs.view(job_id) for job_id in waiting_ids]
+        *_, before, last = sorted(views, key=lambda view: view.job.seq)
+        assert (last.position, last.is_exact) == (EXACT_RANK + 9, False)
+        assert service.jobs.remembered_view(before.job.id) == before
         stalled.release()

@@ -17,6 +17,9 @@ from service.store.jobs import Filter, JobStore, Standing
 
 _FIRST_GUESS_MS = 5_000.0
 """What a job is thought to take in an estimate, before any of its runner has ended."""
+_OLDEST_MS = 1_000
+"""How long the oldest job of a line is taken for the oldest, where positions are estimated anyway."""
+_MOST_LINES = 1_000
 
 
 def no_prompt(job_id: str) -> NotFoundError:
@@ -39,6 +42,8 @@ class JobViews:
         self._gauges = gauges
         self._order = order
         self._newest = 0
+        self._oldest: dict[Line, tuple[int, int]] = {}
+        """The number of the oldest job of long lines, and until when that is believed."""
         self._estimate: Callable[[str, int], float | None] = lambda _runner, _ahead: None
 
     def when_estimated(self, estimate: Callable[[str, int], float | None]) -> None:
@@ -60,8 +65,14 @@ class JobViews:
             return None
         if not _is_ready(job):
             return View(job, None)
-        rank = self._recent.rank(job, self._clock.now_ms())
-        return self._queued_view(job, rank) if rank is not None and rank < EXACT_RANK else None
+        now = self._clock.now_ms()
+        rank = self._recent.rank(job, now)
+        if rank is None:
+            return None
+        if rank < EXACT_RANK:
+            return self._queued_view(job, rank)
+        oldest = self._known_oldest(job.line, now)
+        return self._distant_view(job, rank, oldest) if oldest is not None else None
 
     async def view(self, job_id: str) -> View:
         """A job with its position. Raises NotFoundError."""
@@ -144,10 +155,23 @@ class JobViews:
     async def _ready_view(self, job: Job, rank: int) -> View:
         if rank < EXACT_RANK:
             return self._queued_view(job, rank)
-        # Beyond what is counted: where its number lies between the line's oldest and the newest of all.
-        oldest = await self._store.oldest_of_line(job.line) or job.seq
+        now = self._clock.now_ms()
+        oldest = self._known_oldest(job.line, now)
+        if oldest is None:
+            oldest = await self._store.oldest_of_line(job.line) or job.seq
+            if len(self._oldest) >= _MOST_LINES:
+                self._oldest.clear()
+            self._oldest[job.line] = (oldest, now + _OLDEST_MS)
+        return self._distant_view(job, rank, oldest)
+
+    def _known_oldest(self, line: Line, now: int) -> int | None:
+        oldest, until = self._oldest.get(line, (0, 0))
+        return oldest if now < until else None
+
+    def _distant_view(self, job: Job, rank: int, oldest: int) -> View:
+        """Beyond what is counted: where its number lies between the line's oldest and the newest of all."""
         share = (job.seq - oldest) / max(1, self._newest - oldest)
-        rank = max(rank, int(share * self._gauges.ready(job.line)))
+        rank = max(rank, int(share * (self._gauges.ready(job.line) - 1)))
         return self._queued_view(job, rank, is_exact=False)
 
     def _queued_view(self, job: Job, rank: int, *, is_exact: bool = True) -> View:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from service.admin import NotRunningError, ask_running_service
-from service.backend.client import BackendClient, Connections
+from service.backend.client import BackendClient
+from service.backend.connections import Connections
 from service.config import BackendConfig, Config
 from service.errors import BackendError, DatabaseUnusableError
 from service.model_limits import uncarried_limits

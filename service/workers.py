@@ -26,9 +26,6 @@ _log = logging.getLogger(__name__)
 _ELSEWHERE_MS = 1_000
 """The pause before a job goes to another backend than the one that no longer has its model."""
 
-_SAY_DONE = frozenset({"/api/generate", "/api/chat"})
-"""Where a whole reply that was cut says so itself: ``done`` is false (wire contract 2.1). Its caller may have it."""
-
 _STORE_SECONDS = 5.0
 """What a stop waits for outcomes beyond the jobs' own time: a supervisor that has to kill says less than we can."""
 
@@ -205,7 +202,8 @@ class Workers:
                 failure = not_ollama(backend.name, "JSON that is no answer")
             if relay is not None:
                 relay.has_told_error = ending.error is not None
-                if not job.is_streamed and ending.error is None and job.endpoint in _SAY_DONE:
+                if ending.is_told_cut:
+                    # Its caller may have it, once there are no more tries.
                     running.refusal = Refusal(Head(reply.status, reply.headers), relay.read(0)[0])
             raise failure
         if relay is not None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.backend.client import BackendClient, Connections, Limits
+from service.backend.client import BackendClient, Limits
+from service.backend.connections import Connections
 from service.errors import BackendError
 from tests.raw_server import END, STREAM, Exchange, RawServer, chunk, raw_server
 

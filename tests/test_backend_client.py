@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.backend.client import BackendClient, Connections
+from service.backend.client import BackendClient
+from service.backend.connections import Connections
 from service.errors import BackendError, Fault
 from tests.backend_client import FAR, LAST, LINE, SOON, Answer, answer_stream, backend, collect, failure
 from tests.raw_server import END, STREAM, Exchange, chunk, raw_server, whole

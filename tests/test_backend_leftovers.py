@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import uvloop
 
-from service.backend.client import BackendClient, Connections, Limits
+from service.backend.client import BackendClient, Limits
 from service.backend.connection import Connection
+from service.backend.connections import Connections
 from service.errors import BackendError
 from tests.backend_client import (
     FAR,
     LINE,
     SOON,
     answer_stream,
-    backend,
     collect,
     failure,
     localhost_context,
@@ -99,14 +99,14 @@ async def test_a_call_that_failed_is_freed_at_once(sent: bytes) -> None:
         await exchange.send(sent)
         await exchange.until_gone()
 
-    async with backend(answer) as (client, _):
+    async with raw_server(answer) as server:
         gc.collect()
         gc.disable()
         try:
-            with suppress(BackendError):
-                await collect(client, Limits(first_byte=SOON, stall=SOON))
-            for _ in range(10):
-                await asyncio.sleep(0)
+            # Its end waits until every connection is closed.
+            async with Connections() as opened:
+                with suppress(BackendError):
+                    await collect(BackendClient(opened, server.url), Limits(first_byte=SOON, stall=SOON))
             assert not any(isinstance(one, Connection) for one in gc.get_objects())
         finally:
             gc.enable()

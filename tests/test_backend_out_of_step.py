@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from service.backend.client import BackendClient, Connections
+from service.backend.client import BackendClient
+from service.backend.connections import Connections
 from tests.backend_client import FAR, backend, localhost_context, trust_localhost
 from tests.raw_server import Exchange, whole
 

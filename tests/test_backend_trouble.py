@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from service.backend.client import BackendClient, Connections, Limits
+from service.backend.client import BackendClient, Limits
+from service.backend.connections import Connections
 from service.errors import BackendError, Fault
 from tests.backend_client import LAST, LINE, SOON, answer_stream, backend, failure
 from tests.raw_server import END, STREAM, Exchange, chunk, raw_server, whole

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from service.backend.client import Connections
+from service.backend.connections import Connections
 from service.backend.models import InstalledModel
 from service.backend.pool import Backend, Pool, build_backend
 from service.clock import Clock

@@ -15,7 +15,7 @@ from service.backend.headers import base_headers, request_head, with_callers
 from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models
 from service.backend.watch import Limits
 
-__all__ = ["BackendClient", "Call", "Connections", "InstalledModel", "Limits", "LoadedModel", "Reply"]
+__all__ = ["BackendClient", "Call", "InstalledModel", "Limits", "LoadedModel", "Reply"]
 
 _QUICK_SECONDS = 5.0
 _MOST_HEADS = 64

@@ -29,6 +29,8 @@ class Ending(NamedTuple):
     counts: Counts = Counts()
     embeddings: int | None = None
     """How many vectors the reply held, None when it is not that kind of reply."""
+    is_told_cut: bool = False
+    """The reply itself says that it is not complete."""
     segments: tuple[Segment, ...] = ()
     """Output that could only be read at the end: all of a whole reply, or of a last line without a line end."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ TOKEN_PATHS = frozenset({"/api/v1/prompt/{id}/stream"})
 """The routes that take a browser's token in the query; the websocket looks for it itself."""
 _WEBSOCKET = "/api/v1/ws"
 
+_NOT_LIMITED: Mapping[str, str] = {}
 _ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
 
 
@@ -107,17 +108,25 @@ class Auth:
 AUTH = web.AppKey("auth", Auth)
 
 
-async def show_allowance(request: web.Request, response: web.StreamResponse) -> None:
-    """Tell the caller with a limited key how it stands, on every reply, in OpenAI's words."""
+def allowance_headers(request: web.Request) -> Mapping[str, str]:
+    """How the caller with a limited key stands, for every reply to it, in OpenAI's words; nothing for any other."""
     caller = request.get(CALLER)
     if caller is None or caller.key is None:
-        return
+        return _NOT_LIMITED
     left = request.app[AUTH].allowances.left(caller.key)
-    if left is not None:
-        minutes, seconds = divmod(left.full_again_seconds, 60)
-        response.headers["x-ratelimit-limit-requests"] = str(left.limit)
-        response.headers["x-ratelimit-remaining-requests"] = str(left.remaining)
-        response.headers["x-ratelimit-reset-requests"] = f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+    if left is None:
+        return _NOT_LIMITED
+    minutes, seconds = divmod(left.full_again_seconds, 60)
+    return {
+        "x-ratelimit-limit-requests": str(left.limit),
+        "x-ratelimit-remaining-requests": str(left.remaining),
+        "x-ratelimit-reset-requests": f"{minutes}m{seconds}s" if minutes else f"{seconds}s",
+    }
+
+
+async def show_allowance(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the caller with a limited key how it stands."""
+    response.headers.update(allowance_headers(request))
 
 
 def identify(request: web.Request) -> None:

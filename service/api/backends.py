@@ -64,24 +64,24 @@ class BackendList(TypedDict):
     backends: list[BackendReply]
 
 
-async def listed(request: web.Request) -> web.Response:
+async def listed(request: web.Request) -> web.StreamResponse:
     require_admin(request)
     now = request.app[CLOCK].now_ms()
     found: BackendList = {"backends": [backend_fields(backend, now) for backend in request.app[POOL]]}
-    return json_reply(found)
+    return json_reply(request, found)
 
 
-async def drain(request: web.Request) -> web.Response:
+async def drain(request: web.Request) -> web.StreamResponse:
     """Nothing more is sent to it; what runs there ends by itself."""
     require_admin(request)
     backend = request.app[POOL].drain(request.match_info["name"])
-    return json_reply(backend_fields(backend, request.app[CLOCK].now_ms()))
+    return json_reply(request, backend_fields(backend, request.app[CLOCK].now_ms()))
 
 
-async def resume(request: web.Request) -> web.Response:
+async def resume(request: web.Request) -> web.StreamResponse:
     require_admin(request)
     backend = request.app[POOL].resume(request.match_info["name"])
-    return json_reply(backend_fields(backend, request.app[CLOCK].now_ms()))
+    return json_reply(request, backend_fields(backend, request.app[CLOCK].now_ms()))
 
 
 def backend_fields(backend: Backend, now: int) -> BackendReply:

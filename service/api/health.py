@@ -52,7 +52,7 @@ class HealthReply(TypedDict):
     queue: QueueHealth
 
 
-async def health(request: web.Request) -> web.Response:
+async def health(request: web.Request) -> web.StreamResponse:
     """503 while nothing can be stored; a backend that is away holds up its jobs, but the service is well."""
     jobs = request.app[JOBS]
     trouble = jobs.store_trouble
@@ -65,7 +65,7 @@ async def health(request: web.Request) -> web.Response:
         "backends": backends,
         "queue": {"queued": counts[Status.QUEUED], "processing": counts[Status.PROCESSING]},
     }
-    return json_reply(fields, status=503 if trouble else 200)
+    return json_reply(request, fields, status=503 if trouble else 200)
 
 
 def _backend_fields(backend: Backend) -> BackendHealth:

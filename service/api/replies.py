@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic_core import to_json
+
+from service.api.plain import whole_reply
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
-_HEADERS = CIMultiDictProxy(
-    CIMultiDict({"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"})
-)
+_HEADERS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store"))
 
 
 def json_text(value: Any) -> str:
@@ -30,9 +29,8 @@ def json_bytes(value: Any) -> bytes:
         return _encode(value).encode("utf-8", "replace")
 
 
-def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_reply(
+    request: web.Request, value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     """An API's answer."""
-    response = web.Response(body=json_bytes(value), status=status, headers=_HEADERS)
-    if headers:
-        response.headers.update(headers)
-    return response
+    return whole_reply(request, status, (*_HEADERS, *headers.items()) if headers else _HEADERS, json_bytes(value))

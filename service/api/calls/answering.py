@@ -13,6 +13,7 @@ from service.api.calls.dialect import Dialect
 from service.api.calls.headers import media_type, passed_on
 from service.api.context import JOBS, QUEUE
 from service.api.failures import Failure, failure_of_ours
+from service.api.plain import stream_reply, whole_reply
 from service.backend.classification import message_of
 from service.errors import CallEndedError, CorralError, StoppingError
 from service.job import Job
@@ -24,12 +25,6 @@ EVENT_STREAM = "text/event-stream"
 _STREAMS = (NDJSON, EVENT_STREAM)
 _NO_RETRY = {"x-should-retry": "false"}
 """Read by OpenAI's clients: we have tried again already, and each try of theirs would be another job."""
-
-
-class _Stream(web.StreamResponse):
-    """Its head goes out with the first of its body, in one piece."""
-
-    _send_headers_immediately = False
 
 
 class CallerGoneError(Exception):
@@ -102,11 +97,10 @@ class Answer:
     async def _whole(self, head: Head, body: bytes) -> web.StreamResponse:
         if self._response is not None:
             return await self._whole_in_stream(self._response, head, body)
-        response = web.Response(status=head.status, headers=passed_on(head.headers), body=body)
-        response.headers.update(self._headers)
+        ours = self._headers
         if head.status >= 429 and not self._relay.is_worth_retrying:
-            response.headers.update(_NO_RETRY)
-        return response
+            ours = {**ours, **_NO_RETRY}
+        return whole_reply(self._request, head.status, passed_on(head.headers, ours), body)
 
     async def _whole_in_stream(self, response: web.StreamResponse, head: Head, body: bytes) -> web.StreamResponse:
         """The head was sent with the first heartbeat; what is left to say goes into the stream."""
@@ -120,7 +114,7 @@ class Answer:
         relay.is_sent = True
         response = self._response
         if response is None:
-            response = await self._begin(head.status, passed_on(head.headers))
+            response = await self._begin(head.status, passed_on(head.headers, self._headers))
         # Of a line that breaks off its reader could make nothing but an error of its own: only whole ones are sent.
         boundaries = Boundaries(is_event_stream=media_type(head) == EVENT_STREAM)
         position = 0
@@ -140,9 +134,8 @@ class Answer:
         await self._caller.end(response, data + boundaries.rest())
         return response
 
-    async def _begin(self, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
-        response = _Stream(status=status, headers=headers)
-        response.headers.update(self._headers)
+    async def _begin(self, status: int, headers: list[tuple[str, str]]) -> web.StreamResponse:
+        response = stream_reply(self._request, status, headers)
         await response.prepare(self._request)
         self._response = response
         return response
@@ -173,7 +166,7 @@ class Answer:
         response, endpoint = self._response, self._job.endpoint
         if response is None:
             kind = NDJSON if endpoint.startswith("/api/") else EVENT_STREAM
-            response = await self._begin(200, {"Content-Type": kind})
+            response = await self._begin(200, [("Content-Type", kind), *self._headers.items()])
         await self._caller.write(response, self._dialect.heartbeat(endpoint, self._job.model))
 
     async def _changed(self) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from multidict import CIMultiDict
-
 from service.relay import Head
 
 _KEPT_BACK = frozenset(
@@ -32,10 +30,16 @@ _KEPT_BACK = frozenset(
     }
 )
 
+_NONE: Mapping[str, str] = {}
 
-def passed_on(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The headers of Ollama's reply that are the caller's to see."""
-    return CIMultiDict([(name, value) for name, value in headers.items() if name.lower() not in _KEPT_BACK])
+
+def passed_on(headers: Mapping[str, str], ours: Mapping[str, str] = _NONE) -> list[tuple[str, str]]:
+    """The headers of Ollama's reply that are the caller's to see, and ``ours``, which count more."""
+    taken = [name.lower() for name in ours]
+    passed = [
+        header for header in headers.items() if (name := header[0].lower()) not in _KEPT_BACK and name not in taken
+    ]
+    return [*passed, *ours.items()]
 
 
 def media_type(head: Head) -> str:

@@ -11,12 +11,12 @@ from service.backend.pool import Pool
 from service.job import model_key
 
 
-async def listed(request: web.Request) -> web.Response:
+async def listed(request: web.Request) -> web.StreamResponse:
     """By name. While a backend does not answer, what it had when it last did: jobs for it are taken and held."""
     pool = request.app[POOL]
     await pool.refresh_lists()
     models: ModelList = {"models": _fields(pool), "default": request.app[QUEUE].present.default_model}
-    return json_reply(models)
+    return json_reply(request, models)
 
 
 def _fields(pool: Pool) -> list[ModelReply]:

@@ -14,21 +14,21 @@ from service.api.replies import json_reply
 from service.store.usage import Scope
 
 
-async def stats(request: web.Request) -> web.Response:
+async def stats(request: web.Request) -> web.StreamResponse:
     """Of the caller's own key, or address; an admin sees all."""
     caller = request[CALLER]
     scope = Scope() if caller.is_admin else Scope(caller.key_id, None if caller.key else caller.owner)
     statistics = await request.app[USAGE].statistics(scope)
     names = {key.id: key.name for key in request.app[AUTH].keys.listed()}
-    return json_reply(statistics_fields(statistics, names))
+    return json_reply(request, statistics_fields(statistics, names))
 
 
-async def reset(request: web.Request) -> web.Response:
+async def reset(request: web.Request) -> web.StreamResponse:
     """A new period; nothing is deleted."""
     caller = require_admin(request)
     started_at = await request.app[USAGE].begin_period(caller.key_id)
     period: PeriodReply = {"period_started_at": moment(started_at)}
-    return json_reply(period)
+    return json_reply(request, period)
 
 
 ROUTES = (web.get("/api/stats", stats), web.post("/api/stats/reset", reset))

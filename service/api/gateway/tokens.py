@@ -13,7 +13,7 @@ from service.api.replies import json_reply
 from service.errors import UnauthenticatedError
 
 
-async def trade(request: web.Request) -> web.Response:
+async def trade(request: web.Request) -> web.StreamResponse:
     """For websockets and EventSources, which send it as ``auth`` message or ``?token=``."""
     caller = request[CALLER]
     if caller.key is None or caller.expires_at is not None:
@@ -26,7 +26,7 @@ async def trade(request: web.Request) -> web.Response:
         "expires_in": max(0, token.expires_at - request.app[CLOCK].now_ms()) // 1000,
         "expires_at": moment(token.expires_at),
     }
-    return json_reply(fields)
+    return json_reply(request, fields)
 
 
 ROUTES = (web.post("/api/token", trade),)

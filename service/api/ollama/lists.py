@@ -28,9 +28,11 @@ async def tags(request: web.Request) -> web.StreamResponse:
         try:
             return await pass_on(request, "/api/tags", None, backends[0], QUICK)
         except NoBackendError:
-            return json_reply({"models": [model.entry for model in backends[0].installed or ()]})
+            return json_reply(request, {"models": [model.entry for model in backends[0].installed or ()]})
     entries = [one.model.entry for one in (await installed(request)).values()]
-    return json_reply({"models": sorted(entries, key=lambda entry: str(entry.get("modified_at")), reverse=True)})
+    return json_reply(
+        request, {"models": sorted(entries, key=lambda entry: str(entry.get("modified_at")), reverse=True)}
+    )
 
 
 async def loaded(request: web.Request) -> web.StreamResponse:
@@ -40,10 +42,12 @@ async def loaded(request: web.Request) -> web.StreamResponse:
         try:
             return await pass_on(request, "/api/ps", None, backends[0], QUICK)
         except NoBackendError:
-            return json_reply({"models": [model.entry for model in backends[0].loaded]})
+            return json_reply(request, {"models": [model.entry for model in backends[0].loaded]})
     lists = await asyncio.gather(*(_loaded_at(backend) for backend in backends))
     entries = [entry for entries in lists for entry in entries]
-    return json_reply({"models": sorted(entries, key=lambda entry: str(entry.get("expires_at")), reverse=True)})
+    return json_reply(
+        request, {"models": sorted(entries, key=lambda entry: str(entry.get("expires_at")), reverse=True)}
+    )
 
 
 async def version(request: web.Request) -> web.StreamResponse:
@@ -57,7 +61,7 @@ async def version(request: web.Request) -> web.StreamResponse:
     ]
     if not versions:
         raise NoBackendError("no backend has answered yet; try again later")
-    return json_reply({"version": min(versions, key=_numbers)})
+    return json_reply(request, {"version": min(versions, key=_numbers)})
 
 
 async def show(request: web.Request) -> web.StreamResponse:

@@ -24,36 +24,36 @@ from service.job import model_key
 from service.store.jobs import Filter
 
 
-async def submit(request: web.Request) -> web.Response:
+async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
     app = request.app
     asked = validated(PromptRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
     view, said = await submit_once(request, new)
     headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
-    return json_reply(accepted_fields(view), status=202, headers=headers)
+    return json_reply(request, accepted_fields(view), status=202, headers=headers)
 
 
-async def status(request: web.Request) -> web.Response:
+async def status(request: web.Request) -> web.StreamResponse:
     job_id, query = job_id_of(request), query_of(request, StatusQuery)
     view = await visible_view(request, job_id)
     if query.wait and not view.job.is_final:
         view = await _long_poll(request.app).until_changed(job_id, query.status or view.job.status, query.wait)
-    return json_reply(view_fields(view), headers=place_headers(view))
+    return json_reply(request, view_fields(view), headers=place_headers(view))
 
 
-async def result(request: web.Request) -> web.Response:
+async def result(request: web.Request) -> web.StreamResponse:
     jobs = request.app[JOBS]
     view = await visible_view(request, job_id_of(request))
     if not view.job.is_final:
-        return json_reply(result_fields(view.job, None, None))
-    return json_reply(result_fields(view.job, await jobs.result(view.job), await jobs.prompt(view.job)))
+        return json_reply(request, result_fields(view.job, None, None))
+    return json_reply(request, result_fields(view.job, await jobs.result(view.job), await jobs.prompt(view.job)))
 
 
-async def asked(request: web.Request) -> web.Response:
+async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     text = await request.app[JOBS].request(view.job)
-    return json_reply(first_object(text.encode()))
+    return json_reply(request, first_object(text.encode()))
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -66,13 +66,13 @@ async def stream(request: web.Request) -> web.StreamResponse:
     return events.response
 
 
-async def cancel(request: web.Request) -> web.Response:
+async def cancel(request: web.Request) -> web.StreamResponse:
     job_id = job_id_of(request)
     await require_visible(request, job_id)
-    return json_reply(job_fields(await request.app[JOBS].cancel(job_id)))
+    return json_reply(request, job_fields(await request.app[JOBS].cancel(job_id)))
 
 
-async def listed(request: web.Request) -> web.Response:
+async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
     which = request[CALLER].only_visible(Filter(query.status, query.model and model_key(query.model), text=query.q))
     jobs = request.app[JOBS]
@@ -86,7 +86,7 @@ async def listed(request: web.Request) -> web.Response:
     }
     if page.is_capped:
         fields["total_is_capped"] = True
-    return json_reply(fields)
+    return json_reply(request, fields)
 
 
 def _long_poll(app: web.Application) -> LongPoll:

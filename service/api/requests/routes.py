@@ -19,23 +19,23 @@ from service.api.visibility import visible_view_by_seq
 from service.store.jobs import Filter
 
 
-async def submit(request: web.Request) -> web.Response:
+async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
     app = request.app
     asked = validated(GenerateRequest, await read_object(request))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS])
     view, said = await submit_once(request, new)
-    return json_reply(accepted_fields(view.job), headers=said)
+    return json_reply(request, accepted_fields(view.job), headers=said)
 
 
-async def status(request: web.Request) -> web.Response:
+async def status(request: web.Request) -> web.StreamResponse:
     jobs = request.app[JOBS]
     job = (await visible_view_by_seq(request, seq_of(request))).job
     result = await jobs.result(job) if job.is_final else None
-    return json_reply(request_fields(job, await jobs.prompt(job), result))
+    return json_reply(request, request_fields(job, await jobs.prompt(job), result))
 
 
-async def listed(request: web.Request) -> web.Response:
+async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
     which = request[CALLER].only_visible(Filter())
     page = await page_of(request.app[JOBS], which, query.status, query.per_page, (query.page - 1) * query.per_page)
@@ -46,7 +46,7 @@ async def listed(request: web.Request) -> web.Response:
         "total": page.total,
         "total_pages": -(-page.total // query.per_page),
     }
-    return json_reply(fields)
+    return json_reply(request, fields)
 
 
 ROUTES = (

@@ -37,7 +37,7 @@ class ForRows(NamedTuple):
     """A statement for one row taken apart, so that it can be made for many.
 
     There are statements for few numbers of rows, since each is kept ready by its connection; rows that are missing are
-    filled up with NULL, and do nothing.
+    filled up with zeros, and do nothing.
     """
 
     kind: Kind
@@ -63,7 +63,7 @@ class ForRows(NamedTuple):
             if is_new:
                 given.append(1)
             given += row if isinstance(row, tuple) else [row[name] for name in self.names]
-        given += [None] * ((len(self.names) + is_new) * (_filled_up(len(rows)) - len(rows)))
+        given += [0] * ((len(self.names) + is_new) * (_filled_up(len(rows)) - len(rows)))
         return given
 
     def key_of(self, row: Parameters) -> Any:
@@ -102,7 +102,7 @@ def for_rows(sql: str) -> ForRows | None:
 
 
 def _given(kind: Kind, sql: str, start: str, end: str, key: str) -> ForRows:
-    """The parameters come from a table of theirs. NULL is no row's key."""
+    """The parameters come from a table of theirs. Zero is no row's key."""
     names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
     columns = ", ".join(f"column{number} AS given_{name}" for number, name in enumerate(names, 1))
     return ForRows(

@@ -189,6 +189,11 @@ class GroupingConnection(sqlite3.Connection):
         return super().execute(sql, parameters)
 
 
+_nothing: dict[None, None] = {}
+# sqlite3 asks every None whether it would like to be something else, and makes an error of each no: ten times as long
+# as an integer takes, with Python's lock held. What is registered is asked first.
+sqlite3.register_adapter(type(None), _nothing.get)
+
 _WHOLE_DATABASE = frozenset(
     {
         sqlite3.SQLITE_BUSY,

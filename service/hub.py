@@ -4,12 +4,15 @@ keeping.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Protocol
 
 from service.job import Job
 
 JOBS = "jobs"
 """The channel of every job's changes."""
+ENDED = "ended"
+"""The channel of every job's end."""
 
 
 def job_channel(job_id: str) -> str:
@@ -55,12 +58,13 @@ class Hub:
 
     def publish(self, job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> None:
         """Tell those who follow this job and those who follow all."""
-        own = self._channels.get(job_channel(job.id))
-        everybody = self._channels.get(JOBS)
-        if not own and not everybody:
+        channels = self._channels
+        following = [channels[name] for name in (job_channel(job.id), JOBS) if name in channels]
+        if job.is_final and ENDED in channels:
+            following.append(channels[ENDED])
+        if not following:
             return
         event = JobChanged(job, position, estimated_start_seconds)
-        both = {**own, **everybody} if own and everybody else own or everybody or {}
-        # Whoever hears of it may leave, or come.
-        for subscriber in tuple(both):
+        # Whoever hears of it may leave, or come; and is told once.
+        for subscriber in dict.fromkeys(chain.from_iterable(following)):
             subscriber.receive(event)

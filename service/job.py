@@ -230,27 +230,27 @@ def model_of_runner(runner: str) -> str:
     return runner.partition(" ")[0]
 
 
-_RANDOM_BYTES = 10
-_random_pool: list[bytes] = []
-
-
 def preview_of(prompt: str) -> str:
     """The first characters of a prompt, for a list."""
     return prompt[:PREVIEW_CHARACTERS]
 
 
-def _random_bits() -> int:
-    """Eighty random bits; the system is asked for many at once, since each question costs more than the answer."""
-    if not _random_pool:
-        fresh = os.urandom(_RANDOM_BYTES * 256)
-        _random_pool.extend(fresh[at : at + _RANDOM_BYTES] for at in range(0, len(fresh), _RANDOM_BYTES))
-    return int.from_bytes(_random_pool.pop(), "big")
+_RANDOM_BYTES = 10
+_random_pool: list[str] = []
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_job_id(now_ms: int) -> str:
     """A UUID of version 7 (RFC 9562): ordered by time, so that rows of one time lie together."""
-    value = (now_ms & 0xFFFF_FFFF_FFFF) << 80 | _random_bits()
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    if not _random_pool:
+        # The system is asked for many at once, since each question costs more than the answer.
+        fresh, digits = os.urandom(_RANDOM_BYTES * 256).hex(), 2 * _RANDOM_BYTES
+        _random_pool.extend(fresh[at : at + digits] for at in range(0, len(fresh), digits))
+    bits = _random_pool.pop()
+    return f"{_time_of_id(now_ms)}-7{bits[:3]}-{_VARIANTS[bits[3]]}{bits[4:7]}-{bits[7:19]}"
+
+
+@lru_cache(maxsize=2)
+def _time_of_id(now_ms: int) -> str:
+    text = f"{now_ms & 0xFFFF_FFFF_FFFF:012x}"
+    return f"{text[:8]}-{text[8:]}"

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from service.clock import Clock
 from service.errors import CannotStoreError, CorralError
-from service.hub import JOBS, Hub, JobChanged
+from service.hub import ENDED, Hub, JobChanged
 from service.job import Job
 from service.keys import Keys
 from service.store.usage import LogRow, Scope, Sums, UsageStore
@@ -78,10 +78,8 @@ class Usage:
         self._something.set()
 
     def receive(self, event: JobChanged) -> None:
-        """Hear of any job: one that has ended completes the row of its request."""
+        """Hear of a job that has ended: that completes the row of its request."""
         job = event.job
-        if not job.is_final:
-            return
         place = self._places.get(job.id)
         if place is not None:
             self._rows[place] = self._rows[place].ended_as(job)
@@ -93,12 +91,12 @@ class Usage:
 
     @asynccontextmanager
     async def listening(self, hub: Hub) -> AsyncIterator[None]:
-        """Hear of all jobs, and write everything down at the end."""
-        hub.subscribe(JOBS, self)
+        """Hear of the ends of all jobs, and write everything down at the end."""
+        hub.subscribe(ENDED, self)
         try:
             yield
         finally:
-            hub.unsubscribe(JOBS, self)
+            hub.unsubscribe(ENDED, self)
             try:
                 await self.flush()
             except CorralError as error:

@@ -69,6 +69,9 @@ async def duplicated(database: Database, seq: int, copies: int) -> None:
             {"seq": seq},
         )
     )
+    for _ in range(copies):
+        # What gives the numbers has not heard of them.
+        database.next_number()
 
 
 def seqs(jobs: list[Job] | list[Claimed]) -> list[int]:

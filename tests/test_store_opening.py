@@ -48,6 +48,16 @@ async def test_jobs_are_there_when_the_database_is_opened_again(place: Place) ->
         assert await look(JobStore(database, "two"), job) == job
 
 
+async def test_a_number_is_never_given_again(place: Place) -> None:
+    async with place.opened() as database:
+        store = JobStore(database, "one")
+        numbers = [(await stored(store)).seq for _ in range(3)]
+        await database.write(Statement("DELETE FROM jobs WHERE seq = :seq", {"seq": numbers[-1]}))
+    async with place.opened() as database:
+        numbers.append((await stored(JobStore(database, "two"))).seq)
+    assert numbers == sorted(set(numbers))
+
+
 async def test_a_schema_that_is_newer_than_the_program_is_refused(place: Place) -> None:
     async with place.opened() as database:
         await database.write(Statement("INSERT INTO schema_migrations VALUES (:number, 0)", {"number": NEWEST + 1}))

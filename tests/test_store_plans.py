@@ -56,6 +56,9 @@ class Recording:
         self.keeps_order = database.keeps_order
         self.statements: list[Statement] = []
 
+    def next_number(self) -> int | None:
+        return self._database.next_number()
+
     def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
         self.statements += (one for one in statements if isinstance(one, Statement))
         return self._database.write(*statements, is_urgent=is_urgent)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.store import idempotency, keys, usage
-from service.store.job_statements import CANCEL, CLAIM, FINISH, INSERT, INSERT_BODY, INSERT_RESULT, PROMOTE, PUT_BACK
+from service.store.job_statements import CANCEL, CLAIM, FINISH, INSERT, INSERT_RESULT, PROMOTE, PUT_BACK
 from service.store.rows import MOST_ROWS, Kind, for_rows, in_runs
 
 NEW = "INSERT INTO things (name, size) VALUES (:name, :size) RETURNING seq"
@@ -79,7 +79,7 @@ def test_few_statements_serve_every_number_of_rows() -> None:
 @pytest.mark.parametrize(
     ("sql", "kind"),
     [
-        (INSERT, Kind.INSERT), (INSERT_BODY, Kind.INSERT), (FINISH, Kind.UPDATE), (INSERT_RESULT, Kind.COPY),
+        (INSERT, Kind.INSERT), (FINISH, Kind.UPDATE), (INSERT_RESULT, Kind.COPY),
         (usage._INSERT, Kind.INSERT), (usage._END, Kind.UPDATE), (idempotency._INSERT, Kind.INSERT),
         (idempotency._KEEP, Kind.UPDATE), (keys._TOUCH, Kind.UPDATE),
         (CANCEL, None), (CLAIM, None), (PROMOTE, None), (PUT_BACK, None), (keys._PUT, None), (keys._SET, None),

@@ -9,7 +9,7 @@ from time import perf_counter
 from aiohttp import web
 
 from service.allowances import Allowances
-from service.api.caller import CALLER
+from service.api.caller import Caller
 from service.api.context import CLOCK
 from service.job import Job, model_key
 from service.key import Key
@@ -55,41 +55,35 @@ ENTRY = web.RequestKey("entry", Entry)
 
 
 def note_model(request: web.Request, model: str) -> None:
-    """The request asks for this model."""
-    entry = request.get(ENTRY)
-    if entry is not None:
-        entry.model = model
+    """The request, which may make a job, asks for this model."""
+    request[ENTRY].model = model
 
 
 def note_job(request: web.Request, job: Job) -> None:
     """The request made this job, or found it."""
-    entry = request.get(ENTRY)
-    if entry is not None:
-        entry.job_id = job.id
-        request.app[USAGE].expect(job)
+    request[ENTRY].job_id = job.id
+    request.app[USAGE].expect(job)
 
 
 def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
     """Count the request; it does not count in the end when it makes no job. Raises LimitReachedError."""
-    second, entry = allowances.take(key), request.get(ENTRY)
-    if second is not None and entry is not None:
-        entry.give_back = partial(allowances.give_back, key, second)
+    second = allowances.take(key)
+    if second is not None:
+        request[ENTRY].give_back = partial(allowances.give_back, key, second)
 
 
-def begin_entry(request: web.Request) -> Entry | None:
+def begin_entry(request: web.Request, route: str) -> Entry | None:
     """Open the books for a request that may make a job; None for any other."""
-    endpoint = request.path
-    if endpoint not in JOB_PATHS or request.method != "POST":
+    if route not in JOB_PATHS or request.method != "POST":
         return None
-    entry = request[ENTRY] = Entry(endpoint, request.app[CLOCK].now_ms())
+    entry = request[ENTRY] = Entry(route, request.app[CLOCK].now_ms())
     return entry
 
 
-def end_entry(request: web.Request, entry: Entry, status: int, begun: float) -> None:
-    """Write down how it was answered, unless with 401. ``begun`` is when, by ``perf_counter``."""
+def end_entry(request: web.Request, entry: Entry, caller: Caller | None, status: int, begun: float) -> None:
+    """Write down how ``caller`` was answered. ``begun`` is when, by ``perf_counter``."""
     if entry.give_back is not None and entry.job_id is None:
         entry.give_back()
-    caller = request.get(CALLER)
     # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
     if caller is not None:
         request.app[USAGE].record(

@@ -110,10 +110,11 @@ AUTH = web.AppKey("auth", Auth)
 
 def allowance_headers(request: web.Request) -> Mapping[str, str]:
     """How the caller with a limited key stands, for every reply to it, in OpenAI's words; nothing for any other."""
-    caller = request.get(CALLER)
-    if caller is None or caller.key is None:
+    try:
+        key = request[CALLER].key
+    except KeyError:
         return _NOT_LIMITED
-    left = request.app[AUTH].allowances.left(caller.key)
+    left = request.app[AUTH].allowances.left(key) if key is not None else None
     if left is None:
         return _NOT_LIMITED
     minutes, seconds = divmod(left.full_again_seconds, 60)
@@ -129,10 +130,15 @@ async def show_allowance(request: web.Request, response: web.StreamResponse) -> 
     response.headers.update(allowance_headers(request))
 
 
-def identify(request: web.Request) -> None:
-    """Let the handler find its caller in ``request[CALLER]``. Raises UnauthenticatedError."""
-    if request.method != hdrs.METH_OPTIONS and request.match_info.http_exception is None:
-        request[CALLER] = request.app[AUTH].caller_of(request)
+def identify(request: web.Request) -> Caller | None:
+    """The caller, whom the handler finds in ``request[CALLER]``; None where there is no handler of ours.
+
+    Raises UnauthenticatedError.
+    """
+    if request.method == hdrs.METH_OPTIONS or request.match_info.http_exception is not None:
+        return None
+    caller = request[CALLER] = request.app[AUTH].caller_of(request)
+    return caller
 
 
 def authorise(request: web.Request, model: str, priority: int) -> Grant:
@@ -158,9 +164,9 @@ def authorise(request: web.Request, model: str, priority: int) -> Grant:
 
 
 def admit(request: web.Request, new: NewJob) -> NewJob:
-    """The job as this caller's own, when it may make it; see :func:`authorise` for what it raises."""
-    owner, key_id, priority = authorise(request, new.model, new.priority)
-    return new._replace(owner=owner, key_id=key_id, priority=priority)
+    """The job, which is this caller's own, when it may make it; see :func:`authorise` for what it raises."""
+    priority = authorise(request, new.model, new.priority).priority
+    return new if priority == new.priority else new._replace(priority=priority)
 
 
 def require_admin(request: web.Request) -> Caller:

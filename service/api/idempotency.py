@@ -25,7 +25,7 @@ REPLAYED = {"Idempotent-Replayed": "true"}
 _LONGEST = 255
 
 
-async def submit_once(request: web.Request, new: NewJob) -> tuple[View, dict[str, str]]:
+async def submit_once(request: web.Request, body: bytes, new: NewJob) -> tuple[View, dict[str, str]]:
     """The job of a request that nobody waits for, new or that of an earlier request, and what the reply is to say.
 
     Whether the caller may make it, and whether its model is there, is asked only of a new job. Raises
@@ -38,7 +38,7 @@ async def submit_once(request: web.Request, new: NewJob) -> tuple[View, dict[str
         view = await app[JOBS].submit(await make())
         note_job(request, view.job)
         return view, {}
-    repeated = await app[JOBS].submit_once(await request_key(request), make)
+    repeated = await app[JOBS].submit_once(request_key(request, body), make)
     _note(request, repeated)
     return repeated.view, REPLAYED if repeated.is_earlier else {}
 
@@ -65,11 +65,11 @@ def _note(request: web.Request, repeated: Repeated) -> None:
         note_job(request, repeated.view.job)
 
 
-async def request_key(request: web.Request) -> RequestKey:
+def request_key(request: web.Request, body: bytes) -> RequestKey:
     """What tells this request, which has the header, when it is repeated. Raises InvalidRequestError."""
     key = request.headers[HEADER]
     if not key or len(key) > _LONGEST or not (key.isascii() and key.isprintable()):
         raise InvalidRequestError(f"{HEADER}: must be 1 to {_LONGEST} printable ASCII characters", HEADER)
     fingerprint = sha256(f"{request.method} {request.path}\n".encode())
-    fingerprint.update(await request.read())
+    fingerprint.update(body)
     return RequestKey(request[CALLER].owner, key, fingerprint.hexdigest())

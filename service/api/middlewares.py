@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 
 from service.api.accounting import LEFT, begin_entry, end_entry
 from service.api.auth import identify
+from service.api.caller import Caller
 from service.api.context import MEASURES
 from service.api.cross_origin import add_cross_origin_headers
 from service.api.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
@@ -32,10 +33,14 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
     Only an error that nobody knows gets a traceback.
     """
     begun = perf_counter()
-    entry = begin_entry(request)
+    # By route: the pattern, since there is no end of paths.
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "none"
+    entry = begin_entry(request, route)
+    caller: Caller | None = None
     response: web.StreamResponse | None = None
     try:
-        identify(request)
+        caller = identify(request)
         response = await handler(request)
     except CorralError as error:
         response = _refusal(request, failure_of_ours(error) or _unknown(request, error))
@@ -53,10 +58,7 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
             response = _refusal(request, _unknown(request, error))
     finally:
         if entry is not None:
-            end_entry(request, entry, LEFT if response is None else response.status, begun)
-        # By route: the pattern, since there is no end of paths.
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "none"
+            end_entry(request, entry, caller, LEFT if response is None else response.status, begun)
         status = 500 if response is None else response.status
         request.app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
     return response

@@ -43,8 +43,10 @@ class Room:
                 f"the queue is full: requests of {limits.max_queued_bytes} bytes may wait; try again later",
                 self._seconds_until_ended(excess * queued / max(1, gauges.queued_bytes)),
             )
+        if not limits.max_queued_per_owner:
+            return
         own = gauges.total(Status.QUEUED, None, owner)
-        if limits.max_queued_per_owner and own >= limits.max_queued_per_owner:
+        if own >= limits.max_queued_per_owner:
             sharing = sum(len(owners) for owners in gauges.waiting.values())
             raise LimitReachedError(
                 f"{limits.max_queued_per_owner} of your jobs wait already, which is the most that may; try again later",

@@ -47,6 +47,9 @@ class Database(Protocol):
     keeps_order: bool
     """Whether a write sees everything that was begun before it, committed or not."""
 
+    def next_number(self) -> int | None:
+        """The number of the next new job, which grows and is given once; None where the database itself gives it."""
+
     def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
         """Start one transaction of these statements; the awaitable gives each one's rows once they are on disk.
 

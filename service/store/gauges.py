@@ -12,7 +12,7 @@ from functools import lru_cache
 from service.job import Line, Status, model_of_runner
 from service.store.jobs import Gauge
 
-_Key = tuple[str | None, str | None, str | None]
+_Key = tuple[str, str | None, str | None]
 """Status, model and owner; None stands for all."""
 
 
@@ -34,14 +34,14 @@ class Gauges:
         self._balance.clear()
         self.queued_bytes = 0
         for gauge in gauges:
-            self._count(gauge.line, gauge.status, gauge.jobs)
+            self._add(_totals_of(gauge.line, gauge.status), gauge.jobs)
             if gauge.status == Status.QUEUED:
                 self.queued_bytes += gauge.size
                 self.add_ready(gauge.line, gauge.jobs - delayed.get(gauge.line, 0))
 
     def arrive(self, line: Line, status: str, size: int, *, is_ready: bool) -> None:
         """A job that was not there before."""
-        self._count(line, status, 1)
+        self._add(_totals_of(line, status), 1)
         if status == Status.QUEUED:
             self.queued_bytes += size
             if is_ready:
@@ -49,7 +49,7 @@ class Gauges:
 
     def leave(self, line: Line, status: str, size: int, *, was_ready: bool) -> None:
         """A job that is gone: pruned, or never committed."""
-        self._count(line, status, -1)
+        self._add(_totals_of(line, status), -1)
         if status == Status.QUEUED:
             self.queued_bytes -= size
             if was_ready:
@@ -87,6 +87,8 @@ class Gauges:
 
     def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
         """How many jobs there are, of one status, model or owner where named."""
+        if status is None:
+            return sum(self.total(each, model, owner) for each in Status)
         return self._totals.get((status, model, owner), 0)
 
     @property
@@ -110,10 +112,6 @@ class Gauges:
         else:
             self._ready_by_runner.pop(runner, None)
 
-    def _count(self, line: Line, status: str, jobs: int) -> None:
-        self._add(_totals_of(line, status), jobs)
-        self._add(_totals_of(line, None), jobs)
-
     def _add(self, keys: Iterable[_Key], jobs: int) -> None:
         totals = self._totals
         for key in keys:
@@ -125,7 +123,7 @@ class Gauges:
 
 
 @lru_cache(maxsize=4096)
-def _totals_of(line: Line, status: str | None) -> tuple[_Key, ...]:
-    """The totals in which a job of this line and status is counted, with the status or without."""
+def _totals_of(line: Line, status: str) -> tuple[_Key, ...]:
+    """The totals in which a job of this line and status is counted."""
     model = model_of_runner(line.runner)
     return ((status, None, None), (status, model, None), (status, None, line.owner), (status, model, line.owner))

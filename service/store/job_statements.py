@@ -21,17 +21,17 @@ EXACT_TOTAL = 10_000
 """What matches a text search is counted up to here."""
 
 _LATER = {
-    "seq", "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms", "prompt_ms",
+    "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms", "prompt_ms",
     "generation_ms", "first_token_at", "finished_at",
 }  # fmt: skip
 """What no new job has: the fewer parameters, the shorter Python's lock is held for a row."""
 _NEW = [field for field in Job._fields if field not in _LATER]
 new_values: Callable[[Job], tuple[Any, ...]] = itemgetter(*map(Job._fields.index, _NEW))
-"""The parameters of INSERT."""
-INSERT = f"INSERT INTO jobs ({', '.join(_NEW)}) VALUES ({', '.join(':' + field for field in _NEW)}) RETURNING seq"
-INSERT_BODY = """
-    INSERT INTO bodies (seq, prompt, request) VALUES ((SELECT seq FROM jobs WHERE id = :id), :prompt, :request)
-""".strip()
+"""The parameters of INSERT, but for the prompt and the request that stand behind them."""
+_STORED = [*_NEW, "prompt", "request"]
+INSERT = f"""
+    INSERT INTO new_jobs ({", ".join(_STORED)}) VALUES ({", ".join(":" + column for column in _STORED)}) RETURNING seq
+"""
 
 READY = "status = 'queued' AND not_before IS NULL"
 # A reply can be given only by the process on whose connection the caller waits.

@@ -15,7 +15,6 @@ from service.store.job_statements import (
     EXPIRE,
     FINISH,
     INSERT,
-    INSERT_BODY,
     INSERT_RESULT,
     PROMOTE,
     PRUNE,
@@ -54,7 +53,7 @@ class JobStore(JobReading):
         )
 
     def begun(self, new: NewJob, job_id: str, now: int) -> Job:
-        """The row of a job that is begun at once, as it will be when it is stored; only its seq is not known yet."""
+        """The row of a job that is begun at once, as it will be when it is stored; its seq may not be known yet (0)."""
         return self._row(new, job_id, now, is_started=True)
 
     def insert(
@@ -65,17 +64,15 @@ class JobStore(JobReading):
         The write is on its way when this returns; awaiting it raises CannotStoreError, and what ``also`` brings about.
         """
         job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
-        statements = (
-            Statement(INSERT, new_values(job)),
-            Statement(INSERT_BODY, (job_id, storable(new.prompt), new.request)),
-        )
-        return _numbered(job, self._database.write(*statements, *also))
+        stored = Statement(INSERT, (*new_values(job), storable(new.prompt), new.request))
+        return _numbered(job, self._database.write(stored, *also))
 
     def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:
         key = model_key(new.model)
         status, attempt, worker = (Status.PROCESSING, 1, self._worker) if is_started else (Status.QUEUED, 0, None)
         return Job(
-            0, job_id, new.door, new.endpoint, new.model, key, new.runner or key, new.owner, new.key_id,
+            self._database.next_number() or 0, job_id, new.door, new.endpoint, new.model, key, new.runner or key,
+            new.owner, new.key_id,
             int(new.priority), int(new.is_streamed), str(status), attempt, 0, 0, new.not_before, new.deadline,
             new.on_disconnect, worker, self._worker if new.on_disconnect else None, storable(preview_of(new.prompt)),
             len(new.request), None, None, None, None, None, None, None, now, now, now if is_started else None, None,
@@ -251,4 +248,5 @@ class JobStore(JobReading):
 
 
 async def _numbered(job: Job, inserted: Awaitable[Sequence[Sequence[Row]]]) -> Job:
-    return Job._make(((await inserted)[0][0][0], *job[1:]))
+    answers = await inserted
+    return job if job.seq else job._replace(seq=answers[0][0][0])

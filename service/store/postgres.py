@@ -38,6 +38,14 @@ _WORDS = {
     "integer": "BIGINT",
     "real": "DOUBLE PRECISION",
     "strict": "",
+    "instead_of_insert": "CREATE FUNCTION new_jobs_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN",
+    "seq_given": "",
+    "new_seq_given": "",
+    "seq_taken": "RETURNING seq INTO NEW.seq",
+    "instead_of_insert_end": (
+        "RETURN NEW; END $$; CREATE TRIGGER new_jobs_insert INSTEAD OF INSERT ON new_jobs "
+        "FOR EACH ROW EXECUTE FUNCTION new_jobs_insert()"
+    ),
 }
 
 
@@ -83,6 +91,9 @@ class PostgresDatabase:
         finally:
             await connection.close()
         return cls(url)
+
+    def next_number(self) -> None:
+        """The server gives them, as there may be other processes."""
 
     def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[Answers]:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()

@@ -46,10 +46,10 @@ class ForRows(NamedTuple):
     tail: str
     names: tuple[str, ...]
     """The parameters of a row, in their order."""
-    key: str | None = None
-    """The parameter that names the row."""
+    key: str = ""
+    """The parameter that names a row that is there."""
     gives_number: bool = False
-    """Whether a new row's growing key is asked for."""
+    """Whether a new row's number is asked for, which is its parameter ``seq``."""
 
     def statement(self, rows: int) -> str:
         """The statement for up to so many rows, with positional parameters."""
@@ -66,17 +66,16 @@ class ForRows(NamedTuple):
         given += [0] * ((len(self.names) + is_new) * (_filled_up(len(rows)) - len(rows)))
         return given
 
-    def key_of(self, row: Parameters) -> Any:
-        """The key of a row."""
-        assert self.key is not None
-        return row[self.names.index(self.key)] if isinstance(row, tuple) else row[self.key]
+    def value_of(self, row: Parameters, name: str) -> Any:
+        """A parameter of a row."""
+        return row[self.names.index(name)] if isinstance(row, tuple) else row[name]
 
 
 @lru_cache(maxsize=256)
 def for_rows(sql: str) -> ForRows | None:
     """The statement taken apart, when it is about one row that it names, or one that is new; None for any other.
 
-    That is: ``INSERT … VALUES (…)`` that gives nothing or the growing key, ``UPDATE … WHERE key = :key`` that gives
+    That is: ``INSERT … VALUES (…)`` that gives nothing or its number, ``UPDATE … WHERE key = :key`` that gives
     nothing or the key, and ``INSERT … SELECT … FROM table WHERE key = :key``.
     """
     if new := _INSERT.fullmatch(sql):

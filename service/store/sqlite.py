@@ -47,6 +47,11 @@ _WORDS = {
     "integer": "INTEGER",
     "real": "REAL",
     "strict": " STRICT",
+    "instead_of_insert": "CREATE TRIGGER new_jobs_insert INSTEAD OF INSERT ON new_jobs BEGIN",
+    "seq_given": "seq, ",
+    "new_seq_given": "NEW.seq, ",
+    "seq_taken": "",
+    "instead_of_insert_end": "END",
 }
 
 
@@ -59,9 +64,15 @@ class SqliteDatabase:
     keeps_order = True
 
     def __init__(
-        self, lock: IO[str], writer: aiosqlite.Connection, points: aiosqlite.Connection, scans: aiosqlite.Connection
+        self,
+        lock: IO[str],
+        writer: aiosqlite.Connection,
+        points: aiosqlite.Connection,
+        scans: aiosqlite.Connection,
+        last_number: int,
     ) -> None:
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
+        self._last_number = last_number
         self._lock = lock
         self._writer = writer
         self._points = _ReadLane(points)
@@ -91,6 +102,7 @@ class SqliteDatabase:
             try:
                 writer = await opened.enter_async_context(_connect(path))
                 await _prepare(writer, path)
+                last_number = await _last_number(writer)
                 points = await opened.enter_async_context(_connect(path))
                 scans = await opened.enter_async_context(_connect(path))
                 for reader in (points, scans):
@@ -100,7 +112,12 @@ class SqliteDatabase:
                     f"database {path}: {error}; check the file, its folder's permissions and the disk"
                 ) from error
             opened.pop_all()
-        return cls(lock, writer, points, scans)
+        return cls(lock, writer, points, scans, last_number)
+
+    def next_number(self) -> int:
+        """No other process makes jobs, and a number that comes to nothing is not given again."""
+        self._last_number += 1
+        return self._last_number
 
     def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[Answers]:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
@@ -242,6 +259,12 @@ async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
     await writer.execute_fetchall("PRAGMA synchronous = FULL")
     await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
     await _migrate(writer, path)
+
+
+async def _last_number(writer: aiosqlite.Connection) -> int:
+    """The largest that any job ever had, also one that is gone."""
+    rows = await writer.execute_fetchall("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jobs'")
+    return next(int(row[0]) for row in rows)
 
 
 async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:

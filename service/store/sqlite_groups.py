@@ -61,18 +61,23 @@ class WriteGroup:
     def _run_together(
         self, execute: Callable[..., sqlite3.Cursor], writes: list[Write], *, in_rows: bool = True
     ) -> None:
-        execute("BEGIN IMMEDIATE")
-        try:
-            # New rows come first: nothing that waits beside them can mind that they are there already.
-            for run in _alike(sorted(writes, key=lambda write: not write.is_new_job), in_rows=in_rows):
-                _carry_out(execute, run)
-            execute("COMMIT")
-            self.written_bytes += sum(_written_bytes(write) for write in writes)
-        except BaseException:
-            # After SQLITE_FULL or SQLITE_IOERR the database may have rolled back by itself.
-            with contextlib.suppress(sqlite3.Error):
-                execute("ROLLBACK")
-            raise
+        # New rows come first: nothing that waits beside them can mind that they are there already.
+        runs = list(_alike(sorted(writes, key=lambda write: not write.is_new_job), in_rows=in_rows))
+        if len(runs) == 1 and _is_one_statement(runs[0]):
+            # It is a transaction by itself.
+            _carry_out(execute, runs[0])
+        else:
+            execute("BEGIN IMMEDIATE")
+            try:
+                for run in runs:
+                    _carry_out(execute, run)
+                execute("COMMIT")
+            except BaseException:
+                # After SQLITE_FULL or SQLITE_IOERR the database may have rolled back by itself.
+                with contextlib.suppress(sqlite3.Error):
+                    execute("ROLLBACK")
+                raise
+        self.written_bytes += sum(map(_written_bytes, writes))
 
 
 class _NotEveryRowError(Exception):
@@ -88,6 +93,15 @@ def _alike(writes: Iterable[Write], *, in_rows: bool) -> Iterator[Sequence[Write
             yield from in_runs(same)
         else:
             yield from ([write] for write in same)
+
+
+def _is_one_statement(writes: Sequence[Write]) -> bool:
+    """Whether they are carried out by one statement, and nothing that it has done would have to be undone."""
+    first, *more = writes[0].statements
+    if more or isinstance(first, Batch):
+        return False
+    one = for_rows(first.sql)
+    return len(writes) == 1 or (one is not None and one.kind is Kind.INSERT)
 
 
 def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
@@ -122,19 +136,17 @@ def _answers_of_rows(
 
     Nothing comes back from the database: each row of it would be a step.
     """
-    if one.kind is Kind.UPDATE and len(set(map(one.key_of, given))) < len(given):
+    if one.kind is Kind.UPDATE and len({one.value_of(row, one.key) for row in given}) < len(given):
         # Of two changes of one row the second must see what the first has left.
         raise _NotEveryRowError
     cursor = execute(one.statement(len(given)), one.arguments(given))
     match one.kind:
         case Kind.INSERT if one.gives_number:
-            # A growing key never skips a number within a statement, nor has anybody else written.
-            first = (cursor.lastrowid or 0) - len(given) + 1
-            return [[(first + index,)] for index in range(len(given))]
+            return [[(one.value_of(row, "seq"),)] for row in given]
         case Kind.UPDATE:
             if cursor.rowcount != len(given):
                 raise _NotEveryRowError
-            return [[(one.key_of(row),)] for row in given]
+            return [[(one.value_of(row, one.key),)] for row in given]
         case _:
             return [[] for _ in given]
 

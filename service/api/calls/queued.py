@@ -11,12 +11,12 @@ from aiohttp.typedefs import Handler
 
 from service.api.accounting import note_job
 from service.api.auth import authorise
+from service.api.bodies import read_body
 from service.api.calls.answering import Answer, place_headers
 from service.api.calls.details import CallDetails
 from service.api.calls.dialect import Dialect
 from service.api.calls.passing import pass_refusal, pass_unload
 from service.api.calls.reading import first_object
-from service.api.calls.receiving import read_body
 from service.api.calls.repeating import answer_once
 from service.api.context import CLOCK, JOBS, MODEL_LIMITS, POOL
 from service.api.idempotency import HEADER, request_key
@@ -50,7 +50,7 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
             await _look_for(request, details.model)
         make = partial(_make, request, dialect.door, endpoint, details, body)
         if HEADER in request.headers:
-            return await answer_once(request, dialect, await request_key(request), make)
+            return await answer_once(request, dialect, request_key(request, body), make)
         relay = Relay()
         view = await app[JOBS].submit(await make(), relay)
         note_job(request, view.job)

@@ -10,10 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
+from service.api.bodies import read_body
 from service.api.calls.installed import answering, installed
 from service.api.calls.passing import QUICK, first_answering, pass_on
 from service.api.calls.reading import first_object
-from service.api.calls.receiving import read_body
 from service.api.context import POOL
 from service.api.replies import json_reply
 from service.backend.pool import Backend

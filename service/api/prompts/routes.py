@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.bodies import read_object
+from service.api.bodies import parse_object, read_body
 from service.api.caller import CALLER
 from service.api.calls.reading import first_object
 from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, QUEUE
@@ -26,10 +26,12 @@ from service.store.jobs import Filter
 
 async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
-    app = request.app
-    asked = validated(PromptRequest, await read_object(request))
-    new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], app[CLOCK].now_ms())
-    view, said = await submit_once(request, new)
+    app, caller = request.app, request[CALLER]
+    body = await read_body(request)
+    asked = validated(PromptRequest, parse_object(body))
+    default_model = app[QUEUE].present.default_model
+    new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK].now_ms(), caller.owner, caller.key_id)
+    view, said = await submit_once(request, body, new)
     headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
     return json_reply(request, accepted_fields(view), status=202, headers=headers)
 

@@ -15,11 +15,13 @@ DOOR = "prompts"
 GENERATE = "/api/generate"
 CHAT = "/api/chat"
 
-_SHARED_FIELDS = ("options", "format", "think", "keep_alive")
+_SHARED_FIELDS = frozenset({"options", "format", "think", "keep_alive"})
 
 
-def to_job(request: PromptRequest, default_model: str, limits: ModelLimits, now: int) -> NewJob:
-    """The job for a request that came ``now`` (milliseconds since the epoch).
+def to_job(
+    request: PromptRequest, default_model: str, limits: ModelLimits, now: int, owner: str, key_id: str | None
+) -> NewJob:
+    """The job for a request that came ``now`` (milliseconds since the epoch) from ``owner``.
 
     Raises InvalidRequestError for fields that do not go together.
     """
@@ -28,7 +30,7 @@ def to_job(request: PromptRequest, default_model: str, limits: ModelLimits, now:
         endpoint, prompt, body = GENERATE, request.prompt or "", _generate_body(request)
     else:
         endpoint, prompt, body = CHAT, _last_words(request.messages), _chat_body(request, request.messages)
-    for field in _SHARED_FIELDS:
+    for field in _SHARED_FIELDS & request.model_fields_set:
         value = getattr(request, field)
         if value is not None:
             body[field] = value
@@ -39,10 +41,12 @@ def to_job(request: PromptRequest, default_model: str, limits: ModelLimits, now:
         model,
         to_json(body).decode(),
         prompt,
-        priority=request.priority,
-        not_before=request.not_before,
-        deadline=_deadline(request, now),
-        runner=runner_key(model, body.get("options")),
+        request.priority,
+        owner,
+        key_id,
+        request.not_before,
+        _deadline(request, now),
+        runner_key(model, body.get("options")),
     )
 
 

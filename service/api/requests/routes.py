@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.bodies import read_object
+from service.api.bodies import parse_object, read_body
 from service.api.caller import CALLER
 from service.api.context import JOBS, MODEL_LIMITS, QUEUE
 from service.api.idempotency import submit_once
@@ -21,10 +21,11 @@ from service.store.jobs import Filter
 
 async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
-    app = request.app
-    asked = validated(GenerateRequest, await read_object(request))
-    new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS])
-    view, said = await submit_once(request, new)
+    app, caller = request.app, request[CALLER]
+    body = await read_body(request)
+    asked = validated(GenerateRequest, parse_object(body))
+    new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], caller.owner, caller.key_id)
+    view, said = await submit_once(request, body, new)
     return json_reply(request, accepted_fields(view.job), headers=said)
 
 

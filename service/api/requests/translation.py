@@ -24,7 +24,7 @@ STATUSES: Mapping[str, tuple[Status, ...]] = {
 _WORDS = {str(status): word for word, statuses in STATUSES.items() for status in statuses}
 
 
-def to_job(request: GenerateRequest, default_model: str, limits: ModelLimits) -> NewJob:
+def to_job(request: GenerateRequest, default_model: str, limits: ModelLimits, owner: str, key_id: str | None) -> NewJob:
     """The job for a request. Raises InvalidRequestError for an empty prompt, which Ollama would answer with nothing."""
     if not request.prompt or request.prompt.isspace():
         raise InvalidRequestError("prompt: must not be empty", "prompt")
@@ -37,7 +37,7 @@ def to_job(request: GenerateRequest, default_model: str, limits: ModelLimits) ->
     body = limits.applied(ENDPOINT, model, body)
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     runner = runner_key(model, body.get("options"))
-    return NewJob(DOOR, ENDPOINT, model, text, request.prompt, priority=request.priority, runner=runner)
+    return NewJob(DOOR, ENDPOINT, model, text, request.prompt, request.priority, owner, key_id, runner=runner)
 
 
 def accepted_fields(job: Job) -> AcceptedRequest:

@@ -1,0 +1,27 @@
+"""A new job and its body as one row of a view, so that storing them is one statement.
+
+For SQLite that is a transaction without BEGIN and COMMIT, too, and each statement gives Python's lock away and has to
+get it back from a busy event loop.
+"""
+
+_COLUMNS = (
+    "id", "door", "endpoint", "model", "model_key", "runner", "owner", "key_id", "priority", "is_streamed", "status",
+    "attempt", "failures", "crashes", "not_before", "deadline", "on_disconnect", "worker", "caller_at", "preview",
+    "size", "created_at", "updated_at", "started_at",
+)  # fmt: skip
+_OWN = ", ".join(_COLUMNS)
+_GIVEN = ", ".join(f"NEW.{column}" for column in _COLUMNS)
+
+STATEMENTS = (
+    f"""
+    CREATE VIEW new_jobs AS
+    SELECT jobs.seq, {_OWN}, prompt, request FROM jobs JOIN bodies ON bodies.seq = jobs.seq
+    """,
+    # SQLite is told the number, PostgreSQL gives it: service.store.database.Database.next_number.
+    f"""
+    {{instead_of_insert}}
+        INSERT INTO jobs ({{seq_given}}{_OWN}) VALUES ({{new_seq_given}}{_GIVEN}) {{seq_taken}};
+        INSERT INTO bodies (seq, prompt, request) VALUES (NEW.seq, NEW.prompt, NEW.request);
+    {{instead_of_insert_end}}
+    """,
+)

@@ -179,6 +179,10 @@ class Placement:
         is loaded here is served, without ``may_evict`` only what pushes nothing out.
         """
         self._doubt_slow_loads(now)
+        if len(waiting) == 1 and self._goes_at_once(only := next(iter(waiting)), may_load=False):
+            # By far the most frequent.
+            self.swap = None
+            return only
         self.swap = self._due_swap(waiting, now, elsewhere)
         if self.swap is not None:
             going = [runner for runner in waiting if self._takes_no_room(runner)]

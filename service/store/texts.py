@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from pydantic_core import to_json
+
 from service.job import Segment
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -25,8 +26,10 @@ def storable(text: str) -> str:
 
 def segments_text(segments: Sequence[Segment]) -> str:
     """Segments as JSON, in characters where they can be stored and as escapes otherwise."""
-    text = _encode(segments)
-    return text if text.isascii() or not _has_surrogates(text) else json.dumps(segments, separators=(",", ":"))
+    try:
+        return to_json(segments).decode()
+    except ValueError:
+        return json.dumps(segments, separators=(",", ":"))
 
 
 def _has_surrogates(text: str) -> bool:

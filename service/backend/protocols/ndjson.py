@@ -68,7 +68,7 @@ def _add_message(chunk: dict[str, Any], segments: list[Segment]) -> None:
 
 
 def _together(lines: list[bytes]) -> list[Any] | None:
-    """What stands on many lines, decoded in one go, which is three times as fast; None where one is blank or no JSON."""
+    """What stands on many lines, decoded in one go, which is three times as fast; None where one is blank or none."""
     try:
         chunks = from_json(b"[%b]" % b",".join(lines))
     except ValueError:

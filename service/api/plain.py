@@ -18,8 +18,11 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
 
 from service.api.auth import allowance_headers
+from service.sending import Sending
 
 Headers = Sequence[tuple[str, str]]
+
+SENDING = web.AppKey("sending", Sending)
 
 _FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _BODILESS = (204, 304)
@@ -31,14 +34,18 @@ def whole_reply(request: web.Request, status: int, headers: Headers, body: bytes
     """A reply with the whole of its body."""
     lines = _own_lines(request, headers) if status not in _BODILESS else None
     return (
-        web.Response(status=status, headers=headers, body=body) if lines is None else _PlainReply(status, lines, body)
+        web.Response(status=status, headers=headers, body=body)
+        if lines is None
+        else _PlainReply(status, lines, body, request.app[SENDING])
     )
 
 
 def stream_reply(request: web.Request, status: int, headers: Headers) -> web.StreamResponse:
     """A reply whose body is still to come, in pieces; its head goes out with the first of them."""
     lines = _own_lines(request, headers)
-    return _Stream(status=status, headers=headers) if lines is None else _PlainStream(status, lines)
+    return (
+        _Stream(status=status, headers=headers) if lines is None else _PlainStream(status, lines, request.app[SENDING])
+    )
 
 
 def _own_lines(request: web.Request, headers: Headers) -> str | None:
@@ -71,10 +78,11 @@ class _Stream(web.StreamResponse):
 class _PlainReply(web.StreamResponse):
     """``lines`` are its headers but for those that every reply has."""
 
-    def __init__(self, status: int, lines: str, body: bytes) -> None:
+    def __init__(self, status: int, lines: str, body: bytes, sending: Sending) -> None:
         super().__init__(status=status)
         self._piece = _head(status, f"{lines}Content-Length: {len(body)}\r\n") + body
-        self._writer: AbstractStreamWriter | None = None
+        self._sending = sending
+        self._request: web.BaseRequest | None = None
         self._is_ended = False
 
     @property
@@ -86,22 +94,24 @@ class _PlainReply(web.StreamResponse):
         return len(self._piece)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        self._writer = request.writer
-        return self._writer
+        self._request = request
+        return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        if not self._is_ended and self._writer is not None:
+        """Raises ConnectionError when nobody is there any more."""
+        if not self._is_ended:
             self._is_ended = True
-            await self._writer.write(self._piece)
+            _send_last(self._sending, self._request, self._piece)
 
 
 class _PlainStream(web.StreamResponse):
     """In the chunks of HTTP."""
 
-    def __init__(self, status: int, lines: str) -> None:
+    def __init__(self, status: int, lines: str, sending: Sending) -> None:
         super().__init__(status=status)
         self._unsent = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
-        self._writer: AbstractStreamWriter | None = None
+        self._sending = sending
+        self._request: web.BaseRequest | None = None
         self._is_ended = False
         self._size = 0
 
@@ -114,24 +124,35 @@ class _PlainStream(web.StreamResponse):
         return self._size
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        self._writer = request.writer
-        return self._writer
+        self._request = request
+        return request.writer
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a piece, which must not be empty. Raises ConnectionError when nobody is there any more."""
-        await self._send(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
+        """Send a piece, which must not be empty; returns when the caller has taken most of it.
+
+        Raises ConnectionError when nobody is there any more.
+        """
+        assert self._request is not None
+        await self._request.writer.write(self._next(b"".join((b"%x\r\n" % len(data), data, b"\r\n"))))
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the last piece, if there is one, and the end."""
+        """Send the last piece, if there is one, and the end. Raises ConnectionError when nobody is there any more."""
         if not self._is_ended:
             self._is_ended = True
-            await self._send(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
+            last = self._next(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
+            _send_last(self._sending, self._request, last)
 
-    async def _send(self, piece: bytes) -> None:
-        assert self._writer is not None
+    def _next(self, piece: bytes) -> bytes:
         self._size += len(piece)
         unsent, self._unsent = self._unsent, b""
-        await self._writer.write(unsent + piece if unsent else piece)
+        return unsent + piece if unsent else piece
+
+
+def _send_last(sending: Sending, request: web.BaseRequest | None, data: bytes) -> None:
+    transport = request.transport if request is not None else None
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the caller has closed the connection")
+    sending.send(transport, data)
 
 
 def _head(status: int, lines: str) -> bytes:

@@ -30,7 +30,9 @@ from service.api.cross_origin import allow_cross_origin
 from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
 from service.api.feeds import FEEDS, Feeds
 from service.api.middlewares import NO_HTTP, stand_around
+from service.api.plain import SENDING
 from service.api.websocket.stats import STATS, StatsChannel
+from service.sending import Sending
 
 
 def add_routes(app: web.Application) -> None:
@@ -74,6 +76,7 @@ def add_routes(app: web.Application) -> None:
 
 
 async def _followers(app: web.Application) -> AsyncIterator[None]:
+    app[SENDING] = Sending(asyncio.get_running_loop())
     feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
     app[PASSING] = passing_bound()

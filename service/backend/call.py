@@ -182,16 +182,17 @@ class Call:
         if body is None and not self._head.startswith(_BODILESS):
             body = b""
         if body is None:
-            connection.send(self._head + b"\r\n", is_head_only=is_head_only)
+            connection.send(self._head + b"\r\n", is_whole=True, is_head_only=is_head_only)
         elif isinstance(body, bytes):
             head = b"%bContent-Length: %d\r\n\r\n" % (self._head, len(body))
             if len(body) <= _PIECE_BYTES:
-                connection.send(head + body, is_head_only=is_head_only)
+                connection.send(head + body, is_whole=True, is_head_only=is_head_only)
             else:
-                connection.send(head, is_head_only=is_head_only)
+                connection.send(head, is_whole=False, is_head_only=is_head_only)
                 self._sending = loop.create_task(_send_whole(connection, body))
         else:
-            connection.send(self._head + b"Transfer-Encoding: chunked\r\n\r\n", is_head_only=is_head_only)
+            head = self._head + b"Transfer-Encoding: chunked\r\n\r\n"
+            connection.send(head, is_whole=False, is_head_only=is_head_only)
             self._sending = loop.create_task(_send_pieces(connection, body))
 
 

@@ -13,6 +13,8 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from service.sending import Sending
+
 _MOST_HEAD_BYTES = 256 * 1024
 _MOST_WAITING_BYTES = 1024 * 1024
 """More of a body is not taken from the network before the rest is read."""
@@ -42,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_on_lost",
         "_parser",
         "_pieces",
+        "_sending",
         "_transport",
         "_waiter",
         "_waiting_bytes",
@@ -59,8 +62,11 @@ class Connection(asyncio.Protocol):
         "status",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sending: Sending, on_lost: Callable[[Connection], None]
+    ) -> None:
         self._loop = loop
+        self._sending = sending
         self._on_lost = on_lost
         self._pieces: list[bytes] = []
         # The parser's callback for each piece of a body: a stream has one for every token.
@@ -98,8 +104,10 @@ class Connection(asyncio.Protocol):
 
     # The exchange
 
-    def send(self, data: bytes, *, is_head_only: bool = False) -> None:
-        """Begin an exchange with the request, or its beginning. ``is_head_only``: it is HEAD; its reply has no body."""
+    def send(self, data: bytes, *, is_whole: bool, is_head_only: bool = False) -> None:
+        """Begin an exchange with the request, the whole of it or its beginning. ``is_head_only``: it is HEAD; its reply
+        has no body.
+        """
         if not self.is_closed:
             if self._is_paused:
                 self._resume()
@@ -109,7 +117,10 @@ class Connection(asyncio.Protocol):
                 self._is_out_of_step = True
                 self.is_reusable = False
             self._is_head_only = is_head_only
-            self.write(data)
+            if is_whole and self._transport is not None:
+                self._sending.send(self._transport, data)
+            else:
+                self.write(data)
 
     def write(self, data: bytes | memoryview) -> None:
         """More of the request."""

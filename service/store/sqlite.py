@@ -40,7 +40,13 @@ _SOON_SECONDS = 0.005
 """How long a write that nobody waits for may wait for company."""
 _IDLE_CHECKPOINT_BYTES = 1 << 20
 _IDLE_SECONDS = 0.2
+_QUIET_CHECKPOINT_BYTES = 24 << 20
+"""From here on the first moment in which no write waits is idle enough."""
 _FORCED_CHECKPOINT_BYTES = 256 << 20
+_PREPARED_BYTES = 32 << 20
+"""How large the write-ahead log is from the start."""
+
+_ZEROS_BYTES = 1 << 20
 
 _WORDS = {
     "growing_key": "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -103,6 +109,7 @@ class SqliteDatabase:
                 writer = await opened.enter_async_context(_connect(path))
                 await _prepare(writer, path)
                 last_number = await _last_number(writer)
+                _lengthen(path.with_name(f"{path.name}-wal"))
                 points = await opened.enter_async_context(_connect(path))
                 scans = await opened.enter_async_context(_connect(path))
                 for reader in (points, scans):
@@ -177,7 +184,8 @@ class SqliteDatabase:
             for write in group.writes:
                 write.settle()
             self._unchecked_bytes += group.written_bytes
-            if self._unchecked_bytes > _FORCED_CHECKPOINT_BYTES:
+            limit = _FORCED_CHECKPOINT_BYTES if self._waiting else _QUIET_CHECKPOINT_BYTES
+            if self._unchecked_bytes > limit:
                 await self._checkpoint()
         self._flushing = None
         if self._waiting and self._soon is None:
@@ -259,6 +267,19 @@ async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
     await writer.execute_fetchall("PRAGMA synchronous = FULL")
     await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
     await _migrate(writer, path)
+
+
+def _lengthen(log: Path) -> None:
+    """Fill up the write-ahead log with zeros, which it ends at (https://sqlite.org/fileformat2.html#walformat).
+
+    A commit that makes the file longer takes twice as long as one that does not, since the new length has to be on
+    disk, too (measured on ext4: 430 and 220 µs for a new job). It is only quicker so: whatever hinders it may.
+    """
+    with contextlib.suppress(OSError), log.open("ab") as file:
+        for _ in range(file.tell(), _PREPARED_BYTES, _ZEROS_BYTES):
+            file.write(bytes(_ZEROS_BYTES))
+        file.flush()
+        os.fdatasync(file.fileno())
 
 
 async def _last_number(writer: aiosqlite.Connection) -> int:

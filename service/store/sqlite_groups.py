@@ -121,7 +121,7 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
         sql, one = statement.sql, for_rows(statement.sql)
         all_of_them = (write.statements[index] for write in writes)
         given = [each.parameters for each in all_of_them if isinstance(each, Statement)]
-        if one is not None and len(writes) > 1:
+        if one is not None and (len(writes) > 1 or one.kind is Kind.INSERT):
             answers = _answers_of_rows(execute, one, given)
         else:
             answers = [execute(positional(sql) if isinstance(row, tuple) else sql, row).fetchall() for row in given]

@@ -25,7 +25,14 @@ from service.errors import CannotStoreError, DatabaseUnusableError
 from service.measures import COMMIT_BOUNDS, Histogram
 from service.store.database import Batch, Row, Statement
 from service.store.migrations import MIGRATIONS, NEWEST
-from service.store.sqlite_groups import GROUPED, GroupingConnection, ReadGroup, WriteGroup, translated
+from service.store.sqlite_groups import (
+    GROUPED,
+    GroupingConnection,
+    ReadGroup,
+    WaitingWrites,
+    WriteGroup,
+    translated,
+)
 from service.store.waiting import Answers, Read, Write
 
 _log = logging.getLogger(__name__)
@@ -83,7 +90,7 @@ class SqliteDatabase:
         self._writer = writer
         self._points = _ReadLane(points)
         self._scans = _ReadLane(scans)
-        self._waiting: list[Write] = []
+        self._waiting = WaitingWrites()
         self._flushing: asyncio.Task[None] | None = None
         self._soon: asyncio.TimerHandle | None = None
         self._unchecked_bytes = 0
@@ -131,12 +138,12 @@ class SqliteDatabase:
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
             future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))
             return future
-        self._waiting.append(Write(statements, future, is_urgent=is_urgent))
-        if self._flushing is None:
-            if is_urgent:
-                self._flushing = asyncio.create_task(self._flush())
-            elif self._soon is None:
+        self._waiting.add(Write(statements, future, is_urgent=is_urgent))
+        if not is_urgent:
+            if self._soon is None:
                 self._soon = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._flush_rest)
+        elif self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
         return future
 
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> asyncio.Future[list[Row]]:
@@ -164,13 +171,12 @@ class SqliteDatabase:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
+        self._waiting.is_rest_due = bool(self._waiting)
         if self._waiting and self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
 
     async def _flush(self) -> None:
-        is_first = True
-        while self._waiting and (is_first or self._is_closed or any(write.is_urgent for write in self._waiting)):
-            is_first = False
+        while self._waiting and (self._is_closed or self._waiting.is_urgent):
             group = WriteGroup(self._waiting, _GROUP)
             try:
                 begun = perf_counter()

@@ -21,22 +21,57 @@ _ROW_BYTES = 3 << 10
 GROUPED = "-- a group of statements, see GroupingConnection"
 
 
+class WaitingWrites:
+    """Writes on their way to the connection's thread. Both threads use it; what is added meanwhile is added behind."""
+
+    def __init__(self) -> None:
+        self._new_jobs: list[Write] = []
+        self._others: list[Write] = []
+        self.is_rest_due = False
+        """Those that are not urgent have waited long enough for company."""
+
+    def __len__(self) -> int:
+        return len(self._new_jobs) + len(self._others)
+
+    def add(self, write: Write) -> None:
+        is_new_job = write.is_new_job and len(write.statements) == 1
+        (self._new_jobs if is_new_job else self._others).append(write)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether one of them should not wait."""
+        return bool(self._new_jobs) or self.is_rest_due or any(write.is_urgent for write in self._others)
+
+    def take(self, most: int) -> list[Write]:
+        """Up to ``most`` of them, new jobs first: nothing that waits beside them can mind that they are there already.
+
+        Alone they are one statement, and somebody waits for each; so nothing goes with them that is not urgent.
+        """
+        taken = self._new_jobs[:most]
+        del self._new_jobs[: len(taken)]
+        if not taken or self.is_rest_due or any(write.is_urgent for write in self._others):
+            self.is_rest_due = False
+            others = self._others[: most - len(taken)]
+            del self._others[: len(others)]
+            taken += others
+        return taken
+
+
 class WriteGroup:
     """All writes of one commit; ``run`` happens in the connection's thread.
 
     It takes what waits only when it begins: until the thread has got Python's lock, more may have come.
     """
 
-    def __init__(self, waiting: list[Write], most: int) -> None:
+    def __init__(self, waiting: WaitingWrites, most: int) -> None:
         self._waiting = waiting
         self._most = most
         self.writes: list[Write] = []
         self.written_bytes = _COMMIT_BYTES
 
     def take(self) -> None:
-        """Take up to ``most`` of what waits. Whatever is added meanwhile is added behind it."""
-        self.writes = self._waiting[: self._most]
-        del self._waiting[: len(self.writes)]
+        """Take up to ``most`` of what waits."""
+        self.writes = self._waiting.take(self._most)
 
     def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:
         self.take()

@@ -47,9 +47,7 @@ class ForRows(NamedTuple):
     names: tuple[str, ...]
     """The parameters of a row, in their order."""
     key: str = ""
-    """The parameter that names a row that is there."""
-    gives_number: bool = False
-    """Whether a new row's number is asked for, which is its parameter ``seq``."""
+    """The parameter that names a row; of a new one only where it is asked for."""
 
     def statement(self, rows: int) -> str:
         """The statement for up to so many rows, with positional parameters."""
@@ -66,9 +64,10 @@ class ForRows(NamedTuple):
         given += [0] * ((len(self.names) + is_new) * (_filled_up(len(rows)) - len(rows)))
         return given
 
-    def value_of(self, row: Parameters, name: str) -> Any:
-        """A parameter of a row."""
-        return row[self.names.index(name)] if isinstance(row, tuple) else row[name]
+    def values_of(self, rows: Sequence[Parameters], name: str) -> list[Any]:
+        """A parameter of each row."""
+        place = self.names.index(name)
+        return [row[place] if isinstance(row, tuple) else row[name] for row in rows]
 
 
 @lru_cache(maxsize=256)
@@ -88,7 +87,7 @@ def for_rows(sql: str) -> ForRows | None:
             f"(?, {_PARAMETER.sub('?', row)})",
             ") WHERE column1",
             tuple(_PARAMETER.findall(row)),
-            gives_number=returning is not None,
+            "seq" if returning is not None else "",
         )
     if change := _UPDATE.fullmatch(sql):
         start, condition, key = change.groups()

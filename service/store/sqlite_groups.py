@@ -6,12 +6,13 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
 from service.store.database import Batch, Parameters, Row, Statement
 from service.store.rows import ForRows, Kind, for_rows, in_runs, positional
-from service.store.waiting import Read, Write
+from service.store.waiting import NEW_JOB, Read, Write
 
 _COMMIT_BYTES = 40 << 10
 """What a commit adds to the WAL: one page of the table and of each index, roughly."""
@@ -34,8 +35,7 @@ class WaitingWrites:
         return len(self._new_jobs) + len(self._others)
 
     def add(self, write: Write) -> None:
-        is_new_job = write.is_new_job and len(write.statements) == 1
-        (self._new_jobs if is_new_job else self._others).append(write)
+        (self._new_jobs if write.rank == NEW_JOB else self._others).append(write)
 
     @property
     def is_urgent(self) -> bool:
@@ -43,9 +43,8 @@ class WaitingWrites:
         return bool(self._new_jobs) or self.is_rest_due or any(write.is_urgent for write in self._others)
 
     def take(self, most: int) -> list[Write]:
-        """Up to ``most`` of them, new jobs first: nothing that waits beside them can mind that they are there already.
-
-        Alone they are one statement, and somebody waits for each; so nothing goes with them that is not urgent.
+        """Up to ``most`` of them, new jobs first. Alone they are one statement, and somebody waits for each; so nothing
+        goes with them that is not urgent.
         """
         taken = self._new_jobs[:most]
         del self._new_jobs[: len(taken)]
@@ -96,8 +95,7 @@ class WriteGroup:
     def _run_together(
         self, execute: Callable[..., sqlite3.Cursor], writes: list[Write], *, in_rows: bool = True
     ) -> None:
-        # New rows come first: nothing that waits beside them can mind that they are there already.
-        runs = list(_alike(sorted(writes, key=lambda write: not write.is_new_job), in_rows=in_rows))
+        runs = list(_alike(sorted(writes, key=_rank), in_rows=in_rows))
         if len(runs) == 1 and _is_one_statement(runs[0]):
             # It is a transaction by itself.
             _carry_out(execute, runs[0])
@@ -112,7 +110,7 @@ class WriteGroup:
                 with contextlib.suppress(sqlite3.Error):
                     execute("ROLLBACK")
                 raise
-        self.written_bytes += sum(map(_written_bytes, writes))
+        self.written_bytes += sum(_written_bytes(statement) for write in writes for statement in write.statements)
 
 
 class _NotEveryRowError(Exception):
@@ -121,13 +119,25 @@ class _NotEveryRowError(Exception):
 
 def _alike(writes: Iterable[Write], *, in_rows: bool) -> Iterator[Sequence[Write]]:
     """Runs of neighbours of the same statements, the first about one row; every other write by itself, in its turn."""
-    for shape, neighbours in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
+    for _, neighbours in groupby(writes, key=_shape):
         same = list(neighbours)
-        is_batch = any(isinstance(statement, Batch) for write in same for statement in write.statements)
-        if in_rows and not is_batch and for_rows(shape[0]) is not None:
+        if in_rows and (same[0].rank == NEW_JOB or _are_about_rows(same)):
             yield from in_runs(same)
         else:
             yield from ([write] for write in same)
+
+
+_rank = attrgetter("rank")
+
+
+def _shape(write: Write) -> list[str] | int:
+    return write.rank if write.rank == NEW_JOB else [statement.sql for statement in write.statements]
+
+
+def _are_about_rows(writes: Sequence[Write]) -> bool:
+    if any(isinstance(statement, Batch) for write in writes for statement in write.statements):
+        return False
+    return for_rows(writes[0].statements[0].sql) is not None
 
 
 def _is_one_statement(writes: Sequence[Write]) -> bool:
@@ -171,19 +181,15 @@ def _answers_of_rows(
 
     Nothing comes back from the database: each row of it would be a step.
     """
-    if one.kind is Kind.UPDATE and len({one.value_of(row, one.key) for row in given}) < len(given):
+    if one.kind is Kind.UPDATE and len(set(one.values_of(given, one.key))) < len(given):
         # Of two changes of one row the second must see what the first has left.
         raise _NotEveryRowError
     cursor = execute(one.statement(len(given)), one.arguments(given))
-    match one.kind:
-        case Kind.INSERT if one.gives_number:
-            return [[(one.value_of(row, "seq"),)] for row in given]
-        case Kind.UPDATE:
-            if cursor.rowcount != len(given):
-                raise _NotEveryRowError
-            return [[(one.value_of(row, one.key),)] for row in given]
-        case _:
-            return [[] for _ in given]
+    if one.kind is Kind.UPDATE and cursor.rowcount != len(given):
+        raise _NotEveryRowError
+    if one.kind is Kind.COPY or not one.key:
+        return [[] for _ in given]
+    return [[(value,)] for value in one.values_of(given, one.key)]
 
 
 def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> None:
@@ -194,16 +200,13 @@ def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> Non
         execute(one.statement(len(run)), one.arguments(run))
 
 
-def _written_bytes(write: Write) -> int:
+def _written_bytes(statement: Statement | Batch) -> int:
     """Of the texts only those that may be long, what was asked and what was answered: the last of their rows."""
-    size = 0
-    for statement in write.statements:
-        rows = statement.rows if isinstance(statement, Batch) else (statement.parameters,)
-        size += _ROW_BYTES * len(rows)
-        for row in rows:
-            last = row[-1:] if isinstance(row, tuple) else [*row.values()][-1:]
-            size += sum(len(text) for text in last if isinstance(text, str))
-    return size
+    if isinstance(statement, Batch):
+        return _ROW_BYTES * len(statement.rows)
+    row = statement.parameters
+    last = row[-1] if isinstance(row, tuple) else [None, *row.values()][-1]
+    return _ROW_BYTES + (len(last) if isinstance(last, str) else 0)
 
 
 class ReadGroup:

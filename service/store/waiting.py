@@ -14,18 +14,23 @@ Answers = list[list[Row]]
 """The rows of each statement of a write."""
 
 
+NEW_JOB, NEW_JOB_AND_MORE, OTHER = 0, 1, 2
+"""Writes by what they do first of all: new jobs go before all else, since nothing that waits beside them can mind that
+they are there already.
+"""
+
+
 class Write:
     """The statements of one transaction and who waits for them."""
 
-    __slots__ = ("answers", "error", "future", "is_new_job", "is_urgent", "statements")
+    __slots__ = ("answers", "error", "future", "is_urgent", "rank", "statements")
 
     def __init__(
         self, statements: Sequence[Statement | Batch], future: asyncio.Future[Answers], *, is_urgent: bool = True
     ) -> None:
         self.statements = statements
         self.is_urgent = is_urgent
-        self.is_new_job = statements[0].sql is INSERT
-        """Whether it stores a new job, first of all."""
+        self.rank = OTHER if statements[0].sql is not INSERT else NEW_JOB if len(statements) == 1 else NEW_JOB_AND_MORE
         self.future = future
         self.answers: Answers = []
         self.error: CorralError | None = None

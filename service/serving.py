@@ -18,6 +18,7 @@ from aiohttp import web
 
 from service.admin import admin_socket_path
 from service.api.auth import AUTH
+from service.api.entrance import Runner
 from service.api.middlewares import AccessLogger
 from service.api.parameters import LONGEST_ADDRESS
 from service.app import RELOADING, build_app
@@ -55,7 +56,7 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
     watchdog = asyncio.create_task(notifier.feed_watchdog())
     app = build_app(config)
     loop.add_signal_handler(signal.SIGHUP, _reload, app, read_again)
-    runner = web.AppRunner(
+    runner = Runner(
         app,
         handle_signals=False,
         access_log_class=AccessLogger,

@@ -72,21 +72,21 @@ def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
         request[ENTRY].give_back = partial(allowances.give_back, key, second)
 
 
-def begin_entry(request: web.Request, route: str) -> Entry | None:
+def begin_entry(app: web.Application, request: web.Request, route: str) -> Entry | None:
     """Open the books for a request that may make a job; None for any other."""
     if route not in JOB_PATHS or request.method != "POST":
         return None
-    entry = request[ENTRY] = Entry(route, request.app[CLOCK].now_ms())
+    entry = request[ENTRY] = Entry(route, app[CLOCK].now_ms())
     return entry
 
 
-def end_entry(request: web.Request, entry: Entry, caller: Caller | None, status: int, begun: float) -> None:
+def end_entry(app: web.Application, entry: Entry, caller: Caller | None, status: int, begun: float) -> None:
     """Write down how ``caller`` was answered. ``begun`` is when, by ``perf_counter``."""
     if entry.give_back is not None and entry.job_id is None:
         entry.give_back()
     # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
     if caller is not None:
-        request.app[USAGE].record(
+        app[USAGE].record(
             LogRow(
                 entry.at,
                 caller.key_id,

@@ -130,14 +130,14 @@ async def show_allowance(request: web.Request, response: web.StreamResponse) -> 
     response.headers.update(allowance_headers(request))
 
 
-def identify(request: web.Request) -> Caller | None:
+def identify(app: web.Application, request: web.Request) -> Caller | None:
     """The caller, whom the handler finds in ``request[CALLER]``; None where there is no handler of ours.
 
     Raises UnauthenticatedError.
     """
     if request.method == hdrs.METH_OPTIONS or request.match_info.http_exception is not None:
         return None
-    caller = request[CALLER] = request.app[AUTH].caller_of(request)
+    caller = request[CALLER] = app[AUTH].caller_of(request)
     return caller
 
 

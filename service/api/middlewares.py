@@ -32,15 +32,15 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
 
     Only an error that nobody knows gets a traceback.
     """
-    begun = perf_counter()
+    begun, app = perf_counter(), request.app
     # By route: the pattern, since there is no end of paths.
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    entry = begin_entry(request, route)
+    entry = begin_entry(app, request, route)
     caller: Caller | None = None
     response: web.StreamResponse | None = None
     try:
-        caller = identify(request)
+        caller = identify(app, request)
         response = await handler(request)
     except CorralError as error:
         response = _refusal(request, failure_of_ours(error) or _unknown(request, error))
@@ -58,9 +58,9 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
             response = _refusal(request, _unknown(request, error))
     finally:
         if entry is not None:
-            end_entry(request, entry, caller, LEFT if response is None else response.status, begun)
+            end_entry(app, entry, caller, LEFT if response is None else response.status, begun)
         status = 500 if response is None else response.status
-        request.app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
+        app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
     return response
 
 

@@ -86,7 +86,7 @@ class Submission(Core):
         if not is_ahead:
             self._arrive(line, size, now, is_ready=is_ready)
         view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
-        self._stored(view, ahead if is_ready else None, stamp)
+        self._stored(view, now, ahead if is_ready else None, stamp)
         if not is_ready or job.deadline is not None:
             self._look_due()
         return view
@@ -132,18 +132,19 @@ class Submission(Core):
         running.job = job
         running.stored.set_result(None)
         view = View(job, None)
-        self._stored(view)
+        self._stored(view, now)
         return view
 
-    def _stored(self, view: View, rank: int | None = None, stamp: Stamp | None = None) -> None:
+    def _stored(self, view: View, now: int, rank: int | None = None, stamp: Stamp | None = None) -> None:
         job = view.job
         self.store_trouble = None
         if self._recent.get(job.id) is None:
-            self._recent.put(job, rank, self._clock.now_ms(), stamp)
+            self._recent.put(job, rank, now, stamp)
         self._newest = max(self._newest, job.seq)
         self._hub.publish(job, view.position, view.estimated_start_seconds)
-        ready = int(job.status == Status.QUEUED and job.not_before is None)
-        self._tell(Change(job.seq, None, job.status, ready))
+        if self._tell_others is not None:
+            ready = int(job.status == Status.QUEUED and job.not_before is None)
+            self._tell_others(str(Change(job.seq, None, job.status, ready)))
 
     async def cancel(self, job_id: str) -> Job:
         """End a job unless it is final already; its row afterwards. Raises NotFoundError, CannotStoreError."""

@@ -85,6 +85,7 @@ class SqliteDatabase:
         last_number: int,
     ) -> None:
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
+        self._loop = asyncio.get_running_loop()
         self._last_number = last_number
         self._lock = lock
         self._writer = writer
@@ -134,14 +135,14 @@ class SqliteDatabase:
         return self._last_number
 
     def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[Answers]:
-        future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answers] = self._loop.create_future()
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
             future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))
             return future
         self._waiting.add(Write(statements, future, is_urgent=is_urgent))
         if not is_urgent:
             if self._soon is None:
-                self._soon = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._flush_rest)
+                self._soon = self._loop.call_later(_SOON_SECONDS, self._flush_rest)
         elif self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
         return future
@@ -195,11 +196,11 @@ class SqliteDatabase:
                 await self._checkpoint()
         self._flushing = None
         if self._waiting and self._soon is None:
-            self._soon = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._flush_rest)
+            self._soon = self._loop.call_later(_SOON_SECONDS, self._flush_rest)
         if self._unchecked_bytes > _IDLE_CHECKPOINT_BYTES and not self._is_closed:
             if self._idle is not None:
                 self._idle.cancel()
-            self._idle = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._begin_idle_checkpoint)
+            self._idle = self._loop.call_later(_IDLE_SECONDS, self._begin_idle_checkpoint)
 
     def _begin_idle_checkpoint(self) -> None:
         self._idle = None

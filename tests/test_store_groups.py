@@ -12,7 +12,7 @@ from service.job import Outcome, Status, new_job_id
 from service.store.database import Database, Statement
 from service.store.jobs import Filter, JobStore
 from tests.databases import Place
-from tests.store_jobs import LINE, NOW, look, new_job, seqs, stored
+from tests.store_jobs import LINE, NOW, claimed, look, new_job, seqs, stored
 
 PATIENCE_SECONDS = 30.0
 """A thread that was told to end needs a moment; only one that was not is waited for so long."""
@@ -116,3 +116,29 @@ async def test_closing_leaves_no_thread_and_no_connection(place: Place) -> None:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_an_outcome_that_can_wait_is_stored_although_new_jobs_never_stop(sqlite_place: Place) -> None:
+    async with sqlite_place.opened() as database:
+        store = JobStore(database, "one")
+        job = await claimed(store)
+        ending = asyncio.ensure_future(store.finish(job, Outcome(Status.COMPLETED), NOW, is_urgent=False))
+        # A turn of the loop, so that the write is under way.
+        await asyncio.sleep(0)
+        stored_meanwhile = 0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not ending.done():
+                await asyncio.gather(stored(store, "more"), stored(store, "and more"))
+                stored_meanwhile += 2
+        assert stored_meanwhile
+        assert (await look(store, job)).status == Status.COMPLETED
+
+
+async def test_what_follows_a_new_job_finds_it(store: JobStore) -> None:
+    claims = []
+    for number in range(50):
+        storing = asyncio.ensure_future(stored(store, f"prompt {number}"))
+        claims.append(asyncio.ensure_future(store.claim(LINE, 1, NOW)))
+        if number % 7 == 0:
+            await storing
+    assert [len(await claim) for claim in claims] == [1] * 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -161,3 +162,25 @@ async def test_without_its_driver_postgresql_is_refused_with_the_remedy(monkeypa
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     with pytest.raises(DatabaseUnusableError, match=r"pip install 'ollama-corral\[postgres\]'"):
         await open_database(DatabaseConfig(url="postgresql://localhost/corral"))
+
+
+async def test_a_log_that_was_given_its_length_is_recovered_after_a_crash(sqlite_place: Place, tmp_path: Path) -> None:
+    async with sqlite_place.opened() as database:
+        job = await stored(JobStore(database, "one"))
+        folder = sqlite_place.config.path.parent
+        log = folder / "queue.db-wal"
+        length = log.stat().st_size
+        assert length >= 32 << 20
+        # As a crash would leave it: nothing of it is in the database itself yet.
+        left = tmp_path / "left"
+        left.mkdir()
+        for name in ("queue.db", "queue.db-wal"):
+            shutil.copyfile(folder / name, left / name)
+    database = await open_database(DatabaseConfig(path=left / "queue.db"))
+    try:
+        store = JobStore(database, "two")
+        assert await look(store, job) == job
+        assert (await stored(store)).seq > job.seq
+        assert (left / "queue.db-wal").stat().st_size >= length
+    finally:
+        await database.close()

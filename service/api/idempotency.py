@@ -32,13 +32,12 @@ async def submit_once(request: web.Request, body: bytes, new: NewJob) -> tuple[V
     InvalidRequestError, NotFoundError, IdempotencyMismatchError, and what :func:`service.api.auth.admit` and
     submissions raise.
     """
-    app = request.app
-    make = partial(_admitted, request, new)
+    jobs = request.app[JOBS]
     if HEADER not in request.headers:
-        view = await app[JOBS].submit(await make())
+        view = await jobs.submit(await _admitted(request, new))
         note_job(request, view.job)
         return view, {}
-    repeated = await app[JOBS].submit_once(request_key(request, body), make)
+    repeated = await jobs.submit_once(request_key(request, body), partial(_admitted, request, new))
     _note(request, repeated)
     return repeated.view, REPLAYED if repeated.is_earlier else {}
 

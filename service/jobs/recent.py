@@ -20,11 +20,20 @@ _COUNTED_MS = 30_000
 class Moves:
     """What has happened to a line: how many of its oldest jobs were taken, and how often it has changed otherwise."""
 
-    __slots__ = ("disturbed", "taken")
+    __slots__ = ("_stamp", "disturbed", "taken")
 
     def __init__(self) -> None:
         self.taken = 0
         self.disturbed = 0
+        self._stamp = Stamp(0, 0, self)
+
+    @property
+    def stamp(self) -> Stamp:
+        """How the line stands now; the same as long as nothing happens to it."""
+        stamp = self._stamp
+        if stamp.taken != self.taken or stamp.disturbed != self.disturbed:
+            stamp = self._stamp = Stamp(self.taken, self.disturbed, self)
+        return stamp
 
 
 class Stamp(NamedTuple):
@@ -55,8 +64,7 @@ class Recent:
 
     def stamp(self, line: Line) -> Stamp:
         """How the line stands now, for a rank that is known now."""
-        moves = self._moves_of(line)
-        return Stamp(moves.taken, moves.disturbed, moves)
+        return self._moves_of(line).stamp
 
     def calm(self) -> int | None:
         """A number that stays the same as long as no line moves; None while jobs are being taken, which the database

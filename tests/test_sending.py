@@ -1,0 +1,44 @@
+"""What is written within a turn of the loop goes out at its end, in its order, and to nobody who is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from service.sending import Sending
+
+
+@pytest.fixture
+async def pair() -> tuple[asyncio.Transport, socket.socket]:
+    ours, theirs = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    return transport, theirs
+
+
+async def test_it_goes_out_together_and_in_its_order(pair: tuple[asyncio.Transport, socket.socket]) -> None:
+    transport, theirs = pair
+    theirs.setblocking(False)
+    sending = Sending(asyncio.get_running_loop())
+    for piece in (b"one ", b"two ", b"three"):
+        sending.send(transport, piece)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b"one two three"
+    sending.send(transport, b"again")
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b"again"
+    transport.abort()
+    theirs.close()
+
+
+async def test_nothing_goes_to_who_is_gone(pair: tuple[asyncio.Transport, socket.socket]) -> None:
+    transport, theirs = pair
+    sending = Sending(asyncio.get_running_loop())
+    sending.send(transport, b"too late")
+    transport.close()
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b""
+    theirs.close()

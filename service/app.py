@@ -78,6 +78,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         database = await open_database(config.database)
         app[MEASURES].commit_seconds = database.commit_seconds
         started.push_async_callback(database.close)
+        await database.prepare()
         own_name = new_job_id(clock.now_ms())
         store = JobStore(database, own_name)
         clock.not_before(await store.latest_time())

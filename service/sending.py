@@ -7,6 +7,9 @@ behind one another they find it awake: polls from 64 connections went from 0.66 
 from __future__ import annotations
 
 import asyncio
+import logging
+
+_log = logging.getLogger(__name__)
 
 
 class Sending:
@@ -25,5 +28,11 @@ class Sending:
     def _send_all(self) -> None:
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
-            if not transport.is_closing():
+            if transport.is_closing():
+                continue
+            try:
                 transport.write(data)
+            except Exception as error:
+                # It costs this peer only.
+                _log.error("a connection could not be written to", exc_info=error)
+                transport.abort()

@@ -285,3 +285,49 @@ def test_a_failed_response_says_why() -> None:
     assert (
         read("/v1/responses", json.dumps({"status": "failed"} | {"error": None}), streamed=False)[1].error is not None
     )
+
+
+LINES = {
+    "/api/chat": [
+        '{"model":"m","created_at":"t","message":{"role":"assistant","content":"a"},"done":false}',
+        '{"model":"m","created_at":"t","message":{"role":"assistant","content":""},"done":false}',
+        '{"model":"m","created_at":"t","message":{"role":"assistant","content":"","thinking":"hm"},"done":false}',
+        '{"model":"m","message":{"role":"assistant","tool_calls":[{"function":{"name":"f"}}]},"done":false}',
+        '{"model":"m","created_at":"t","message":null,"done":false}',
+        '{"created_at":"t","message":{"role":"assistant","content":"lost"},"done":false,"error":"broken"}',
+        '{"message":{"role":"assistant","content":"b"},"done":false,"error":null}',
+        '{"model":"m","message":{"role":"assistant","content":"!"},"done":true,"eval_count":3}',
+    ],
+    "/api/generate": [
+        '{"model":"m","created_at":"t","response":"a","done":false}',
+        '{"model":"m","created_at":"t","response":"","thinking":"hm","done":false}',
+        '{"model":"m","created_at":"t","response":null,"done":false}',
+        '{"model":"m","response":"lost","done":false,"error":"broken"}',
+        '{"model":"m","response":"!","done":true,"eval_count":3}',
+    ],
+}
+ODD_LINES = [
+    "",
+    "  ",
+    "[]",
+    "7",
+    "null",
+    "{}",
+    "not JSON",
+    '{"error":"broken"}',
+    '{"error":""}',
+    "1,2",
+    '{"a":1},{"b":2}',
+]
+
+
+@given(
+    st.sampled_from(sorted(LINES)).flatmap(
+        lambda endpoint: st.tuples(
+            st.just(endpoint), st.lists(st.sampled_from([*LINES[endpoint], *LINES[endpoint], *ODD_LINES]), max_size=12)
+        )
+    )
+)
+def test_lines_that_come_together_say_what_they_say_one_by_one(reply: tuple[str, list[str]]) -> None:
+    endpoint, lines = reply
+    assert read(endpoint, "".join(line + "\n" for line in lines)) == read(endpoint, *(line + "\n" for line in lines))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from service.api.calls.headers import passed_on
+from service.api.context import MEASURES
 from service.api.plain import whole_reply
 from tests.running import RunningService, service_in_process
 from tests.test_drop_in_wire import CHAT, connected, post, reply_of
@@ -96,6 +99,40 @@ async def test_requests_that_come_together_are_answered_in_their_order(service: 
     assert b'"done":true' in last[2]
 
 
+async def test_replies_that_are_written_in_different_ways_keep_their_order(service: RunningService) -> None:
+    job_id = await service.finished()
+    path = f"/api/v1/prompt/{job_id}/status"
+    requests = [
+        get(path), get("/nothing"), get(path), get(path, "Origin: http://elsewhere\r\n"), get(path),
+        post("/api/v1/prompt", b"no JSON"), get(path), post("/api/chat", CHAT), get(path, CLOSE),
+    ]  # fmt: skip
+    async with connected(service) as (reader, writer):
+        writer.write(b"".join(requests))
+        statuses = [(await reply_of(reader))[0] for _ in requests]
+        assert await reader.read() == b""
+    assert statuses == [200, 404, 200, 200, 200, 400, 200, 200, 200]
+
+
+async def test_replies_to_who_reads_none_of_them_are_not_made_for_ever(service: RunningService) -> None:
+    job_id = await service.finished("long " * 10_000)
+    path, count = "/api/v1/prompt/{id}/result", 2_000
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, service.runner.addresses[0][:2])
+        sending = asyncio.ensure_future(loop.sock_sendall(client, get(path.format(id=job_id)) * count))
+        made = [0]
+        # When others are answered again and again and nothing is added, it has come to a stop.
+        while made[-1] == 0 or len(set(made[-4:])) > 1:
+            for _ in range(30):
+                await service.call("GET", "/api/version")
+            measured = service.app[MEASURES].routes.get((path, "GET"))
+            made.append(sum(measured.statuses.values()) if measured is not None else 0)
+        sending.cancel()
+    assert made[-1] < count / 2
+
+
 async def test_a_page_of_another_origin_may_read_it(service: RunningService) -> None:
     _, headers, _ = await asked(service, get("/api/v1/prompts", "Origin: http://elsewhere\r\n"))
     assert headers["access-control-allow-origin"] == "http://elsewhere"
@@ -110,5 +147,5 @@ def test_what_corral_says_of_a_job_counts_more_than_what_a_backend_says() -> Non
 
 def test_a_header_of_more_than_one_line_is_left_to_aiohttp_to_refuse() -> None:
     request = make_mocked_request("GET", "/", app=web.Application())
-    reply = whole_reply(request, 200, [("X-Odd", "a\r\nSet-Cookie: b")], b"")
-    assert type(reply) is web.Response
+    for odd in ("a\r\nSet-Cookie: b", "a\nb", "a\0", "a\x7f"):
+        assert type(whole_reply(request, 200, [("X-Odd", odd)], b"")) is web.Response

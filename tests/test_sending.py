@@ -42,3 +42,30 @@ async def test_nothing_goes_to_who_is_gone(pair: tuple[asyncio.Transport, socket
     await asyncio.sleep(0)
     assert theirs.recv(100) == b""
     theirs.close()
+
+
+async def test_a_peer_that_cannot_be_written_to_takes_no_other_along(
+    pair: tuple[asyncio.Transport, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(asyncio.Transport):
+        is_aborted = False
+
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, data: object) -> None:
+            raise RuntimeError("broken")
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    transport, theirs = pair
+    broken, sending = Broken(), Sending(asyncio.get_running_loop())
+    sending.send(broken, b"lost")
+    sending.send(transport, b"well")
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b"well"
+    assert broken.is_aborted
+    assert "could not be written to" in caplog.text
+    transport.abort()
+    theirs.close()

@@ -10,7 +10,10 @@ import pytest
 from service.errors import CannotStoreError, StoreError, UniqueViolationError
 from service.job import Outcome, Status, new_job_id
 from service.store.database import Database, Statement
+from service.store.job_statements import INSERT
 from service.store.jobs import Filter, JobStore
+from service.store.sqlite_groups import WaitingWrites
+from service.store.waiting import Answers, Write
 from tests.databases import Place
 from tests.store_jobs import LINE, NOW, claimed, look, new_job, seqs, stored
 
@@ -142,3 +145,18 @@ async def test_what_follows_a_new_job_finds_it(store: JobStore) -> None:
         if number % 7 == 0:
             await storing
     assert [len(await claim) for claim in claims] == [1] * 50
+
+
+async def test_other_writes_get_on_however_many_new_jobs_there_are() -> None:
+    future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+    waiting = WaitingWrites()
+    new_job_write = Write([Statement(INSERT, ())], future)
+    for _ in range(600):
+        waiting.add(new_job_write)
+    later = [Write([Statement("SELECT 1", {})], future, is_urgent=False) for _ in range(600)]
+    for write in later:
+        waiting.add(write)
+    assert waiting.take(512) == [new_job_write] * 512
+    waiting.is_rest_due = True
+    assert (waiting.take(512), waiting.is_rest_due) == ([new_job_write] * 88 + later[:512], True)
+    assert (waiting.take(512), waiting.is_rest_due, waiting.is_urgent) == (later[512:], False, False)

@@ -13,13 +13,18 @@ import pytest
 from service.config import DatabaseConfig
 from service.errors import DatabaseUnusableError
 from service.store.database import Database, Statement
+from service.store.job_statements import _NEW
 from service.store.jobs import JobStore
 from service.store.migrations import MIGRATIONS, NEWEST, Migration
 from service.store.opening import open_database
 from tests.databases import Place
-from tests.store_jobs import look, stored
+from tests.store_jobs import NOW, look, stored
 
 APPLIED = "SELECT number FROM schema_migrations ORDER BY number"
+_TEXTS = (
+    "door", "endpoint", "model", "model_key", "runner", "owner", "key_id", "on_disconnect", "worker", "caller_at",
+    "preview",
+)  # fmt: skip
 HOLD_THE_LOCK = """
 import asyncio, pathlib, sys
 from service.store.sqlite import SqliteDatabase
@@ -166,6 +171,7 @@ async def test_without_its_driver_postgresql_is_refused_with_the_remedy(monkeypa
 
 async def test_a_log_that_was_given_its_length_is_recovered_after_a_crash(sqlite_place: Place, tmp_path: Path) -> None:
     async with sqlite_place.opened() as database:
+        await database.prepare()
         job = await stored(JobStore(database, "one"))
         folder = sqlite_place.config.path.parent
         log = folder / "queue.db-wal"
@@ -184,3 +190,28 @@ async def test_a_log_that_was_given_its_length_is_recovered_after_a_crash(sqlite
         assert (left / "queue.db-wal").stat().st_size >= length
     finally:
         await database.close()
+
+
+async def test_jobs_of_the_schema_before_new_jobs_was_a_view_keep_bodies_and_numbers(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "service.store.sqlite" if place.is_sqlite else "service.store.postgres"
+    with monkeypatch.context() as before:
+        before.setattr(f"{module}.MIGRATIONS", MIGRATIONS[:3])
+        before.setattr(f"{module}.NEWEST", 3)
+        async with place.opened() as database:
+            row = {column: 0 for column in _NEW if column != "seq"} | dict.fromkeys(_TEXTS, "text")
+            row |= {"status": "completed", "created_at": NOW, "updated_at": NOW}
+            columns = ", ".join(row)
+            insert = f"INSERT INTO jobs ({columns}) VALUES ({', '.join(':' + name for name in row)}) RETURNING seq"
+            numbers = []
+            for job_id in ("one", "two"):
+                [[(number,)]] = await database.write(Statement(insert, {**row, "id": job_id}))
+                body = {"seq": number, "prompt": f"prompt {job_id}", "request": "{}"}
+                await database.write(Statement("INSERT INTO bodies VALUES (:seq, :prompt, :request)", body))
+                numbers.append(number)
+            await database.write(Statement("DELETE FROM jobs WHERE seq = :seq", {"seq": numbers[1]}))
+    async with place.opened() as database:
+        store = JobStore(database, "one")
+        assert await store.prompt(numbers[0]) == "prompt one"
+        assert (await stored(store)).seq > numbers[1]

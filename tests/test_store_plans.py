@@ -56,6 +56,9 @@ class Recording:
         self.keeps_order = database.keeps_order
         self.statements: list[Statement] = []
 
+    async def prepare(self) -> None:
+        await self._database.prepare()
+
     def next_number(self) -> int | None:
         return self._database.next_number()
 

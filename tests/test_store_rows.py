@@ -11,7 +11,7 @@ from service.store import idempotency, keys, usage
 from service.store.job_statements import CANCEL, CLAIM, FINISH, INSERT, INSERT_RESULT, PROMOTE, PUT_BACK
 from service.store.rows import MOST_ROWS, Kind, for_rows, in_runs
 
-NEW = "INSERT INTO things (name, size) VALUES (:name, :size) RETURNING seq"
+NEW = "INSERT INTO things (name, size) VALUES (:name, :size)"
 PART = "INSERT INTO parts (thing, text) VALUES ((SELECT seq FROM things WHERE name = :name), :text)"
 GROW = "UPDATE things SET size = size + :more WHERE name = :name AND size < :most RETURNING name"
 COPY = "INSERT INTO parts (thing, text) SELECT seq, :text FROM things WHERE name = :name AND size > :least"
@@ -84,6 +84,8 @@ def test_few_statements_serve_every_number_of_rows() -> None:
         (idempotency._KEEP, Kind.UPDATE), (keys._TOUCH, Kind.UPDATE),
         (CANCEL, None), (CLAIM, None), (PROMOTE, None), (PUT_BACK, None), (keys._PUT, None), (keys._SET, None),
         (keys._SET_ONCE, None), (keys._REVOKE, None), ("SELECT 1", None), ("DELETE FROM jobs WHERE seq = :seq", None),
+        ("INSERT INTO things (seq, name) VALUES (:seq, :name) RETURNING seq", Kind.INSERT),
+        ("INSERT INTO things (name) VALUES (:name) RETURNING seq", None),
         ("INSERT INTO things (name) VALUES (:name) RETURNING name", None),
         ("UPDATE things SET size = 1 WHERE name = :name RETURNING name, size", None),
         ("UPDATE things SET size = 1 WHERE size > :size", None),

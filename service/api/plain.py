@@ -7,6 +7,8 @@ long as all else that it does for a poll (20 of 49 µs). Most replies need none 
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
@@ -26,13 +28,14 @@ SENDING = web.AppKey("sending", Sending)
 
 _FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _BODILESS = (204, 304)
+_MOST_LEFT_BYTES = 64 * 1024
 _END = b"0\r\n\r\n"
 """Of a chunked body (RFC 9112, 7.1)."""
 
 
 def whole_reply(request: web.Request, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
     """A reply with the whole of its body."""
-    lines = _own_lines(request, headers) if status not in _BODILESS else None
+    lines = _own_lines(request, status, headers)
     return (
         web.Response(status=status, headers=headers, body=body)
         if lines is None
@@ -42,19 +45,20 @@ def whole_reply(request: web.Request, status: int, headers: Headers, body: bytes
 
 def stream_reply(request: web.Request, status: int, headers: Headers) -> web.StreamResponse:
     """A reply whose body is still to come, in pieces; its head goes out with the first of them."""
-    lines = _own_lines(request, headers)
+    lines = _own_lines(request, status, headers)
     return (
         _Stream(status=status, headers=headers) if lines is None else _PlainStream(status, lines, request.app[SENDING])
     )
 
 
-def _own_lines(request: web.Request, headers: Headers) -> str | None:
+def _own_lines(request: web.Request, status: int, headers: Headers) -> str | None:
     """The headers as they stand in the head of a reply; None where it is to be written the general way.
 
     Whatever hears of replies before they are sent (``on_response_prepare``) must have its condition here.
     """
     if (
         hdrs.ORIGIN in request.headers
+        or status in _BODILESS
         or request.method == hdrs.METH_HEAD
         or not request.keep_alive
         or request.version != HttpVersion11
@@ -63,10 +67,9 @@ def _own_lines(request: web.Request, headers: Headers) -> str | None:
     told = allowance_headers(request)
     if told:
         headers = [*(header for header in headers if header[0].lower() not in told), *told.items()]
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    text = "".join(lines)
-    # What would be more than one line is for aiohttp to refuse.
-    return text if text.count("\n") == text.count("\r") == len(lines) and "\0" not in text else None
+    lines = [f"{name}: {value}" for name, value in headers]
+    # What is not, such as the end of a line, is for aiohttp to refuse.
+    return "\r\n".join([*lines, ""]) if "".join(lines).isprintable() else None
 
 
 class _Stream(web.StreamResponse):
@@ -91,7 +94,7 @@ class _PlainReply(web.StreamResponse):
 
     @property
     def body_length(self) -> int:
-        return len(self._piece)
+        return len(self._piece) if self._is_ended else 0
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         self._request = request
@@ -101,7 +104,7 @@ class _PlainReply(web.StreamResponse):
         """Raises ConnectionError when nobody is there any more."""
         if not self._is_ended:
             self._is_ended = True
-            _send_last(self._sending, self._request, self._piece)
+            await _send_last(self._sending, self._request, self._piece)
 
 
 class _PlainStream(web.StreamResponse):
@@ -140,25 +143,38 @@ class _PlainStream(web.StreamResponse):
         if not self._is_ended:
             self._is_ended = True
             last = self._next(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
-            _send_last(self._sending, self._request, last)
+            await _send_last(self._sending, self._request, last)
 
     def _next(self, piece: bytes) -> bytes:
-        self._size += len(piece)
         unsent, self._unsent = self._unsent, b""
-        return unsent + piece if unsent else piece
+        if unsent:
+            piece = unsent + piece
+        self._size += len(piece)
+        return piece
 
 
-def _send_last(sending: Sending, request: web.BaseRequest | None, data: bytes) -> None:
+async def _send_last(sending: Sending, request: web.BaseRequest | None, data: bytes) -> None:
+    """Send the end of a reply when the caller has taken most of what was sent before; a large one is not left to the
+    transport, either.
+    """
     transport = request.transport if request is not None else None
-    if transport is None or transport.is_closing():
+    if request is None or transport is None or transport.is_closing():
         raise ConnectionResetError("the caller has closed the connection")
+    await request.writer.drain()
+    if len(data) > _MOST_LEFT_BYTES:
+        await request.writer.write(data)
+        await request.writer.drain()
+        return
     sending.send(transport, data)
+    if sys.version_info >= (3, 12):
+        # There aiohttp begins its tasks at once: what comes next on this connection could be answered, or end it,
+        # before this turn does.
+        await asyncio.sleep(0)
 
 
 def _head(status: int, lines: str) -> bytes:
     first = _FIRST_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
-    # Bytes of a header that are no UTF-8 go out as they came.
-    return f"{first}{lines}{_closing_lines(int(time.time()))}".encode("utf-8", "surrogateescape")
+    return f"{first}{lines}{_closing_lines(int(time.time()))}".encode()
 
 
 @lru_cache(maxsize=2)

@@ -47,6 +47,9 @@ class Database(Protocol):
     keeps_order: bool
     """Whether a write sees everything that was begun before it, committed or not."""
 
+    async def prepare(self) -> None:
+        """What makes it quicker for a long time of work; before anything is written."""
+
     def next_number(self) -> int | None:
         """The number of the next new job, which grows and is given once; None where the database itself gives it."""
 

@@ -74,11 +74,14 @@ class ForRows(NamedTuple):
 def for_rows(sql: str) -> ForRows | None:
     """The statement taken apart, when it is about one row that it names, or one that is new; None for any other.
 
-    That is: ``INSERT … VALUES (…)`` that gives nothing or its number, ``UPDATE … WHERE key = :key`` that gives
-    nothing or the key, and ``INSERT … SELECT … FROM table WHERE key = :key``.
+    That is: ``INSERT … VALUES (…)`` that gives nothing or the number that it is given, ``UPDATE … WHERE key = :key``
+    that gives nothing or the key, and ``INSERT … SELECT … FROM table WHERE key = :key``.
     """
     if new := _INSERT.fullmatch(sql):
         start, columns, row, returning = new.groups()
+        names = tuple(_PARAMETER.findall(row))
+        if returning is not None and "seq" not in names:
+            return None
         taken = ", ".join(f"column{number}" for number in range(2, columns.count(",") + 3))
         # Whether a row is one says its first column.
         return ForRows(
@@ -86,7 +89,7 @@ def for_rows(sql: str) -> ForRows | None:
             f"{start} SELECT {taken} FROM (VALUES ",
             f"(?, {_PARAMETER.sub('?', row)})",
             ") WHERE column1",
-            tuple(_PARAMETER.findall(row)),
+            names,
             "seq" if returning is not None else "",
         )
     if change := _UPDATE.fullmatch(sql):

@@ -47,8 +47,9 @@ _SOON_SECONDS = 0.005
 """How long a write that nobody waits for may wait for company."""
 _IDLE_CHECKPOINT_BYTES = 1 << 20
 _IDLE_SECONDS = 0.2
-_QUIET_CHECKPOINT_BYTES = 24 << 20
-"""From here on the first moment in which no write waits is idle enough."""
+_LARGE_BYTES = 24 << 20
+_MOMENT_SECONDS = 0.01
+"""When so much waits for a checkpoint, a moment is idle enough."""
 _FORCED_CHECKPOINT_BYTES = 256 << 20
 _PREPARED_BYTES = 32 << 20
 """How large the write-ahead log is from the start."""
@@ -78,6 +79,7 @@ class SqliteDatabase:
 
     def __init__(
         self,
+        path: Path,
         lock: IO[str],
         writer: aiosqlite.Connection,
         points: aiosqlite.Connection,
@@ -85,6 +87,7 @@ class SqliteDatabase:
         last_number: int,
     ) -> None:
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
+        self._path = path
         self._loop = asyncio.get_running_loop()
         self._last_number = last_number
         self._lock = lock
@@ -117,7 +120,6 @@ class SqliteDatabase:
                 writer = await opened.enter_async_context(_connect(path))
                 await _prepare(writer, path)
                 last_number = await _last_number(writer)
-                _lengthen(path.with_name(f"{path.name}-wal"))
                 points = await opened.enter_async_context(_connect(path))
                 scans = await opened.enter_async_context(_connect(path))
                 for reader in (points, scans):
@@ -127,7 +129,16 @@ class SqliteDatabase:
                     f"database {path}: {error}; check the file, its folder's permissions and the disk"
                 ) from error
             opened.pop_all()
-        return cls(lock, writer, points, scans, last_number)
+        return cls(path, lock, writer, points, scans, last_number)
+
+    async def prepare(self) -> None:
+        """Fill up the write-ahead log with zeros, which it ends at (https://sqlite.org/fileformat2.html#walformat).
+
+        A commit that makes the file longer takes twice as long as one that does not, since the new length has to be on
+        disk, too (measured on ext4: 430 and 220 µs for a new job). To be called before anything is written.
+        """
+        log = self._path.resolve()
+        await asyncio.to_thread(_lengthen, log.with_name(f"{log.name}-wal"))
 
     def next_number(self) -> int:
         """No other process makes jobs, and a number that comes to nothing is not given again."""
@@ -191,8 +202,7 @@ class SqliteDatabase:
             for write in group.writes:
                 write.settle()
             self._unchecked_bytes += group.written_bytes
-            limit = _FORCED_CHECKPOINT_BYTES if self._waiting else _QUIET_CHECKPOINT_BYTES
-            if self._unchecked_bytes > limit:
+            if self._unchecked_bytes > _FORCED_CHECKPOINT_BYTES:
                 await self._checkpoint()
         self._flushing = None
         if self._waiting and self._soon is None:
@@ -200,7 +210,8 @@ class SqliteDatabase:
         if self._unchecked_bytes > _IDLE_CHECKPOINT_BYTES and not self._is_closed:
             if self._idle is not None:
                 self._idle.cancel()
-            self._idle = self._loop.call_later(_IDLE_SECONDS, self._begin_idle_checkpoint)
+            seconds = _IDLE_SECONDS if self._unchecked_bytes < _LARGE_BYTES else _MOMENT_SECONDS
+            self._idle = self._loop.call_later(seconds, self._begin_idle_checkpoint)
 
     def _begin_idle_checkpoint(self) -> None:
         self._idle = None
@@ -277,21 +288,26 @@ async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
 
 
 def _lengthen(log: Path) -> None:
-    """Fill up the write-ahead log with zeros, which it ends at (https://sqlite.org/fileformat2.html#walformat).
-
-    A commit that makes the file longer takes twice as long as one that does not, since the new length has to be on
-    disk, too (measured on ext4: 430 and 220 µs for a new job). It is only quicker so: whatever hinders it may.
-    """
-    with contextlib.suppress(OSError), log.open("ab") as file:
-        for _ in range(file.tell(), _PREPARED_BYTES, _ZEROS_BYTES):
-            file.write(bytes(_ZEROS_BYTES))
-        file.flush()
-        os.fdatasync(file.fileno())
+    """It is only quicker so: where there is no room, everything stays as it was."""
+    with contextlib.suppress(OSError):
+        length = log.stat().st_size
+        file = os.open(log, os.O_WRONLY | os.O_APPEND)
+        try:
+            for _ in range(length, _PREPARED_BYTES, _ZEROS_BYTES):
+                os.write(file, bytes(_ZEROS_BYTES))
+            os.fdatasync(file)
+        except OSError:
+            os.ftruncate(file, length)
+        finally:
+            os.close(file)
 
 
 async def _last_number(writer: aiosqlite.Connection) -> int:
     """The largest that any job ever had, also one that is gone."""
-    rows = await writer.execute_fetchall("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jobs'")
+    rows = await writer.execute_fetchall(
+        "SELECT max(coalesce((SELECT max(seq) FROM jobs), 0), "
+        "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0))"
+    )
     return next(int(row[0]) for row in rows)
 
 

@@ -43,15 +43,16 @@ class WaitingWrites:
         return bool(self._new_jobs) or self.is_rest_due or any(write.is_urgent for write in self._others)
 
     def take(self, most: int) -> list[Write]:
-        """Up to ``most`` of them, new jobs first. Alone they are one statement, and somebody waits for each; so nothing
-        goes with them that is not urgent.
+        """Up to ``most`` of either kind, new jobs first. Alone they are one statement, and somebody waits for each; so
+        nothing goes with them that is not urgent.
         """
         taken = self._new_jobs[:most]
         del self._new_jobs[: len(taken)]
         if not taken or self.is_rest_due or any(write.is_urgent for write in self._others):
-            self.is_rest_due = False
-            others = self._others[: most - len(taken)]
+            # However many new jobs there are, the others get on.
+            others = self._others[:most]
             del self._others[: len(others)]
+            self.is_rest_due = self.is_rest_due and bool(self._others)
             taken += others
         return taken
 
@@ -69,7 +70,7 @@ class WriteGroup:
         self.written_bytes = _COMMIT_BYTES
 
     def take(self) -> None:
-        """Take up to ``most`` of what waits."""
+        """Take what waits, up to ``most`` of either kind."""
         self.writes = self._waiting.take(self._most)
 
     def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:

@@ -15,7 +15,7 @@ DOOR = "prompts"
 GENERATE = "/api/generate"
 CHAT = "/api/chat"
 
-_SHARED_FIELDS = frozenset({"options", "format", "think", "keep_alive"})
+_SHARED_FIELDS = ("options", "format", "think", "keep_alive")
 
 
 def to_job(
@@ -30,9 +30,8 @@ def to_job(
         endpoint, prompt, body = GENERATE, request.prompt or "", _generate_body(request)
     else:
         endpoint, prompt, body = CHAT, _last_words(request.messages), _chat_body(request, request.messages)
-    for field in _SHARED_FIELDS & request.model_fields_set:
-        value = getattr(request, field)
-        if value is not None:
+    for field in _SHARED_FIELDS:
+        if field in request.model_fields_set and (value := getattr(request, field)) is not None:
             body[field] = value
     body = limits.applied(endpoint, model, {"model": model, "stream": True, **body})
     return NewJob(

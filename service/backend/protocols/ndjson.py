@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic_core import from_json
@@ -23,33 +22,34 @@ from service.backend.protocols.reading import (
 from service.job import Counts, Segment
 
 
-def _plain_generated(chunks: Iterable[Any]) -> list[str]:
-    """The texts of the first chunks that have nothing else, as nearly all have: model, created_at, response, done."""
-    texts: list[str] = []
+def _plain_generated(chunks: Iterator[Any], texts: list[str]) -> Any:
+    """Take the texts of chunks that have nothing else, as nearly all have: model, created_at, response, done.
+
+    The first chunk that is not so is returned, and None at the end.
+    """
     for chunk in chunks:
         if chunk.__class__ is not dict or len(chunk) != 4 or "error" in chunk or chunk.get("done"):
-            break
+            return chunk
         text = chunk.get("response")
         if text.__class__ is not str:
-            break
+            return chunk
         texts.append(text)
-    return texts
+    return None
 
 
-def _plain_messages(chunks: Iterable[Any]) -> list[str]:
+def _plain_messages(chunks: Iterator[Any], texts: list[str]) -> Any:
     """The same of a chat: model, created_at, message (role, content), done."""
-    texts: list[str] = []
     for chunk in chunks:
         if chunk.__class__ is not dict or len(chunk) != 4 or "error" in chunk or chunk.get("done"):
-            break
+            return chunk
         message = chunk.get("message")
         if message.__class__ is not dict or len(message) != 2:
-            break
+            return chunk
         text = message.get("content")
         if text.__class__ is not str:
-            break
+            return chunk
         texts.append(text)
-    return texts
+    return None
 
 
 def _add_generated(chunk: dict[str, Any], segments: list[Segment]) -> None:
@@ -80,7 +80,7 @@ class _NdjsonReader(StreamReader):
     """Complete is the stream that had an object with ``done: true``; a blank line is nothing."""
 
     _add_output: Callable[[dict[str, Any], list[Segment]], None]
-    _plain_texts: Callable[[Iterable[Any]], list[str]]
+    _take_plain: Callable[[Iterator[Any], list[str]], Any]
 
     def _take(self, line: bytes, segments: list[Segment]) -> None:
         if not line or line.isspace():
@@ -92,13 +92,14 @@ class _NdjsonReader(StreamReader):
         if chunks is None:
             super()._take_all(lines, segments)
             return
+        left = iter(chunks)
         place = 0
         while place < len(chunks):
-            texts = self._plain_texts(islice(chunks, place, None))
+            texts: list[str] = []
+            chunk = self._take_plain(left, texts)
             add(segments, TEXT, "".join(texts))
             place += len(texts)
             if place < len(chunks):
-                chunk = chunks[place]
                 if chunk.__class__ is dict and "error" not in chunk:
                     self._take_chunk(chunk, segments)
                 else:
@@ -121,14 +122,14 @@ class GenerateReader(_NdjsonReader):
     """``/api/generate``, streamed."""
 
     _add_output = staticmethod(_add_generated)
-    _plain_texts = staticmethod(_plain_generated)
+    _take_plain = staticmethod(_plain_generated)
 
 
 class ChatReader(_NdjsonReader):
     """``/api/chat``, streamed."""
 
     _add_output = staticmethod(_add_message)
-    _plain_texts = staticmethod(_plain_messages)
+    _take_plain = staticmethod(_plain_messages)
 
 
 def read_generate(reply: dict[str, Any]) -> Ending:

@@ -102,20 +102,20 @@ class Submission(Core):
         also: Sequence[Statement],
     ) -> View:
         """The call begins while its row is on its way to the disk; the caller hears nothing before it is there."""
+        begun = self._store.begun(new, job_id, now)
+        # The disk is given its work first: it needs longer than the caller's first byte.
+        inserted = self._store.insert(new, job_id, now, begun, also)
         self._order.begin_waiting(line, now, {})
         charged_ms = self._order.charge(line, now)
         self.key_seats.take(line.owner)
         size = len(new.request)
         self._gauges.arrive(line, Status.PROCESSING, size, is_ready=False)
-        begun = self._store.begun(new, job_id, now)
         running = Running(
             Claimed(begun, new.request), Output(begun.attempt, self.limits.max_output_bytes), charged_ms, relay
         )
         running.stored = asyncio.get_running_loop().create_future()
         self._running[job_id] = running
         self._relays[job_id] = relay
-        # The disk is given its work first: it needs longer than the caller's first byte.
-        inserted = self._store.insert(new, job_id, now, begun, also)
         start(running)
         try:
             job = await self._tracked(inserted)
@@ -130,7 +130,8 @@ class Submission(Core):
                 running.stop()
             raise
         running.job = job
-        running.stored.set_result(None)
+        # The caller is answered before the worker goes on to what is left to do.
+        running.stored.get_loop().call_soon(running.stored.set_result, None)
         view = View(job, None)
         self._stored(view, now)
         return view

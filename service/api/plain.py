@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
@@ -78,41 +79,11 @@ class _Stream(web.StreamResponse):
     _send_headers_immediately = False
 
 
-class _PlainReply(web.StreamResponse):
-    """``lines`` are its headers but for those that every reply has."""
+class _Plain(web.StreamResponse):
+    """What both kinds have in common."""
 
-    def __init__(self, status: int, lines: str, body: bytes, sending: Sending) -> None:
+    def __init__(self, status: int, sending: Sending) -> None:
         super().__init__(status=status)
-        self._piece = _head(status, f"{lines}Content-Length: {len(body)}\r\n") + body
-        self._sending = sending
-        self._request: web.BaseRequest | None = None
-        self._is_ended = False
-
-    @property
-    def keep_alive(self) -> bool:
-        return True
-
-    @property
-    def body_length(self) -> int:
-        return len(self._piece) if self._is_ended else 0
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        self._request = request
-        return request.writer
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Raises ConnectionError when nobody is there any more."""
-        if not self._is_ended:
-            self._is_ended = True
-            await _send_last(self._sending, self._request, self._piece)
-
-
-class _PlainStream(web.StreamResponse):
-    """In the chunks of HTTP."""
-
-    def __init__(self, status: int, lines: str, sending: Sending) -> None:
-        super().__init__(status=status)
-        self._unsent = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
         self._sending = sending
         self._request: web.BaseRequest | None = None
         self._is_ended = False
@@ -130,27 +101,53 @@ class _PlainStream(web.StreamResponse):
         self._request = request
         return request.writer
 
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the last of it, once. Raises ConnectionError when nobody is there any more."""
+        if not self._is_ended:
+            self._is_ended = True
+            last = self._last(data)
+            self._size += len(last)
+            await _send_last(self._sending, self._request, last)
+
+    @abstractmethod
+    def _last(self, data: bytes) -> bytes:
+        """What is left to send when ``data`` is the last of the body."""
+
+
+class _PlainReply(_Plain):
+    """``lines`` are its headers but for those that every reply has."""
+
+    def __init__(self, status: int, lines: str, body: bytes, sending: Sending) -> None:
+        super().__init__(status, sending)
+        self._whole = _head(status, f"{lines}Content-Length: {len(body)}\r\n") + body
+
+    def _last(self, data: bytes) -> bytes:
+        return self._whole
+
+
+class _PlainStream(_Plain):
+    """In the chunks of HTTP."""
+
+    def __init__(self, status: int, lines: str, sending: Sending) -> None:
+        super().__init__(status, sending)
+        self._unsent_head = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
+
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send a piece, which must not be empty; returns when the caller has taken most of it.
 
         Raises ConnectionError when nobody is there any more.
         """
         assert self._request is not None
-        await self._request.writer.write(self._next(b"".join((b"%x\r\n" % len(data), data, b"\r\n"))))
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send the last piece, if there is one, and the end. Raises ConnectionError when nobody is there any more."""
-        if not self._is_ended:
-            self._is_ended = True
-            last = self._next(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
-            await _send_last(self._sending, self._request, last)
-
-    def _next(self, piece: bytes) -> bytes:
-        unsent, self._unsent = self._unsent, b""
-        if unsent:
-            piece = unsent + piece
+        piece = self._after_head(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
         self._size += len(piece)
-        return piece
+        await self._request.writer.write(piece)
+
+    def _last(self, data: bytes) -> bytes:
+        return self._after_head(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
+
+    def _after_head(self, piece: bytes) -> bytes:
+        head, self._unsent_head = self._unsent_head, b""
+        return head + piece if head else piece
 
 
 async def _send_last(sending: Sending, request: web.BaseRequest | None, data: bytes) -> None:

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from service.api.context import AUDIENCE
+from service.errors import CannotStoreError
+from service.hub import JOBS, JobChanged
+from service.job import Job
 from service.simulated import Fault, FaultKind
+from service.store.jobs import JobStore
 from tests.running import QUICK, RunningService, service_in_process
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -32,6 +36,90 @@ async def test_a_prompt_is_accepted_with_its_id_position_and_address(service: Ru
     assert (answer["status"], answer["position"]) == ("queued", 1)
     assert response.headers["Location"] == f"/api/v1/prompt/{answer['id']}/status"
     assert response.headers["Cache-Control"] == "no-store"
+
+
+class Listener:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[JobChanged] = []
+
+    def receive(self, event: JobChanged) -> None:
+        self.events.append(event)
+
+
+class HeldDisk:
+    """Rows of new jobs wait here on their way to the disk; an ``error`` is what becomes of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.goes_on = asyncio.Event()
+        self.error: Exception | None = None
+        insert = JobStore.insert
+
+        async def held(store: JobStore, *arguments: Any, **options: Any) -> Job:
+            await self.goes_on.wait()
+            if self.error is not None:
+                raise self.error
+            return await insert(store, *arguments, **options)
+
+        monkeypatch.setattr(JobStore, "insert", held)
+
+
+async def test_a_prompt_that_finds_a_free_seat_is_asked_for_while_it_is_on_its_way_to_the_disk(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, heard = HeldDisk(monkeypatch), Listener()
+    service.hub.subscribe(JOBS, heard)
+    submitting = asyncio.create_task(service.call("POST", "/api/v1/prompt", {"prompt": "hello"}))
+    await service.ollama.observations.until(lambda seen: seen.answers == 1)
+    assert not submitting.done()
+    assert (await service.call("GET", "/api/v1/prompts"))[1]["prompts"] == []
+    assert heard.events == []
+    disk.goes_on.set()
+    status, answer = await submitting
+    assert status == 202
+    assert (answer["status"], answer["position"]) == ("queued", 1)
+    job = await service.until(answer["id"], "completed")
+    assert (job["attempt"], job["failures"]) == (1, 0)
+    assert [(event.job.status, event.position) for event in heard.events] == [
+        ("queued", 1),
+        ("processing", None),
+        ("completed", None),
+    ]
+    assert service.ollama.observations.requests["/api/generate"] == 1
+
+
+async def test_a_prompt_that_cannot_be_stored_is_not_asked_for_any_longer(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = HeldDisk(monkeypatch)
+    disk.error = CannotStoreError("the disk is full")
+    service.stall(times=1)
+    submitting = asyncio.create_task(service.call("POST", "/api/v1/prompt", {"prompt": "hello"}))
+    await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+    disk.goes_on.set()
+    status, answer = await submitting
+    assert (status, answer["error"]) == (503, "the disk is full")
+    await service.ollama.observations.until(lambda seen: seen.closed_connections == 1)
+    assert (await service.call("GET", "/api/v1/prompts"))[1]["total"] == 0
+    assert (await service.call("POST", "/api/v1/prompt", {"prompt": "as long as that lasts"}))[0] == 503
+    disk.error = None
+    await service.finished("the seat is free again")
+    assert service.ollama.observations.prompts == ["hello", "the seat is free again"]
+
+
+async def test_a_prompt_behind_another_waits_for_its_turn(service: RunningService) -> None:
+    stall = service.stall()
+    await service.submit("first")
+    await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+    places = []
+    for prompt in ("second", "third"):
+        _, answer = await service.call("POST", "/api/v1/prompt", {"prompt": prompt})
+        places.append((answer["status"], answer["position"]))
+    assert places == [("queued", 1), ("queued", 2)]
+    stall.release()
+    await service.until(answer["id"], "completed")
+    assert service.ollama.observations.prompts == ["first", "second", "third"]
 
 
 async def test_a_completed_job_has_its_text_counts_and_timings(service: RunningService) -> None:

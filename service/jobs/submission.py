@@ -43,7 +43,10 @@ class Submission(Core):
         also = remember(asked, job_id, now, instead_of) if asked is not None else ()
         # Another process may be asked with the same key at this moment; then the database says whose job it is.
         is_certain = asked is None or self._store.is_exclusive
-        if relay is not None and is_ready and is_certain and self.key_seats.may_run(line.owner):
+        # Who has others of his own before him need not look any further; and while nothing can be stored, no backend is
+        # given work that would be thrown away.
+        is_next = not self._gauges.ready(line) and self.key_seats.may_run(line.owner)
+        if is_ready and is_certain and is_next and self.store_trouble is None:
             start = self._start_at_once(line)
             if start is not None:
                 return await self._submit_running(new, job_id, now, line, relay, start, also)
@@ -97,11 +100,15 @@ class Submission(Core):
         job_id: str,
         now: int,
         line: Line,
-        relay: Relay,
+        relay: Relay | None,
         start: Callable[[Running], None],
         also: Sequence[Statement],
     ) -> View:
-        """The call begins while its row is on its way to the disk; the caller hears nothing before it is there."""
+        """The call begins while its row is on its way to the disk; the caller hears nothing before it is there.
+
+        One who does not wait for the reply is told how it stood when it came, and everybody else both changes.
+        """
+        place = self._place(line, 0)
         begun = self._store.begun(new, job_id, now)
         # The disk is given its work first: it needs longer than the caller's first byte.
         inserted = self._store.insert(new, job_id, now, begun, also)
@@ -115,7 +122,8 @@ class Submission(Core):
         )
         running.stored = asyncio.get_running_loop().create_future()
         self._running[job_id] = running
-        self._relays[job_id] = relay
+        if relay is not None:
+            self._relays[job_id] = relay
         start(running)
         try:
             job = await self._tracked(inserted)
@@ -133,8 +141,13 @@ class Submission(Core):
         # The caller is answered before the worker goes on to what is left to do.
         running.stored.get_loop().call_soon(running.stored.set_result, None)
         view = View(job, None)
+        if relay is not None:
+            self._stored(view, now)
+            return view
+        came = View(_as_it_came(job), place.position, True, place.estimated_start_seconds)
+        self._hub.publish(came.job, came.position, came.estimated_start_seconds)
         self._stored(view, now)
-        return view
+        return came
 
     def _stored(self, view: View, now: int, rank: int | None = None, stamp: Stamp | None = None) -> None:
         job = view.job
@@ -194,3 +207,8 @@ class Submission(Core):
                 running.stop()
         self._announce(cancelled, before, ready)
         return cancelled
+
+
+def _as_it_came(begun: Job) -> Job:
+    """The row of a job that is begun already, before it was."""
+    return begun._replace(status=str(Status.QUEUED), attempt=0, worker=None, started_at=None)

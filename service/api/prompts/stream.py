@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
 from service.api.feeds import JobFeed
 from service.api.long_poll import wait_for
+from service.api.plain import stream_reply
 from service.api.replies import json_text
 from service.errors import InvalidRequestError
 from service.outputs import Position
@@ -18,6 +20,12 @@ _LOOK_SECONDS = 1.0
 _STALLED_SECONDS = 60.0
 """A client that takes nothing for so long is sent away; it may come back with its position."""
 
+_HEADERS = (
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    # A proxy that collects the events before it sends them on would spoil them (nginx).
+    ("X-Accel-Buffering", "no"),
+)
 _NAMES = {"job": "status"}
 
 
@@ -47,14 +55,7 @@ class EventStream:
         self._woken = asyncio.Event()
         self._is_over = False
         self.wake = self._woken.set
-        self.response = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream; charset=utf-8",
-                "Cache-Control": "no-store",
-                # A proxy that collects the events before it sends them on would spoil them (nginx).
-                "X-Accel-Buffering": "no",
-            }
-        )
+        self.response = stream_reply(request, 200, _HEADERS)
 
     def leave(self) -> None:
         """End the reply soon: the service stops."""
@@ -65,22 +66,27 @@ class EventStream:
         """Send what the feed has, for as long as there is somebody to read it."""
         await self.response.prepare(self._request)
         silent_since = asyncio.get_running_loop().time()
-        while not feed.is_done and not self._is_over and self._request.transport is not None:
+        while not self._is_over and self._request.transport is not None:
             messages = await feed.read()
             if messages:
-                await self._send("".join(map(_event, messages)))
+                text = "".join(map(_event, messages))
+                if feed.is_done:
+                    # The end of the reply goes with that of the job.
+                    await self._send(text, self.response.write_eof)
+                    return
+                await self._send(text, self.response.write)
             elif await wait_for(self._woken, min(_LOOK_SECONDS, self._heartbeat_seconds)):
                 continue
             elif asyncio.get_running_loop().time() - silent_since >= self._heartbeat_seconds:
-                await self._send(": still here\n\n")
+                await self._send(": still here\n\n", self.response.write)
             else:
                 continue
             silent_since = asyncio.get_running_loop().time()
 
-    async def _send(self, text: str) -> None:
+    async def _send(self, text: str, write: Callable[[bytes], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(_STALLED_SECONDS):
-                await self.response.write(text.encode("utf-8", "replace"))
+                await write(text.encode("utf-8", "replace"))
         except (ConnectionError, TimeoutError):
             self._is_over = True
             if self._request.transport is not None:

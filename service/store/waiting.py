@@ -23,14 +23,21 @@ they are there already.
 class Write:
     """The statements of one transaction and who waits for them."""
 
-    __slots__ = ("answers", "error", "future", "is_urgent", "rank", "statements")
+    __slots__ = ("answers", "error", "future", "is_urgent", "rank", "row", "statements")
 
     def __init__(
         self, statements: Sequence[Statement | Batch], future: asyncio.Future[Answers], *, is_urgent: bool = True
     ) -> None:
         self.statements = statements
         self.is_urgent = is_urgent
-        self.rank = OTHER if statements[0].sql is not INSERT else NEW_JOB if len(statements) == 1 else NEW_JOB_AND_MORE
+        first = statements[0]
+        self.rank = OTHER
+        self.row: tuple[Any, ...] = ()
+        """Of a new job that comes alone: its parameters."""
+        if first.sql is INSERT and isinstance(first, Statement):
+            self.rank = NEW_JOB_AND_MORE
+            if len(statements) == 1 and isinstance(first.parameters, tuple):
+                self.rank, self.row = NEW_JOB, first.parameters
         self.future = future
         self.answers: Answers = []
         self.error: CorralError | None = None

@@ -59,9 +59,8 @@ class Hub:
     def publish(self, job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> None:
         """Tell those who follow this job and those who follow all."""
         channels = self._channels
-        following = [channels[name] for name in (job_channel(job.id), JOBS) if name in channels]
-        if job.is_final and ENDED in channels:
-            following.append(channels[ENDED])
+        wanted = (job_channel(job.id), JOBS, ENDED) if job.is_final else (job_channel(job.id), JOBS)
+        following = [channels[name] for name in wanted if name in channels]
         if not following:
             return
         event = JobChanged(job, position, estimated_start_seconds)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
 
 from tests.running import RunningService, service_in_process
 from tests.test_drop_in_wire import connected, post, reply_of
@@ -70,3 +73,12 @@ async def test_a_body_that_says_nothing_of_its_length_is_refused_when_it_is_too_
     async with connected(service) as (reader, writer):
         writer.write(head + b"bb8\r\n" + b"x" * 3000 + b"\r\n0\r\n\r\n")
         assert (await reply_of(reader))[0] == 413
+
+
+async def test_a_body_that_came_with_its_head_lies_where_it_is_looked_for() -> None:
+    """aiohttp's own way to it is taken otherwise, and is slow."""
+    content = StreamReader(BaseProtocol(asyncio.get_running_loop()), 65_536)
+    content.feed_data(b"{}")
+    content.feed_eof()
+    assert list(content._buffer) == [b"{}"]
+    assert content.is_eof()

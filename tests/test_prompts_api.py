@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from service.api.context import AUDIENCE
-from service.errors import CannotStoreError
+from service.errors import CannotStoreError, CorralError
 from service.hub import JOBS, JobChanged
-from service.job import Job
+from service.job import NewJob
 from service.simulated import Fault, FaultKind
-from service.store.jobs import JobStore
-from tests.running import QUICK, RunningService, service_in_process
+from service.store.database import Settle, Statement, Written
+from service.store.job_statements import INSERT
+from service.store.sqlite import SqliteDatabase
+from tests.running import PATIENCE_SECONDS, QUICK, RunningService, service_in_process
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -38,42 +40,69 @@ async def test_a_prompt_is_accepted_with_its_id_position_and_address(service: Ru
     assert response.headers["Cache-Control"] == "no-store"
 
 
+FIRST = "first of all"
+NEW = NewJob("prompts", "/api/generate", "llama3.2", '{"model":"llama3.2","prompt":"hello"}', "hello")
+
+
 class Listener:
     """Keeps what it hears."""
 
     def __init__(self) -> None:
         self.events: list[JobChanged] = []
+        self.ended = asyncio.Event()
 
     def receive(self, event: JobChanged) -> None:
         self.events.append(event)
+        if event.job.is_final:
+            self.ended.set()
 
 
 class HeldDisk:
     """Rows of new jobs wait here on their way to the disk; an ``error`` is what becomes of them."""
 
+    @classmethod
+    async def of(cls, service: RunningService, monkeypatch: pytest.MonkeyPatch) -> HeldDisk:
+        """The disk of a service whose backend is known to answer."""
+        await service.finished(FIRST)
+        return cls(monkeypatch)
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.goes_on = asyncio.Event()
-        self.error: Exception | None = None
-        insert = JobStore.insert
+        self.error: CorralError | None = None
+        self._held: list[asyncio.Task[None]] = []
+        write = SqliteDatabase.write
 
-        async def held(store: JobStore, *arguments: Any, **options: Any) -> Job:
-            await self.goes_on.wait()
-            if self.error is not None:
-                raise self.error
-            return await insert(store, *arguments, **options)
+        def held(database: SqliteDatabase, *statements: Statement, settle: Settle | None = None, **how: Any) -> Written:
+            if settle is None or statements[0].sql is not INSERT:
+                return write(database, *statements, settle=settle, **how)
+            written: Written = asyncio.get_running_loop().create_future()
 
-        monkeypatch.setattr(JobStore, "insert", held)
+            async def go_on(settle: Settle = settle) -> None:
+                await self.goes_on.wait()
+                if self.error is not None:
+                    settle([], self.error)
+                    written.set_exception(self.error)
+                    return
+                answers = await write(database, *statements, settle=settle, **how)
+                if not written.done():
+                    written.set_result(answers)
+
+            self._held.append(asyncio.create_task(go_on()))
+            return written
+
+        monkeypatch.setattr(SqliteDatabase, "write", held)
 
 
 async def test_a_prompt_that_finds_a_free_seat_is_asked_for_while_it_is_on_its_way_to_the_disk(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk, heard = HeldDisk(monkeypatch), Listener()
+    disk, heard = await HeldDisk.of(service, monkeypatch), Listener()
     service.hub.subscribe(JOBS, heard)
     submitting = asyncio.create_task(service.call("POST", "/api/v1/prompt", {"prompt": "hello"}))
-    await service.ollama.observations.until(lambda seen: seen.answers == 1)
+    await service.ollama.observations.until(lambda seen: seen.answers == 2)
     assert not submitting.done()
-    assert (await service.call("GET", "/api/v1/prompts"))[1]["prompts"] == []
+    _, listed = await service.call("GET", "/api/v1/prompts")
+    assert [prompt["prompt"] for prompt in listed["prompts"]] == [FIRST]
     assert heard.events == []
     disk.goes_on.set()
     status, answer = await submitting
@@ -86,13 +115,13 @@ async def test_a_prompt_that_finds_a_free_seat_is_asked_for_while_it_is_on_its_w
         ("processing", None),
         ("completed", None),
     ]
-    assert service.ollama.observations.requests["/api/generate"] == 1
+    assert service.ollama.observations.prompts == [FIRST, "hello"]
 
 
 async def test_a_prompt_that_cannot_be_stored_is_not_asked_for_any_longer(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = HeldDisk(monkeypatch)
+    disk = await HeldDisk.of(service, monkeypatch)
     disk.error = CannotStoreError("the disk is full")
     service.stall(times=1)
     submitting = asyncio.create_task(service.call("POST", "/api/v1/prompt", {"prompt": "hello"}))
@@ -101,11 +130,27 @@ async def test_a_prompt_that_cannot_be_stored_is_not_asked_for_any_longer(
     status, answer = await submitting
     assert (status, answer["error"]) == (503, "the disk is full")
     await service.ollama.observations.until(lambda seen: seen.closed_connections == 1)
-    assert (await service.call("GET", "/api/v1/prompts"))[1]["total"] == 0
+    assert (await service.call("GET", "/api/v1/prompts"))[1]["total"] == 1
     assert (await service.call("POST", "/api/v1/prompt", {"prompt": "as long as that lasts"}))[0] == 503
     disk.error = None
     await service.finished("the seat is free again")
-    assert service.ollama.observations.prompts == ["hello", "the seat is free again"]
+    assert service.ollama.observations.prompts == [FIRST, "hello", "the seat is free again"]
+
+
+async def test_a_prompt_whose_caller_is_cut_off_on_its_way_to_the_disk_runs_all_the_same(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, heard = await HeldDisk.of(service, monkeypatch), Listener()
+    service.hub.subscribe(JOBS, heard)
+    submitting = asyncio.create_task(service.jobs.submit(NEW))
+    await service.ollama.observations.until(lambda seen: seen.answers == 2)
+    submitting.cancel()
+    await asyncio.wait((submitting,))
+    disk.goes_on.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await heard.ended.wait()
+    assert [event.job.status for event in heard.events] == ["queued", "processing", "completed"]
+    assert (await service.call("GET", "/api/v1/prompts"))[1]["total"] == 2
 
 
 async def test_a_prompt_behind_another_waits_for_its_turn(service: RunningService) -> None:

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from service.errors import CannotStoreError, StoreError, UniqueViolationError
-from service.job import Outcome, Status, new_job_id
-from service.store.database import Database, Statement
+from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
+from service.job import Job, Outcome, Status, new_job_id
+from service.store.database import Answers, Database, Statement, Written
 from service.store.job_statements import INSERT
 from service.store.jobs import Filter, JobStore
 from service.store.sqlite_groups import WaitingWrites
-from service.store.waiting import Answers, Write
+from service.store.waiting import Write
 from tests.databases import Place
 from tests.store_jobs import LINE, NOW, claimed, look, new_job, seqs, stored
 
@@ -93,6 +93,38 @@ async def test_a_caller_that_leaves_does_not_take_its_write_along(store: JobStor
     assert [job.id for job in await store.page(Filter(), 9, 0)] == [after.id, job_id]
 
 
+async def test_what_a_write_came_to_is_heard_before_its_caller_goes_on_and_also_when_that_is_gone(
+    store: JobStore,
+) -> None:
+    heard: list[str] = []
+
+    async def waits(job_id: str) -> None:
+        await store.insert(new_job(), job_id, NOW, settle=lambda _answers, error: heard.append(f"{job_id}: {error}"))
+        heard.append(f"{job_id} goes on")
+
+    first, second = new_job_id(NOW), new_job_id(NOW)
+    leaving = asyncio.create_task(waits(first))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await waits(second)
+    assert heard == [f"{first}: None", f"{second}: None", f"{second} goes on"]
+    with pytest.raises(UniqueViolationError):
+        await waits(second)
+    assert heard[3].startswith(f"{second}: UNIQUE") or "unique" in heard[3]
+
+
+async def test_an_error_in_what_follows_a_write_costs_its_caller_only(store: JobStore) -> None:
+    def fail(_answers: Answers, _error: CorralError | None) -> None:
+        raise ZeroDivisionError
+
+    wrong, right = await asyncio.gather(
+        store.insert(new_job(), new_job_id(NOW), NOW, settle=fail), stored(store), return_exceptions=True
+    )
+    assert isinstance(wrong, StoreError)
+    assert isinstance(right, Job)
+    assert await store.count(Filter()) == 2
+
+
 async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones(place: Place) -> None:
     database = await place.open()
     store = JobStore(database, "one")
@@ -100,8 +132,10 @@ async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones
     await asyncio.sleep(0)
     await database.close()
     assert len({job.seq for job in await asyncio.gather(*writes)}) == 1500
+    refused: list[CorralError | None] = []
     with pytest.raises(CannotStoreError):
-        await stored(store)
+        await store.insert(new_job(), new_job_id(NOW), NOW, settle=lambda _answers, error: refused.append(error))
+    assert [type(error) for error in refused] == [CannotStoreError]
     async with place.opened() as again:
         assert await JobStore(again, "one").count(Filter()) == 1500
 
@@ -148,7 +182,7 @@ async def test_what_follows_a_new_job_finds_it(store: JobStore) -> None:
 
 
 async def test_other_writes_get_on_however_many_new_jobs_there_are() -> None:
-    future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+    future: Written = asyncio.get_running_loop().create_future()
     waiting = WaitingWrites()
     new_job_write = Write([Statement(INSERT, ())], future)
     for _ in range(600):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.job import Job, Line, Outcome, Segment, Status
-from service.store.database import Batch, Database, Row, Statement
+from service.store.database import Batch, Database, Row, Settle, Statement, Written
 from service.store.job_statements import CLAIM, GAUGES, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import Filter, JobStore
 from service.store.postgres import PostgresDatabase
@@ -62,9 +62,9 @@ class Recording:
     def next_number(self) -> int | None:
         return self._database.next_number()
 
-    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
         self.statements += (one for one in statements if isinstance(one, Statement))
-        return self._database.write(*statements, is_urgent=is_urgent)
+        return self._database.write(*statements, is_urgent=is_urgent, settle=settle)
 
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
         self.statements.append(Statement(sql, parameters))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import sha256
 
@@ -22,24 +24,36 @@ from service.store.idempotency import RequestKey
 HEADER = istr("Idempotency-Key")
 REPLAYED = {"Idempotent-Replayed": "true"}
 """Said of a reply that belongs to an earlier request."""
+_NEW: Mapping[str, str] = {}
 _LONGEST = 255
 
 
-async def submit_once(request: web.Request, body: bytes, new: NewJob) -> tuple[View, dict[str, str]]:
-    """The job of a request that nobody waits for, new or that of an earlier request, and what the reply is to say.
+async def submit_once(
+    request: web.Request, body: bytes, new: NewJob, reply: Callable[[View, Mapping[str, str]], web.StreamResponse]
+) -> web.StreamResponse:
+    """The ``reply`` to a request whose job nobody waits for, new or that of an earlier request; made of the job and of
+    headers to add.
 
     Whether the caller may make it, and whether its model is there, is asked only of a new job. Raises
     InvalidRequestError, NotFoundError, IdempotencyMismatchError, and what :func:`service.api.auth.admit` and
     submissions raise.
     """
-    jobs = request.app[JOBS]
+    app = request.app
+    jobs = app[JOBS]
     if HEADER not in request.headers:
-        view = await jobs.submit(await _admitted(request, new))
-        note_job(request, view.job)
-        return view, {}
+        if not app[POOL].knows(new.model):
+            await app[POOL].require_model(new.model)
+        entered = jobs.enter(admit(request, new))
+        # A turn of the loop, so that the disk is at work while the reply is made.
+        await asyncio.sleep(0)
+        has_number = entered.view.job.seq
+        answer = reply(entered.view, _NEW)
+        await entered.written
+        note_job(request, entered.view.job)
+        return answer if has_number else reply(entered.view, _NEW)
     repeated = await jobs.submit_once(request_key(request, body), partial(_admitted, request, new))
     _note(request, repeated)
-    return repeated.view, REPLAYED if repeated.is_earlier else {}
+    return reply(repeated.view, REPLAYED if repeated.is_earlier else _NEW)
 
 
 async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeated:

@@ -2,11 +2,13 @@
 
 from service.jobs.attempts import Attempts
 from service.jobs.elsewhere import Elsewhere
-from service.jobs.records import Limits, Page, Pick, Refusal, Retry, Running, View
+from service.jobs.records import Entered, Limits, Page, Pick, Refusal, Retry, Running, View
 from service.jobs.repeats import Repeats
 from service.jobs.views import no_prompt, no_request
 
-__all__ = ["Jobs", "Limits", "Page", "Pick", "Refusal", "Retry", "Running", "View", "no_prompt", "no_request"]
+__all__ = [
+    "Entered", "Jobs", "Limits", "Page", "Pick", "Refusal", "Retry", "Running", "View", "no_prompt", "no_request",
+]  # fmt: skip
 
 
 class Jobs(Repeats, Attempts, Elsewhere):

@@ -11,6 +11,8 @@ from service.errors import BackendError
 from service.job import Claimed, Job, Line
 from service.outputs import Output
 from service.relay import Head, Relay
+from service.store.database import Answers, Written
+from service.store.jobs import numbered
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,27 @@ class View(NamedTuple):
     is_exact: bool = True
     estimated_start_seconds: float | None = None
     """From now; None also while no backend serves the model."""
+
+    def numbered(self, answers: Answers) -> View:
+        """The same when the job is stored, with the number that the database may have given it."""
+        return self if self.job.seq else self._replace(job=numbered(self.job, answers))
+
+
+class Entered:
+    """A job on its way to the disk. Nobody may be told of it before it is there."""
+
+    __slots__ = ("view", "written")
+
+    def __init__(self, view: View, written: Written) -> None:
+        self.view = view
+        """As its caller is to see it; where the database gives the numbers, without one until it is stored."""
+        self.written = written
+        """Done when it is on disk; to be waited for raises what has become of it otherwise."""
+
+    async def stored(self) -> View:
+        """The job, once it is on disk."""
+        await self.written
+        return self.view
 
 
 class Page(NamedTuple):

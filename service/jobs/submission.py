@@ -14,11 +14,12 @@ from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_i
 from service.jobs.changes import Change
 from service.jobs.core import STOPPING, Core
 from service.jobs.recent import Stamp
-from service.jobs.records import Running, View
+from service.jobs.records import Entered, Running, View
 from service.outputs import Output
 from service.relay import Relay
-from service.store.database import Statement
+from service.store.database import Answers, Statement
 from service.store.idempotency import RequestKey, remember
+from service.store.jobs import numbered
 
 
 class Submission(Core):
@@ -27,11 +28,17 @@ class Submission(Core):
     async def submit(
         self, new: NewJob, relay: Relay | None = None, asked: RequestKey | None = None, instead_of: str | None = None
     ) -> View:
-        """Store a job; it is on disk when this returns. ``relay`` is filled with the backend's reply as it comes.
-        ``asked`` is stored with it, in place of the key's earlier job where that is named.
+        """Store a job; it is on disk when this returns. See :meth:`enter`, whose errors it raises, too."""
+        return await self.enter(new, relay, asked, instead_of).stored()
 
-        Raises QueueFullError, LimitReachedError, StoppingError, CannotStoreError, and UniqueViolationError when
-        ``asked`` is there already.
+    def enter(
+        self, new: NewJob, relay: Relay | None = None, asked: RequestKey | None = None, instead_of: str | None = None
+    ) -> Entered:
+        """Begin to store a job. ``relay`` is filled with the backend's reply as it comes. ``asked`` is stored with it,
+        in place of the key's earlier job where that is named.
+
+        Raises QueueFullError, LimitReachedError and StoppingError; waiting until it is stored raises CannotStoreError,
+        and UniqueViolationError when ``asked`` is there already.
         """
         self._check_room(len(new.request), new.owner)
         now = self._clock.now_ms()
@@ -49,13 +56,13 @@ class Submission(Core):
         if is_ready and is_certain and is_next and self.store_trouble is None:
             start = self._start_at_once(line)
             if start is not None:
-                return await self._submit_running(new, job_id, now, line, relay, start, also)
+                return self._enter_running(new, job_id, now, line, relay, start, also)
         # Where writes keep their order, the gauges and the dispatcher hear of a job before it is on disk: its claim can
         # then share the insert's commit. Nobody else hears of it before.
         is_ahead = is_certain and self._store.keeps_order
-        return await self._submit_queued(new, job_id, now, line, relay, also, is_ready=is_ready, is_ahead=is_ahead)
+        return self._enter_queued(new, job_id, now, line, relay, also, is_ready=is_ready, is_ahead=is_ahead)
 
-    async def _submit_queued(
+    def _enter_queued(
         self,
         new: NewJob,
         job_id: str,
@@ -66,7 +73,7 @@ class Submission(Core):
         *,
         is_ready: bool,
         is_ahead: bool,
-    ) -> View:
+    ) -> Entered:
         size = len(new.request)
         if relay is not None:
             self._relays[job_id] = relay
@@ -76,25 +83,32 @@ class Submission(Core):
         stamp = self._recent.stamp(line)
         ahead = self._gauges.ready(line) - is_ahead
         place = self._place(line, ahead)
-        try:
-            job = await self._tracked(self._store.insert(new, job_id, now, also=also))
-        except CorralError as error:
-            # Not for a cancelled caller: its row is on its way to the disk all the same.
-            if is_ahead:
-                self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
-                self._recent.disturb(line)
-            self._relays.pop(job_id, None)
-            self._note_trouble(error)
-            raise
-        if not is_ahead:
-            self._arrive(line, size, now, is_ready=is_ready)
-        view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
-        self._stored(view, now, ahead if is_ready else None, stamp)
-        if not is_ready or job.deadline is not None:
-            self._look_due()
-        return view
 
-    async def _submit_running(
+        def settle(answers: Answers, error: CorralError | None) -> None:
+            self._under_way -= 1
+            if error is not None:
+                if is_ahead:
+                    self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
+                    self._recent.disturb(line)
+                self._not_stored(job_id, relay, error)
+                return
+            if not is_ahead:
+                self._arrive(line, size, now, is_ready=is_ready)
+            view = entered.view = entered.view.numbered(answers)
+            self._stored(view, now, ahead if is_ready else None, stamp)
+            if not is_ready or view.job.deadline is not None:
+                self._look_due()
+
+        self._under_way += 1
+        self._changes += 1
+        inserting = self._store.insert(new, job_id, now, None, also, settle)
+        view = View(inserting.job, None)
+        if is_ready:
+            view = View(inserting.job, place.position, True, place.estimated_start_seconds)
+        entered = Entered(view, inserting.written)
+        return entered
+
+    def _enter_running(
         self,
         new: NewJob,
         job_id: str,
@@ -103,15 +117,41 @@ class Submission(Core):
         relay: Relay | None,
         start: Callable[[Running], None],
         also: Sequence[Statement],
-    ) -> View:
+    ) -> Entered:
         """The call begins while its row is on its way to the disk; the caller hears nothing before it is there.
 
         One who does not wait for the reply is told how it stood when it came, and everybody else both changes.
         """
-        place = self._place(line, 0)
         begun = self._store.begun(new, job_id, now)
+
+        def settle(answers: Answers, error: CorralError | None) -> None:
+            self._under_way -= 1
+            if error is not None:
+                self._gauges.leave(line, Status.PROCESSING, size, was_ready=False)
+                running.is_cancelled = True
+                stored.set_exception(error)
+                stored.exception()
+                if running.stop is not None:
+                    running.stop()
+                self._not_stored(job_id, relay, error)
+                return
+            running.job = numbered(begun, answers)
+            # The caller is answered before the worker goes on to what is left to do.
+            stored.get_loop().call_soon(stored.set_result, None)
+            came = entered.view = entered.view.numbered(answers)
+            if relay is None:
+                self._hub.publish(came.job, came.position, came.estimated_start_seconds)
+            self._stored(View(running.job, None), now)
+
         # The disk is given its work first: it needs longer than the caller's first byte.
-        inserted = self._store.insert(new, job_id, now, begun, also)
+        self._under_way += 1
+        self._changes += 1
+        inserting = self._store.insert(new, job_id, now, begun, also, settle)
+        view = View(begun, None)
+        if relay is None:
+            place = self._place(line, 0)
+            view = View(_as_it_came(begun), place.position, True, place.estimated_start_seconds)
+        entered = Entered(view, inserting.written)
         self._order.begin_waiting(line, now, {})
         charged_ms = self._order.charge(line, now)
         self.key_seats.take(line.owner)
@@ -120,34 +160,18 @@ class Submission(Core):
         running = Running(
             Claimed(begun, new.request), Output(begun.attempt, self.limits.max_output_bytes), charged_ms, relay
         )
-        running.stored = asyncio.get_running_loop().create_future()
+        stored = running.stored = asyncio.get_running_loop().create_future()
         self._running[job_id] = running
         if relay is not None:
             self._relays[job_id] = relay
         start(running)
-        try:
-            job = await self._tracked(inserted)
-        except CorralError as error:
-            self._gauges.leave(line, Status.PROCESSING, size, was_ready=False)
-            self._relays.pop(job_id, None)
-            self._note_trouble(error)
-            running.is_cancelled = True
-            running.stored.set_exception(error)
-            running.stored.exception()
-            if running.stop is not None:
-                running.stop()
-            raise
-        running.job = job
-        # The caller is answered before the worker goes on to what is left to do.
-        running.stored.get_loop().call_soon(running.stored.set_result, None)
-        view = View(job, None)
+        return entered
+
+    def _not_stored(self, job_id: str, relay: Relay | None, error: CorralError) -> None:
+        self._relays.pop(job_id, None)
+        self._note_trouble(error)
         if relay is not None:
-            self._stored(view, now)
-            return view
-        came = View(_as_it_came(job), place.position, True, place.estimated_start_seconds)
-        self._hub.publish(came.job, came.position, came.estimated_start_seconds)
-        self._stored(view, now)
-        return came
+            relay.fail(error)
 
     def _stored(self, view: View, now: int, rank: int | None = None, stamp: Stamp | None = None) -> None:
         job = view.job

@@ -6,14 +6,24 @@ as milliseconds since the epoch, JSON as text, the words of a status written int
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from service.errors import CorralError
 from service.measures import Histogram
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | tuple[Any, ...]
 """By name; or, where a statement is about one row, in the order in which it names them first."""
+
+
+Answers = list[list[Row]]
+"""The rows of each statement of a write."""
+Written = asyncio.Future[Answers]
+"""A write that is on disk when this is done."""
+Settle = Callable[[Answers, CorralError | None], None]
+"""Hears what a write came to: its answers, or why it was not carried out."""
 
 
 class Statement(NamedTuple):
@@ -53,10 +63,11 @@ class Database(Protocol):
     def next_number(self) -> int | None:
         """The number of the next new job, which grows and is given once; None where the database itself gives it."""
 
-    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> Awaitable[Sequence[Sequence[Row]]]:
-        """Start one transaction of these statements; the awaitable gives each one's rows once they are on disk.
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
+        """Start one transaction of these statements; the future gives each one's rows once they are on disk.
 
-        One that is not urgent may wait some milliseconds, to share the commit of the next that is.
+        One that is not urgent may wait some milliseconds, to share the commit of the next that is. ``settle`` is called
+        before whoever waits for the future goes on, also when that was cancelled; never before this returns.
 
         Writes are carried out in the order of these calls, many in one commit. Raises UniqueViolationError or
         StoreError for what the database refuses, CannotStoreError when it takes no writes at all; neighbours are

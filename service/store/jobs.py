@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
 
 from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
-from service.store.database import Database, Row, Statement
+from service.store.database import Answers, Database, Settle, Statement, Written
 from service.store.idempotency import IdempotencyStore, KeptReply, keep
 from service.store.job_reading import Filter, Gauge, JobReading, Standing, job_of
 from service.store.job_statements import (
@@ -38,6 +38,26 @@ class Rescued(NamedTuple):
     before: str
 
 
+class Inserting:
+    """A new job on its way to the disk; awaited, it is the row that was stored."""
+
+    __slots__ = ("job", "written")
+
+    def __init__(self, job: Job, written: Written) -> None:
+        self.job = job
+        """Its row; where the database gives the numbers, without one until it is stored."""
+        self.written = written
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        answers = yield from self.written.__await__()
+        return numbered(self.job, answers)
+
+
+def numbered(job: Job, answers: Answers) -> Job:
+    """The row of a new job with its number, which the database may have given."""
+    return job if job.seq else job._replace(seq=answers[0][0][0])
+
+
 class JobStore(JobReading):
     """Jobs in the database."""
 
@@ -57,15 +77,22 @@ class JobStore(JobReading):
         return self._row(new, job_id, now, is_started=True)
 
     def insert(
-        self, new: NewJob, job_id: str, now: int, begun: Job | None = None, also: Sequence[Statement] = ()
-    ) -> Awaitable[Job]:
+        self,
+        new: NewJob,
+        job_id: str,
+        now: int,
+        begun: Job | None = None,
+        also: Sequence[Statement] = (),
+        settle: Settle | None = None,
+    ) -> Inserting:
         """Store a job, and ``also`` this with it; with ``begun`` as the first attempt of this process already.
 
-        The write is on its way when this returns; awaiting it raises CannotStoreError, and what ``also`` brings about.
+        The write is on its way when this returns, and ``settle`` hears what it came to; awaiting it raises
+        CannotStoreError, and what ``also`` brings about.
         """
         job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
-        stored = Statement(INSERT, (*new_values(job), storable(new.prompt), new.request))
-        return _numbered(job, self._database.write(stored, *also))
+        statement = Statement(INSERT, (*new_values(job), storable(new.prompt), new.request))
+        return Inserting(job, self._database.write(statement, *also, settle=settle))
 
     def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:
         key = model_key(new.model)
@@ -245,8 +272,3 @@ class JobStore(JobReading):
         """Forget finished jobs older than ``before``; one gauge of one job for each."""
         (rows,) = await self._database.write(Statement(self._prune, {"before": before, "most": most}))
         return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]
-
-
-async def _numbered(job: Job, inserted: Awaitable[Sequence[Sequence[Row]]]) -> Job:
-    answers = await inserted
-    return job if job.seq else job._replace(seq=answers[0][0][0])

@@ -18,12 +18,12 @@ import asyncpg
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.measures import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, Row, Statement
+from service.store.database import Batch, Row, Settle, Statement, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.postgres_connections import Link, connect, is_in_the_way, lost, shown, translated
 from service.store.postgres_notices import Notices
 from service.store.postgres_statements import converted, run_in_order
-from service.store.waiting import Answers, Read, Write
+from service.store.waiting import Read, Write
 
 _OLDEST_SERVER = 13
 """``pg_current_xact_id``; MATERIALIZED came with 12."""
@@ -98,12 +98,15 @@ class PostgresDatabase:
     def next_number(self) -> None:
         """The server gives them, as there may be other processes."""
 
-    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[Answers]:
-        future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
+        loop = asyncio.get_running_loop()
+        future: Written = loop.create_future()
+        write = Write(statements, future, settle=settle)
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
-            future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))
+            write.error = CannotStoreError("the database cannot keep up with the writes; try again")
+            loop.call_soon(write.settle)
             return future
-        self._waiting.append(Write(statements, future))
+        self._waiting.append(write)
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush())
         return future

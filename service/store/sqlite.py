@@ -23,7 +23,7 @@ import aiosqlite
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.measures import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, Row, Statement
+from service.store.database import Batch, Row, Settle, Statement, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.sqlite_groups import (
     GROUPED,
@@ -33,7 +33,7 @@ from service.store.sqlite_groups import (
     WriteGroup,
     translated,
 )
-from service.store.waiting import Answers, Read, Write
+from service.store.waiting import Read, Write
 
 _log = logging.getLogger(__name__)
 
@@ -145,12 +145,14 @@ class SqliteDatabase:
         self._last_number += 1
         return self._last_number
 
-    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[Answers]:
-        future: asyncio.Future[Answers] = self._loop.create_future()
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
+        future: Written = self._loop.create_future()
+        write = Write(statements, future, is_urgent=is_urgent, settle=settle)
         if self._is_closed or len(self._waiting) >= _WAITING_WRITES:
-            future.set_exception(CannotStoreError("the database cannot keep up with the writes; try again"))
+            write.error = CannotStoreError("the database cannot keep up with the writes; try again")
+            self._loop.call_soon(write.settle)
             return future
-        self._waiting.add(Write(statements, future, is_urgent=is_urgent))
+        self._waiting.add(write)
         if not is_urgent:
             if self._soon is None:
                 self._soon = self._loop.call_later(_SOON_SECONDS, self._flush_rest)

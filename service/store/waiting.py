@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.errors import CorralError
-from service.store.database import Batch, Row, Statement
+from service.errors import CorralError, StoreError
+from service.store.database import Answers, Batch, Row, Settle, Statement, Written
 from service.store.job_statements import INSERT
 
-Answers = list[list[Row]]
-"""The rows of each statement of a write."""
-
+_log = logging.getLogger(__name__)
 
 NEW_JOB, NEW_JOB_AND_MORE, OTHER = 0, 1, 2
 """Writes by what they do first of all: new jobs go before all else, since nothing that waits beside them can mind that
@@ -23,10 +22,15 @@ they are there already.
 class Write:
     """The statements of one transaction and who waits for them."""
 
-    __slots__ = ("answers", "error", "future", "is_urgent", "rank", "row", "statements")
+    __slots__ = ("_settle", "answers", "error", "future", "is_urgent", "rank", "row", "statements")
 
     def __init__(
-        self, statements: Sequence[Statement | Batch], future: asyncio.Future[Answers], *, is_urgent: bool = True
+        self,
+        statements: Sequence[Statement | Batch],
+        future: Written,
+        *,
+        is_urgent: bool = True,
+        settle: Settle | None = None,
     ) -> None:
         self.statements = statements
         self.is_urgent = is_urgent
@@ -41,8 +45,16 @@ class Write:
         self.future = future
         self.answers: Answers = []
         self.error: CorralError | None = None
+        self._settle = settle
 
     def settle(self) -> None:
+        if self._settle is not None:
+            try:
+                self._settle(self.answers, self.error)
+            except Exception as error:
+                # It costs this write's caller only.
+                _log.error("what follows a write went wrong", exc_info=error)
+                self.error = StoreError(f"internal error: {type(error).__name__}")
         if self.future.done():
             return
         if self.error is not None:

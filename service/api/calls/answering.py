@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from service.api.accounting import note_job
 from service.api.calls.boundaries import Boundaries
 from service.api.calls.callers import CALLERS, Waiting, hang_up, is_gone
 from service.api.calls.dialect import Dialect
@@ -17,7 +18,7 @@ from service.api.plain import stream_reply, whole_reply
 from service.backend.classification import message_of
 from service.errors import CallEndedError, CorralError, StoppingError
 from service.job import Job
-from service.jobs import View
+from service.jobs import Entered, View
 from service.relay import Head, Relay
 
 NDJSON = "application/x-ndjson"
@@ -40,10 +41,16 @@ def place_headers(view: View) -> dict[str, str]:
 
 
 class Answer:
-    """One caller's reply. ``headers`` are what we add to it."""
+    """One caller's reply. ``headers`` are what we add to it; ``entered`` is a job that is on its way to the disk."""
 
     def __init__(
-        self, request: web.Request, dialect: Dialect, job: Job, relay: Relay, headers: Mapping[str, str]
+        self,
+        request: web.Request,
+        dialect: Dialect,
+        job: Job,
+        relay: Relay,
+        headers: Mapping[str, str],
+        entered: Entered | None = None,
     ) -> None:
         self._request = request
         self._dialect = dialect
@@ -52,6 +59,7 @@ class Answer:
         self._headers = headers
         self._caller = Waiting(request, relay.poke)
         self._heartbeat_seconds = request.app[QUEUE].present.heartbeat_seconds if job.is_streamed else 0.0
+        self._entered = entered
         self._response: web.StreamResponse | None = None
 
     async def give(self) -> web.StreamResponse:
@@ -70,6 +78,10 @@ class Answer:
 
     async def _relayed(self) -> web.StreamResponse:
         relay = self._relay
+        if self._entered is not None:
+            # Nothing is sent before the job is on disk.
+            await self._entered.written
+            note_job(self._request, self._job)
         while True:
             head = relay.head
             if head is not None and self._job.is_streamed and head.status < 400 and media_type(head) in _STREAMS:

@@ -9,7 +9,6 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service.api.accounting import note_job
 from service.api.auth import authorise
 from service.api.bodies import read_body
 from service.api.calls.answering import Answer, place_headers
@@ -52,9 +51,9 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if HEADER in request.headers:
             return await answer_once(request, dialect, request_key(request, body), make)
         relay = Relay()
-        view = await app[JOBS].submit(await make(), relay)
-        note_job(request, view.job)
-        return await Answer(request, dialect, view.job, relay, place_headers(view)).give()
+        entered = app[JOBS].enter(await make(), relay)
+        view = entered.view
+        return await Answer(request, dialect, view.job, relay, place_headers(view), entered).give()
 
     return handle
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 from aiohttp import web
 
 from service.api.bodies import parse_object, read_body
@@ -21,6 +24,7 @@ from service.api.replies import json_reply
 from service.api.validation import validated
 from service.api.visibility import check_visible, require_visible, visible_view
 from service.job import model_key
+from service.jobs import View
 from service.store.jobs import Filter
 
 
@@ -31,7 +35,10 @@ async def submit(request: web.Request) -> web.StreamResponse:
     asked = validated(PromptRequest, parse_object(body))
     default_model = app[QUEUE].present.default_model
     new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK].now_ms(), caller.owner, caller.key_id)
-    view, said = await submit_once(request, body, new)
+    return await submit_once(request, body, new, partial(_accepted, request))
+
+
+def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.StreamResponse:
     headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
     return json_reply(request, accepted_fields(view), status=202, headers=headers)
 

@@ -30,8 +30,9 @@ def to_job(
         endpoint, prompt, body = GENERATE, request.prompt or "", _generate_body(request)
     else:
         endpoint, prompt, body = CHAT, _last_words(request.messages), _chat_body(request, request.messages)
+    given = request.model_fields_set
     for field in _SHARED_FIELDS:
-        if field in request.model_fields_set and (value := getattr(request, field)) is not None:
+        if field in given and (value := getattr(request, field)) is not None:
             body[field] = value
     body = limits.applied(endpoint, model, {"model": model, "stream": True, **body})
     return NewJob(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 from aiohttp import web
 
 from service.api.bodies import parse_object, read_body
@@ -16,6 +19,7 @@ from service.api.requests.replies import RequestPage
 from service.api.requests.translation import accepted_fields, request_fields, row_fields, to_job
 from service.api.validation import validated
 from service.api.visibility import visible_view_by_seq
+from service.jobs import View
 from service.store.jobs import Filter
 
 
@@ -25,7 +29,10 @@ async def submit(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
     asked = validated(GenerateRequest, parse_object(body))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], caller.owner, caller.key_id)
-    view, said = await submit_once(request, body, new)
+    return await submit_once(request, body, new, partial(_accepted, request))
+
+
+def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.StreamResponse:
     return json_reply(request, accepted_fields(view.job), headers=said)
 
 

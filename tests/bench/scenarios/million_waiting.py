@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from service.store.database import Batch, Row, Statement
+from service.store.database import Batch, Row, Settle, Statement, Written
 from service.store.jobs import JobStore
 from service.store.sqlite import SqliteDatabase
 from tests.bench.load import Connection, LoadError, request_bytes, requests_per_second
@@ -194,8 +194,8 @@ class _TimedDatabase(SqliteDatabase):
                 raise LoadError("nothing could be claimed")
         return statistics.median(self._seconds) * 1_000_000
 
-    def write(self, *statements: Statement | Batch, is_urgent: bool = True) -> asyncio.Future[list[list[Row]]]:
-        answers: asyncio.Future[list[list[Row]]] = asyncio.get_running_loop().create_future()
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
+        answers: Written = asyncio.get_running_loop().create_future()
         begun = time.perf_counter()
         self._connection.execute("BEGIN IMMEDIATE")
         answers.set_result([self._connection.execute(sql, values).fetchall() for sql, values in statements])

@@ -21,11 +21,11 @@ async def test_a_list_is_newest_first_and_in_pages(store: JobStore) -> None:
 
 
 async def test_a_list_shows_one_status_model_or_owner_or_what_all_of_them_have_in_common(store: JobStore) -> None:
-    queued = await stored(store, model="mistral", owner="b")
-    running = await claimed(store, owner="b")
-    done = await finished(store, owner="a")
-    failed = await finished(store, owner="a", status=Status.FAILED)
-    cancelled = await store.cancel((await stored(store, owner="a")).id, 1)
+    queued = await stored(store, model="mistral", owner="b", key_id="b")
+    running = await claimed(store, owner="b", key_id="b")
+    done = await finished(store, owner="a", key_id="a")
+    failed = await finished(store, owner="a", key_id="a", status=Status.FAILED)
+    cancelled = await store.cancel((await stored(store, owner="a", key_id="a")).id, 1)
     assert cancelled is not None
     by_status = {"queued": queued, "processing": running, "completed": done, "failed": failed, "cancelled": cancelled}
     for status, job in by_status.items():
@@ -71,7 +71,7 @@ async def test_a_search_takes_every_character_literally(store: JobStore, text: s
 
 
 async def test_a_search_looks_behind_the_preview_and_within_the_other_filters(store: JobStore) -> None:
-    here = await stored(store, "x" * 5000 + " needle", owner="a")
+    here = await stored(store, "x" * 5000 + " needle", owner="a", key_id="a")
     await stored(store, "needle", owner="b")
     assert seqs(await store.page(Filter(text="needle", owner="a"), 9, 0)) == [here.seq]
     assert await store.count(Filter(text="needle", owner="a")) == 1

@@ -34,13 +34,14 @@ class Filter(NamedTuple):
     status: str | None = None
     model_key: str | None = None
     owner: str | None = None
+    """Of those that were asked with a key: only who has one is shown no other jobs."""
     text: str | None = None
     key_id: str | None = None
     """Everything that was asked with one key, by whichever of the people behind it."""
 
 
 class Gauge(NamedTuple):
-    """How many jobs there are of one line in one status, and the bytes of their requests."""
+    """How many jobs there are of one line in one status, and the bytes of their requests unless they have ended."""
 
     line: Line
     status: str
@@ -131,7 +132,13 @@ class JobReading:
         """
         rows = await self._database.read(GAUGES, {}, is_scan=True)
         held = await self._database.read(HELD, self._own, is_scan=True)
-        gauges = [Gauge(Line(*row[:3]), row[3], row[4], int(row[5])) for row in rows]
+        sums: dict[tuple[Line, str], tuple[int, int]] = {}
+        for *line, status, jobs, size in rows:
+            # Queued jobs are counted in two parts.
+            of = Line(*line), str(status)
+            before = sums.get(of, (0, 0))
+            sums[of] = before[0] + jobs, before[1] + int(size)
+        gauges = [Gauge(*of, *sum_) for of, sum_ in sums.items()]
         return gauges, {Line(*row[:3]): row[3] for row in held}
 
     async def next_due(self) -> tuple[int | None, int | None]:
@@ -185,6 +192,8 @@ def _where(which: Filter) -> tuple[str, dict[str, Any]]:
         if value is not None:
             clauses.append(f"{column} = :{column}")
             parameters[column] = storable(value)
+    if which.owner is not None:
+        clauses.append("key_id IS NOT NULL")
     if which.text is not None:
         clauses.append(
             "EXISTS (SELECT 1 FROM bodies WHERE bodies.seq = jobs.seq AND lower(prompt) LIKE lower(:text) ESCAPE '!')"

@@ -138,8 +138,19 @@ RANK = f"""
 """
 SELECT_STANDING = f"SELECT {COLUMNS}, CASE WHEN status = 'queued' THEN {RANK} ELSE 0 END FROM jobs WHERE "
 
-GAUGES = """
-    SELECT runner, owner, priority, status, count(*), sum(size) FROM jobs
+# Each part from an index that holds what it asks for, but for those of which there are few. Of jobs that have ended
+# nobody asks for the size.
+GAUGES = f"""
+    SELECT runner, owner, priority, 'queued', count(*), sum(size) FROM jobs WHERE {READY}
+    GROUP BY runner, owner, priority
+    UNION ALL
+    SELECT runner, owner, priority, 'queued', count(*), sum(size) FROM jobs
+    WHERE status = 'queued' AND not_before IS NOT NULL GROUP BY runner, owner, priority
+    UNION ALL
+    SELECT runner, owner, priority, 'processing', count(*), sum(size) FROM jobs WHERE status = 'processing'
+    GROUP BY runner, owner, priority
+    UNION ALL
+    SELECT runner, owner, priority, status, count(*), 0 FROM jobs WHERE finished_at IS NOT NULL
     GROUP BY runner, owner, priority, status
 """
 HELD = """
@@ -156,7 +167,8 @@ NEXT_DUE = """
            (SELECT min(deadline) FROM jobs WHERE status = 'queued' AND deadline IS NOT NULL)
 """
 ANY_READY = f"""
-    SELECT seq FROM jobs WHERE {READY} AND {MAY_CLAIM} ORDER BY runner, {BY_ARRIVAL_AT_RUNNER} LIMIT 1
+    SELECT seq FROM jobs WHERE {READY} AND {MAY_CLAIM}
+    ORDER BY runner, owner, priority, {BY_ARRIVAL_IN_LINE} LIMIT 1
 """
 OLDEST_READY = f"""
     SELECT seq, updated_at FROM jobs WHERE runner = :runner AND {READY} AND {MAY_CLAIM}

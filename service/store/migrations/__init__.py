@@ -12,6 +12,7 @@ from service.store.migrations.m0001_jobs import STATEMENTS as M0001
 from service.store.migrations.m0002_keys import STATEMENTS as M0002
 from service.store.migrations.m0003_idempotency import STATEMENTS as M0003
 from service.store.migrations.m0004_new_jobs import STATEMENTS as M0004
+from service.store.migrations.m0005_fewer_indexes import STATEMENTS as M0005
 
 
 class Migration(NamedTuple):
@@ -21,5 +22,5 @@ class Migration(NamedTuple):
     statements: tuple[str, ...]
 
 
-MIGRATIONS = (Migration(1, M0001), Migration(2, M0002), Migration(3, M0003), Migration(4, M0004))
+MIGRATIONS = tuple(Migration(number, step) for number, step in enumerate((M0001, M0002, M0003, M0004, M0005), 1))
 NEWEST = MIGRATIONS[-1].number

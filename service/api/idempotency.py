@@ -38,12 +38,9 @@ async def submit_once(
     InvalidRequestError, NotFoundError, IdempotencyMismatchError, and what :func:`service.api.auth.admit` and
     submissions raise.
     """
-    app = request.app
-    jobs = app[JOBS]
+    jobs = request.app[JOBS]
     if HEADER not in request.headers:
-        if not app[POOL].knows(new.model):
-            await app[POOL].require_model(new.model)
-        entered = jobs.enter(admit(request, new))
+        entered = jobs.enter(await _admitted(request, new))
         # A turn of the loop, so that the disk is at work while the reply is made.
         await asyncio.sleep(0)
         has_number = entered.view.job.seq

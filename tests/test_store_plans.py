@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from service.job import Job, Line, Outcome, Segment, Status
+from service.job import Job, Line, Segment, Status
 from service.store.database import Batch, Database, Row, Settle, Statement, Written
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import Filter, JobStore
+from service.store.migrations.m0006_outcomes import STATEMENTS as OUTCOMES
 from service.store.postgres import PostgresDatabase
 from service.store.postgres_connections import Link
 from service.store.postgres_statements import converted
@@ -94,7 +95,6 @@ ASKED = {
     "claim": Asked(
         lambda store, job: store.claim(LINE, 3, NOW), ("seek jobs_ready", "seek jobs_pkey", "seek bodies_pkey")
     ),
-    "finish": Asked(lambda store, job: store.finish(job, Outcome(Status.COMPLETED), NOW), ("seek jobs_pkey",)),
     "put back": Asked(lambda store, job: store.put_back(job, NOW), ("seek jobs_pkey",)),
     "cancel": Asked(lambda store, job: store.cancel(job.id, NOW, (Segment("text", "a"),), 1), ("seek jobs_id",)),
     "promote": Asked(lambda store, job: store.promote(NOW + 100), ("seek jobs_delayed", "seek jobs_pkey")),
@@ -151,6 +151,15 @@ async def test_every_statement_finds_its_rows_by_the_index_that_is_meant_for_it(
         # A mere name says that walking through it is no harm.
         found[name] = sorted({access if access in asked.indexes else access.split()[1] for access in accesses})
     assert found == {name: sorted(asked.indexes) for name, asked in ASKED.items()}
+
+
+async def test_a_job_that_ends_is_found_by_its_number(filled: Database) -> None:
+    # No plan is told of what a trigger does.
+    [update] = re.findall(r"UPDATE jobs SET .*?(?=;)", OUTCOMES[-1], re.DOTALL)
+    sql = re.sub(r"NEW\.(\w+)", r":\1", update)
+    row = {"status": "failed", "error_code": "e", "error_message": "m"}
+    nothing = dict.fromkeys(re.findall(r":(\w+)", sql), 1)
+    assert await explained(filled, Statement(sql, nothing | row)) == {"seek jobs_pkey"}
 
 
 async def test_the_gauges_are_counted_from_indexes_and_of_all_but_a_few_jobs_from_those_alone(

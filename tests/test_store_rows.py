@@ -79,7 +79,7 @@ def test_few_statements_serve_every_number_of_rows() -> None:
 @pytest.mark.parametrize(
     ("sql", "kind"),
     [
-        (INSERT, Kind.INSERT), (FINISH, Kind.UPDATE), (INSERT_RESULT, Kind.COPY),
+        (INSERT, Kind.INSERT), (FINISH, Kind.INSERT), (INSERT_RESULT, Kind.COPY),
         (usage._INSERT, Kind.INSERT), (usage._END, Kind.UPDATE), (idempotency._INSERT, Kind.INSERT),
         (idempotency._KEEP, Kind.UPDATE), (keys._TOUCH, Kind.UPDATE),
         (CANCEL, None), (CLAIM, None), (PROMOTE, None), (PUT_BACK, None), (keys._PUT, None), (keys._SET, None),

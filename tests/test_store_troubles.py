@@ -124,7 +124,7 @@ async def test_connections_that_the_server_ended_are_made_again_without_a_word(
         store = JobStore(database, "one")
         for _ in range(2):
             job = await stored(store)
-            assert await store.count(Filter(owner="")) == job.seq
+            assert await store.count(Filter(model_key=job.model_key)) == job.seq
             await operator.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'corral'"
             )

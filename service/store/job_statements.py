@@ -53,11 +53,13 @@ CLAIM = f"""
     (SELECT request FROM bodies WHERE bodies.seq = jobs.seq)
 """
 
+# No row comes back when the job is no longer this attempt's.
 FINISH = """
-    UPDATE jobs SET status = :status, error_code = :error_code, error_message = :error_message, prompt_tokens =
-    :prompt_tokens, completion_tokens = :completion_tokens, load_ms = :load_ms, prompt_ms = :prompt_ms, generation_ms =
-    :generation_ms, first_token_at = :first_token_at, finished_at = :now, updated_at = :now WHERE seq = :seq AND status
-    = 'processing' AND attempt = :attempt RETURNING seq
+    INSERT INTO outcomes (seq, attempt, status, error_code, error_message, prompt_tokens, completion_tokens, load_ms,
+                          prompt_ms, generation_ms, first_token_at, finished_at, segments)
+    VALUES (:seq, :attempt, :status, :error_code, :error_message, :prompt_tokens, :completion_tokens, :load_ms,
+            :prompt_ms, :generation_ms, :first_token_at, :now, :segments)
+    RETURNING seq
 """
 # No index but that of seq (or id) is to be thought of for it.
 INSERT_RESULT = """

@@ -131,7 +131,6 @@ class JobStore(JobReading):
         """Store how the attempt ended; None when the job is no longer this attempt's. ``reply`` is kept for who repeats
         the request. Not urgent: its caller has the reply already.
         """
-        segments = segments_text(outcome.segments)
         error_message = storable(outcome.error_message) if outcome.error_message else outcome.error_message
         counts = outcome.counts
         row = {
@@ -147,18 +146,10 @@ class JobStore(JobReading):
             "generation_ms": counts.generation_ms,
             "first_token_at": outcome.first_token_at,
             "now": now,
-        }
-        result = {
-            "seq": job.seq,
-            "attempt": job.attempt,
-            "status": str(outcome.status),
-            "now": now,
-            "segments": segments,
+            "segments": segments_text(outcome.segments),
         }
         kept = () if reply is None else (keep(job.id, reply),)
-        updated, *_ = await self._database.write(
-            Statement(FINISH, row), Statement(INSERT_RESULT, result), *kept, is_urgent=is_urgent
-        )
+        updated, *_ = await self._database.write(Statement(FINISH, row), *kept, is_urgent=is_urgent)
         if not updated:
             return None
         return job._replace(

@@ -27,6 +27,7 @@ from service.store.database import Batch, Row, Settle, Statement, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.sqlite_groups import (
     GROUPED,
+    PASSED_OVER,
     GroupingConnection,
     ReadGroup,
     WaitingWrites,
@@ -66,6 +67,9 @@ _WORDS = {
     "new_seq_given": "NEW.seq, ",
     "seq_taken": "",
     "instead_of_insert_end": "END",
+    "instead_of_outcome": "CREATE TRIGGER outcomes_insert INSTEAD OF INSERT ON outcomes BEGIN",
+    "unless_changed": f"SELECT RAISE(ABORT, '{PASSED_OVER}') WHERE changes() = 0;",
+    "instead_of_outcome_end": "END",
 }
 
 

@@ -1,7 +1,8 @@
 """The schema, as numbered steps that are applied at the start and recorded in ``schema_migrations``.
 
 A step is written for both databases; each fills in its own words for ``{growing_key}``, ``{integer}`` (64 bits),
-``{real}`` and ``{strict}`` (what makes a table check its types), and what stands around a trigger on ``new_jobs``.
+``{real}`` and ``{strict}`` (what makes a table check its types), and what stands around and within
+the triggers on views.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from service.store.migrations.m0002_keys import STATEMENTS as M0002
 from service.store.migrations.m0003_idempotency import STATEMENTS as M0003
 from service.store.migrations.m0004_new_jobs import STATEMENTS as M0004
 from service.store.migrations.m0005_fewer_indexes import STATEMENTS as M0005
+from service.store.migrations.m0006_outcomes import STATEMENTS as M0006
 
 
 class Migration(NamedTuple):
@@ -22,5 +24,6 @@ class Migration(NamedTuple):
     statements: tuple[str, ...]
 
 
-MIGRATIONS = tuple(Migration(number, step) for number, step in enumerate((M0001, M0002, M0003, M0004, M0005), 1))
+_STEPS = (M0001, M0002, M0003, M0004, M0005, M0006)
+MIGRATIONS = tuple(Migration(number, step) for number, step in enumerate(_STEPS, 1))
 NEWEST = MIGRATIONS[-1].number

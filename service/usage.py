@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 1.0
 _MOST_WAITING = 20_000
 """Rows, and ends of jobs, that wait for a database that takes no writes; beyond it the oldest are lost, and counted."""
-_AT_ONCE = 200
+_AT_ONCE = 128
+"""What SQLite takes in one statement; see service.store.rows.MOST_ROWS."""
 _PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 

@@ -34,6 +34,28 @@ async def test_it_goes_out_together_and_in_its_order(pair: tuple[asyncio.Transpo
     theirs.close()
 
 
+async def test_what_comes_one_at_a_time_goes_out_at_once(pair: tuple[asyncio.Transport, socket.socket]) -> None:
+    transport, theirs = pair
+    theirs.setblocking(False)
+    sending = Sending(asyncio.get_running_loop())
+    sending.send(transport, b"first")
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b"first"
+    sending.send(transport, b"second")
+    assert theirs.recv(100) == b"second"
+    # Others come in the same turn: they wait for its end, and so does the first of the next one.
+    sending.send(transport, b" and third")
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b" and third"
+    sending.send(transport, b"fourth")
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b"fourth"
+    transport.abort()
+    theirs.close()
+
+
 async def test_nothing_goes_to_who_is_gone(pair: tuple[asyncio.Transport, socket.socket]) -> None:
     transport, theirs = pair
     sending = Sending(asyncio.get_running_loop())

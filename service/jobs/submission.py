@@ -9,6 +9,7 @@ from service.errors import (
     CannotStoreError,
     CorralError,
     StoppingError,
+    UniqueViolationError,
 )
 from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_id
 from service.jobs.changes import Change
@@ -170,7 +171,8 @@ class Submission(Core):
     def _not_stored(self, job_id: str, relay: Relay | None, error: CorralError) -> None:
         self._relays.pop(job_id, None)
         self._note_trouble(error)
-        if relay is not None:
+        # Whose request another process has made into a job reads on in that one's stead, or tries again with this.
+        if relay is not None and not isinstance(error, UniqueViolationError):
             relay.fail(error)
 
     def _stored(self, view: View, now: int, rank: int | None = None, stamp: Stamp | None = None) -> None:

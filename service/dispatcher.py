@@ -69,7 +69,7 @@ class Dispatcher:
         self._is_stopped = True
 
     def _start_at_once(self, line: Line) -> Callable[[Running], None] | None:
-        """A seat for a job that somebody waits for, when there is one and nobody is ahead."""
+        """A seat for a new job, when there is one and nobody is ahead."""
         if self._is_stopped or self._jobs.has_waiting:
             return None
         runner = line.runner

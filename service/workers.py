@@ -96,7 +96,10 @@ class Workers:
     async def _settle(self) -> None:
         while not self._hand_off.empty():
             running, backend = self._hand_off.get_nowait()
-            await self._jobs.put_back(running)
+            if await _is_stored(running):
+                await self._jobs.put_back(running)
+            else:
+                self._jobs.let_go(running)
             self._pool.free(backend, running.job.runner)
         await self._idle.wait()
 
@@ -222,9 +225,10 @@ class Workers:
             backend.breaker.abandoned()
 
     async def _conclude(self, running: Running, backend: Backend, ending: Outcome | Exception | None) -> None:
-        if running.stored is not None and not running.stored.done():
-            await _settled(running.stored)
-        if isinstance(ending, Outcome):
+        if not await _is_stored(running):
+            # There is no such job, as its caller was told.
+            self._jobs.let_go(running)
+        elif isinstance(ending, Outcome):
             await self._jobs.finish(running, ending)
         elif ending is None:
             if running.is_cancelled:
@@ -295,6 +299,16 @@ class Workers:
         """When the next attempt may begin: exponential, capped, with full jitter (milliseconds since the epoch)."""
         longest = min(self._retry.cap_seconds, self._retry.initial_seconds * self._retry.factor**failures)
         return self._clock.now_ms() + int(random.uniform(0, longest) * 1000)
+
+
+async def _is_stored(running: Running) -> bool:
+    """Whether the job is on disk, once that is known."""
+    stored = running.stored
+    if stored is None:
+        return True
+    if not stored.done():
+        await _settled(stored)
+    return stored.exception() is None
 
 
 async def _settled(stored: asyncio.Future[None]) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from service.errors import CannotStoreError, CorralError
 from service.hub import JOBS, JobChanged
-from service.job import NewJob
+from service.job import Job, NewJob
 from service.store.database import Settle, Statement, Written
 from service.store.job_statements import INSERT
+from service.store.jobs import JobStore
 from service.store.sqlite import SqliteDatabase
 from tests.running import PATIENCE_SECONDS, RunningService, service_in_process
 
@@ -117,6 +118,31 @@ async def test_a_prompt_that_cannot_be_stored_is_not_asked_for_any_longer(
     disk.error = None
     await service.finished("the seat is free again")
     assert service.ollama.observations.prompts == [FIRST, "hello", "the seat is free again"]
+
+
+async def test_an_answer_to_a_prompt_that_cannot_be_stored_is_thrown_away(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = await HeldDisk.of(service, monkeypatch)
+    disk.error = CannotStoreError("the disk is full")
+    ended: list[str] = []
+    finish = JobStore.finish
+
+    async def noted(store: JobStore, job: Job, *arguments: Any, **how: Any) -> Job | None:
+        ended.append(job.preview)
+        return await finish(store, job, *arguments, **how)
+
+    monkeypatch.setattr(JobStore, "finish", noted)
+    submitting = asyncio.create_task(service.call("POST", "/api/v1/prompt", {"prompt": "hello"}))
+    await service.ollama.observations.until(lambda seen: seen.answers == 2)
+    for _ in range(5):
+        # Meanwhile the worker has read all of it.
+        await service.call("GET", "/api/version")
+    disk.goes_on.set()
+    assert (await submitting)[0] == 503
+    disk.error = None
+    await service.finished("the seat is free again")
+    assert ended == ["the seat is free again"]
 
 
 async def test_a_prompt_whose_caller_is_cut_off_on_its_way_to_the_disk_runs_all_the_same(

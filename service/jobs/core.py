@@ -79,7 +79,7 @@ class Core(JobViews):
         self._note_served = note
 
     def when_waited_for(self, start: Callable[[Line], Callable[[Running], None] | None]) -> None:
-        """Have ``start`` called for a job that somebody waits for: how to begin it at once, None when it must queue."""
+        """Have ``start`` called for a new job that is ready: how to begin it at once, None when it must queue."""
         self._start_at_once = start
 
     def when_delayed(self, look: Callable[[], None]) -> None:
@@ -109,7 +109,9 @@ class Core(JobViews):
         return len(self._running)
 
     async def _tracked(self, write: Awaitable[_Stored]) -> _Stored:
-        """Every write goes through here, so that nobody counts rows while gauges and rows are apart."""
+        """Every write goes through here, but for those of new jobs, which do the same: so that nobody counts rows while
+        gauges and rows are apart.
+        """
         self._under_way += 1
         self._changes += 1
         try:

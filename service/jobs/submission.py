@@ -100,9 +100,9 @@ class Submission(Core):
             if not is_ready or view.job.deadline is not None:
                 self._look_due()
 
+        inserting = self._store.insert(new, job_id, now, None, also, settle)
         self._under_way += 1
         self._changes += 1
-        inserting = self._store.insert(new, job_id, now, None, also, settle)
         view = View(inserting.job, None)
         if is_ready:
             view = View(inserting.job, place.position, True, place.estimated_start_seconds)
@@ -145,9 +145,9 @@ class Submission(Core):
             self._stored(View(running.job, None), now)
 
         # The disk is given its work first: it needs longer than the caller's first byte.
+        inserting = self._store.insert(new, job_id, now, begun, also, settle)
         self._under_way += 1
         self._changes += 1
-        inserting = self._store.insert(new, job_id, now, begun, also, settle)
         view = View(begun, None)
         if relay is None:
             place = self._place(line, 0)

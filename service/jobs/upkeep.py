@@ -55,10 +55,11 @@ class Upkeep(Core):
 
     async def recount(self) -> bool:
         """Set the gauges from the rows, unless something changes meanwhile: then another time; whether they are set."""
-        changes = self._changes
+        # What is under way may be stored behind what is read now, and be done before that is here.
+        was_calm, changes = not self._under_way, self._changes
         gauges, delayed = await self._store.gauges()
         newest = await self._store.newest()
-        if self._under_way or changes != self._changes:
+        if not was_calm or self._under_way or changes != self._changes:
             return False
         self._newest = newest
         before = {

@@ -23,7 +23,7 @@ class SimulatedServer:
         self._host = host
         self._port = port
         self._runner = web.AppRunner(self.app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        self._site: web.TCPSite | None = None
+        self._listener: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
@@ -56,26 +56,28 @@ class SimulatedServer:
     async def stop(self) -> None:
         """Like Ollama at SIGTERM: listener and connections are closed at once."""
         self.faults.clear()
-        self._drop_connections()
-        self._site = None
+        await self.refuse_connections()
         await self._runner.cleanup()
 
     async def accept_connections(self) -> None:
         """Listen (again), on the same port as before."""
-        if self._site is None:
-            site = web.TCPSite(self._runner, self._host, self._port, backlog=4096)
-            await site.start()
-            self._port = self._runner.addresses[0][1]
-            self._site = site
+        if self._listener is None:
+            assert self._runner.server is not None
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_server(self._runner.server, self._host, self._port, backlog=4096)
+            self._port = self._listener.sockets[0].getsockname()[1]
 
     async def refuse_connections(self) -> None:
         """Stop listening and drop every connection; the loaded models stay."""
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
-            # What was accepted in this very moment becomes a connection in the next turns of the loop.
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            # What was accepted in this very moment becomes a connection in the next turns of the loop; and if the
+            # listener is closed before that, one that nobody closes (CPython 3.11, selector_events).
+            for socket in listener.sockets:
+                asyncio.get_running_loop().remove_reader(socket.fileno())
             for _ in range(3):
                 await asyncio.sleep(0)
+            listener.close()
         self._drop_connections()
 
     async def die(self) -> None:

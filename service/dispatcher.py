@@ -53,7 +53,7 @@ class Dispatcher:
         jobs.when_ready(self.wake)
         jobs.when_delayed(self._look_due.set)
         jobs.when_corrected(self._doubtful.discard)
-        jobs.when_waited_for(self._start_at_once)
+        jobs.when_entered(self._start_at_once)
         pool.when_changed(self._wake_if_wanted)
 
     def wake(self) -> None:

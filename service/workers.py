@@ -307,15 +307,11 @@ async def _is_stored(running: Running) -> bool:
     if stored is None:
         return True
     if not stored.done():
-        await _settled(stored)
+        # Done well or not; unlike ``asyncio.wait`` this is done for every job, so it is spare.
+        waiter: asyncio.Future[None] = stored.get_loop().create_future()
+        stored.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
+        await waiter
     return stored.exception() is None
-
-
-async def _settled(stored: asyncio.Future[None]) -> None:
-    """Wait for it to be done, well or not; unlike ``asyncio.wait`` it does that for every job, so it is spare."""
-    waiter: asyncio.Future[None] = stored.get_loop().create_future()
-    stored.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
-    await waiter
 
 
 def _limits(timeouts: TimeoutsConfig, first_byte_seconds: float) -> Limits:

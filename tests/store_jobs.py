@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, new_job_id
-from service.store.database import Database, Statement
+from service.store.database import Database, Settle, Statement
 from service.store.gauges import Gauges
-from service.store.jobs import JobStore
+from service.store.jobs import JobStore, numbered
 
 NOW = 1_700_000_000_000
 """Milliseconds since the epoch; the store has no clock of its own."""
@@ -30,7 +31,22 @@ def new_job(prompt: str = "Why is the sky blue?", **fields: Any) -> NewJob:
 
 async def stored(store: JobStore, prompt: str = "Why is the sky blue?", now: int = NOW, **fields: Any) -> Job:
     """A job that waits."""
-    return await store.insert(new_job(prompt, **fields), new_job_id(now), now)
+    return await inserted(store, new_job(prompt, **fields), new_job_id(now), now)
+
+
+async def inserted(
+    store: JobStore,
+    new: NewJob,
+    job_id: str,
+    now: int = NOW,
+    *,
+    is_started: bool = False,
+    also: Sequence[Statement] = (),
+    settle: Settle | None = None,
+) -> Job:
+    """A job with this id, as it was stored."""
+    job = store.row(new, job_id, now, is_started=is_started)
+    return numbered(job, await store.insert(job, new, also, settle))
 
 
 async def claimed(store: JobStore, now: int = NOW, **fields: Any) -> Job:

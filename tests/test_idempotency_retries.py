@@ -15,7 +15,7 @@ from service.store.idempotency import RequestKey, remember
 from service.store.jobs import JobStore, Standing
 from tests.access import ADMIN, service_with_keys
 from tests.running import RunningService, service_in_process
-from tests.store_jobs import NOW, new_job
+from tests.store_jobs import NOW, inserted, new_job
 from tests.test_idempotency import CHAT, KEY, SETTINGS, ask
 
 BUSY = Fault(
@@ -126,6 +126,6 @@ async def test_jobs_are_stored_in_the_order_in_which_they_came_with_keys_or_with
     for number in range(6):
         job_id = new_job_id(NOW)
         also = remember(RequestKey("me", f"key {number}", "print"), job_id, NOW, None) if number % 3 else ()
-        writes.append(asyncio.ensure_future(store.insert(new_job(), job_id, NOW, also=also)))
+        writes.append(asyncio.ensure_future(inserted(store, new_job(), job_id, also=also)))
     numbers = [job.seq for job in await asyncio.gather(*writes)]
     assert numbers == sorted(numbers)

@@ -9,7 +9,7 @@ from service.job import Claimed, Counts, Outcome, Result, Segment, Status, new_j
 from service.store.database import Database, Statement
 from service.store.job_statements import EXACT_RANK
 from service.store.jobs import Filter, JobStore
-from tests.store_jobs import LINE, NOW, claimed, duplicated, finished, look, new_job, seqs, stored
+from tests.store_jobs import LINE, NOW, claimed, duplicated, finished, inserted, look, new_job, seqs, stored
 
 AWKWARD = "naïve 日本語 🦙 \" \\ \n \t %_! ' ; -- $1 :name ::int"
 
@@ -24,8 +24,8 @@ async def test_an_inserted_job_is_read_back_as_it_was_returned(store: JobStore) 
 
 async def test_a_job_may_be_inserted_as_the_first_attempt_of_this_process(store: JobStore) -> None:
     job_id = new_job_id(NOW)
-    begun = store.begun(new_job(), job_id, NOW)
-    job = await store.insert(new_job(), job_id, NOW, begun)
+    begun = store.row(new_job(), job_id, NOW, is_started=True)
+    job = await inserted(store, new_job(), job_id, is_started=True)
     assert job == begun._replace(seq=job.seq)
     assert await look(store, job) == job
     assert (job.status, job.attempt, job.worker, job.started_at) == ("processing", 1, "one", NOW)
@@ -46,7 +46,7 @@ async def test_jobs_are_numbered_in_the_order_of_their_inserts_and_no_number_com
 async def test_the_same_id_cannot_be_inserted_twice(store: JobStore) -> None:
     job = await stored(store)
     with pytest.raises(UniqueViolationError):
-        await store.insert(new_job(), job.id, NOW)
+        await inserted(store, new_job(), job.id)
     assert seqs(await store.page(Filter(), 10, 0)) == [job.seq]
 
 

@@ -15,7 +15,7 @@ from service.store.jobs import Filter, JobStore
 from service.store.sqlite_groups import WaitingWrites
 from service.store.waiting import Write
 from tests.databases import Place
-from tests.store_jobs import LINE, NOW, claimed, look, new_job, seqs, stored
+from tests.store_jobs import LINE, NOW, claimed, inserted, look, new_job, seqs, stored
 
 PATIENCE_SECONDS = 30.0
 """A thread that was told to end needs a moment; only one that was not is waited for so long."""
@@ -27,7 +27,7 @@ async def test_one_bad_write_does_not_fail_its_neighbours(store: JobStore, datab
     results = await asyncio.gather(
         stored(store, "before"),
         database.write(BAD),
-        store.insert(new_job("the same id"), first.id, NOW),
+        inserted(store, new_job("the same id"), first.id),
         stored(store, "after"),
         return_exceptions=True,
     )
@@ -86,7 +86,7 @@ async def test_what_is_answered_is_seen_by_every_reader(store: JobStore, databas
 
 async def test_a_caller_that_leaves_does_not_take_its_write_along(store: JobStore) -> None:
     job_id = new_job_id(NOW)
-    leaving = asyncio.ensure_future(store.insert(new_job(), job_id, NOW))
+    leaving = asyncio.ensure_future(inserted(store, new_job(), job_id))
     await asyncio.sleep(0)
     leaving.cancel()
     after = await stored(store)
@@ -99,7 +99,7 @@ async def test_what_a_write_came_to_is_heard_before_its_caller_goes_on_and_also_
     heard: list[str] = []
 
     async def waits(job_id: str) -> None:
-        await store.insert(new_job(), job_id, NOW, settle=lambda _answers, error: heard.append(f"{job_id}: {error}"))
+        await inserted(store, new_job(), job_id, settle=lambda _answers, error: heard.append(f"{job_id}: {error}"))
         heard.append(f"{job_id} goes on")
 
     first, second = new_job_id(NOW), new_job_id(NOW)
@@ -118,7 +118,7 @@ async def test_an_error_in_what_follows_a_write_costs_its_caller_only(store: Job
         raise ZeroDivisionError
 
     wrong, right = await asyncio.gather(
-        store.insert(new_job(), new_job_id(NOW), NOW, settle=fail), stored(store), return_exceptions=True
+        inserted(store, new_job(), new_job_id(NOW), settle=fail), stored(store), return_exceptions=True
     )
     assert isinstance(wrong, StoreError)
     assert isinstance(right, Job)
@@ -134,7 +134,7 @@ async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones
     assert len({job.seq for job in await asyncio.gather(*writes)}) == 1500
     refused: list[CorralError | None] = []
     with pytest.raises(CannotStoreError):
-        await store.insert(new_job(), new_job_id(NOW), NOW, settle=lambda _answers, error: refused.append(error))
+        await inserted(store, new_job(), new_job_id(NOW), settle=lambda _answers, error: refused.append(error))
     assert [type(error) for error in refused] == [CannotStoreError]
     async with place.opened() as again:
         assert await JobStore(again, "one").count(Filter()) == 1500

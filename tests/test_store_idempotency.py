@@ -10,7 +10,7 @@ from service.errors import UniqueViolationError
 from service.job import Outcome, Status, new_job_id
 from service.store.idempotency import KeptReply, RequestKey, remember
 from service.store.jobs import JobStore
-from tests.store_jobs import LINE, NOW, look, new_job
+from tests.store_jobs import LINE, NOW, inserted, look, new_job
 
 ASKED = RequestKey("somebody", "6b1c2f", "fingerprint")
 REPLY = KeptReply(200, (("Content-Type", "application/x-ndjson"), ("X-Umlaut", "ä")), zlib.compress(b"\0\xffbytes"))
@@ -19,7 +19,7 @@ REPLY = KeptReply(200, (("Content-Type", "application/x-ndjson"), ("X-Umlaut", "
 async def asked_job(store: JobStore, asked: RequestKey = ASKED, instead_of: str | None = None, now: int = NOW) -> str:
     """The id of a new job that was asked for with a key."""
     job_id = new_job_id(now)
-    await store.insert(new_job(), job_id, now, also=remember(asked, job_id, now, instead_of))
+    await inserted(store, new_job(), job_id, now, also=remember(asked, job_id, now, instead_of))
     return job_id
 
 
@@ -52,7 +52,7 @@ async def test_a_key_may_stand_for_another_job_from_now_on(store: JobStore) -> N
 
 async def test_a_reply_is_kept_with_the_outcome_of_a_job_that_has_a_key(store: JobStore) -> None:
     job_id = await asked_job(store)
-    await store.insert(new_job(), new_job_id(NOW), NOW)
+    await inserted(store, new_job(), new_job_id(NOW))
     for claimed in await store.claim(LINE, 2, NOW):
         assert await store.finish(claimed.job, Outcome(Status.COMPLETED), NOW, REPLY) is not None
         assert (await look(store, claimed.job)).status == "completed"

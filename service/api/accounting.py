@@ -96,11 +96,10 @@ def end_entry(app: web.Application, entry: Entry, caller: Caller | None, status:
                 status,
                 model_key(entry.model) if entry.model is not None else None,
                 entry.job_id,
-                # What the job comes to is added when it has ended.
-                None,
-                None,
-                None,
-                round((perf_counter() - begun) * 1000),
-                None,
+                job_status=None,
+                prompt_tokens=None,
+                completion_tokens=None,
+                response_ms=round((perf_counter() - begun) * 1000),
+                queue_ms=None,
             )
         )

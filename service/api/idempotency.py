@@ -43,11 +43,11 @@ async def submit_once(
         entered = jobs.enter(await _admitted(request, new))
         # A turn of the loop, so that the disk is at work while the reply is made.
         await asyncio.sleep(0)
-        has_number = entered.view.job.seq
-        answer = reply(entered.view, _NEW)
-        await entered.written
-        note_job(request, entered.view.job)
-        return answer if has_number else reply(entered.view, _NEW)
+        # Where the database gives the numbers there is none to tell yet.
+        answer = reply(entered.view, _NEW) if entered.view.job.seq else None
+        view = await entered.stored()
+        note_job(request, view.job)
+        return reply(view, _NEW) if answer is None else answer
     repeated = await jobs.submit_once(request_key(request, body), partial(_admitted, request, new))
     _note(request, repeated)
     return reply(repeated.view, REPLAYED if repeated.is_earlier else _NEW)

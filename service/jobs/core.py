@@ -78,7 +78,7 @@ class Core(JobViews):
         """Have ``note`` called when the order has changed by the end of a job of this line."""
         self._note_served = note
 
-    def when_waited_for(self, start: Callable[[Line], Callable[[Running], None] | None]) -> None:
+    def when_entered(self, start: Callable[[Line], Callable[[Running], None] | None]) -> None:
         """Have ``start`` called for a new job that is ready: how to begin it at once, None when it must queue."""
         self._start_at_once = start
 
@@ -109,15 +109,20 @@ class Core(JobViews):
         return len(self._running)
 
     async def _tracked(self, write: Awaitable[_Stored]) -> _Stored:
-        """Every write goes through here, but for those of new jobs, which do the same: so that nobody counts rows while
-        gauges and rows are apart.
-        """
-        self._under_way += 1
-        self._changes += 1
+        """Every write goes through here, but for those of new jobs, which are settled without their caller."""
+        self._write_begins()
         try:
             return await write
         finally:
-            self._under_way -= 1
+            self._write_ends()
+
+    def _write_begins(self) -> None:
+        """Said of every write, so that nobody counts rows while gauges and rows are apart."""
+        self._under_way += 1
+        self._changes += 1
+
+    def _write_ends(self) -> None:
+        self._under_way -= 1
 
     async def _until_stored(self, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
         while True:

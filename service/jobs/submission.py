@@ -86,7 +86,7 @@ class Submission(Core):
         place = self._place(line, ahead)
 
         def settle(answers: Answers, error: CorralError | None) -> None:
-            self._under_way -= 1
+            self._write_ends()
             if error is not None:
                 if is_ahead:
                     self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
@@ -100,13 +100,11 @@ class Submission(Core):
             if not is_ready or view.job.deadline is not None:
                 self._look_due()
 
-        inserting = self._store.insert(new, job_id, now, None, also, settle)
-        self._under_way += 1
-        self._changes += 1
-        view = View(inserting.job, None)
-        if is_ready:
-            view = View(inserting.job, place.position, True, place.estimated_start_seconds)
-        entered = Entered(view, inserting.written)
+        job = self._store.row(new, job_id, now)
+        written = self._store.insert(job, new, also, settle)
+        self._write_begins()
+        view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
+        entered = Entered(view, written)
         return entered
 
     def _enter_running(
@@ -123,10 +121,10 @@ class Submission(Core):
 
         One who does not wait for the reply is told how it stood when it came, and everybody else both changes.
         """
-        begun = self._store.begun(new, job_id, now)
+        begun = self._store.row(new, job_id, now, is_started=True)
 
         def settle(answers: Answers, error: CorralError | None) -> None:
-            self._under_way -= 1
+            self._write_ends()
             if error is not None:
                 self._gauges.leave(line, Status.PROCESSING, size, was_ready=False)
                 running.is_cancelled = True
@@ -145,14 +143,13 @@ class Submission(Core):
             self._stored(View(running.job, None), now)
 
         # The disk is given its work first: it needs longer than the caller's first byte.
-        inserting = self._store.insert(new, job_id, now, begun, also, settle)
-        self._under_way += 1
-        self._changes += 1
+        written = self._store.insert(begun, new, also, settle)
+        self._write_begins()
         view = View(begun, None)
         if relay is None:
             place = self._place(line, 0)
             view = View(_as_it_came(begun), place.position, True, place.estimated_start_seconds)
-        entered = Entered(view, inserting.written)
+        entered = Entered(view, written)
         self._order.begin_waiting(line, now, {})
         charged_ms = self._order.charge(line, now)
         self.key_seats.take(line.owner)

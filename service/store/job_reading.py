@@ -41,7 +41,7 @@ class Filter(NamedTuple):
 
 
 class Gauge(NamedTuple):
-    """How many jobs there are of one line in one status, and the bytes of their requests unless they have ended."""
+    """How many jobs there are of one line in one status, and the bytes of their requests, where they are queued."""
 
     line: Line
     status: str

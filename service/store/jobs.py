@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
 from service.store.database import Answers, Database, Settle, Statement, Written
@@ -38,21 +38,6 @@ class Rescued(NamedTuple):
     before: str
 
 
-class Inserting:
-    """A new job on its way to the disk; awaited, it is the row that was stored."""
-
-    __slots__ = ("job", "written")
-
-    def __init__(self, job: Job, written: Written) -> None:
-        self.job = job
-        """Its row; where the database gives the numbers, without one until it is stored."""
-        self.written = written
-
-    def __await__(self) -> Generator[Any, None, Job]:
-        answers = yield from self.written.__await__()
-        return numbered(self.job, answers)
-
-
 def numbered(job: Job, answers: Answers) -> Job:
     """The row of a new job with its number, which the database may have given."""
     return job if job.seq else job._replace(seq=answers[0][0][0])
@@ -72,29 +57,20 @@ class JobStore(JobReading):
             sql.replace("{claim_lock}", database.claim_lock) for sql in (CLAIM, PROMOTE, EXPIRE, PRUNE)
         )
 
-    def begun(self, new: NewJob, job_id: str, now: int) -> Job:
-        """The row of a job that is begun at once, as it will be when it is stored; its seq may not be known yet (0)."""
-        return self._row(new, job_id, now, is_started=True)
-
-    def insert(
-        self,
-        new: NewJob,
-        job_id: str,
-        now: int,
-        begun: Job | None = None,
-        also: Sequence[Statement] = (),
-        settle: Settle | None = None,
-    ) -> Inserting:
-        """Store a job, and ``also`` this with it; with ``begun`` as the first attempt of this process already.
+    def insert(self, job: Job, new: NewJob, also: Sequence[Statement] = (), settle: Settle | None = None) -> Written:
+        """Store the row of a new job with its body, and ``also`` this with it; see :func:`numbered` for what it gives.
 
         The write is on its way when this returns, and ``settle`` hears what it came to; awaiting it raises
         CannotStoreError, and what ``also`` brings about.
         """
-        job = begun if begun is not None else self._row(new, job_id, now, is_started=False)
         statement = Statement(INSERT, (*new_values(job), storable(new.prompt), new.request))
-        return Inserting(job, self._database.write(statement, *also, settle=settle))
+        return self._database.write(statement, *also, settle=settle)
 
-    def _row(self, new: NewJob, job_id: str, now: int, *, is_started: bool) -> Job:
+    def row(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
+        """The row of a new job as it will be stored, of one that is started as this process's first attempt already.
+
+        Where the database gives the numbers it has none (0).
+        """
         key = model_key(new.model)
         status, attempt, worker = (Status.PROCESSING, 1, self._worker) if is_started else (Status.QUEUED, 0, None)
         return Job(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
 from service.store.database import Batch, Parameters, Row, Statement
-from service.store.job_statements import INSERT
 from service.store.rows import ForRows, Kind, for_rows, in_runs, positional
 from service.store.waiting import NEW_JOB, Read, Write
 
@@ -99,8 +98,7 @@ class WriteGroup:
     def _run_together(
         self, execute: Callable[..., sqlite3.Cursor], writes: list[Write], *, in_rows: bool = True
     ) -> None:
-        writes = sorted(writes, key=_rank)
-        runs = list(_alike(writes, in_rows=in_rows))
+        runs = list(_alike(sorted(writes, key=_rank), in_rows=in_rows))
         if len(runs) == 1 and _is_one_statement(runs[0]):
             # It is a transaction by itself.
             _carry_out(execute, runs[0])
@@ -115,7 +113,7 @@ class WriteGroup:
                 with contextlib.suppress(sqlite3.Error):
                     execute("ROLLBACK")
                 raise
-        self.written_bytes += _ROW_BYTES * len(writes) + sum(map(_text_bytes, writes))
+        self.written_bytes += sum(_written_bytes(statement) for write in writes for statement in write.statements)
 
 
 def _fail(write: Write, error: Exception) -> None:
@@ -129,11 +127,8 @@ class _NotEveryRowError(Exception):
     """A statement for many rows has not changed each of them; which ones, only single statements tell."""
 
 
-def _alike(writes: Sequence[Write], *, in_rows: bool) -> Iterator[Sequence[Write]]:
+def _alike(writes: Iterable[Write], *, in_rows: bool) -> Iterator[Sequence[Write]]:
     """Runs of neighbours of the same statements, the first about one row; every other write by itself, in its turn."""
-    if in_rows and writes[-1].rank == NEW_JOB:
-        yield from in_runs(writes)
-        return
     for _, neighbours in groupby(writes, key=_shape):
         same = list(neighbours)
         if in_rows and (same[0].rank == NEW_JOB or _are_about_rows(same)):
@@ -171,9 +166,6 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
     is busy waits for the switch interval: 64 jobs took 10 ms row by row that take 1 ms so. All first statements go
     before all second ones; what a write looks up in its second must therefore be its own.
     """
-    if writes[0].rank == NEW_JOB:
-        _store_new_jobs(execute, writes)
-        return
     for write in writes:
         write.answers = []
     for index, statement in enumerate(writes[0].statements):
@@ -190,15 +182,6 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
             answers = [execute(positional(sql) if isinstance(row, tuple) else sql, row).fetchall() for row in given]
         for write, answer in zip(writes, answers, strict=True):
             write.answers.append(answer)
-
-
-def _store_new_jobs(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
-    """The same for what there is most of, in as few steps of Python's as can be: the event loop waits for each."""
-    one = for_rows(INSERT)
-    assert one is not None
-    given = [write.row for write in writes]
-    for write, answer in zip(writes, _answers_of_rows(execute, one, given), strict=True):
-        write.answers = [answer]
 
 
 def _answers_of_rows(
@@ -227,19 +210,13 @@ def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> Non
         execute(one.statement(len(run)), one.arguments(run))
 
 
-def _text_bytes(write: Write) -> int:
+def _written_bytes(statement: Statement | Batch) -> int:
     """Of the texts only those that may be long, what was asked and what was answered: the last of their rows."""
-    if write.rank == NEW_JOB:
-        return len(write.row[-1])
-    size = 0
-    for statement in write.statements:
-        if isinstance(statement, Batch):
-            size += _ROW_BYTES * len(statement.rows)
-            continue
-        row = statement.parameters
-        last = row[-1] if isinstance(row, tuple) else [None, *row.values()][-1]
-        size += _ROW_BYTES + (len(last) if isinstance(last, str) else 0)
-    return size
+    if isinstance(statement, Batch):
+        return _ROW_BYTES * len(statement.rows)
+    row = statement.parameters
+    last = row[-1] if isinstance(row, tuple) else [None, *row.values()][-1]
+    return _ROW_BYTES + (len(last) if isinstance(last, str) else 0)
 
 
 class ReadGroup:

@@ -22,7 +22,7 @@ they are there already.
 class Write:
     """The statements of one transaction and who waits for them."""
 
-    __slots__ = ("_settle", "answers", "error", "future", "is_urgent", "rank", "row", "statements")
+    __slots__ = ("_settle", "answers", "error", "future", "is_urgent", "rank", "statements")
 
     def __init__(
         self,
@@ -34,14 +34,7 @@ class Write:
     ) -> None:
         self.statements = statements
         self.is_urgent = is_urgent
-        first = statements[0]
-        self.rank = OTHER
-        self.row: tuple[Any, ...] = ()
-        """Of a new job that comes alone: its parameters."""
-        if first.sql is INSERT and isinstance(first, Statement):
-            self.rank = NEW_JOB_AND_MORE
-            if len(statements) == 1 and isinstance(first.parameters, tuple):
-                self.rank, self.row = NEW_JOB, first.parameters
+        self.rank = OTHER if statements[0].sql is not INSERT else NEW_JOB if len(statements) == 1 else NEW_JOB_AND_MORE
         self.future = future
         self.answers: Answers = []
         self.error: CorralError | None = None

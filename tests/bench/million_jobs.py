@@ -27,7 +27,8 @@ async def make_database(path: Path, jobs: int) -> None:
         owner=OWNER,
     )
     try:
-        await JobStore(database, worker="bench").insert(new, new_job_id(_CREATED_MS), _CREATED_MS)
+        store = JobStore(database, worker="bench")
+        await store.insert(store.row(new, new_job_id(_CREATED_MS), _CREATED_MS), new)
     finally:
         await database.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

@@ -61,7 +61,8 @@ async def _fill(path: Path) -> None:
 async def _insert(store: JobStore, number: int) -> None:
     model = "rare" if number % 100 == 0 else "llama3.2"
     job = NewJob("prompts", "/api/generate", model, "{}", f"Prompt number {number}")
-    await store.insert(job, new_job_id(FIRST_TIME + number), FIRST_TIME + number)
+    now = FIRST_TIME + number
+    await store.insert(store.row(job, new_job_id(now), now), job)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

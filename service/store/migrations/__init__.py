@@ -1,8 +1,8 @@
 """The schema, as numbered steps that are applied at the start and recorded in ``schema_migrations``.
 
 A step is written for both databases; each fills in its own words for ``{growing_key}``, ``{integer}`` (64 bits),
-``{real}`` and ``{strict}`` (what makes a table check its types), and what stands around and within
-the triggers on views.
+``{real}`` and ``{strict}`` (what makes a table check its types), and what stands around and within the
+triggers on views.
 """
 
 from __future__ import annotations

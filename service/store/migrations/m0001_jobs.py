@@ -61,7 +61,7 @@ STATEMENTS = (
     "CREATE INDEX jobs_cancelled ON jobs ((-seq)) WHERE status = 'cancelled'",
     "CREATE INDEX jobs_by_model ON jobs (model_key, (-seq))",
     "CREATE INDEX jobs_by_owner ON jobs (owner, (-seq))",
-    # The gauges are counted once, at the start, from this index alone.
+    # Until migration 5 the gauges were counted, once, at the start, from this index alone.
     "CREATE INDEX jobs_gauges ON jobs (runner, owner, priority, status, size)",
     """
     CREATE TABLE bodies (

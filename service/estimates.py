@@ -39,13 +39,13 @@ class Estimates:
     def start_seconds(self, runner: str, ahead: int) -> float | None:
         """In how many seconds a job begins before which ``ahead`` of its runner go; None while nobody serves it."""
         backends = self._pool.serving(runner)
+        if not backends:
+            return None
         resident = [one for one in backends if _has(one, runner)]
         if resident:
             wait_ms = self._load_left_ms(resident, runner) + self._turn_ms(resident, runner, ahead)
-        elif backends:
-            wait_ms = min(self._swap_ms(one, runner) + self._own_ms([one], runner, ahead) for one in backends)
         else:
-            return None
+            wait_ms = min(self._swap_ms(one, runner) + self._own_ms([one], runner, ahead) for one in backends)
         return round(wait_ms / 1000, 1)
 
     def _turn_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:

@@ -4,7 +4,7 @@ keeping.
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Mapping
 from typing import Protocol
 
 from service.job import Job
@@ -40,6 +40,9 @@ class Subscriber(Protocol):
     def receive(self, event: JobChanged) -> None: ...
 
 
+_NOBODY: Mapping[Subscriber, None] = {}
+
+
 class Hub:
     """Channels and their subscribers."""
 
@@ -59,11 +62,11 @@ class Hub:
     def publish(self, job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> None:
         """Tell those who follow this job and those who follow all."""
         channels = self._channels
-        wanted = (job_channel(job.id), JOBS, ENDED) if job.is_final else (job_channel(job.id), JOBS)
-        following = [channels[name] for name in wanted if name in channels]
-        if not following:
+        own, every = channels.get(job_channel(job.id), _NOBODY), channels.get(JOBS, _NOBODY)
+        ended = channels.get(ENDED, _NOBODY) if job.is_final else _NOBODY
+        if not (own or every or ended):
             return
         event = JobChanged(job, position, estimated_start_seconds)
         # Whoever hears of it may leave, or come; and is told once.
-        for subscriber in dict.fromkeys(chain.from_iterable(following)):
+        for subscriber in {**own, **every, **ended}:
             subscriber.receive(event)

@@ -45,8 +45,8 @@ async def inserted(
     settle: Settle | None = None,
 ) -> Job:
     """A job with this id, as it was stored."""
-    job = store.row(new, job_id, now, is_started=is_started)
-    return numbered(job, await store.insert(job, new, also, settle))
+    job, written = store.insert(new, job_id, now, is_started=is_started, also=also, settle=settle)
+    return numbered(job, await written)
 
 
 async def claimed(store: JobStore, now: int = NOW, **fields: Any) -> Job:

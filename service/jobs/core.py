@@ -139,8 +139,9 @@ class Core(JobViews):
                 self.store_trouble = None
                 return stored
 
-    def _arrive(self, line: Line, size: int, now: int, *, is_ready: bool) -> None:
-        if is_ready:
+    def _arrive(self, line: Line, size: int, now: int, ahead: int, *, is_ready: bool) -> None:
+        """A new job is in the queue; ``ahead`` of its line were ready before."""
+        if is_ready and not ahead:
             self._order.begin_waiting(line, now, self._gauges.waiting.get(line.runner, {}))
         self._gauges.arrive(line, Status.QUEUED, size, is_ready=is_ready)
         self._wake_dispatcher()

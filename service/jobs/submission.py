@@ -51,9 +51,10 @@ class Submission(Core):
         also = remember(asked, job_id, now, instead_of) if asked is not None else ()
         # Another process may be asked with the same key at this moment; then the database says whose job it is.
         is_certain = asked is None or self._store.is_exclusive
+        ahead = self._gauges.ready(line)
         # Who has others of his own before him need not look any further; and while nothing can be stored, no backend is
         # given work that would be thrown away.
-        is_next = not self._gauges.ready(line) and self.key_seats.may_run(line.owner)
+        is_next = not ahead and self.key_seats.may_run(line.owner)
         if is_ready and is_certain and is_next and self.store_trouble is None:
             start = self._start_at_once(line)
             if start is not None:
@@ -61,7 +62,7 @@ class Submission(Core):
         # Where writes keep their order, the gauges and the dispatcher hear of a job before it is on disk: its claim can
         # then share the insert's commit. Nobody else hears of it before.
         is_ahead = is_certain and self._store.keeps_order
-        return self._enter_queued(new, job_id, now, line, relay, also, is_ready=is_ready, is_ahead=is_ahead)
+        return self._enter_queued(new, job_id, now, line, relay, also, ahead, is_ready=is_ready, is_ahead=is_ahead)
 
     def _enter_queued(
         self,
@@ -71,6 +72,7 @@ class Submission(Core):
         line: Line,
         relay: Relay | None,
         also: Sequence[Statement],
+        ahead: int,
         *,
         is_ready: bool,
         is_ahead: bool,
@@ -79,10 +81,9 @@ class Submission(Core):
         if relay is not None:
             self._relays[job_id] = relay
         if is_ahead:
-            self._arrive(line, size, now, is_ready=is_ready)
+            self._arrive(line, size, now, ahead, is_ready=is_ready)
         # Its place is looked up now: when it is on disk it may have been claimed already.
         stamp = self._recent.stamp(line)
-        ahead = self._gauges.ready(line) - is_ahead
         place = self._place(line, ahead)
 
         def settle(answers: Answers, error: CorralError | None) -> None:
@@ -94,14 +95,15 @@ class Submission(Core):
                 self._not_stored(job_id, relay, error)
                 return
             if not is_ahead:
-                self._arrive(line, size, now, is_ready=is_ready)
-            view = entered.view = entered.view.numbered(answers)
+                self._arrive(line, size, now, self._gauges.ready(line), is_ready=is_ready)
+            if not job.seq:
+                entered.view = entered.view.numbered(answers)
+            view = entered.view
             self._stored(view, now, ahead if is_ready else None, stamp)
             if not is_ready or view.job.deadline is not None:
                 self._look_due()
 
-        job = self._store.row(new, job_id, now)
-        written = self._store.insert(job, new, also, settle)
+        job, written = self._store.insert(new, job_id, now, also=also, settle=settle)
         self._write_begins()
         view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
         entered = Entered(view, written)
@@ -121,7 +123,6 @@ class Submission(Core):
 
         One who does not wait for the reply is told how it stood when it came, and everybody else both changes.
         """
-        begun = self._store.row(new, job_id, now, is_started=True)
 
         def settle(answers: Answers, error: CorralError | None) -> None:
             self._write_ends()
@@ -143,7 +144,7 @@ class Submission(Core):
             self._stored(View(running.job, None), now)
 
         # The disk is given its work first: it needs longer than the caller's first byte.
-        written = self._store.insert(begun, new, also, settle)
+        begun, written = self._store.insert(new, job_id, now, is_started=True, also=also, settle=settle)
         self._write_begins()
         view = View(begun, None)
         if relay is None:

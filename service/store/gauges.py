@@ -73,17 +73,22 @@ class Gauges:
             self._balance.pop(line, None)
         else:
             self._balance[line] = left
-        self._add_ready_of_runner(line.runner, max(0, left) - max(0, before))
-        owners = self._ready.setdefault(line.runner, {})
-        priorities = owners.setdefault(line.owner, {})
+        runner, owner, priority = line
+        ready = self._ready_by_runner.get(runner, 0) + max(0, left) - max(0, before)
+        if ready:
+            self._ready_by_runner[runner] = ready
+        else:
+            self._ready_by_runner.pop(runner, None)
+        owners = self._ready.setdefault(runner, {})
+        priorities = owners.setdefault(owner, {})
         if left > 0:
-            priorities[line.priority] = left
+            priorities[priority] = left
             return
-        priorities.pop(line.priority, None)
+        priorities.pop(priority, None)
         if not priorities:
-            del owners[line.owner]
+            del owners[owner]
         if not owners:
-            del self._ready[line.runner]
+            del self._ready[runner]
 
     def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
         """How many jobs there are, of one status, model or owner where named."""
@@ -104,13 +109,6 @@ class Gauges:
     def waiting(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
         """Ready jobs by runner, owner and priority; no entry is empty. Read it, and never keep it."""
         return self._ready
-
-    def _add_ready_of_runner(self, runner: str, jobs: int) -> None:
-        left = self._ready_by_runner.get(runner, 0) + jobs
-        if left:
-            self._ready_by_runner[runner] = left
-        else:
-            self._ready_by_runner.pop(runner, None)
 
     def _add(self, keys: Iterable[_Key], jobs: int) -> None:
         totals = self._totals

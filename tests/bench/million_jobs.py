@@ -28,7 +28,8 @@ async def make_database(path: Path, jobs: int) -> None:
     )
     try:
         store = JobStore(database, worker="bench")
-        await store.insert(store.row(new, new_job_id(_CREATED_MS), _CREATED_MS), new)
+        _, written = store.insert(new, new_job_id(_CREATED_MS), _CREATED_MS)
+        await written
     finally:
         await database.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

@@ -62,7 +62,8 @@ async def _insert(store: JobStore, number: int) -> None:
     model = "rare" if number % 100 == 0 else "llama3.2"
     job = NewJob("prompts", "/api/generate", model, "{}", f"Prompt number {number}")
     now = FIRST_TIME + number
-    await store.insert(store.row(job, new_job_id(now), now), job)
+    _, written = store.insert(job, new_job_id(now), now)
+    await written
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from service.allowances import Allowances
-from service.api.accounting import USAGE
+from service.api.accounting import BOOKS, Books
 from service.api.auth import AUTH, Auth
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL, QUEUE, QueueSettings
 from service.api.routes import add_routes
@@ -131,7 +131,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             await started.enter_async_context(_running(name, work))
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
-        app[AUTH], app[USAGE] = Auth(keys, allowances, clock, config), usage
+        app[AUTH], app[BOOKS] = Auth(keys, allowances, clock, config), Books(usage, clock)
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
         app[RELOADING] = Reloading(
             config, connections, clock, jobs, order, pool, workers, app[MODEL_LIMITS], app[QUEUE]

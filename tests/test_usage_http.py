@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from service.api.accounting import JOB_PATHS, USAGE
+from service.api.accounting import BOOKS, JOB_PATHS
 from service.store.usage import LogRow
 from tests.access import (
     ADMIN,
@@ -62,7 +62,7 @@ async def test_each_request_of_a_job_route_is_one_row_with_what_it_took() -> Non
 
 
 async def rows_of(service: RunningService) -> list[LogRow]:
-    usage = service.app[USAGE]
+    usage = service.app[BOOKS].usage
     await usage.flush()
     return await written(usage._store._database)
 

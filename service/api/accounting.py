@@ -10,7 +10,7 @@ from aiohttp import web
 
 from service.allowances import Allowances
 from service.api.caller import Caller
-from service.api.context import CLOCK
+from service.clock import Clock
 from service.job import Job, model_key
 from service.key import Key
 from service.store.usage import LogRow
@@ -34,8 +34,6 @@ JOB_PATHS = frozenset(
 LEFT = 499
 """What is written down of a caller that has closed the connection (nginx's word for it)."""
 
-USAGE = web.AppKey("usage", Usage)
-
 
 class Entry:
     """What a handler finds out about the request that is being written down."""
@@ -54,39 +52,28 @@ class Entry:
 ENTRY = web.RequestKey("entry", Entry)
 
 
-def note_model(request: web.Request, model: str) -> None:
-    """The request, which may make a job, asks for this model."""
-    request[ENTRY].model = model
+class Books:
+    """Opens an entry for each request that may make a job, and writes it down when it is answered."""
 
+    def __init__(self, usage: Usage, clock: Clock) -> None:
+        self.usage = usage
+        self._clock = clock
 
-def note_job(request: web.Request, job: Job) -> None:
-    """The request made this job, or found it."""
-    request[ENTRY].job_id = job.id
-    request.app[USAGE].expect(job)
+    def begin(self, request: web.Request, route: str) -> Entry | None:
+        """The entry of a request that may make a job; None for any other."""
+        if route not in JOB_PATHS or request.method != "POST":
+            return None
+        entry = request[ENTRY] = Entry(route, self._clock.now_ms())
+        return entry
 
-
-def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
-    """Count the request; it does not count in the end when it makes no job. Raises LimitReachedError."""
-    second = allowances.take(key)
-    if second is not None:
-        request[ENTRY].give_back = partial(allowances.give_back, key, second)
-
-
-def begin_entry(app: web.Application, request: web.Request, route: str) -> Entry | None:
-    """Open the books for a request that may make a job; None for any other."""
-    if route not in JOB_PATHS or request.method != "POST":
-        return None
-    entry = request[ENTRY] = Entry(route, app[CLOCK].now_ms())
-    return entry
-
-
-def end_entry(app: web.Application, entry: Entry, caller: Caller | None, status: int, begun: float) -> None:
-    """Write down how ``caller`` was answered. ``begun`` is when, by ``perf_counter``."""
-    if entry.give_back is not None and entry.job_id is None:
-        entry.give_back()
-    # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
-    if caller is not None:
-        app[USAGE].record(
+    def end(self, entry: Entry, caller: Caller | None, status: int, begun: float) -> None:
+        """Write down how ``caller`` was answered. ``begun`` is when, by ``perf_counter``."""
+        if entry.give_back is not None and entry.job_id is None:
+            entry.give_back()
+        # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
+        if caller is None:
+            return
+        self.usage.record(
             LogRow(
                 entry.at,
                 caller.key_id,
@@ -96,10 +83,32 @@ def end_entry(app: web.Application, entry: Entry, caller: Caller | None, status:
                 status,
                 model_key(entry.model) if entry.model is not None else None,
                 entry.job_id,
-                job_status=None,
-                prompt_tokens=None,
-                completion_tokens=None,
-                response_ms=round((perf_counter() - begun) * 1000),
-                queue_ms=None,
+                # What becomes of the job is added when it ends.
+                None,
+                None,
+                None,
+                round((perf_counter() - begun) * 1000),
+                None,
             )
         )
+
+
+BOOKS = web.AppKey("books", Books)
+
+
+def note_model(request: web.Request, model: str) -> None:
+    """The request, which may make a job, asks for this model."""
+    request[ENTRY].model = model
+
+
+def note_job(request: web.Request, job: Job) -> None:
+    """The request made this job, or found it."""
+    request[ENTRY].job_id = job.id
+    request.app[BOOKS].usage.expect(job)
+
+
+def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
+    """Count the request; it does not count in the end when it makes no job. Raises LimitReachedError."""
+    second = allowances.take(key)
+    if second is not None:
+        request[ENTRY].give_back = partial(allowances.give_back, key, second)

@@ -7,8 +7,11 @@ for every request: a tenth of a whole submission. It stays for all other request
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import cast
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -19,6 +22,9 @@ class Runner(web.AppRunner):
     async def setup(self) -> None:
         await super().setup()
         assert self.server is not None
+        # What every handler asks for several times, and aiohttp looks for in what was found to be the request's path.
+        own = type("Request", (web.Request,), {"app": self.app})
+        self.server.request_factory = partial(self.app._make_request, _cls=own)
         self.server.request_handler = Entrance(self.app, self.server.request_handler).lead
 
 
@@ -28,21 +34,22 @@ class Entrance:
     def __init__(self, app: web.Application, general: _Handler) -> None:
         self._general = general
         (self._around,) = app.middlewares
-        self._found: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
+        self._found: dict[tuple[str, str], tuple[web.UrlMappingMatchInfo, Handler]] = {}
         for resource in app.router.resources():
             if isinstance(resource, web.PlainResource):
                 for route in resource:
-                    self._found[route.method, resource.canonical] = _found(app, route)
+                    self._found[route.method, resource.canonical] = (_found(app, route), route.handler)
 
     def lead(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """The handler's answer to a request."""
         found = self._found.get((request.method, request.raw_path))
         if found is None or hdrs.EXPECT in request.headers:
             return self._general(request)
-        assert isinstance(request, web.Request)
+        # Only of its class are requests made, and to ask for that is no small part of the way.
+        own = cast(web.Request, request)
         # Nothing in it is of one request alone, so all of them share it.
-        request._match_info = found
-        return self._around(request, found.handler)
+        own._match_info, handler = found
+        return self._around(own, handler)
 
 
 def _found(app: web.Application, route: web.AbstractRoute) -> web.UrlMappingMatchInfo:

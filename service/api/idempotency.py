@@ -40,14 +40,15 @@ async def submit_once(
     """
     jobs = request.app[JOBS]
     if HEADER not in request.headers:
-        entered = jobs.enter(await _admitted(request, new))
+        is_certain = request.app[POOL].may_have(new.model)
+        entered = jobs.enter(admit(request, new) if is_certain else await _admitted(request, new))
         # A turn of the loop, so that the disk is at work while the reply is made.
         await asyncio.sleep(0)
         # Where the database gives the numbers there is none to tell yet.
         answer = reply(entered.view, _NEW) if entered.view.job.seq else None
-        view = await entered.stored()
-        note_job(request, view.job)
-        return reply(view, _NEW) if answer is None else answer
+        await entered.written
+        note_job(request, entered.view.job)
+        return reply(entered.view, _NEW) if answer is None else answer
     repeated = await jobs.submit_once(request_key(request, body), partial(_admitted, request, new))
     _note(request, repeated)
     return reply(repeated.view, REPLAYED if repeated.is_earlier else _NEW)
@@ -61,9 +62,7 @@ async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeat
 
 
 async def _admitted(request: web.Request, new: NewJob) -> NewJob:
-    pool = request.app[POOL]
-    if not pool.knows(new.model):
-        await pool.require_model(new.model)
+    await request.app[POOL].require_model(new.model)
     return admit(request, new)
 
 

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from service.api.accounting import LEFT, begin_entry, end_entry
+from service.api.accounting import BOOKS, LEFT
 from service.api.auth import identify
 from service.api.caller import Caller
 from service.api.context import MEASURES
@@ -36,7 +36,8 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
     # By route: the pattern, since there is no end of paths.
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    entry = begin_entry(app, request, route)
+    books = app[BOOKS]
+    entry = books.begin(request, route)
     caller: Caller | None = None
     response: web.StreamResponse | None = None
     try:
@@ -58,7 +59,7 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
             response = _refusal(request, _unknown(request, error))
     finally:
         if entry is not None:
-            end_entry(app, entry, caller, LEFT if response is None else response.status, begun)
+            books.end(entry, caller, LEFT if response is None else response.status, begun)
         status = 500 if response is None else response.status
         app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
     return response

@@ -82,12 +82,10 @@ class _Stream(web.StreamResponse):
 class _Plain(web.StreamResponse):
     """What both kinds have in common."""
 
-    def __init__(self, status: int, sending: Sending) -> None:
-        super().__init__(status=status)
-        self._sending = sending
-        self._request: web.BaseRequest | None = None
-        self._is_ended = False
-        self._size = 0
+    _sending: Sending
+    _request: web.BaseRequest | None = None
+    _is_ended = False
+    _size = 0
 
     @property
     def keep_alive(self) -> bool:
@@ -102,12 +100,28 @@ class _Plain(web.StreamResponse):
         return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the last of it, once. Raises ConnectionError when nobody is there any more."""
-        if not self._is_ended:
-            self._is_ended = True
-            last = self._last(data)
-            self._size += len(last)
-            await _send_last(self._sending, self._request, last)
+        """Send the last of it, once, when the caller has taken most of what was sent before; a large one is not left to
+        the transport, either. Raises ConnectionError when nobody is there any more.
+        """
+        if self._is_ended:
+            return
+        self._is_ended = True
+        last = self._last(data)
+        self._size += len(last)
+        request = self._request
+        transport = request.transport if request is not None else None
+        if request is None or transport is None or transport.is_closing():
+            raise ConnectionResetError("the caller has closed the connection")
+        await request.writer.drain()
+        if len(last) > _MOST_LEFT_BYTES:
+            await request.writer.write(last)
+            await request.writer.drain()
+            return
+        self._sending.send(transport, last)
+        if sys.version_info >= (3, 12):
+            # There aiohttp begins its tasks at once: what comes next on this connection could be answered, or end it,
+            # before this turn does.
+            await asyncio.sleep(0)
 
     @abstractmethod
     def _last(self, data: bytes) -> bytes:
@@ -118,7 +132,8 @@ class _PlainReply(_Plain):
     """``lines`` are its headers but for those that every reply has."""
 
     def __init__(self, status: int, lines: str, body: bytes, sending: Sending) -> None:
-        super().__init__(status, sending)
+        super().__init__(status=status)
+        self._sending = sending
         self._whole = _head(status, f"{lines}Content-Length: {len(body)}\r\n") + body
 
     def _last(self, data: bytes) -> bytes:
@@ -129,7 +144,8 @@ class _PlainStream(_Plain):
     """In the chunks of HTTP."""
 
     def __init__(self, status: int, lines: str, sending: Sending) -> None:
-        super().__init__(status, sending)
+        super().__init__(status=status)
+        self._sending = sending
         self._unsent_head = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -148,25 +164,6 @@ class _PlainStream(_Plain):
     def _after_head(self, piece: bytes) -> bytes:
         head, self._unsent_head = self._unsent_head, b""
         return head + piece if head else piece
-
-
-async def _send_last(sending: Sending, request: web.BaseRequest | None, data: bytes) -> None:
-    """Send the end of a reply when the caller has taken most of what was sent before; a large one is not left to the
-    transport, either.
-    """
-    transport = request.transport if request is not None else None
-    if request is None or transport is None or transport.is_closing():
-        raise ConnectionResetError("the caller has closed the connection")
-    await request.writer.drain()
-    if len(data) > _MOST_LEFT_BYTES:
-        await request.writer.write(data)
-        await request.writer.drain()
-        return
-    sending.send(transport, data)
-    if sys.version_info >= (3, 12):
-        # There aiohttp begins its tasks at once: what comes next on this connection could be answered, or end it,
-        # before this turn does.
-        await asyncio.sleep(0)
 
 
 def _head(status: int, lines: str) -> bytes:

@@ -213,12 +213,23 @@ class Pool:
         if asked:
             await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
 
+    def may_have(self, model: str) -> bool:
+        """Whether a job for the model can be accepted without asking anybody: a backend had it when it was last asked,
+        or none answers, so that any model may be there.
+        """
+        key, is_silent = model_key(model), True
+        for backend in self._backends:
+            if backend.has_model(key):
+                return True
+            is_silent = is_silent and not (backend.is_answering or backend.is_unknown)
+        return is_silent
+
     async def require_model(self, model: str) -> None:
         """Raises NotFoundError for a model that no backend has, with the names that exist.
 
         While no backend answers, any model may be there.
         """
-        if not any(backend.is_answering or backend.is_unknown for backend in self._backends):
+        if self.may_have(model):
             return
         if await self.look_for(model) or not any(backend.is_answering for backend in self._backends):
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.accounting import USAGE
+from service.api.accounting import BOOKS
 from service.api.auth import AUTH, require_admin
 from service.api.caller import CALLER
 from service.api.gateway.replies import PeriodReply
@@ -18,7 +18,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
     """Of the caller's own key, or address; an admin sees all."""
     caller = request[CALLER]
     scope = Scope() if caller.is_admin else Scope(caller.key_id, None if caller.key else caller.owner)
-    statistics = await request.app[USAGE].statistics(scope)
+    statistics = await request.app[BOOKS].usage.statistics(scope)
     names = {key.id: key.name for key in request.app[AUTH].keys.listed()}
     return json_reply(request, statistics_fields(statistics, names))
 
@@ -26,7 +26,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
 async def reset(request: web.Request) -> web.StreamResponse:
     """A new period; nothing is deleted."""
     caller = require_admin(request)
-    started_at = await request.app[USAGE].begin_period(caller.key_id)
+    started_at = await request.app[BOOKS].usage.begin_period(caller.key_id)
     period: PeriodReply = {"period_started_at": moment(started_at)}
     return json_reply(request, period)
 

@@ -91,6 +91,17 @@ def test_faults_of_older_calls_do_not_lengthen_the_time(breaker: Breaker, clock:
     assert (breaker.faults, breaker.rest_seconds) == (3, 10.0)
 
 
+def test_a_server_that_was_away_and_is_back_is_tried_with_one_call_at_once(breaker: Breaker, clock: Clock) -> None:
+    breaker.came_back()
+    assert breaker.state is State.CLOSED
+    fail(breaker, 3)
+    clock.now += 2.0
+    breaker.came_back()
+    assert [breaker.state, breaker.begin(), breaker.begin()] == [State.HALF_OPEN, True, False]
+    breaker.failed()
+    assert (breaker.state, breaker.rest_seconds) == (State.OPEN, 30.0)
+
+
 def test_a_success_of_an_older_call_closes_it(breaker: Breaker) -> None:
     fail(breaker, 3)
     breaker.succeeded()

@@ -1,8 +1,8 @@
 """Keeps a backend that fails again and again from being asked for a while.
 
-closed ──threshold faults in a row──▶ open ──open_seconds──▶ half-open ──success──▶ closed
-                                       ▲                          │
-                                       └────────── fault ─────────┘
+closed ──threshold faults in a row──▶ open ──open_seconds, or back──▶ half-open ──success──▶ closed
+                                       ▲                                  │
+                                       └────────────── fault ─────────────┘
 """
 
 from __future__ import annotations
@@ -73,6 +73,11 @@ class Breaker:
         self._is_probing = False
         if self._opened is not None or self._faults >= self._threshold:
             self._opened = self._clock()
+
+    def came_back(self) -> None:
+        """It was away and answers again: whatever it failed for may be over, and one call may find out at once."""
+        if self._opened is not None:
+            self._opened = min(self._opened, self._clock() - self._open_seconds)
 
     def abandoned(self) -> None:
         """A call ended without a word about the backend, for example by a cancellation."""

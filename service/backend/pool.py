@@ -172,6 +172,8 @@ class Pool:
         backend.breaker.failed()
         if error.fault is Fault.ABSENT:
             self._probing.note_trouble(backend, str(error))
+        if error.fault is Fault.ABSENT or error.code == "connection_lost":
+            # It may be gone, and that is to be known before it is back.
             backend.wants_probe.set()
 
     def may_be_elsewhere(self, backend: Backend, runner: str) -> bool:

@@ -59,6 +59,7 @@ class Probing:
             _log.info("backend %s answers: Ollama %s at %s", backend.name, backend.version, backend.client.url)
             backend.is_answering = True
             backend.trouble = None
+            backend.breaker.came_back()
         self._changed()
 
     def note_trouble(self, backend: Backend, trouble: str) -> None:

@@ -263,6 +263,26 @@ async def server_dies(folder: Path) -> None:
         await it.is_well()
 
 
+@row(
+    OLLAMA,
+    "the server dies under more jobs than its breaker bears, and comes back",
+    "it is tried again as soon as it answers, not when the breaker's time is over",
+)
+async def server_dies_under_many(folder: Path) -> None:
+    async with stage({"breaker.open_seconds": 300}, seats=8) as it:
+        stall = it.arm(FaultKind.STALL, after_tokens=4, times=None)
+        jobs = [await it.submit() for _ in range(8)]
+        await it.ollama.observations.until(lambda seen: seen.stalled == 8)
+        await it.ollama.die()
+        stall.remove()
+        await until_answering(it.service, 0)
+        assert it.breaker.state == "open"
+        await it.ollama.accept_connections()
+        for job_id in jobs:
+            assert (await it.completes(job_id))["attempt"] == 2
+        await it.is_well()
+
+
 @row(OLLAMA, "no backend answers", "jobs are accepted and held, no failure counted; they start when one returns")
 async def all_down(folder: Path) -> None:
     async with stage() as it:

@@ -184,7 +184,7 @@ CALLS = [
     Call("GET", "/api/version", 200),
     Call("POST", "/api/show", 200, {"model": "llama3.2"}),
     Call("POST", "/api/show", 404, {"model": "nosuch"}),
-    Call("POST", "/api/pull", 401, {"model": "nosuch"}),
+    Call("POST", "/api/pull", 403, {"model": "nosuch"}),
     Call("POST", "/api/pull", 200, {"model": "llama3.2", "stream": False}, ADMIN),
     Call("POST", "/api/pull", 200, {"model": "llama3.2"}, ADMIN),
     Call("POST", "/api/push", 200, {"model": "llama3.2"}, ADMIN),

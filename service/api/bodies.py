@@ -58,9 +58,13 @@ def parse_object(data: bytes) -> dict[str, Any]:
     """The JSON object in ``data``. Raises InvalidRequestError."""
     try:
         value = from_json(data)
-    except ValueError:
+    except ValueError as error:
+        text = _decode(data)
+        if "recursion limit" in str(error):
+            # How deep Python itself would read depends on its version.
+            raise _too_deep(_deep_field(text)) from None
         # Slowly, for what is to be said about it; and here and there it takes more.
-        value = _parse(_decode(data))
+        value = _parse(text)
     if type(value) is not dict:
         raise InvalidRequestError("the body must be a JSON object, such as {…}")
     _check_object(value, (), 1)

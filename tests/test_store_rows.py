@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -18,11 +20,13 @@ COPY = "INSERT INTO parts (thing, text) SELECT seq, :text FROM things WHERE name
 
 
 @pytest.fixture
-def connection() -> sqlite3.Connection:
-    opened = sqlite3.connect(":memory:", isolation_level=None)
-    opened.execute("CREATE TABLE things (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, size INTEGER) STRICT")
-    opened.execute("CREATE TABLE parts (thing INTEGER NOT NULL, text TEXT) STRICT")
-    return opened
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as opened:
+        opened.execute(
+            "CREATE TABLE things (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, size INTEGER) STRICT"
+        )
+        opened.execute("CREATE TABLE parts (thing INTEGER NOT NULL, text TEXT) STRICT")
+        yield opened
 
 
 def carry_out(connection: sqlite3.Connection, sql: str, rows: list[Any]) -> sqlite3.Cursor:

@@ -8,7 +8,7 @@ CorralError                        its text is what the user reads: the thing, w
 │   └── IdempotencyMismatchError   the same idempotency key with another body
 ├── NotFoundError                  no such job, model, backend or key (or none that the caller may see)
 ├── UnauthenticatedError           no key, or one that is unknown, revoked or expired
-├── ForbiddenError                 a key that may not do this
+├── ForbiddenError                 a caller that may not do this
 ├── LimitReachedError              the caller's own limit; ``retry_after_seconds`` says when to come again
 ├── UnavailableError               not now; ``retry_after_seconds`` likewise
 │   ├── QueueFullError             ``queue.max_size`` or ``queue.max_bytes`` is reached
@@ -66,7 +66,7 @@ class UnauthenticatedError(CorralError):
 
 
 class ForbiddenError(CorralError):
-    """The caller is known and may not do this."""
+    """The caller may not do this, as whoever it is."""
 
 
 class LimitReachedError(CorralError):

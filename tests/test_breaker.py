@@ -99,7 +99,17 @@ def test_a_server_that_was_away_and_is_back_is_tried_with_one_call_at_once(break
     breaker.came_back()
     assert [breaker.state, breaker.begin(), breaker.begin()] == [State.HALF_OPEN, True, False]
     breaker.failed()
+    breaker.came_back()
     assert (breaker.state, breaker.rest_seconds) == (State.OPEN, 30.0)
+
+
+def test_after_a_success_it_may_come_back_again(breaker: Breaker) -> None:
+    for _ in range(2):
+        fail(breaker, 3)
+        breaker.came_back()
+        assert breaker.state is State.HALF_OPEN
+        breaker.begin()
+        breaker.succeeded()
 
 
 def test_a_success_of_an_older_call_closes_it(breaker: Breaker) -> None:

@@ -65,6 +65,19 @@ async def test_poison_is_what_has_killed_its_runner_as_often_as_configured() -> 
         assert (job["attempt"], job["error"]["code"]) == (3, "poison")
 
 
+async def test_a_backend_that_answers_to_probes_but_not_to_jobs_is_left_alone() -> None:
+    async with stage({"breaker.failure_threshold": 2}) as it:
+        it.arm(FaultKind.NOT_OLLAMA, times=None, endpoint="/api/generate")
+        for _ in range(10):
+            await it.submit()
+        while it.breaker.state != "open":
+            await it.service.call("GET", "/health")
+        probes = it.ollama.observations.requests["/api/tags"]
+        while it.ollama.observations.requests["/api/tags"] < probes + 25:
+            await it.service.call("GET", "/health")
+        assert it.ollama.observations.requests["/api/generate"] <= 6
+
+
 async def test_answers_that_end_too_early_do_not_open_the_breaker() -> None:
     async with stage({"breaker.failure_threshold": 2}) as it:
         it.arm(FaultKind.NO_DONE, times=None, after_tokens=5)

@@ -80,7 +80,7 @@ Operations = Mapping[tuple[str, str], Operation]
 _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     400: ("The request cannot be understood.", ()),
     401: ("A key is needed, or the one that was sent is unknown, revoked or expired.", ("WWW-Authenticate",)),
-    403: ("The key may not do this.", ()),
+    403: ("The caller may not do this: it needs a key that may.", ()),
     404: ("It is not there, or not for this caller.", ()),
     413: ("The body is larger than what is taken.", ()),
     422: ("The idempotency key was used with another body or route.", ()),

@@ -46,7 +46,7 @@ _REASONS: Mapping[str, str] = {
 def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
     """``values`` as ``model``. Raises InvalidRequestError with one sentence about the first thing that is wrong."""
     try:
-        # What model_validate calls, by whose own work a request would notice.
+        # What model_validate calls after looking at options that nobody uses here: a third of its time.
         checked: _Model = model.__pydantic_validator__.validate_python(values)
     except ValidationError as refusal:
         raise _explained(refusal, model) from None

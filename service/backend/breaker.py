@@ -30,6 +30,7 @@ class Breaker:
         self._faults = 0
         self._opened: float | None = None
         self._is_probing = False
+        self._has_come_back = False
 
     @property
     def state(self) -> State:
@@ -64,6 +65,7 @@ class Breaker:
         self._faults = 0
         self._opened = None
         self._is_probing = False
+        self._has_come_back = False
 
     def failed(self) -> None:
         """The backend was at fault. While the breaker is open this is an older call that tells nothing new."""
@@ -75,8 +77,13 @@ class Breaker:
             self._opened = self._clock()
 
     def came_back(self) -> None:
-        """It was away and answers again: whatever it failed for may be over, and one call may find out at once."""
-        if self._opened is not None:
+        """It was away and answers again: whatever it failed for may be over, and one call may find out at once.
+
+        Once until the next success: a server that every job brings down comes back after each, too, and must not be
+        given all that wait, one after another.
+        """
+        if self._opened is not None and not self._has_come_back:
+            self._has_come_back = True
             self._opened = min(self._opened, self._clock() - self._open_seconds)
 
     def abandoned(self) -> None:

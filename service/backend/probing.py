@@ -45,6 +45,7 @@ class Probing:
     async def probe(self, backend: Backend) -> None:
         """Ask once for version, installed and loaded models."""
         client = backend.client
+        was_away = not backend.is_answering
         try:
             backend.version = await client.version()
             installed, backend.loaded = await asyncio.gather(client.tags(), client.ps())
@@ -55,7 +56,8 @@ class Probing:
         backend.note_installed(installed)
         backend.listed_at = now
         backend.placement.listed({model_key(model.name) for model in backend.loaded}, now)
-        if not backend.is_answering:
+        # What a job has met with meanwhile is newer than this answer: then it is asked again, after a pause.
+        if was_away and not backend.is_answering:
             _log.info("backend %s answers: Ollama %s at %s", backend.name, backend.version, backend.client.url)
             backend.is_answering = True
             backend.trouble = None

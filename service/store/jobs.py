@@ -67,7 +67,7 @@ class JobStore(JobReading):
         also: Sequence[Statement] = (),
         settle: Settle | None = None,
     ) -> tuple[Job, Written]:
-        """Store a new job, of one that is started as this process's first attempt already, and ``also`` this with it.
+        """Store a new job, waiting or already started as this process's first attempt, and ``also`` this with it.
 
         Its row as it will be there, without a number (0) where the database gives them, see :func:`numbered`; and the
         write, which is on its way. ``settle`` hears what it came to; awaiting it raises CannotStoreError, and what

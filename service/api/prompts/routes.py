@@ -7,11 +7,10 @@ from functools import partial
 
 from aiohttp import web
 
-from service.api.accounting import ENTRY
 from service.api.bodies import parse_object, read_body
 from service.api.caller import CALLER
 from service.api.calls.reading import first_object
-from service.api.context import AUDIENCE, CONFIG, HUB, JOBS, MODEL_LIMITS, QUEUE
+from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, QUEUE
 from service.api.feeds import FEEDS
 from service.api.idempotency import submit_once
 from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
@@ -35,7 +34,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
     asked = validated(PromptRequest, parse_object(body))
     default_model = app[QUEUE].present.default_model
-    new = to_job(asked, default_model, app[MODEL_LIMITS], request[ENTRY].at, caller.owner, caller.key_id)
+    new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK].now_ms(), caller.owner, caller.key_id)
     return await submit_once(request, body, new, partial(_accepted, request))
 
 

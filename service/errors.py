@@ -66,7 +66,7 @@ class UnauthenticatedError(CorralError):
 
 
 class ForbiddenError(CorralError):
-    """The caller may not do this, as whoever it is."""
+    """The caller may not do this."""
 
 
 class LimitReachedError(CorralError):

@@ -109,16 +109,13 @@ def _check_object(value: dict[str, Any], place: Place, level: int) -> None:
     for key, inner in value.items():
         if "\0" in key or not key.isascii():
             check_text(key, _path((place, key)))
-        # isascii() costs nothing, whatever the length; most of a large body is base64.
-        if type(inner) is not str:
-            _check(inner, (place, key), level)
-        elif "\0" in inner or not inner.isascii():
-            _check_text(inner, (place, key))
+        _check(inner, (place, key), level)
 
 
 def _check(value: Any, place: Place, level: int) -> None:
     kind = type(value)
     if kind is str:
+        # isascii() costs nothing, whatever the length; most of a large body is base64.
         if "\0" in value or not value.isascii():
             _check_text(value, place)
     elif kind is dict or kind is list:

@@ -96,9 +96,7 @@ class Submission(Core):
                 return
             if not is_ahead:
                 self._arrive(line, size, now, self._gauges.ready(line), is_ready=is_ready)
-            if not job.seq:
-                entered.view = entered.view.numbered(answers)
-            view = entered.view
+            view = entered.view = entered.view.numbered(answers)
             self._stored(view, now, ahead if is_ready else None, stamp)
             if not is_ready or view.job.deadline is not None:
                 self._look_due()

@@ -13,7 +13,6 @@ import pytest
 from service.config import DatabaseConfig
 from service.errors import DatabaseUnusableError
 from service.store.database import Database, Statement
-from service.store.job_statements import _NEW
 from service.store.jobs import JobStore
 from service.store.migrations import MIGRATIONS, NEWEST, Migration
 from service.store.opening import open_database
@@ -22,9 +21,10 @@ from tests.store_jobs import NOW, look, stored
 
 APPLIED = "SELECT number FROM schema_migrations ORDER BY number"
 _TEXTS = (
-    "door", "endpoint", "model", "model_key", "runner", "owner", "key_id", "on_disconnect", "worker", "caller_at",
+    "id", "door", "endpoint", "model", "model_key", "runner", "owner", "key_id", "on_disconnect", "worker", "caller_at",
     "preview",
 )  # fmt: skip
+_NUMBERS = ("priority", "is_streamed", "attempt", "failures", "crashes", "size")
 HOLD_THE_LOCK = """
 import asyncio, pathlib, sys
 from service.store.sqlite import SqliteDatabase
@@ -200,7 +200,7 @@ async def test_jobs_of_the_schema_before_new_jobs_was_a_view_keep_bodies_and_num
         before.setattr(f"{module}.MIGRATIONS", MIGRATIONS[:3])
         before.setattr(f"{module}.NEWEST", 3)
         async with place.opened() as database:
-            row = {column: 0 for column in _NEW if column != "seq"} | dict.fromkeys(_TEXTS, "text")
+            row = dict.fromkeys(_NUMBERS, 0) | dict.fromkeys(_TEXTS, "text")
             row |= {"status": "completed", "created_at": NOW, "updated_at": NOW}
             columns = ", ".join(row)
             insert = f"INSERT INTO jobs ({columns}) VALUES ({', '.join(':' + name for name in row)}) RETURNING seq"

@@ -20,12 +20,15 @@ EXACT_RANK = 1_000
 EXACT_TOTAL = 10_000
 """What matches a text search is counted up to here."""
 
-_LATER = {
-    "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms", "prompt_ms",
-    "generation_ms", "first_token_at", "finished_at",
+_NOT_GIVEN = {
+    "status", "attempt", "failures", "crashes", "preview", "error_code", "error_message", "prompt_tokens",
+    "completion_tokens", "load_ms", "prompt_ms", "generation_ms", "updated_at", "started_at", "first_token_at",
+    "finished_at",
 }  # fmt: skip
-"""What no new job has: the fewer parameters, the shorter Python's lock is held for a row."""
-_NEW = [field for field in Job._fields if field not in _LATER]
+"""What no new job has yet, and what the trigger of its view knows from the rest (migration 7): the fewer parameters,
+the shorter Python's lock is held for a row.
+"""
+_NEW = [field for field in Job._fields if field not in _NOT_GIVEN]
 new_values: Callable[[Job], tuple[Any, ...]] = itemgetter(*map(Job._fields.index, _NEW))
 """The parameters of INSERT, but for the prompt and the request that stand behind them."""
 _STORED = [*_NEW, "prompt", "request"]
@@ -40,7 +43,7 @@ MAY_CLAIM = "(caller_at IS NULL OR caller_at = :worker)"
 # index, and pass over what does not match: its planner does not know that the oldest rows are the finished ones.
 BY_ARRIVAL_IN_LINE = "seq + 0"
 BY_ARRIVAL_AT_RUNNER = "seq + 1"
-NEWEST_FIRST = "-seq"
+NEWEST_FIRST = "seq + 2 DESC"
 
 CLAIM = f"""
     WITH picked AS MATERIALIZED (

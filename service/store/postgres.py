@@ -38,7 +38,7 @@ _WORDS = {
     "integer": "BIGINT",
     "real": "DOUBLE PRECISION",
     "strict": "",
-    "instead_of_insert": "CREATE FUNCTION new_jobs_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN",
+    "instead_of_insert": "CREATE OR REPLACE FUNCTION new_jobs_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN",
     "seq_given": "",
     "new_seq_given": "",
     "seq_taken": "RETURNING seq INTO NEW.seq",

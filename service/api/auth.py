@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 from aiohttp import hdrs, web
 from multidict import istr
@@ -31,14 +30,6 @@ _WEBSOCKET = "/api/v1/ws"
 
 _NOT_LIMITED: Mapping[str, str] = {}
 _ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
-
-
-class Grant(NamedTuple):
-    """What a request that may make a job makes it as."""
-
-    owner: str
-    key_id: str | None
-    priority: int
 
 
 class Auth:
@@ -141,16 +132,16 @@ def identify(app: web.Application, request: web.Request) -> Caller | None:
     return caller
 
 
-def authorise(request: web.Request, model: str, priority: int) -> Grant:
-    """Whether the caller may make a job for this model now; it counts as one request of its key, if it makes one.
+def authorise(request: web.Request, model: str, priority: int) -> int:
+    """The priority with which the caller may make a job for this model now, when it asks for this one; it counts as one
+    request of its key, if it makes one.
 
     Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
     """
-    caller = request[CALLER]
     note_model(request, model)
-    key = caller.key
+    key = request[CALLER].key
     if key is None:
-        return Grant(caller.owner, None, priority)
+        return priority
     if not key.may_use(model):
         raise ForbiddenError(f"this API key may not use the model {model!r}; it may use {', '.join(key.models)}")
     if key.max_priority is not None and priority > key.max_priority:
@@ -160,12 +151,12 @@ def authorise(request: web.Request, model: str, priority: int) -> Grant:
         # Normal is what a request has that asks for nothing.
         priority = key.max_priority
     note_count(request, key, request.app[AUTH].allowances)
-    return Grant(caller.owner, key.id, priority)
+    return priority
 
 
 def admit(request: web.Request, new: NewJob) -> NewJob:
     """The job, which is this caller's own, when it may make it; see :func:`authorise` for what it raises."""
-    priority = authorise(request, new.model, new.priority).priority
+    priority = authorise(request, new.model, new.priority)
     return new if priority == new.priority else new._replace(priority=priority)
 
 

@@ -33,12 +33,11 @@ async def read_body(request: web.Request) -> bytes:
     """The whole body; to be called once. Raises HTTPRequestEntityTooLarge, at once for one that says of itself that it
     is too large.
     """
-    most = request.client_max_size
-    length = request.content_length
-    if length is not None and length > most:
-        raise web.HTTPRequestEntityTooLarge(most, length)
-    content = request.content
+    most, content = request.client_max_size, request.content
     if not content.is_eof():
+        length = request.content_length
+        if length is not None and length > most:
+            raise web.HTTPRequestEntityTooLarge(most, length)
         return await request.read()
     # It has come with its head, as most do, and mostly in one piece. Taking that out would have the connection look
     # whether there is more to parse, which takes as long as all else here.

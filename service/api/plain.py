@@ -68,9 +68,13 @@ def _own_lines(request: web.Request, status: int, headers: Headers) -> str | Non
     told = allowance_headers(request)
     if told:
         headers = [*(header for header in headers if header[0].lower() not in told), *told.items()]
-    lines = [f"{name}: {value}" for name, value in headers]
-    # What is not, such as the end of a line, is for aiohttp to refuse.
-    return "\r\n".join([*lines, ""]) if "".join(lines).isprintable() else None
+    lines = ""
+    for name, value in headers:
+        if not value.isprintable():
+            # Such as the end of a line: that is for aiohttp to refuse.
+            return None
+        lines += f"{name}: {value}\r\n"
+    return lines
 
 
 class _Stream(web.StreamResponse):

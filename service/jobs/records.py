@@ -70,13 +70,6 @@ class Pick(NamedTuple):
     charged_ms: float
 
 
-class Place(NamedTuple):
-    """Where a ready job stands: its position, from 1, and in how many seconds it is thought to begin."""
-
-    position: int
-    estimated_start_seconds: float | None
-
-
 class View(NamedTuple):
     """A job as its caller may see it; ``position`` counts from 1 and is None unless the job is queued and ready."""
 

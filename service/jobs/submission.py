@@ -11,7 +11,7 @@ from service.errors import (
     StoppingError,
     UniqueViolationError,
 )
-from service.job import Claimed, Job, Line, NewJob, Status, model_key, new_job_id
+from service.job import Claimed, Job, Line, NewJob, Status, line_of, model_key, new_job_id
 from service.jobs.changes import Change
 from service.jobs.core import STOPPING, Core
 from service.jobs.recent import Stamp
@@ -43,7 +43,7 @@ class Submission(Core):
         """
         self._check_room(len(new.request), new.owner)
         now = self._clock.now_ms()
-        line = Line(new.runner or model_key(new.model), new.owner, int(new.priority))
+        line = line_of(new.runner or model_key(new.model), new.owner, int(new.priority))
         is_ready = new.not_before is None or new.not_before <= now
         if is_ready and new.not_before is not None:
             new = new._replace(not_before=None)
@@ -82,9 +82,7 @@ class Submission(Core):
             self._relays[job_id] = relay
         if is_ahead:
             self._arrive(line, size, now, ahead, is_ready=is_ready)
-        # Its place is looked up now: when it is on disk it may have been claimed already.
         stamp = self._recent.stamp(line)
-        place = self._place(line, ahead)
 
         def settle(answers: Answers, error: CorralError | None) -> None:
             self._write_ends()
@@ -103,8 +101,8 @@ class Submission(Core):
 
         job, written = self._store.insert(new, job_id, now, also=also, settle=settle)
         self._write_begins()
-        view = View(job, place.position, True, place.estimated_start_seconds) if is_ready else View(job, None)
-        entered = Entered(view, written)
+        # Its place is looked up now: when it is on disk it may have been claimed already.
+        entered = Entered(self._queued_view(job, line, ahead) if is_ready else View(job, None), written)
         return entered
 
     def _enter_running(
@@ -144,11 +142,9 @@ class Submission(Core):
         # The disk is given its work first: it needs longer than the caller's first byte.
         begun, written = self._store.insert(new, job_id, now, is_started=True, also=also, settle=settle)
         self._write_begins()
-        view = View(begun, None)
-        if relay is None:
-            place = self._place(line, 0)
-            view = View(_as_it_came(begun), place.position, True, place.estimated_start_seconds)
-        entered = Entered(view, written)
+        entered = Entered(
+            View(begun, None) if relay is not None else self._queued_view(_as_it_came(begun), line, 0), written
+        )
         self._order.begin_waiting(line, now, {})
         charged_ms = self._order.charge(line, now)
         self.key_seats.take(line.owner)
@@ -176,7 +172,8 @@ class Submission(Core):
         self.store_trouble = None
         if self._recent.get(job.id) is None:
             self._recent.put(job, rank, now, stamp)
-        self._newest = max(self._newest, job.seq)
+        if job.seq > self._newest:
+            self._newest = job.seq
         self._hub.publish(job, view.position, view.estimated_start_seconds)
         if self._tell_others is not None:
             ready = int(job.status == Status.QUEUED and job.not_before is None)

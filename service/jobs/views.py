@@ -9,7 +9,7 @@ from service.clock import Clock
 from service.errors import NotFoundError
 from service.job import Job, Line, Result, Status
 from service.jobs.recent import Recent
-from service.jobs.records import Page, Place, View
+from service.jobs.records import Page, View
 from service.order import Order
 from service.store.gauges import Gauges
 from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
@@ -70,7 +70,7 @@ class JobViews:
         if rank is None:
             return None
         if rank < EXACT_RANK:
-            return self._queued_view(job, rank)
+            return self._queued_view(job, job.line, rank)
         oldest = self._known_oldest(job.line, now)
         return self._distant_view(job, rank, oldest) if oldest is not None else None
 
@@ -154,7 +154,7 @@ class JobViews:
 
     async def _ready_view(self, job: Job, rank: int) -> View:
         if rank < EXACT_RANK:
-            return self._queued_view(job, rank)
+            return self._queued_view(job, job.line, rank)
         now = self._clock.now_ms()
         oldest = self._known_oldest(job.line, now)
         if oldest is None:
@@ -172,16 +172,12 @@ class JobViews:
         """Beyond what is counted: where its number lies between the line's oldest and the newest of all."""
         share = (job.seq - oldest) / max(1, self._newest - oldest)
         rank = max(rank, int(share * (self._gauges.ready(job.line) - 1)))
-        return self._queued_view(job, rank, is_exact=False)
+        return self._queued_view(job, job.line, rank, is_exact=False)
 
-    def _queued_view(self, job: Job, rank: int, *, is_exact: bool = True) -> View:
-        place = self._place(job.line, rank)
-        return View(job, place.position, is_exact, place.estimated_start_seconds)
-
-    def _place(self, line: Line, rank: int) -> Place:
-        """Of a ready job before which ``rank`` jobs of its own line wait."""
+    def _queued_view(self, job: Job, line: Line, rank: int, *, is_exact: bool = True) -> View:
+        """A ready job of this line, before which ``rank`` others of it wait."""
         ahead = self._order.ahead(line, max(0, rank), self._gauges.waiting.get(line.runner, {}))
-        return Place(1 + ahead, self._estimate(line.runner, ahead))
+        return View(job, 1 + ahead, is_exact, self._estimate(line.runner, ahead))
 
 
 def _is_ready(job: Job) -> bool:

@@ -31,6 +31,9 @@ from service.store.texts import segments_text, storable
 __all__ = ["Filter", "Gauge", "JobStore", "Rescued", "Standing"]
 
 
+_QUEUED, _PROCESSING = str(Status.QUEUED), str(Status.PROCESSING)
+
+
 class Rescued(NamedTuple):
     """A job that was taken back, and its status before that."""
 
@@ -75,11 +78,11 @@ class JobStore(JobReading):
         """
         key = model_key(new.model)
         prompt = storable(new.prompt)
-        status, attempt, worker = (Status.PROCESSING, 1, self._worker) if is_started else (Status.QUEUED, 0, None)
+        status, attempt, worker = (_PROCESSING, 1, self._worker) if is_started else (_QUEUED, 0, None)
         # Python takes half the time for it from one tuple.
         job = Job._make((
             self._database.next_number() or 0, job_id, new.door, new.endpoint, new.model, key, new.runner or key,
-            new.owner, new.key_id, int(new.priority), int(new.is_streamed), str(status), attempt, 0, 0, new.not_before,
+            new.owner, new.key_id, int(new.priority), int(new.is_streamed), status, attempt, 0, 0, new.not_before,
             new.deadline, new.on_disconnect, worker, self._worker if new.on_disconnect else None, preview_of(prompt),
             len(new.request), None, None, None, None, None, None, None, now, now, now if is_started else None, None,
             None,

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 
 from service.api.auth import authorise
 from service.api.bodies import read_body
+from service.api.caller import CALLER
 from service.api.calls.answering import Answer, place_headers
 from service.api.calls.details import CallDetails
 from service.api.calls.dialect import Dialect
@@ -72,16 +73,16 @@ async def _make(request: web.Request, door: str, endpoint: str, details: CallDet
     """The job, when the caller may make it now: see :func:`service.api.auth.authorise` for what it raises."""
     headers = request.headers
     deadline = _deadline(headers.get("X-Job-Deadline-Seconds"), request)
-    owner, key_id, priority = authorise(request, details.model, _priority(headers.get("X-Priority")))
+    caller = request[CALLER]
     return NewJob(
         door,
         endpoint,
         details.model,
         body.decode("utf-8", "replace") if details.body is None else _written(details.body),
         details.prompt,
-        priority=priority,
-        owner=owner,
-        key_id=key_id,
+        priority=authorise(request, details.model, _priority(headers.get("X-Priority"))),
+        owner=caller.owner,
+        key_id=caller.key_id,
         deadline=deadline,
         runner=details.runner,
         is_streamed=details.is_streamed,

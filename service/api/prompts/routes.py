@@ -34,7 +34,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
     asked = validated(PromptRequest, parse_object(body))
     default_model = app[QUEUE].present.default_model
-    new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK].now_ms(), caller.owner, caller.key_id)
+    new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK], caller.owner, caller.key_id)
     return await submit_once(request, body, new, partial(_accepted, request))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from service.api.prompts.models import Message, PromptRequest
+from service.clock import Clock
 from service.errors import InvalidRequestError
 from service.job import NewJob, runner_key
 from service.model_limits import ModelLimits
@@ -19,22 +20,20 @@ _SHARED_FIELDS = ("options", "format", "think", "keep_alive")
 
 
 def to_job(
-    request: PromptRequest, default_model: str, limits: ModelLimits, now: int, owner: str, key_id: str | None
+    request: PromptRequest, default_model: str, limits: ModelLimits, clock: Clock, owner: str, key_id: str | None
 ) -> NewJob:
-    """The job for a request that came ``now`` (milliseconds since the epoch) from ``owner``.
-
-    Raises InvalidRequestError for fields that do not go together.
-    """
+    """The job for a request that ``owner`` makes now. Raises InvalidRequestError for fields that do not go together."""
     model = request.model or default_model
+    body: dict[str, Any] = {"model": model, "stream": True}
     if request.messages is None:
-        endpoint, prompt, body = GENERATE, request.prompt or "", _generate_body(request)
+        endpoint, prompt = GENERATE, _fill_generate(body, request)
     else:
-        endpoint, prompt, body = CHAT, _last_words(request.messages), _chat_body(request, request.messages)
+        endpoint, prompt = CHAT, _fill_chat(body, request, request.messages)
     given = request.model_fields_set
     for field in _SHARED_FIELDS:
         if field in given and (value := getattr(request, field)) is not None:
             body[field] = value
-    body = limits.applied(endpoint, model, {"model": model, "stream": True, **body})
+    body = limits.applied(endpoint, model, body)
     return NewJob(
         DOOR,
         endpoint,
@@ -45,15 +44,13 @@ def to_job(
         owner,
         key_id,
         request.not_before,
-        _deadline(request, now),
+        None if request.expires_in_seconds is None else _deadline(request, request.expires_in_seconds, clock),
         runner_key(model, body.get("options")),
     )
 
 
-def _deadline(request: PromptRequest, now: int) -> int | None:
-    if request.expires_in_seconds is None:
-        return None
-    deadline = now + int(request.expires_in_seconds * 1000)
+def _deadline(request: PromptRequest, seconds: float, clock: Clock) -> int:
+    deadline = clock.now_ms() + int(seconds * 1000)
     if request.not_before is not None and request.not_before >= deadline:
         raise InvalidRequestError(
             "expires_in_seconds: the prompt would expire before not_before allows it to begin", "expires_in_seconds"
@@ -61,23 +58,26 @@ def _deadline(request: PromptRequest, now: int) -> int | None:
     return deadline
 
 
-def _generate_body(request: PromptRequest) -> dict[str, Any]:
-    if request.prompt is None:
+def _fill_generate(body: dict[str, Any], request: PromptRequest) -> str:
+    """Put what is generated into the body; the words that a list shows of it."""
+    prompt = request.prompt
+    if prompt is None:
         raise InvalidRequestError("prompt: is required (or messages, for a chat)", "prompt")
-    if not request.prompt or request.prompt.isspace():
+    if not prompt or prompt.isspace():
         # Ollama would load the model, say nothing, and call that an answer (wire contract 1.4).
         raise InvalidRequestError("prompt: must not be empty", "prompt")
     if request.tools is not None:
         raise InvalidRequestError("tools: only a chat can use them; give messages instead of prompt", "tools")
-    body: dict[str, Any] = {"prompt": request.prompt}
+    body["prompt"] = prompt
     if request.system is not None:
         body["system"] = request.system
     if request.images:
         body["images"] = request.images
-    return body
+    return prompt
 
 
-def _chat_body(request: PromptRequest, messages: list[Message]) -> dict[str, Any]:
+def _fill_chat(body: dict[str, Any], request: PromptRequest, messages: list[Message]) -> str:
+    """The same for a chat: a list shows the last that the user said."""
     if request.prompt is not None:
         raise InvalidRequestError("messages: give either prompt or messages, not both", "messages")
     if request.images is not None:
@@ -85,10 +85,8 @@ def _chat_body(request: PromptRequest, messages: list[Message]) -> dict[str, Any
     turns = [message.model_dump(exclude_none=True) for message in messages]
     if request.system is not None:
         turns.insert(0, {"role": "system", "content": request.system})
-    return {"messages": turns} if request.tools is None else {"messages": turns, "tools": request.tools}
-
-
-def _last_words(messages: list[Message]) -> str:
-    """What a list shows of a chat: the last that the user said."""
+    body["messages"] = turns
+    if request.tools is not None:
+        body["tools"] = request.tools
     own = [message.content for message in messages if message.role.lower() == "user"]
     return own[-1] if own else messages[-1].content

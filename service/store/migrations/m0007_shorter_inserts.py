@@ -5,8 +5,8 @@ way. And a list's index in falling order is filled at its beginning, where every
 """
 
 _GIVEN = (
-    "id", "door", "endpoint", "model", "model_key", "runner", "owner", "key_id", "priority", "is_streamed", "not_before",
-    "deadline", "on_disconnect", "worker", "caller_at", "size", "created_at",
+    "id", "door", "endpoint", "model", "model_key", "runner", "owner", "key_id", "priority", "is_streamed",
+    "not_before", "deadline", "on_disconnect", "worker", "caller_at", "size", "created_at",
 )  # fmt: skip
 # Only a job that has begun has a worker.
 _FOLLOWING = {

@@ -223,7 +223,7 @@ async def explained(database: Database, statement: Statement) -> set[str]:
         one = for_rows(statement.sql)
         if one is not None:
             # The same for many rows, whose parameters have numbers there and none here.
-            text = "EXPLAIN QUERY PLAN " + one.statement(3).replace("?", "NULL")
+            text = "EXPLAIN QUERY PLAN " + one.call([statement.parameters] * 3)[0].replace("?", "NULL")
             rows = [*rows, *await database.read(text, {})]
         return _accesses_of_sqlite([row[3] for row in rows])
     lines = await database.read("EXPLAIN (COSTS OFF) " + statement.sql, statement.parameters)

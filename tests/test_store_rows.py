@@ -32,7 +32,7 @@ def connection() -> Iterator[sqlite3.Connection]:
 def carry_out(connection: sqlite3.Connection, sql: str, rows: list[Any]) -> sqlite3.Cursor:
     one = for_rows(sql)
     assert one is not None
-    return connection.execute(one.statement(len(rows)), one.arguments(rows))
+    return connection.execute(*one.call(rows))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 64, 65, MOST_ROWS])
@@ -52,6 +52,21 @@ def test_parameters_may_be_named_or_in_their_order_and_may_be_nothing(connection
     carry_out(connection, PART, [("b", "of b"), {"name": "a", "text": None}, ("b", "again")])
     assert connection.execute("SELECT name, size FROM things").fetchall() == [("a", None), ("b", 2), (None, 3)]
     assert connection.execute("SELECT * FROM parts").fetchall() == [(2, "of b"), (1, None), (2, "again")]
+
+
+def test_what_is_nothing_in_all_rows_is_left_out_where_a_column_is_free_to_be_nothing(
+    connection: sqlite3.Connection,
+) -> None:
+    carry_out(connection, NEW, [(None, 1), (None, 2), (None, 3)])
+    carry_out(connection, NEW, [("a", None), {"name": "b", "size": None}])
+    carry_out(connection, NEW, [(None, None)] * 2)
+    assert connection.execute("SELECT name, size FROM things").fetchall() == [
+        (None, 1), (None, 2), (None, 3), ("a", None), ("b", None), (None, None), (None, None),
+    ]  # fmt: skip
+    carry_out(connection, PART, [("a", None), ("b", None)])
+    assert connection.execute("SELECT * FROM parts").fetchall() == [(4, None), (5, None)]
+    with pytest.raises(sqlite3.IntegrityError):
+        carry_out(connection, "INSERT INTO parts (thing, text) VALUES (:thing, :text)", [(None, "x"), (None, "y")])
 
 
 def test_what_is_not_there_is_an_error_as_it_is_alone(connection: sqlite3.Connection) -> None:
@@ -76,7 +91,7 @@ def test_rows_are_made_from_those_that_their_keys_name(connection: sqlite3.Conne
 def test_few_statements_serve_every_number_of_rows() -> None:
     one = for_rows(NEW)
     assert one is not None
-    assert len({one.statement(count) for count in range(1, MOST_ROWS + 1)}) == 8
+    assert len({one.call([("a", 1)] * count)[0] for count in range(1, MOST_ROWS + 1)}) == 8
     assert [len(run) for run in in_runs(range(2 * MOST_ROWS + 5))] == [MOST_ROWS, MOST_ROWS, 5]
 
 

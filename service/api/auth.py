@@ -49,19 +49,20 @@ class Auth:
         try:
             shown = self._shown(request)
         except UnauthenticatedError:
-            if _path_of(request) in request.app[OPEN_PATHS]:
-                return self._anonymous(request)
-            raise
+            if _path_of(request) not in request.app[OPEN_PATHS]:
+                raise
+            return _anonymous(self._addresses.owner_of(request), not self.is_required)
         if shown is not None:
             return shown
-        if not request.remote and _is_admin_socket(request):
+        owner = self._addresses.owner_of(request)
+        if not owner and _is_admin_socket(request):
             return _ADMIN_SOCKET
         if self.is_required and not _is_open(request):
             raise UnauthenticatedError(
                 "an API key is needed, and none that is known here was sent; "
                 "send it as Authorization: Bearer … or as x-api-key"
             )
-        return self._anonymous(request)
+        return _anonymous(owner, not self.is_required)
 
     def by_key(self, key: Key, request: web.Request, expires_at: int | None = None) -> Caller:
         """The caller who has this key. Raises UnauthenticatedError when it is revoked or expired."""
@@ -91,9 +92,6 @@ class Auth:
             if found is not None:
                 return self.by_key(found[0], request, found[1])
         return None
-
-    def _anonymous(self, request: web.Request) -> Caller:
-        return _anonymous(self._addresses.owner_of(request), not self.is_required)
 
 
 AUTH = web.AppKey("auth", Auth)

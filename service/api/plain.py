@@ -84,12 +84,19 @@ class _Stream(web.StreamResponse):
 
 
 class _Plain(web.StreamResponse):
-    """What both kinds have in common."""
+    """What both kinds have in common.
 
-    _sending: Sending
+    There is nothing in it of what a StreamResponse makes for itself: the headers are written, and to make an empty
+    multidict for others takes longer than to write them.
+    """
+
     _request: web.BaseRequest | None = None
     _is_ended = False
     _size = 0
+
+    def __init__(self, status: int, sending: Sending) -> None:
+        self._status = status
+        self._sending = sending
 
     @property
     def keep_alive(self) -> bool:
@@ -136,8 +143,7 @@ class _PlainReply(_Plain):
     """``lines`` are its headers but for those that every reply has."""
 
     def __init__(self, status: int, lines: str, body: bytes, sending: Sending) -> None:
-        super().__init__(status=status)
-        self._sending = sending
+        super().__init__(status, sending)
         self._whole = _head(status, f"{lines}Content-Length: {len(body)}\r\n") + body
 
     def _last(self, data: bytes) -> bytes:
@@ -148,8 +154,7 @@ class _PlainStream(_Plain):
     """In the chunks of HTTP."""
 
     def __init__(self, status: int, lines: str, sending: Sending) -> None:
-        super().__init__(status=status)
-        self._sending = sending
+        super().__init__(status, sending)
         self._unsent_head = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:

@@ -6,13 +6,13 @@ second, since the place in a line need not be counted anew (tests/bench, polling
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import NamedTuple
 
 from service.job import Job, Line
 from service.store.job_statements import EXACT_RANK
 
 _MOST_JOBS = 5_000
+_MOST_LINES = 5_000
 _COUNTED_MS = 30_000
 """After so long a rank is counted again, although nothing that would change it was heard of."""
 
@@ -57,7 +57,10 @@ class Recent:
 
     def __init__(self, *, is_enabled: bool) -> None:
         self._is_enabled = is_enabled
-        self._jobs: OrderedDict[str, tuple[Job, Counted | None]] = OrderedDict()
+        # When so many are new, those that were before them go at once: to tell one by one which has been here longest
+        # takes longer than all else about it.
+        self._new: dict[str, tuple[Job, Counted | None]] = {}
+        self._old: dict[str, tuple[Job, Counted | None]] = {}
         self._moves: dict[Line, Moves] = {}
         self._changes = 0
         self._taking = 0
@@ -79,12 +82,9 @@ class Recent:
         counted = None
         if rank is not None:
             counted = Counted(rank, now + _COUNTED_MS, stamp or self.stamp(job.line))
-        jobs = self._jobs
-        if job.id in jobs:
-            jobs.move_to_end(job.id)
-        jobs[job.id] = (job, counted)
-        if len(jobs) > _MOST_JOBS:
-            jobs.popitem(last=False)
+        if len(self._new) >= _MOST_JOBS // 2:
+            self._new, self._old = {}, self._new
+        self._new[job.id] = (job, counted)
 
     def learn(self, job: Job) -> None:
         """Take over a row that was read where it is newer: it is on disk a moment before its change is announced, and
@@ -96,7 +96,8 @@ class Recent:
 
     def clear(self) -> None:
         """Forget all rows: some are gone from the database."""
-        self._jobs.clear()
+        self._new.clear()
+        self._old.clear()
 
     def take(self, line: Line) -> None:
         """The oldest job of the line is about to be claimed; at the end that is told with :meth:`taken`."""
@@ -121,14 +122,14 @@ class Recent:
 
     def get(self, job_id: str) -> Job | None:
         """The row, None when it is not remembered."""
-        found = self._jobs.get(job_id)
+        found = self._found(job_id)
         return found[0] if found is not None else None
 
     def rank(self, job: Job, now: int) -> int | None:
         """How many jobs of its line are ahead of a remembered job, EXACT_RANK for that and more; None when that must be
         counted.
         """
-        found = self._jobs.get(job.id)
+        found = self._found(job.id)
         counted = found[1] if found is not None else None
         if counted is None or now > counted.until:
             return None
@@ -140,14 +141,17 @@ class Recent:
             return EXACT_RANK
         return max(0, counted.rank - (moves.taken - taken))
 
+    def _found(self, job_id: str) -> tuple[Job, Counted | None] | None:
+        return self._new.get(job_id) or self._old.get(job_id)
+
     def _moves_of(self, line: Line) -> Moves:
         moves = self._moves.get(line)
         if moves is None:
-            if len(self._moves) >= _MOST_JOBS:
+            if len(self._moves) >= _MOST_LINES:
                 # Whoever holds one of them is to believe nothing of it any more.
                 for one in self._moves.values():
                     one.disturbed += 1
                 self._moves.clear()
-                self._jobs.clear()
+                self.clear()
             moves = self._moves[line] = Moves()
         return moves

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from service.store.database import Parameters
@@ -14,13 +15,14 @@ MOST_ROWS = 128
 """A statement has at most so many rows; 32,766 parameters are SQLite's limit."""
 
 _INSERT = re.compile(
-    r"\s*(INSERT INTO \w+ \(([\w\s,]+)\))\s+VALUES \(((?:(?!ON CONFLICT).)*)\)\s*(RETURNING seq\s*)?", re.DOTALL
+    r"\s*(INSERT INTO \w+) \(([\w\s,]+)\)\s+VALUES \(((?:(?!ON CONFLICT).)*)\)\s*(RETURNING seq\s*)?", re.DOTALL
 )
 _UPDATE = re.compile(
     r"\s*(UPDATE \w+ SET .*?)(\s+WHERE (\w+) = :\3\b(?:(?!\sRETURNING\s).)*?)(?:\s*|\s+RETURNING \3\s*)", re.DOTALL
 )
 _COPY = re.compile(r"\s*(INSERT INTO .*?\s+SELECT .*?) FROM (\w+)(\s+WHERE (\w+) = :\4\b.*)", re.DOTALL)
 _PARAMETER = re.compile(r":([a-z_]+)")
+_ONLY_PARAMETERS = re.compile(r"\s*:\w+\s*(,\s*:\w+\s*)*")
 
 Item = TypeVar("Item")
 
@@ -49,20 +51,23 @@ class ForRows(NamedTuple):
     key: str = ""
     """The parameter that names a row; of a new one only where it is asked for."""
 
-    def statement(self, rows: int) -> str:
-        """The statement for up to so many rows, with positional parameters."""
-        return _statement(self, _filled_up(rows))
+    columns: tuple[str, ...] = ()
+    """Of a new row whose values are its parameters: where those go. What is NULL in all rows is left out."""
 
-    def arguments(self, rows: Sequence[Parameters]) -> list[Any]:
-        """The parameters of that statement."""
-        given: list[Any] = []
-        is_new = self.kind is Kind.INSERT
-        for row in rows:
-            if is_new:
-                given.append(1)
-            given += row if isinstance(row, tuple) else [row[name] for name in self.names]
-        given += [0] * ((len(self.names) + is_new) * (_filled_up(len(rows)) - len(rows)))
-        return given
+    def call(self, rows: Sequence[Parameters]) -> tuple[str, list[Any]]:
+        """The statement for these rows, with positional parameters, and those."""
+        ordered = (row if isinstance(row, tuple) else [row[name] for name in self.names] for row in rows)
+        parts, one = list(zip(*ordered, strict=True)), self
+        if self.columns:
+            # Python takes longer to give a None to SQLite than to give it anything else.
+            given = tuple(n for n, part in enumerate(parts) if part[0] is not None or part.count(None) < len(part))
+            if 0 < len(given) < len(parts):
+                parts, one = [parts[n] for n in given], _narrowed(self, given)
+        if self.kind is Kind.INSERT:
+            parts.insert(0, (1,) * len(rows))
+        filled = _filled_up(len(rows))
+        missing = [0] * (len(parts) * (filled - len(rows)))
+        return _statement(one, filled), [*chain.from_iterable(zip(*parts, strict=True)), *missing]
 
     def values_of(self, rows: Sequence[Parameters], name: str) -> list[Any]:
         """A parameter of each row."""
@@ -82,16 +87,16 @@ def for_rows(sql: str) -> ForRows | None:
         names = tuple(_PARAMETER.findall(row))
         if returning is not None and "seq" not in names:
             return None
-        taken = ", ".join(f"column{number}" for number in range(2, columns.count(",") + 3))
-        # Whether a row is one says its first column.
-        return ForRows(
+        places = tuple(column.strip() for column in columns.split(","))
+        one = ForRows(
             Kind.INSERT,
-            f"{start} SELECT {taken} FROM (VALUES ",
+            f"{start} ({columns}) SELECT {_taken(len(places))} FROM (VALUES ",
             f"(?, {_PARAMETER.sub('?', row)})",
             ") WHERE column1",
             names,
             "seq" if returning is not None else "",
         )
+        return one._replace(columns=places) if _ONLY_PARAMETERS.fullmatch(row) else one
     if change := _UPDATE.fullmatch(sql):
         start, condition, key = change.groups()
         return _given(Kind.UPDATE, sql, start, condition, key)
@@ -100,6 +105,19 @@ def for_rows(sql: str) -> ForRows | None:
         # A cross join is carried out from left to right: each row that is given is looked up by its key.
         return _given(Kind.COPY, sql, start, f" CROSS JOIN {table}{condition}", key)
     return None
+
+
+def _taken(columns: int) -> str:
+    """The columns of a new row, from the second on: whether a row is one says its first."""
+    return ", ".join(f"column{number}" for number in range(2, columns + 2))
+
+
+@lru_cache(maxsize=256)
+def _narrowed(one: ForRows, given: tuple[int, ...]) -> ForRows:
+    """The same for new rows that have only these of its columns."""
+    places = ", ".join(one.columns[n] for n in given)
+    head = one.head.partition("(")[0] + f"({places}) SELECT {_taken(len(given))} FROM (VALUES "
+    return one._replace(head=head, row=f"({', '.join('?' * (1 + len(given)))})")
 
 
 def _given(kind: Kind, sql: str, start: str, end: str, key: str) -> ForRows:

@@ -194,7 +194,7 @@ def _answers_of_rows(
     if one.kind is Kind.UPDATE and len(set(one.values_of(given, one.key))) < len(given):
         # Of two changes of one row the second must see what the first has left.
         raise _NotEveryRowError
-    cursor = execute(one.statement(len(given)), one.arguments(given))
+    cursor = execute(*one.call(given))
     if one.kind is Kind.UPDATE and cursor.rowcount != len(given):
         raise _NotEveryRowError
     if one.kind is Kind.COPY or not one.key:
@@ -207,7 +207,7 @@ def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> Non
     if one is None:
         raise ValueError(f"this statement is not about one row: {batch.sql}")
     for run in in_runs(batch.rows):
-        execute(one.statement(len(run)), one.arguments(run))
+        execute(*one.call(run))
 
 
 def _written_bytes(statement: Statement | Batch) -> int:

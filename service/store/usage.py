@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service.job import Job
@@ -154,8 +155,11 @@ class UsageStore:
         return len(rows)
 
 
+_storable_name = lru_cache(maxsize=4096)(storable)
+
+
 def _storable(row: LogRow) -> LogRow:
-    owner, model = storable(row.owner), storable(row.model) if row.model is not None else None
+    owner, model = _storable_name(row.owner), _storable_name(row.model) if row.model is not None else None
     return row if owner == row.owner and model == row.model else row._replace(owner=owner, model=model)
 
 

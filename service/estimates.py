@@ -4,7 +4,7 @@ the swap still to come where its model is not loaded. A guess, made afresh whene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class Estimates:
         jobs, work_ms = ahead, ahead * expected_ms
         counts = self._queue.ready_counts()
         if len(counts) > (runner in counts):
-            for other in {loaded for one in backends for loaded in one.placement.loaded.values()} - {runner}:
+            for other in {loaded for one in backends for loaded in _others_loaded(one, runner)}:
                 between = min(counts.get(other, 0), ahead + 1)
                 jobs += between
                 work_ms += between * self._queue.expected_ms(other)
@@ -92,11 +92,16 @@ class Estimates:
         if is_remote(runner) or any(one.placement.is_loaded(runner) for one in backends):
             return 0.0
         now = self._clock.now_ms()
-        begun = [now - one.placement.residences[runner].asked_at for one in backends]
+        begun = [now - one.placement.residences[one.placement.own(runner)].asked_at for one in backends]
         return max(0.0, self._pool.load_ms(runner) - max(begun))
 
     def _seats(self, backends: list[Backend], runner: str) -> int:
         return sum(self._pool.seats_for(one, runner) for one in backends)
+
+
+def _others_loaded(backend: Backend, runner: str) -> Iterator[str]:
+    own = backend.placement.own(runner)
+    return (one for one in backend.placement.loaded.values() if one != own)
 
 
 def _has(backend: Backend, runner: str) -> bool:

@@ -208,7 +208,7 @@ def model_key(name: str) -> str:
     return key if ":" in key.rsplit("/", 1)[-1] else key + _LATEST
 
 
-_RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
+RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
 """The options for which Ollama loads a model anew when they differ from those of the loaded runner (wire contract
 4.4).
 """
@@ -216,7 +216,7 @@ _RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_th
 
 def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool | None = None) -> str:
     """What one loaded runner can serve: the model, and those options that would make Ollama load it anew."""
-    own = {name: options[name] for name in _RELOADING if _is_option(options.get(name))} if options else {}
+    own = {name: options[name] for name in RELOADING if _is_option(options.get(name))} if options else {}
     if shift is not None:
         own["shift"] = shift
     if own.get("num_gpu") == -1:

@@ -9,6 +9,7 @@ from service.backend.client import BackendClient
 from service.backend.connections import Connections
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
+from service.backend.sharing import Sharing
 from service.clock import Clock
 from service.config import BackendConfig, Config
 from service.job import model_key
@@ -39,6 +40,8 @@ class Backend:
         self.last_failed_job: str | None = None
         """The job of the last call, when that failed."""
         self.wants_probe = asyncio.Event()
+        self.sharing = Sharing()
+        """Which of its models share their weights."""
         self.work = Work()
         # Until it has been asked, what it is configured for is all that is known of it.
         self._keys = frozenset(model_key(name) for name in config.models)
@@ -82,6 +85,13 @@ class Backend:
         self.installed = installed
         self._installed_keys = self.placement.installed = frozenset(keys)
         self._keys = frozenset(keys & allowed if allowed else keys)
+        self.placement.know_names(self.sharing.names(installed))
+
+    def note_weights(self, model: InstalledModel, weights: str | None) -> None:
+        """Remember what the model's runner is made of."""
+        self.sharing.learn(model, weights)
+        if self.installed is not None:
+            self.placement.know_names(self.sharing.names(self.installed))
 
     def note_missing(self, model: str) -> None:
         """It has refused a job because this model is not there: ask again what is."""

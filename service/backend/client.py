@@ -12,7 +12,7 @@ from service.backend.call import Body, Call, Reply, not_ollama
 from service.backend.classification import failure_of
 from service.backend.connections import Connections, Origin
 from service.backend.headers import base_headers, request_head, with_callers
-from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models
+from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models, weights_of
 from service.backend.watch import Limits
 
 __all__ = ["BackendClient", "Call", "InstalledModel", "Limits", "LoadedModel", "Reply"]
@@ -82,6 +82,12 @@ class BackendClient:
         """The models that are loaded. One that is being loaded is not among them (wire contract 4.5)."""
         return _understood(self.name, loaded_models, await self._ask("/api/ps"))
 
+    async def weights(self, model: str) -> str | None:
+        """What this model's runner is made of, see :func:`service.backend.models.weights_of`."""
+        request = to_json({"model": model})
+        async with self.call("/api/show", request, self._quick.for_whole_reply()) as reply:
+            return weights_of(await self._object(reply, "/api/show"))
+
     async def load(
         self,
         model: str,
@@ -115,9 +121,12 @@ class BackendClient:
 
     async def _ask(self, endpoint: str) -> dict[str, Any]:
         async with self.call(endpoint, None, self._quick, method="GET") as reply:
-            body = await reply.read()
-            if reply.status != 200:
-                raise failure_of(reply.status, body, reply.content_type, endpoint)
+            return await self._object(reply, endpoint)
+
+    async def _object(self, reply: Reply, endpoint: str) -> dict[str, Any]:
+        body = await reply.read()
+        if reply.status != 200:
+            raise failure_of(reply.status, body, reply.content_type, endpoint)
         try:
             answer = from_json(body)
         except ValueError:

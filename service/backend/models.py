@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from service.job import RELOADING
+
 
 class InstalledModel(NamedTuple):
     """An entry of ``/api/tags``."""
@@ -37,6 +39,25 @@ def installed_models(answer: dict[str, Any]) -> tuple[InstalledModel, ...]:
         InstalledModel(name=name, digest=_text(entry, "digest"), size=_number(entry, "size"), entry=entry)
         for name, entry in _entries(answer)
     )
+
+
+def weights_of(answer: dict[str, Any]) -> str | None:
+    """What a runner is made of, from a reply of ``/api/show``: models that have the same share one, unless a request
+    says otherwise (wire contract 4.4). None where it does not tell.
+
+    That are the files named at the head of ``modelfile``, and the model's own of those parameters for which Ollama
+    loads it anew.
+    """
+    files = []
+    for line in _text(answer, "modelfile").splitlines():
+        if line.startswith(("FROM ", "ADAPTER ")):
+            files.append(line)
+        elif line and not line.startswith("#"):
+            # What follows may hold anything, also lines that look like these.
+            break
+    parameters = (line.split(None, 1) for line in _text(answer, "parameters").splitlines())
+    reloading = sorted(" ".join(one) for one in parameters if one and one[0] in RELOADING)
+    return "\n".join([*files, *reloading]) if files else None
 
 
 def loaded_models(answer: dict[str, Any]) -> tuple[LoadedModel, ...]:

@@ -2,8 +2,9 @@
 
 Before a swap the victims are drained: requests that keep one model busy while another waits to load hang Ollama's
 scheduler for good (wire contract 4.3). Runners that were once seen loaded together are known to fit together; between
-them nothing is drained and nothing is a swap. Pure: it is told what happens and when (milliseconds), and asked what to
-do. Nothing that it decides is kept: a drain lasts as long as its reason.
+them nothing is drained and nothing is a swap. Models of the same weights share a runner (wire contract 4.4), which has
+the name of one of them here. Pure: it is told what happens and when (milliseconds), and asked what to do. Nothing that
+it decides is kept: a drain lasts as long as its reason.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Placement:
 
     max_swap_wait_ms: float
     in_flight: dict[str, int] = field(default_factory=dict)
+    """Jobs by the runners that they were sent for, each with its own model's name."""
     loaded: dict[str, str] = field(default_factory=dict)
     """By model, the runner that it was loaded for."""
     residences: dict[str, Residence] = field(default_factory=dict)
@@ -75,6 +77,9 @@ class Placement:
     """The models that could be loaded here; None until that is known. A job for any other takes no room: Ollama only
     has to say that it does not have it.
     """
+    _names: Mapping[str, str] = field(default_factory=dict)
+    """Of models that share their weights with others, the one whose name their runner has here."""
+    _at_work: dict[str, int] = field(default_factory=dict)
     _doubtful: set[str] = field(default_factory=set)
     """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
     _sent_at: dict[str, int] = field(default_factory=dict)
@@ -84,10 +89,37 @@ class Placement:
 
     # What happens
 
+    def know_names(self, names: Mapping[str, str]) -> None:
+        """From now on these models' runners have the names of those: they share their weights."""
+        if names == self._names:
+            return
+        self._names = names
+        work: dict[str, int] = {}
+        for runner, jobs in self.in_flight.items():
+            work[self.own(runner)] = work.get(self.own(runner), 0) + jobs
+        self._at_work = work
+        residences = sorted(self.residences.items(), key=lambda item: item[1].loaded_at is not None)
+        self.residences = {self.own(runner): one for runner, one in residences}
+        self.loaded = {
+            model_of_runner(self.own(model)): self.own(runner) if runner else runner
+            for model, runner in self.loaded.items()
+        }
+        self.together = [frozenset(map(self.own, known)) for known in self.together]
+        self._forget_others()
+
+    def own(self, runner: str) -> str:
+        """The runner under the name that it has here."""
+        if not self._names:
+            return runner
+        model, space, options = runner.partition(" ")
+        return f"{self._names.get(model, model)}{space}{options}"
+
     def sent(self, runner: str, now: int) -> None:
         """A job of this runner has a seat."""
-        is_loaded = self.is_loaded(runner)
         self.in_flight[runner] = self.in_flight.get(runner, 0) + 1
+        runner = self.own(runner)
+        is_loaded = self.is_loaded(runner)
+        self._at_work[runner] = self._at_work.get(runner, 0) + 1
         self._sent_at.pop(runner, None)
         self._sent_at[runner] = now
         if len(self._sent_at) > _REMEMBERED_TURNS:
@@ -103,13 +135,12 @@ class Placement:
 
     def ended(self, runner: str, now: int | None = None) -> None:
         """A job of this runner has given its seat back."""
+        _take_one(self.in_flight, runner)
+        runner = self.own(runner)
         if now is not None and not self._takes_no_room(runner):
             self._used_at = self._ended_at = now
-        left = self.in_flight[runner] - 1
-        if left:
-            self.in_flight[runner] = left
+        if not _take_one(self._at_work, runner):
             return
-        del self.in_flight[runner]
         residence = self.residences.get(runner)
         if residence is not None and residence.loaded_at is None:
             # It ended without a byte: whether it was loaded is not known, so the next job asks again.
@@ -117,6 +148,7 @@ class Placement:
 
     def answered(self, runner: str, now: int) -> bool:
         """A job of this runner has got its first byte; whether that is news: then ``/api/ps`` is worth asking."""
+        runner = self.own(runner)
         if self._takes_no_room(runner):
             return False
         residence = self.residences.setdefault(runner, Residence(now))
@@ -130,22 +162,22 @@ class Placement:
         self._doubtful.discard(model)
         if not self._fit(self.loaded.values()):
             # Whatever it pushed out is gone until /api/ps says otherwise, save what is at work.
-            busy = {model_of_runner(one) for one in self.in_flight}
+            busy = {model_of_runner(one) for one in self._at_work}
             self._doubtful |= {one for one in self.loaded if one != model and one not in busy}
         self._forget_others()
         return True
 
     def listed(self, models: Collection[str], now: int) -> None:
         """What ``/api/ps`` says is loaded."""
-        present = frozenset(models)
+        present = frozenset(map(self.own, models))
         self._doubtful.clear()
-        for runner in self.in_flight:
+        for runner in self._at_work:
             model = model_of_runner(runner)
             # Where the model was loaded before with other options, being listed says nothing of these.
             if self.is_loading(runner) and model in present and model not in self.loaded:
                 self.residences[runner].loaded_at = now
                 self.loaded[model] = runner
-        busy = {model_of_runner(runner) for runner in self.in_flight if self.is_loaded(runner)}
+        busy = {model_of_runner(runner) for runner in self._at_work if self.is_loaded(runner)}
         self.loaded = {model: one for model, one in self.loaded.items() if model in present or model in busy}
         for model in present:
             self.loaded.setdefault(model, _UNKNOWN)
@@ -156,13 +188,15 @@ class Placement:
 
     def is_loaded(self, runner: str) -> bool:
         """Whether a job of this runner would be answered without a load."""
+        runner = self.own(runner)
         model = model_of_runner(runner)
         return self.loaded.get(model) in (runner, _UNKNOWN) and model not in self._doubtful
 
     def is_loading(self, runner: str) -> bool:
         """Whether its first job is on its way and nothing has come back yet."""
+        runner = self.own(runner)
         residence = self.residences.get(runner)
-        return residence is not None and residence.loaded_at is None and runner in self.in_flight
+        return residence is not None and residence.loaded_at is None and runner in self._at_work
 
     def choose(
         self,
@@ -178,6 +212,18 @@ class Placement:
         None: nobody's now. ``elsewhere`` are runners that another backend has or loads; without ``may_load`` only what
         is loaded here is served, without ``may_evict`` only what pushes nothing out.
         """
+        if not self._names:
+            return self._choose(waiting, now, elsewhere, may_load=may_load, may_evict=may_evict)
+        first: dict[str, str] = {}
+        for runner in sorted(waiting, key=waiting.__getitem__):
+            first.setdefault(self.own(runner), runner)
+        since = {own: waiting[runner] for own, runner in first.items()}
+        own = self._choose(since, now, set(map(self.own, elsewhere)), may_load=may_load, may_evict=may_evict)
+        return None if own is None else first[own]
+
+    def _choose(
+        self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str], *, may_load: bool, may_evict: bool
+    ) -> str | None:
         self._doubt_slow_loads(now)
         if len(waiting) == 1 and self._goes_at_once(only := next(iter(waiting)), may_load=False):
             # By far the most frequent.
@@ -201,7 +247,7 @@ class Placement:
         for runner, one in self.residences.items():
             if one.loaded_at is not None:
                 times.append(one.loaded_at + one.load_ms)
-            elif runner in self.in_flight:
+            elif runner in self._at_work:
                 times.append(one.asked_at + self._patience_ms)
         times += (self._used_at + self._longest_load_ms, self._linger_until)
         return min((int(time) for time in times if time > now), default=None) if waiting else None
@@ -226,7 +272,7 @@ class Placement:
         if not overdue or not all(
             one.loaded_at is not None and now - one.loaded_at >= one.load_ms
             for runner, one in self.residences.items()
-            if runner in self.in_flight or self.is_loaded(runner)
+            if runner in self._at_work or self.is_loaded(runner)
         ):
             return None
         return Swap(self._longest_without(overdue, waiting))
@@ -268,7 +314,7 @@ class Placement:
         return self._fit(resident | self._busy() | {runner})
 
     def _busy(self) -> set[str]:
-        return {runner for runner in self.in_flight if not self._takes_no_room(runner)}
+        return {runner for runner in self._at_work if not self._takes_no_room(runner)}
 
     def _fit(self, runners: Collection[str]) -> bool:
         return len(runners) <= 1 or any(known.issuperset(runners) for known in self.together)
@@ -290,7 +336,7 @@ class Placement:
         """A load that takes very long beside others may wait for them: from now on they are drained for it."""
         for runner, one in self.residences.items():
             if self.is_loading(runner) and now - one.asked_at >= self._patience_ms:
-                busy = {other for other in self.in_flight if other != runner}
+                busy = {other for other in self._at_work if other != runner}
                 self.together = [known for known in self.together if runner not in known or not known & busy]
 
     @property
@@ -309,7 +355,7 @@ class Placement:
 
     def _fewest(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
         """Of those that may go now, the one with the fewest seats: models that fit share them."""
-        return min(runners, key=lambda runner: (self.in_flight.get(runner, 0), self._without_since(runner, waiting)))
+        return min(runners, key=lambda runner: (self._at_work.get(runner, 0), self._without_since(runner, waiting)))
 
     def _longest_without(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
         return min(runners, key=lambda runner: self._without_since(runner, waiting))
@@ -322,6 +368,16 @@ class Placement:
         self.residences = {
             runner: one
             for runner, one in self.residences.items()
-            if runner in self.in_flight or self.loaded.get(model_of_runner(runner)) == runner
+            if runner in self._at_work or self.loaded.get(model_of_runner(runner)) == runner
         }
         self._doubtful &= self.loaded.keys()
+
+
+def _take_one(jobs: dict[str, int], runner: str) -> bool:
+    """One job fewer; whether it was the last."""
+    left = jobs[runner] - 1
+    if left:
+        jobs[runner] = left
+        return False
+    del jobs[runner]
+    return True

@@ -141,7 +141,7 @@ class Pool:
     def answered(self, backend: Backend, runner: str) -> None:
         """A job got the first byte of its answer."""
         is_news = backend.placement.answered(runner, self._clock.now_ms())
-        residence = backend.placement.residences.get(runner)
+        residence = backend.placement.residences.get(backend.placement.own(runner))
         if residence is not None and (runner in self._load_ms or len(self._load_ms) < _REMEMBERED_LOADS):
             self._load_ms[runner] = residence.load_ms
         if is_news:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from service.backend.backend import Backend
 from service.clock import Clock
 from service.config import HealthConfig
-from service.errors import BackendError
+from service.errors import BackendError, Fault
 from service.job import model_key
 
 _log = logging.getLogger(__name__)
 
 _PROBE_AGAIN_SECONDS = 1.0
 """How soon a backend that does not answer is asked again, when the configured interval is longer."""
+_SHOWN_AT_ONCE = 16
+"""Models that ``/api/show`` is asked for between two probes."""
 _LOADING_SECONDS = 0.5
 """How often ``/api/ps`` is asked while a model loads: it is listed before its first token comes."""
 
@@ -33,6 +35,8 @@ class Probing:
         while True:
             backend.wants_probe.clear()
             await self.probe(backend)
+            if backend.is_answering:
+                await self._learn_weights(backend)
             try:
                 async with asyncio.timeout(self._pause(backend)):
                     await backend.wants_probe.wait()
@@ -63,6 +67,17 @@ class Probing:
             backend.trouble = None
             backend.breaker.came_back()
         self._changed()
+
+    async def _learn_weights(self, backend: Backend) -> None:
+        """Ask which of its models share their weights, a few at a time; the rest comes after the next probe."""
+        for model in backend.sharing.unknown(backend.installed or ())[:_SHOWN_AT_ONCE]:
+            try:
+                weights = await backend.client.weights(model.name)
+            except BackendError as error:
+                if error.fault is not Fault.PERMANENT:
+                    return
+                weights = None
+            backend.note_weights(model, weights)
 
     def note_trouble(self, backend: Backend, trouble: str) -> None:
         """It does not answer; ``trouble`` says why."""

@@ -19,7 +19,7 @@ from service.backend.call import Reply
 from service.backend.pool import Backend
 from service.backend.watch import Limits
 from service.errors import BackendError, NoBackendError
-from service.job import model_key
+from service.job import model_key, model_of_runner
 
 _AT_ONCE = 32
 _LIMITS = Limits(connect=5.0, first_byte=60.0, stall=60.0, attempt=120.0)
@@ -90,9 +90,13 @@ async def first_answering(request: web.Request, model: str | None = None) -> Bac
 
 
 def _holds(backend: Backend, key: str) -> bool:
-    placement = backend.placement
-    at_work = any(runner.partition(" ")[0] == key for runner in placement.in_flight)
-    return at_work or key in placement.loaded or any(model_key(one.name) == key for one in backend.loaded)
+    own = backend.placement.own
+    at_work = any(model_of_runner(own(runner)) == own(key) for runner in backend.placement.in_flight)
+    return (
+        at_work
+        or own(key) in backend.placement.loaded
+        or any(own(model_key(one.name)) == own(key) for one in backend.loaded)
+    )
 
 
 async def _told(backend: Backend, endpoint: str, body: bytes) -> None:

@@ -41,7 +41,7 @@ def _fields(pool: Pool) -> list[ModelReply]:
             )
             fields["backends"].append(backend.name)
             fields["is_available"] |= backend.is_available
-            fields["is_loaded"] |= backend.is_answering and key in backend.placement.loaded
+            fields["is_loaded"] |= backend.is_answering and backend.placement.own(key) in backend.placement.loaded
     return sorted(found.values(), key=lambda fields: fields["name"].lower())
 
 

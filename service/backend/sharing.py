@@ -1,0 +1,65 @@
+"""Models that are other names of the same weights: copies, and what was made of another model with words of its own.
+
+Ollama has one runner for all of them, whichever was loaded, and lists only that one as loaded (wire contract 4.4, 4.5).
+``/api/tags`` does not tell; ``/api/show`` does, and is asked only of models that look as if they might.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from pydantic_core import to_json
+
+from service.backend.models import InstalledModel
+from service.backend.placement import is_remote
+from service.job import model_key
+
+_WORDS_BYTES = 1 << 20
+"""By how much sizes differ at the most for templates, system prompts and licenses: the weights are the rest."""
+_REMEMBERED = 4096
+
+
+class Sharing:
+    """What is known of one backend's models, by digest."""
+
+    def __init__(self) -> None:
+        self._weights: dict[str, str] = {}
+
+    def unknown(self, installed: Iterable[InstalledModel]) -> list[InstalledModel]:
+        """The models that look like others and of which nobody has asked yet; one of each digest."""
+        asked = {model.digest: model for model in _lookalikes(installed) if model.digest not in self._weights}
+        return list(asked.values())
+
+    def learn(self, model: InstalledModel, weights: str | None) -> None:
+        """What the model's runner is made of; None where nobody can tell, and it is taken for the only one."""
+        if len(self._weights) >= _REMEMBERED:
+            self._weights.clear()
+        self._weights[model.digest] = weights or model.digest
+
+    def names(self, installed: Iterable[InstalledModel]) -> dict[str, str]:
+        """By model, whose name the runner is to have that it shares with others; nothing for those that share none."""
+        sharing: defaultdict[str, set[str]] = defaultdict(set)
+        for model in _local(installed):
+            sharing[self._weights.get(model.digest, model.digest)].add(model_key(model.name))
+        return {name: min(names) for names in sharing.values() if len(names) > 1 for name in names}
+
+
+def _local(installed: Iterable[InstalledModel]) -> Iterator[InstalledModel]:
+    """Models that have weights here: those of Ollama's cloud have none (wire contract 3.5)."""
+    for model in installed:
+        if model.digest and not model.entry.get("remote_model") and not is_remote(model_key(model.name)):
+            yield model
+
+
+def _lookalikes(installed: Iterable[InstalledModel]) -> Iterator[InstalledModel]:
+    """Models of the same details and nearly the same size as another one."""
+    alike: defaultdict[bytes, list[InstalledModel]] = defaultdict(list)
+    for model in _local(installed):
+        alike[to_json(model.entry.get("details"))].append(model)
+    for models in alike.values():
+        models.sort(key=lambda model: model.size)
+        for smaller, larger in pairwise(models):
+            if larger.digest != smaller.digest and larger.size - smaller.size <= _WORDS_BYTES:
+                yield from (smaller, larger)

@@ -58,6 +58,7 @@ def _backend_line(backend: dict[str, Any]) -> str:
         f"{rates['jobs_per_minute']:g} jobs/min",
         f"{rates['tokens_per_second']:g} tokens/s",
         f"breaker {breaker['state']}",
+        *(f"{model}: breaker {one['state']}" for model, one in backend["failing_models"].items()),
         f"loaded: {', '.join(backend['loaded_models']) or 'none'}",
     ]
     return ", ".join(parts) + (f", {backend['error']}" if "error" in backend else "")

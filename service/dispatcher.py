@@ -13,7 +13,7 @@ from typing import NamedTuple
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.errors import CannotStoreError, StoreError
-from service.job import Line
+from service.job import Line, model_of_runner
 from service.jobs import Jobs, Pick, Running
 
 _log = logging.getLogger(__name__)
@@ -169,6 +169,7 @@ class Dispatcher:
             if len(begun) < len(picks):
                 self._doubtful.add(line)
                 for _ in range(len(picks) - len(begun)):
+                    backend.breakers.abandoned(model_of_runner(line.runner))
                     self._pool.free(backend, line.runner)
 
     async def _look_regularly(self) -> None:

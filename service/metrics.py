@@ -96,7 +96,7 @@ class _Service(Collector):
             used.add_metric(name, backend.in_flight)
             loads.add_metric(name, backend.placement.swaps)
             for state in State:
-                breaker.add_metric([backend.name, str(state)], backend.breaker.state is state)
+                breaker.add_metric([backend.name, str(state)], backend.breakers.server.state is state)
             if backend.version is not None:
                 versions.add_metric(name, {"version": backend.version})
         yield from (up, seats, used, loads, breaker, versions)

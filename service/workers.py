@@ -17,7 +17,7 @@ from service.config import RetryConfig, TimeoutsConfig
 from service.dispatcher import Assignment
 from service.errors import BackendError, CallFailedError, Fault
 from service.halt import Halt
-from service.job import Outcome, Status
+from service.job import Outcome, Status, model_of_runner
 from service.jobs import Jobs, Refusal, Retry, Running
 from service.relay import Head
 
@@ -218,11 +218,13 @@ class Workers:
         """Tell the pool what the ending says of the backend."""
         if isinstance(ending, Outcome):
             now = self._clock.now_ms()
-            self._pool.completed(backend, now - (running.job.started_at or now), ending.counts.completion_tokens or 0)
+            self._pool.completed(
+                backend, running.job.runner, now - (running.job.started_at or now), ending.counts.completion_tokens or 0
+            )
         elif isinstance(ending, BackendError):
-            self._pool.report(backend, ending, running.job.id)
+            self._pool.report(backend, running.job.runner, ending, running.job.id)
         else:
-            backend.breaker.abandoned()
+            backend.breakers.abandoned(model_of_runner(running.job.runner))
 
     async def _conclude(self, running: Running, backend: Backend, ending: Outcome | Exception | None) -> None:
         if not await _is_stored(running):

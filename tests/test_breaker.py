@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.backend.breaker import Breaker, State
+from service.backend.breakers import Breakers
 
 
 class Clock:
@@ -116,3 +117,48 @@ def test_a_success_of_an_older_call_closes_it(breaker: Breaker) -> None:
     fail(breaker, 3)
     breaker.succeeded()
     assert breaker.state is State.CLOSED
+
+
+@pytest.fixture
+def breakers(clock: Clock) -> Breakers:
+    return Breakers(lambda: Breaker(clock, threshold=2, open_seconds=30.0))
+
+
+def test_a_model_that_fails_keeps_back_its_own_jobs_only(breakers: Breakers, clock: Clock) -> None:
+    for _ in range(2):
+        breakers.begin("bad")
+        opened = breakers.failed("bad", is_models=True)
+    assert opened is breakers.failing["bad"]
+    assert (breakers.let_through("bad"), breakers.let_through("good")) == (False, True)
+    assert (breakers.are_closed_for("bad"), breakers.are_closed_for("good")) == (False, True)
+    assert (breakers.server.state, breakers.server.faults) == (State.CLOSED, 0)
+    breakers.succeeded("good")
+    assert not breakers.let_through("bad")
+    clock.now += 30.0
+    breakers.begin("bad")
+    assert not breakers.let_through("bad")
+    breakers.abandoned("bad")
+    assert breakers.let_through("bad")
+    breakers.begin("bad")
+    breakers.succeeded("bad")
+    assert breakers.failing == {}
+
+
+def test_two_models_that_fail_are_taken_for_the_server(breakers: Breakers) -> None:
+    assert breakers.failed("one", is_models=True) is None
+    assert breakers.failed("two", is_models=True) is None
+    assert breakers.failed("one", is_models=True) is breakers.server
+    assert breakers.server.state is State.OPEN
+
+
+def test_a_model_may_try_again_on_a_server_that_was_away(breakers: Breakers) -> None:
+    for _ in range(2):
+        breakers.failed("bad", is_models=True)
+    breakers.came_back()
+    assert breakers.let_through("bad")
+
+
+def test_faults_of_the_server_are_no_models(breakers: Breakers) -> None:
+    assert breakers.failed("any", is_models=False) is None
+    assert breakers.failed("other", is_models=False) is breakers.server
+    assert breakers.failing == {}

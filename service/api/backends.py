@@ -13,12 +13,12 @@ from service.api.failures import PROBLEM_JSON, Problem
 from service.api.operation import JSON, Access, Operation, Operations, Parameter, Reply, refusals
 from service.api.replies import json_reply
 from service.api.reply_fields import one_of
-from service.backend.breaker import State
+from service.backend.breaker import Breaker, State
 from service.backend.pool import Backend
 
 
 class BreakerReply(TypedDict):
-    """A backend's circuit breaker."""
+    """The circuit breaker of a backend, or of a model there."""
 
     state: Annotated[str, one_of(State)]
     faults: int
@@ -53,6 +53,8 @@ class BackendReply(TypedDict):
     loads: int
     """How often it was made to load a model."""
     breaker: BreakerReply
+    failing_models: dict[str, BreakerReply]
+    """Models that have failed since they last did not; one whose breaker is open gets no jobs there."""
     rates: RatesReply
     version: NotRequired[str]
     error: NotRequired[str]
@@ -86,7 +88,7 @@ async def resume(request: web.Request) -> web.StreamResponse:
 
 def backend_fields(backend: Backend, now: int) -> BackendReply:
     """A backend now (milliseconds since the epoch); rates are those of the last minute, times in seconds."""
-    breaker, work, mean_seconds = backend.breaker, backend.work, backend.work.mean_seconds(now)
+    work, mean_seconds = backend.work, backend.work.mean_seconds(now)
     fields: BackendReply = {
         "name": backend.name,
         "url": backend.client.url,
@@ -97,11 +99,8 @@ def backend_fields(backend: Backend, now: int) -> BackendReply:
         "loaded_models": [one.name for one in backend.loaded],
         "models": [one.name for one in backend.installed or ()],
         "loads": backend.placement.swaps,
-        "breaker": {
-            "state": breaker.state,
-            "faults": breaker.faults,
-            "rest_seconds": round(breaker.rest_seconds, 1),
-        },
+        "breaker": _breaker_fields(backend.breakers.server),
+        "failing_models": {model: _breaker_fields(one) for model, one in backend.breakers.failing.items()},
         "rates": {
             "jobs_per_minute": round(work.jobs_per_minute(now), 2),
             "tokens_per_second": round(work.tokens_per_second(now), 2),
@@ -113,6 +112,10 @@ def backend_fields(backend: Backend, now: int) -> BackendReply:
     if backend.trouble is not None:
         fields["error"] = backend.trouble
     return fields
+
+
+def _breaker_fields(breaker: Breaker) -> BreakerReply:
+    return {"state": breaker.state, "faults": breaker.faults, "rest_seconds": round(breaker.rest_seconds, 1)}
 
 
 def _state(backend: Backend) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from service.backend.breaker import Breaker
+from service.backend.breakers import Breakers
 from service.backend.client import BackendClient
 from service.backend.connections import Connections
 from service.backend.models import InstalledModel, LoadedModel
@@ -19,10 +21,12 @@ from service.rates import RateMeter
 class Backend:
     """A server, its seats, and what was last heard of it."""
 
-    def __init__(self, config: BackendConfig, client: BackendClient, breaker: Breaker, max_swap_wait_ms: float) -> None:
+    def __init__(
+        self, config: BackendConfig, client: BackendClient, breakers: Breakers, max_swap_wait_ms: float
+    ) -> None:
         self.config = config
         self.client = client
-        self.breaker = breaker
+        self.breakers = breakers
         self.placement = Placement(max_swap_wait_ms)
         self.is_answering = False
         self.is_drained = False
@@ -63,7 +67,7 @@ class Backend:
     @property
     def is_available(self) -> bool:
         """Whether a job may be sent now, seats aside."""
-        return self.is_answering and not self.is_drained and not self.is_leaving and self.breaker.lets_through
+        return self.is_answering and not self.is_drained and not self.is_leaving and self.breakers.server.lets_through
 
     @property
     def is_unknown(self) -> bool:
@@ -146,7 +150,7 @@ class Work:
 
 
 def build_backend(backend: BackendConfig, connections: Connections, config: Config, clock: Clock) -> Backend:
-    """A backend with the client, the breaker and the patience that the configuration asks for."""
+    """A backend with the client, the breakers and the patience that the configuration asks for."""
     client = BackendClient(
         connections,
         backend.url,
@@ -154,9 +158,10 @@ def build_backend(backend: BackendConfig, connections: Connections, config: Conf
         name=backend.name,
         quick_seconds=config.health.probe_timeout_seconds,
     )
-    breaker = Breaker(
+    build = partial(
+        Breaker,
         lambda: clock.now_ms() / 1000,
         threshold=config.breaker.failure_threshold,
         open_seconds=config.breaker.open_seconds,
     )
-    return Backend(backend, client, breaker, config.queue.max_swap_wait_seconds * 1000)
+    return Backend(backend, client, Breakers(build), config.queue.max_swap_wait_seconds * 1000)

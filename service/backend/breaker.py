@@ -39,6 +39,11 @@ class Breaker:
         return State.OPEN if self._clock() < self._opened + self._open_seconds else State.HALF_OPEN
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it lets everything through."""
+        return self._opened is None
+
+    @property
     def faults(self) -> int:
         """How many there have been since the last success."""
         return self._faults
@@ -67,14 +72,18 @@ class Breaker:
         self._is_probing = False
         self._has_come_back = False
 
-    def failed(self) -> None:
-        """The backend was at fault. While the breaker is open this is an older call that tells nothing new."""
+    def failed(self) -> bool:
+        """The backend was at fault; whether the breaker has opened now. While it is open this is an older call that
+        tells nothing new.
+        """
         if self.state is State.OPEN:
-            return
+            return False
         self._faults += 1
         self._is_probing = False
-        if self._opened is not None or self._faults >= self._threshold:
-            self._opened = self._clock()
+        if self._opened is None and self._faults < self._threshold:
+            return False
+        self._opened = self._clock()
+        return True
 
     def came_back(self) -> None:
         """It was away and answers again: whatever it failed for may be over, and one call may find out at once.

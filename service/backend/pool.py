@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from service.backend.backend import Backend, build_backend
-from service.backend.breaker import State
+from service.backend.placement import is_remote
 from service.backend.probing import Probing
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig
@@ -14,6 +15,8 @@ from service.errors import BackendError, Fault, NotFoundError
 from service.job import model_key, model_of_runner
 
 __all__ = ["Backend", "Pool", "build_backend"]
+
+_log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 20
 _FRESH_MS = 1_000
@@ -70,11 +73,14 @@ class Pool:
         return sorted(free, key=lambda backend: (backend.in_flight > 0, backend.idle_since)) if len(free) > 1 else free
 
     def may_take(self, backend: Backend, runner: str) -> bool:
-        """Whether a job of this runner may be sent to this backend: its model is there, and its share is not used up.
+        """Whether a job of this runner may be sent to this backend: its model is there and does not rest after faults,
+        and its share is not used up.
 
         A model that nobody has goes to anybody who answers, so that Ollama itself says that it is not there.
         """
         model = model_of_runner(runner)
+        if not backend.breakers.let_through(model):
+            return False
         if not backend.has_model(model) and (
             backend.hides(model) or any(one.has_model(model) for one in self._backends)
         ):
@@ -120,7 +126,7 @@ class Pool:
 
     def take(self, backend: Backend, runner: str) -> None:
         """Reserve a seat for a job of this runner."""
-        backend.breaker.begin()
+        backend.breakers.begin(model_of_runner(runner))
         loads = backend.placement.swaps
         backend.placement.sent(runner, self._clock.now_ms())
         if backend.placement.swaps > loads:
@@ -148,28 +154,37 @@ class Pool:
             backend.wants_probe.set()
             self._on_change()
 
-    def completed(self, backend: Backend, used_ms: float, tokens: int) -> None:
+    def completed(self, backend: Backend, runner: str, used_ms: float, tokens: int) -> None:
         """A job has its whole answer."""
-        self.report(backend, None)
+        self.report(backend, runner, None)
         backend.work.add(self._clock.now_ms(), used_ms, tokens)
 
-    def report(self, backend: Backend, error: BackendError | None, job_id: str | None = None) -> None:
-        """How a call ended, for the breaker; None: as it should."""
+    def report(self, backend: Backend, runner: str, error: BackendError | None, job_id: str | None = None) -> None:
+        """How a call ended, for the breakers; None: as it should."""
+        breakers, model = backend.breakers, model_of_runner(runner)
         if error is None or error.fault in (Fault.PERMANENT, Fault.BUSY):
-            backend.breaker.succeeded()
+            breakers.succeeded(model)
             backend.last_failed_job = None
             return
-        if error.code == "truncated":
-            # Ollama itself stops a model that repeats one token again and again (wire contract 2.1): that says nothing
-            # of the backend, and must not take the other models from everybody.
-            backend.breaker.abandoned()
+        # Whatever Ollama itself says in its reply is over this model, and it is well enough to say it.
+        is_models = error.status is not None and error.fault is not Fault.ABSENT
+        if error.code == "truncated" or (is_models and is_remote(runner)):
+            # Ollama itself stops a model that repeats one token again and again (wire contract 2.1), and its cloud may
+            # be out of reach: that says nothing of the backend, and must not take the other models from everybody.
+            breakers.abandoned(model)
             return
         is_same = job_id is not None and backend.last_failed_job == job_id
         backend.last_failed_job = job_id
-        if is_same and error.fault is not Fault.ABSENT and backend.breaker.state is State.CLOSED:
+        if is_same and error.fault is not Fault.ABSENT and breakers.are_closed_for(model):
             # A job that fails again and again may be at fault itself, and must not take the backend from everybody.
             return
-        backend.breaker.failed()
+        opened = breakers.failed(model, is_models=is_models)
+        if opened is not None:
+            whose = "its jobs wait" if opened is breakers.server else f"jobs for {model} wait"
+            _log.warning(
+                "backend %s: %d faults in a row, %s %g s: %s",
+                backend.name, opened.faults, whose, round(opened.rest_seconds, 1), error,
+            )  # fmt: skip
         if error.fault is Fault.ABSENT:
             self._probing.note_trouble(backend, str(error))
         if error.fault is Fault.ABSENT or error.code == "connection_lost":

@@ -65,7 +65,7 @@ class Probing:
             _log.info("backend %s answers: Ollama %s at %s", backend.name, backend.version, backend.client.url)
             backend.is_answering = True
             backend.trouble = None
-            backend.breaker.came_back()
+            backend.breakers.came_back()
         self._changed()
 
     async def _learn_weights(self, backend: Backend) -> None:

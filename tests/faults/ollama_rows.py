@@ -11,7 +11,7 @@ from service.simulated import Fault, FaultKind, busy
 from service.simulated.faults import LOAD_FAILED
 from tests.backends import until_answering
 from tests.faults.rows import row
-from tests.faults.stage import PROMPT, stage
+from tests.faults.stage import MODEL, PROMPT, stage
 
 OLLAMA = "Ollama"
 
@@ -300,25 +300,46 @@ async def all_down(folder: Path) -> None:
 
 @row(
     OLLAMA,
-    "it fails one job after another",
-    "its breaker opens: it is left alone for a while, then tried with one job. One job that fails again and again "
-    "opens nothing",
+    "it fails one job after another of a model",
+    "the model's breaker opens: its jobs are left alone for a while, then tried with one; those of other models go on. "
+    "One job that fails again and again opens nothing",
 )
-async def breaker_opens(folder: Path) -> None:
+async def model_fails(folder: Path) -> None:
     options = {"breaker.failure_threshold": 2, "breaker.open_seconds": 0.5, "retry.max_retries": 1000}
     async with stage(options, seats=1) as it:
         failing = it.arm(FaultKind.ERROR, status=500, message="something", times=None)
         alone = await it.submit()
         await it.service.look(alone, lambda job: job["failures"] >= 4)
+        assert it.states == {MODEL: "closed"}
+        jobs = [alone, await it.submit()]
+        while it.states != {MODEL: "open"}:
+            await it.service.call("GET", "/health")
         assert it.breaker.state == "closed"
-        other = await it.submit()
+        await it.ends(await it.service.submit("well", model="other"), "completed")
+        failing.remove()
+        for job_id in jobs:
+            await it.completes(job_id)
+        assert it.states == {}
+        await it.is_well()
+
+
+@row(
+    OLLAMA,
+    "it fails the jobs of several models",
+    "its breaker opens: it is left alone for a while, then tried with one job",
+)
+async def breaker_opens(folder: Path) -> None:
+    options = {"breaker.failure_threshold": 3, "breaker.open_seconds": 0.5, "retry.max_retries": 1000}
+    async with stage(options, seats=1) as it:
+        failing = it.arm(FaultKind.ERROR, status=500, message="something", times=None)
+        jobs = [await it.service.submit(PROMPT, model=model) for model in (MODEL, "other") * 2]
         while it.breaker.state != "open":
             await it.service.call("GET", "/health")
         assert it.breaker.rest_seconds > 0
         failing.remove()
-        for job_id in (alone, other):
+        for job_id in jobs:
             await it.completes(job_id)
-        assert it.breaker.state == "closed"
+        assert (it.breaker.state, it.states) == ("closed", {})
         await it.is_well()
 
 

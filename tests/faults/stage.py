@@ -36,7 +36,13 @@ class Stage:
     @property
     def breaker(self) -> Breaker:
         [backend] = self.service.app[POOL]
-        return backend.breaker
+        return backend.breakers.server
+
+    @property
+    def states(self) -> dict[str, str]:
+        """The breakers of models that have failed, by name."""
+        [backend] = self.service.app[POOL]
+        return {model.removesuffix(":latest"): str(one.state) for model, one in backend.breakers.failing.items()}
 
     def arm(self, kind: FaultKind, times: int | None = 1, **fields: Any) -> ArmedFault:
         """Have this go wrong with the next request for :data:`PROMPT`, or so many."""

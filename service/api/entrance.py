@@ -1,7 +1,8 @@
 """The way in: who asks for a path without anything variable in it is led straight to its handler.
 
 aiohttp's own way looks through its resources, makes an object for what it has found and one for each middleware, again
-for every request: a tenth of a whole submission. It stays for all other requests.
+for every request: a tenth of a whole submission. It stays for all other requests, but for those whose path has to be
+tidied before anybody looks it up.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from aiohttp.web_urldispatcher import MatchInfoError
+
+from service.api.calls.unrouted import is_untidy, lead_to_tidy
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -35,15 +39,21 @@ class Entrance:
         self._general = general
         (self._around,) = app.middlewares
         self._found: dict[tuple[str, str], tuple[web.UrlMappingMatchInfo, Handler]] = {}
+        self._untidy = (_begun(app, MatchInfoError(web.HTTPNotFound())), lead_to_tidy)
         for resource in app.router.resources():
             if isinstance(resource, web.PlainResource):
                 for route in resource:
-                    self._found[route.method, resource.canonical] = (_found(app, route), route.handler)
+                    self._found[route.method, resource.canonical] = (
+                        _begun(app, web.UrlMappingMatchInfo({}, route)),
+                        route.handler,
+                    )
 
     def lead(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """The handler's answer to a request."""
         found = self._found.get((request.method, request.raw_path))
-        if found is None or hdrs.EXPECT in request.headers:
+        if found is None and is_untidy(request):
+            found = self._untidy
+        elif found is None or hdrs.EXPECT in request.headers:
             return self._general(request)
         # Only of its class are requests made, and to ask for that is no small part of the way.
         own = cast(web.Request, request)
@@ -52,8 +62,7 @@ class Entrance:
         return self._around(own, handler)
 
 
-def _found(app: web.Application, route: web.AbstractRoute) -> web.UrlMappingMatchInfo:
-    found = web.UrlMappingMatchInfo({}, route)
+def _begun(app: web.Application, found: web.UrlMappingMatchInfo) -> web.UrlMappingMatchInfo:
     found.add_app(app)
     found.freeze()
     return found

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
+from html import escape
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -126,9 +127,13 @@ async def _instead(delivery: Delivery, disruption: Disruption, family: Family) -
 
 
 def unknown_route(known: Mapping[str, frozenset[str]]) -> Handler:
-    """What Ollama says of a path or a method that it does not have; a slash too many is redirected."""
+    """What Ollama says of a path or a method that it does not have; slashes and dots too many are redirected."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        cleaned = _cleaned(path)
+        if cleaned != path:
+            return _redirected(request, 307, cleaned)
         simulation = request.app[SIMULATION]
         disruption = simulation.faults.take(request.path)
         if (fault := disruption.fault(FaultKind.NOT_OLLAMA)) is not None:
@@ -140,11 +145,30 @@ def unknown_route(known: Mapping[str, frozenset[str]]) -> Handler:
             return _text(405, "405 method not allowed", {"Allow": ", ".join(sorted(methods))})
         trimmed = request.path.rstrip("/")
         if trimmed and trimmed != request.path and request.method in known.get(trimmed, frozenset()):
-            status = 301 if request.method == "GET" else 307
-            return web.Response(status=status, headers={"Location": trimmed})
+            return _redirected(request, 301 if request.method == "GET" else 307, trimmed)
         return _text(404, "404 page not found", {})
 
     return handle
+
+
+def _cleaned(path: str) -> str:
+    """The path as Go's ``ServeMux`` wants it, though Go escapes once more what is escaped already."""
+    kept = [part for part in path.split("/")[1:] if part not in ("", ".")]
+    while ".." in kept:
+        place = kept.index("..")
+        del kept[max(0, place - 1) : place + 1]
+    return "/" + "/".join(kept) + ("/" if kept and path.endswith("/") else "")
+
+
+def _redirected(request: web.Request, status: int, path: str) -> web.Response:
+    query = request.rel_url.raw_query_string
+    location = f"{path}?{query}" if query else path
+    response = web.Response(status=status, headers={"Location": location})
+    if request.method in ("GET", "HEAD"):
+        words = "Moved Permanently" if status == 301 else "Temporary Redirect"
+        response.headers["Content-Type"] = "text/html; charset=utf-8"
+        response.body = f'<a href="{escape(location)}">{words}</a>.\n\n'.encode()
+    return response
 
 
 def _text(status: int, message: str, headers: Mapping[str, str]) -> web.Response:

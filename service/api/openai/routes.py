@@ -19,5 +19,7 @@ _ROUTES = (
         for endpoint in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
     ),
     web.get("/v1/models", models, allow_head=False),
+    web.get("/v1/models/{name:.+}", model, allow_head=False),
 )
-ROUTES = (*_ROUTES, *with_slashes(_ROUTES), web.get("/v1/models/{name:.+}", model, allow_head=False))
+# The slash too many comes first: a model's name may hold slashes, but does not end with one.
+ROUTES = (*with_slashes(_ROUTES), *_ROUTES)

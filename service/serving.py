@@ -20,7 +20,6 @@ from service.admin import admin_socket_path
 from service.api.auth import AUTH
 from service.api.entrance import Runner
 from service.api.middlewares import AccessLogger
-from service.api.parameters import LONGEST_ADDRESS
 from service.app import RELOADING, build_app
 from service.config import Config
 from service.errors import StartError
@@ -63,7 +62,6 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         access_log=logging.getLogger("service.access") if config.server.access_log else None,
         shutdown_timeout=_CLOSE_SECONDS,
         keepalive_timeout=75,
-        max_line_size=LONGEST_ADDRESS,
     )
     sockets = _bound_sockets(config)
     admin_socket: Path | None = None

@@ -68,6 +68,23 @@ async def test_a_body_that_comes_in_pieces_is_read_to_its_end(service: RunningSe
         assert (await reply_of(reader))[0] == 202
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Authorization: Bearer " + "k" * 65_536 + "\r\n", 200),
+        ("Cookie: " + "c" * 65_536 + "\r\n", 200),
+        ("Cookie: " + "c" * 66_600 + "\r\n", 400),
+        ("".join(f"X-{number}: {number}\r\n" for number in range(1_000)), 200),
+        ("".join(f"X-{number}: {number}\r\n" for number in range(1_030)), 400),
+    ],
+    ids=["token", "cookie", "longer", "lines", "more lines"],
+)
+async def test_headers_may_be_long_and_many_within_bounds(service: RunningService, headers: str, status: int) -> None:
+    async with connected(service) as (reader, writer):
+        writer.write(f"GET /api/version HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+        assert (await reply_of(reader))[0] == status
+
+
 async def test_a_body_that_says_nothing_of_its_length_is_refused_when_it_is_too_large(service: RunningService) -> None:
     head = b"POST /api/v1/prompt HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with connected(service) as (reader, writer):

@@ -9,19 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.calls.unrouted import is_untidy, lead_to_tidy
+from service.api.parameters import LONGEST_ADDRESS
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+_LONGEST_HEADER = 65 * 1024
+"""Bytes of a header's name and value: tokens and cookies of single sign-on grow to 64 KiB."""
+_MOST_HEADERS = 1_024
+"""What proxies add on the way is far less. Ollama takes 1 MiB of headers in all, which aiohttp does not add up."""
+
 
 class Runner(web.AppRunner):
-    """Runs the application."""
+    """Runs the application, within bounds for what may come before a body."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(
+            app,
+            max_line_size=LONGEST_ADDRESS,
+            max_field_size=_LONGEST_HEADER,
+            max_headers=_MOST_HEADERS,
+            **options,
+        )
 
     async def setup(self) -> None:
         await super().setup()

@@ -28,6 +28,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+OUTPUT_TOO_LARGE = "output_too_large"
+"""The code of an answer beyond ``output.max_bytes``: the same request would meet that again."""
+
 
 class CorralError(Exception):
     """The root of everything that this program raises on purpose."""

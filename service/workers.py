@@ -15,16 +15,20 @@ from service.backend.protocols import reader_for
 from service.clock import Clock
 from service.config import RetryConfig, TimeoutsConfig
 from service.dispatcher import Assignment
-from service.errors import BackendError, CallFailedError, Fault
+from service.errors import OUTPUT_TOO_LARGE, BackendError, CallFailedError, Fault
 from service.halt import Halt
 from service.job import Outcome, Status, model_of_runner
 from service.jobs import Jobs, Refusal, Retry, Running
+from service.outputs import Output
 from service.relay import Head
 
 _log = logging.getLogger(__name__)
 
 _ELSEWHERE_MS = 1_000
 """The pause before a job goes to another backend than the one that no longer has its model."""
+
+_RELAYED_TIMES = 4
+"""How much longer than a text may be a reply that is sent on: as JSON, with a frame around each token, or vectors."""
 
 _STORE_SECONDS = 5.0
 """What a stop waits for outcomes beyond the jobs' own time: a supervisor that has to kill says less than we can."""
@@ -190,12 +194,8 @@ class Workers:
                     first_token_at = self._clock.now_ms()
                 if segments:
                     output.append(segments)
-                if output.is_too_large or (relay is not None and relay.size > 4 * output.max_bytes):
-                    raise BackendError(
-                        f"the answer is longer than {output.max_bytes} bytes (output.max_bytes)",
-                        code="output_too_large",
-                        fault=Fault.PERMANENT,
-                    )
+                if output.is_too_large or (relay is not None and relay.size > _RELAYED_TIMES * output.max_bytes):
+                    raise _too_long(output)
             ending = reader.finish()
             output.append(ending.segments)
         failure = failure_of_ending(ending, job.endpoint)
@@ -301,6 +301,15 @@ class Workers:
         """When the next attempt may begin: exponential, capped, with full jitter (milliseconds since the epoch)."""
         longest = min(self._retry.cap_seconds, self._retry.initial_seconds * self._retry.factor**failures)
         return self._clock.now_ms() + int(random.uniform(0, longest) * 1000)
+
+
+def _too_long(output: Output) -> BackendError:
+    if output.is_too_large:
+        what = f"the answer is longer than {output.max_bytes} bytes (output.max_bytes)"
+    else:
+        what = f"the reply is longer than {_RELAYED_TIMES * output.max_bytes} bytes (as JSON: 4 times output.max_bytes)"
+    remedy = "ask for less at once, or have output.max_bytes raised"
+    return BackendError(f"{what}; {remedy}", code=OUTPUT_TOO_LARGE, fault=Fault.PERMANENT)
 
 
 async def _is_stored(running: Running) -> bool:

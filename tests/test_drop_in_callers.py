@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
+from tests.drop_in import seen
 from tests.running import PATIENCE_SECONDS, QUICK, RunningService, service_in_process
 
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
@@ -234,3 +235,31 @@ async def test_a_model_that_was_pulled_a_moment_ago_is_used() -> None:
             await direct.post("/api/copy", json={"source": "llama3.2", "destination": "brand-new"})
         status, answer = await service.call("POST", "/api/chat", {**CHAT, "model": "Brand-New"})
         assert (status, answer["model"]) == (200, "Brand-New")
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
+async def test_vectors_beyond_the_bound_are_refused_for_good_by_a_message_that_helps(path: str) -> None:
+    settings = SimulatedSettings(models=(SimulatedModel("embed", ("embedding",)),), parallel=8)
+    body = {"model": "embed", "input": ["text"] * 100}
+    async with service_in_process({"output.max_bytes": 5_000}, settings) as service:
+        for headers in ({}, {"Idempotency-Key": "once"}, {"Idempotency-Key": "once"}):
+            async with service.session.post(path, json=body, headers=headers) as reply:
+                error = (await reply.json())["error"]
+                assert (reply.status, reply.headers["x-should-retry"]) == (400, "false")
+                job = await service.until(reply.headers["X-Job-Id"], "failed")
+            message = error if path == "/api/embed" else error["message"]
+            assert "longer than 20000 bytes (as JSON: 4 times output.max_bytes)" in message
+            assert "ask for less at once" in message
+            assert path == "/api/embed" or error["type"] == "invalid_request_error"
+            assert (job["attempt"], job["error"]) == (1, {"code": "output_too_large", "message": message})
+        assert service.ollama.observations.requests[path] == 2
+        few, _ = await service.call("POST", path, {**body, "input": ["text"] * 10})
+        assert few == 200
+
+
+async def test_a_stream_beyond_the_bound_ends_with_what_was_met() -> None:
+    async with service_in_process({"output.max_bytes": 5_000}) as service:
+        service.ollama.arm(Fault(kind=FaultKind.LONG_LINE, after_tokens=2, size=6_000, endpoint="/api/chat"))
+        reply = await seen(service.session, "POST", "/api/chat", chat(stream=True))
+        assert not reply.is_whole
+        assert "longer than 5000 bytes (output.max_bytes)" in json.loads(reply.body.splitlines()[-1])["error"]

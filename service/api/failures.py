@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from service.api.replies import json_bytes
 from service.errors import (
+    OUTPUT_TOO_LARGE,
     CallCancelledError,
     CallExpiredError,
     CallFailedError,
@@ -83,6 +84,9 @@ def failure_of_ours(error: CorralError) -> Failure | None:
     status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
     if status is None:
         return None
+    if isinstance(error, CallFailedError) and error.code == OUTPUT_TOO_LARGE:
+        # A client that repeats what ends with 503 would have all the work done again, to the same end.
+        status = 400
     field = error.field if isinstance(error, InvalidRequestError) else ""
     headers = {}
     if isinstance(error, LimitReachedError | UnavailableError):

@@ -7,11 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-from service.simulated import Fault, FaultKind, busy
+from service.simulated import Fault, FaultKind, SimulatedModel, busy
 from service.simulated.faults import LOAD_FAILED
 from tests.backends import until_answering
 from tests.faults.rows import row
-from tests.faults.stage import MODEL, PROMPT, stage
+from tests.faults.stage import ECHO, MODEL, PROMPT, stage
 
 OLLAMA = "Ollama"
 
@@ -191,12 +191,20 @@ async def long_line(folder: Path) -> None:
 
 
 @row(
-    OLLAMA, "an answer longer than `output.max_bytes`", "the job fails with `output_too_large`, and gives its seat back"
+    OLLAMA,
+    "an answer longer than `output.max_bytes`, or 4 times that as the JSON of a drop-in reply, embeddings included",
+    "the job fails at once with `output_too_large`, its caller gets 400, and the seat is free again",
 )
 async def too_long(folder: Path) -> None:
-    async with stage({"output.max_bytes": 100_000}) as it:
+    models = (*ECHO.models, SimulatedModel("embed", ("embedding",)))
+    async with stage({"output.max_bytes": 100_000}, models=models) as it:
         it.arm(FaultKind.LONG_LINE, size=200_000)
         job = await it.ends(await it.submit(), "failed")
+        assert (job["attempt"], job["error"]["code"]) == (1, "output_too_large")
+        body = {"model": "embed", "input": ["text"] * 2_000}
+        async with it.service.session.post("/api/embed", json=body) as reply:
+            assert reply.status == 400
+            job = await it.ends(reply.headers["X-Job-Id"], "failed")
         assert (job["attempt"], job["error"]["code"]) == (1, "output_too_large")
         await it.is_well()
 

@@ -29,6 +29,10 @@ _log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _CLOSE_SECONDS = 5.0
+_KEPT_SECONDS = 120.0
+"""How long an idle connection is kept. The side that sends requests should give it up first, else one may meet its end:
+Go's clients do after 90 s, most others and proxies much earlier.
+"""
 
 
 async def serve(config: Config, read_again: Callable[[], Config], *, announce: Callable[[str], None] = print) -> int:
@@ -61,7 +65,7 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         access_log_class=AccessLogger,
         access_log=logging.getLogger("service.access") if config.server.access_log else None,
         shutdown_timeout=_CLOSE_SECONDS,
-        keepalive_timeout=75,
+        keepalive_timeout=_KEPT_SECONDS,
     )
     sockets = _bound_sockets(config)
     admin_socket: Path | None = None

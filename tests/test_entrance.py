@@ -74,8 +74,8 @@ async def test_a_body_that_comes_in_pieces_is_read_to_its_end(service: RunningSe
         ("Authorization: Bearer " + "k" * 65_536 + "\r\n", 200),
         ("Cookie: " + "c" * 65_536 + "\r\n", 200),
         ("Cookie: " + "c" * 66_600 + "\r\n", 400),
-        ("".join(f"X-{number}: {number}\r\n" for number in range(1_000)), 200),
-        ("".join(f"X-{number}: {number}\r\n" for number in range(1_030)), 400),
+        ("".join(f"X-{number}: {number}\r\n" for number in range(250)), 200),
+        ("".join(f"X-{number}: {number}\r\n" for number in range(260)), 400),
     ],
     ids=["token", "cookie", "longer", "lines", "more lines"],
 )

@@ -22,8 +22,10 @@ _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _LONGEST_HEADER = 65 * 1024
 """Bytes of a header's name and value: tokens and cookies of single sign-on grow to 64 KiB."""
-_MOST_HEADERS = 1_024
-"""What proxies add on the way is far less. Ollama takes 1 MiB of headers in all, which aiohttp does not add up."""
+_MOST_HEADERS = 256
+"""What proxies add on the way is far less. Ollama takes 1 MiB of headers in all; aiohttp does not add them up, so that
+one connection could hold as many times the longest.
+"""
 
 
 class Runner(web.AppRunner):

@@ -76,7 +76,8 @@ class Usage:
         if job_id is not None:
             self._places[job_id] = len(self._rows)
         self._rows.append(row if ended is None else row.ended_as(ended))
-        self._something.set()
+        if len(self._rows) == 1:
+            self._something.set()
 
     def receive(self, event: JobChanged) -> None:
         """Hear of a job that has ended: that completes the row of its request."""

@@ -73,24 +73,12 @@ class Books:
         # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
         if caller is None:
             return
-        self.usage.record(
-            LogRow(
-                entry.at,
-                caller.key_id,
-                caller.owner,
-                entry.endpoint,
-                "POST",
-                status,
-                model_key(entry.model) if entry.model is not None else None,
-                entry.job_id,
-                # What becomes of the job is added when it ends.
-                None,
-                None,
-                None,
-                round((perf_counter() - begun) * 1000),
-                None,
-            )
-        )
+        # From one tuple: by its fields Python takes twice as long. What becomes of the job is added when it ends.
+        self.usage.record(LogRow._make((
+            entry.at, caller.key_id, caller.owner, entry.endpoint, "POST", status,
+            model_key(entry.model) if entry.model is not None else None, entry.job_id, None, None, None,
+            round((perf_counter() - begun) * 1000), None,
+        )))  # fmt: skip
 
 
 BOOKS = web.AppKey("books", Books)

@@ -98,7 +98,9 @@ class WriteGroup:
     def _run_together(
         self, execute: Callable[..., sqlite3.Cursor], writes: list[Write], *, in_rows: bool = True
     ) -> None:
-        runs = list(_alike(sorted(writes, key=_rank), in_rows=in_rows))
+        # New jobs come before all others; when the last one is one, there is nothing to be told apart.
+        are_new_jobs = in_rows and writes[-1].rank == NEW_JOB
+        runs = list(in_runs(writes) if are_new_jobs else _alike(sorted(writes, key=_rank), in_rows=in_rows))
         if len(runs) == 1 and _is_one_statement(runs[0]):
             # It is a transaction by itself.
             _carry_out(execute, runs[0])

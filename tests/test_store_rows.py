@@ -69,6 +69,28 @@ def test_what_is_nothing_in_all_rows_is_left_out_where_a_column_is_free_to_be_no
         carry_out(connection, "INSERT INTO parts (thing, text) VALUES (:thing, :text)", [(None, "x"), (None, "y")])
 
 
+def test_what_all_rows_have_from_one_caller_is_given_once(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE asked (at INTEGER, owner TEXT, model TEXT, key_id TEXT, text TEXT) STRICT")
+    insert = "INSERT INTO asked (at, owner, model, key_id, text) VALUES (:at, :owner, :model, :key_id, :text)"
+    one = for_rows(insert)
+    assert one is not None
+    alike = [(number, "me", "small", None, f"text {number}") for number in range(5)]
+    sql, parameters = one.call(alike)
+    assert (sql.count("?"), parameters.count("me")) == (2 + 8 * 3, 1)
+    groups: list[list[tuple[Any, ...]]] = [
+        alike,
+        [(1, "me", "small", None, "x"), (2, "you", "small", None, "y"), (3, "me", "small", None, None)],
+        [(4, "me", "small", "key", None), (5, "me", "small", None, None)],
+        [(6, "me", "small", "key", "x")],
+        [(None, "me", "", "key", ""), (None, "me", "", "key", "z")],
+    ]
+    for rows in groups:
+        carry_out(connection, insert, rows)
+    assert connection.execute("SELECT * FROM asked ORDER BY rowid").fetchall() == [
+        row for rows in groups for row in rows
+    ]
+
+
 def test_what_is_not_there_is_an_error_as_it_is_alone(connection: sqlite3.Connection) -> None:
     carry_out(connection, NEW, [("a", 1)])
     with pytest.raises(sqlite3.IntegrityError):

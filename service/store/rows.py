@@ -22,6 +22,10 @@ _UPDATE = re.compile(
 )
 _COPY = re.compile(r"\s*(INSERT INTO .*?\s+SELECT .*?) FROM (\w+)(\s+WHERE (\w+) = :\4\b.*)", re.DOTALL)
 _PARAMETER = re.compile(r":([a-z_]+)")
+_OF_A_CALLER = frozenset(
+    ("door", "endpoint", "method", "status_code", "model", "model_key", "runner", "owner", "key_id", "priority")
+)
+"""What rows that are stored together mostly have in common, all of it or not."""
 _ONLY_PARAMETERS = re.compile(r"\s*:\w+\s*(,\s*:\w+\s*)*")
 
 Item = TypeVar("Item")
@@ -52,22 +56,28 @@ class ForRows(NamedTuple):
     """The parameter that names a row; of a new one only where it is asked for."""
 
     columns: tuple[str, ...] = ()
-    """Of a new row whose values are its parameters: where those go. What is NULL in all rows is left out."""
+    """Of a new row whose values are its parameters: where those go. What is NULL in all rows is left out, and what they
+    have from one caller is given once.
+    """
 
     def call(self, rows: Sequence[Parameters]) -> tuple[str, list[Any]]:
         """The statement for these rows, with positional parameters, and those."""
         ordered = (row if isinstance(row, tuple) else [row[name] for name in self.names] for row in rows)
-        parts, one = list(zip(*ordered, strict=True)), self
+        parts, one, common = list(zip(*ordered, strict=True)), self, []
         if self.columns:
-            # Python takes longer to give a None to SQLite than to give it anything else.
+            # Each parameter takes its time, with Python's lock held, and a None three times as long as an integer.
             given = tuple(n for n, part in enumerate(parts) if part[0] is not None or part.count(None) < len(part))
-            if 0 < len(given) < len(parts):
-                parts, one = [parts[n] for n in given], _narrowed(self, given)
+            given = given or (0,)
+            alike = tuple(n for n in given if self.columns[n] in _OF_A_CALLER)
+            if len(rows) == 1 or any(parts[n].count(parts[n][0]) < len(rows) for n in alike):
+                alike = ()
+            one, common = _narrowed(self, given, alike), [parts[n][0] for n in alike]
+            parts = [parts[n] for n in given if n not in alike]
         if self.kind is Kind.INSERT:
             parts.insert(0, (1,) * len(rows))
         filled = _filled_up(len(rows))
         missing = [0] * (len(parts) * (filled - len(rows)))
-        return _statement(one, filled), [*chain.from_iterable(zip(*parts, strict=True)), *missing]
+        return _statement(one, filled), [*common, *chain.from_iterable(zip(*parts, strict=True)), *missing]
 
     def values_of(self, rows: Sequence[Parameters], name: str) -> list[Any]:
         """A parameter of each row."""
@@ -113,11 +123,13 @@ def _taken(columns: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _narrowed(one: ForRows, given: tuple[int, ...]) -> ForRows:
-    """The same for new rows that have only these of its columns."""
+def _narrowed(one: ForRows, given: tuple[int, ...], alike: tuple[int, ...]) -> ForRows:
+    """The same for new rows that have only these of its columns, and of those some alike."""
+    own = [n for n in given if n not in alike]
+    taken = ("?" if n in alike else f"column{own.index(n) + 2}" for n in given)
     places = ", ".join(one.columns[n] for n in given)
-    head = one.head.partition("(")[0] + f"({places}) SELECT {_taken(len(given))} FROM (VALUES "
-    return one._replace(head=head, row=f"({', '.join('?' * (1 + len(given)))})")
+    head = one.head.partition("(")[0] + f"({places}) SELECT {', '.join(taken)} FROM (VALUES "
+    return one._replace(head=head, row=f"({', '.join('?' * (1 + len(own)))})")
 
 
 def _given(kind: Kind, sql: str, start: str, end: str, key: str) -> ForRows:

@@ -77,7 +77,7 @@ class Dispatcher:
         now = self._clock.now_ms()
         for may_load, may_evict in _STEPS:
             for backend in able:
-                elsewhere = self._pool.loaded_elsewhere(backend)
+                elsewhere = self._pool.loaded_elsewhere(backend, (runner,))
                 chosen = backend.placement.choose(
                     {runner: now}, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
                 )
@@ -146,7 +146,7 @@ class Dispatcher:
     def _next_for(self, backend: Backend, waiting: dict[str, int], *, may_load: bool, may_evict: bool) -> Pick | None:
         while True:
             mine = {runner: since for runner, since in waiting.items() if self._pool.may_take(backend, runner)}
-            elsewhere = self._pool.loaded_elsewhere(backend)
+            elsewhere = self._pool.loaded_elsewhere(backend, mine)
             runner = backend.placement.choose(
                 mine, self._clock.now_ms(), elsewhere=elsewhere, may_load=may_load, may_evict=may_evict
             )

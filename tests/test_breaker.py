@@ -127,7 +127,7 @@ def breakers(clock: Clock) -> Breakers:
 def test_a_model_that_fails_keeps_back_its_own_jobs_only(breakers: Breakers, clock: Clock) -> None:
     for _ in range(2):
         breakers.begin("bad")
-        opened = breakers.failed("bad", is_models=True)
+        opened = breakers.model_failed("bad", "bad")
     assert opened is breakers.failing["bad"]
     assert (breakers.let_through("bad"), breakers.let_through("good")) == (False, True)
     assert (breakers.are_closed_for("bad"), breakers.are_closed_for("good")) == (False, True)
@@ -144,21 +144,53 @@ def test_a_model_that_fails_keeps_back_its_own_jobs_only(breakers: Breakers, clo
     assert breakers.failing == {}
 
 
-def test_two_models_that_fail_are_taken_for_the_server(breakers: Breakers) -> None:
-    assert breakers.failed("one", is_models=True) is None
-    assert breakers.failed("two", is_models=True) is None
-    assert breakers.failed("one", is_models=True) is breakers.server
-    assert breakers.server.state is State.OPEN
-
-
-def test_a_model_may_try_again_on_a_server_that_was_away(breakers: Breakers) -> None:
+def test_a_trial_that_ends_by_a_fault_of_the_server_is_over(breakers: Breakers, clock: Clock) -> None:
     for _ in range(2):
-        breakers.failed("bad", is_models=True)
-    breakers.came_back()
+        breakers.model_failed("bad", "bad")
+    clock.now += 30.0
+    breakers.begin("bad")
+    breakers.server_failed("bad")
+    assert not breakers.let_through("bad")
+    clock.now += 30.0
     assert breakers.let_through("bad")
 
 
+def test_two_models_that_fail_one_after_the_other_are_taken_for_the_server(breakers: Breakers) -> None:
+    assert breakers.model_failed("one", "1") is None
+    assert breakers.model_failed("two", "2") is None
+    assert breakers.model_failed("one", "1") is breakers.server
+    assert breakers.server.state is State.OPEN
+
+
+def test_what_failed_before_a_success_makes_no_second_model(breakers: Breakers) -> None:
+    breakers.model_failed("flaky", "1")
+    breakers.succeeded("good")
+    for _ in range(3):
+        breakers.model_failed("bad", "2")
+    assert (breakers.let_through("bad"), breakers.server.state) == (False, State.CLOSED)
+
+
+def test_neither_does_another_name_of_the_same_weights_nor_a_model_that_runs_elsewhere(breakers: Breakers) -> None:
+    for _ in range(3):
+        breakers.model_failed("bad", "1")
+        breakers.model_failed("copy of bad", "1")
+        breakers.model_failed("x:cloud", None)
+    assert [breakers.let_through(model) for model in ("bad", "copy of bad", "x:cloud")] == [False] * 3
+    assert breakers.server.state is State.CLOSED
+
+
+def test_a_model_is_tried_once_when_a_server_that_was_away_is_back(breakers: Breakers) -> None:
+    for _ in range(2):
+        breakers.model_failed("bad", "bad")
+    breakers.came_back()
+    assert breakers.let_through("bad")
+    breakers.begin("bad")
+    breakers.model_failed("bad", "bad")
+    breakers.came_back()
+    assert not breakers.let_through("bad")
+
+
 def test_faults_of_the_server_are_no_models(breakers: Breakers) -> None:
-    assert breakers.failed("any", is_models=False) is None
-    assert breakers.failed("other", is_models=False) is breakers.server
+    assert breakers.server_failed("any") is None
+    assert breakers.server_failed("other") is breakers.server
     assert breakers.failing == {}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.api.context import POOL
+from service.app import RELOADING
 from service.backend.models import InstalledModel, weights_of
 from service.backend.placement import Placement
 from service.backend.sharing import Sharing
 from service.job import runner_key
-from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
+from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedServer, SimulatedSettings
+from tests.backends import until_answering
 from tests.running import PATIENCE_SECONDS, RunningService, service_in_process
 from tests.test_drop_in_callers import leave, leaving
 
@@ -106,7 +109,9 @@ def test_weights_are_what_stands_at_the_head_and_what_would_load_them_anew() -> 
     temperature = modelfile("FROM /blobs/sha256-1") | {"parameters": 'temperature    0.5\n\nstop           "num_ctx"'}
     assert plain == weights_of(temperature)
     assert plain != weights_of(modelfile("FROM /blobs/sha256-1") | {"parameters": "num_ctx      512"})
+    assert plain != weights_of(modelfile("FROM /blobs/sha256-1", "DRAFT /blobs/sha256-2", "FROM /blobs/sha256-3"))
     assert weights_of({}) is None
+    assert weights_of(modelfile("FROM ", "TEMPLATE x")) is None
     assert weights_of({"modelfile": "TEMPLATE x\nFROM y", "parameters": 5}) is None
 
 
@@ -143,7 +148,7 @@ def test_a_load_of_one_name_is_that_of_the_other() -> None:
     placement.listed({OTHER}, 100)
     assert placement.is_loaded(BASE)
     assert not placement.is_loading(OTHER)
-    assert placement.choose({BASE: 5, OTHER: 4, ALONE: 0}, 200) == OTHER
+    assert placement.choose({BASE: 5, OTHER: 4, ALONE: 0}, 200) == BASE
     placement.sent(BASE, 200)
     assert placement.in_flight == {OTHER: 1, BASE: 1}
     placement.ended(OTHER, 300)
@@ -177,3 +182,50 @@ def test_what_shares_is_learnt_while_both_names_are_at_work() -> None:
     placement.listed({BASE}, 70)
     assert placement.is_loaded(BASE)
     assert not placement.is_loaded(OTHER)
+
+
+def test_names_of_one_runner_take_turns_however_much_waits_for_one_of_them() -> None:
+    placement = Placement(30_000)
+    placement.know_names({BASE: BASE, OTHER: BASE})
+    order = []
+    for turn in range(4):
+        chosen = placement.choose({BASE: 0, OTHER: 500}, 1_000 + turn)
+        assert chosen is not None
+        order.append(chosen)
+        placement.sent(chosen, 1_000 + turn)
+        placement.answered(chosen, 1_000 + turn)
+        placement.ended(chosen, 1_000 + turn)
+    assert order == [BASE, OTHER] * 2
+
+
+async def test_a_name_that_is_gone_stands_for_nobody(tmp_path: Path) -> None:
+    async with service_in_process(settings=BIG, folder=tmp_path) as service:
+        await until_shared(service)
+        [backend] = service.app[POOL]
+        backend.placement.sent(OTHER, 0)
+        backend.note_missing(BASE)
+        # What is at work for the others is not forgotten with it.
+        assert backend.placement.choose({ALONE: 0}, 1) is None
+        backend.placement.ended(OTHER, 2)
+        assert backend.placement.in_flight == {}
+
+
+async def test_a_model_is_elsewhere_by_its_own_name_and_only_where_its_jobs_are_taken(tmp_path: Path) -> None:
+    async with SimulatedServer(BIG) as ollama:
+        async with service_in_process(settings=BIG, folder=tmp_path) as service:
+            pool = service.app[POOL]
+            [first] = pool
+            await until_shared(service)
+            second = service.config.backends[0].model_copy(update={"name": "second", "url": ollama.url})
+            config = service.config.model_copy(update={"backends": (*service.config.backends, second)})
+            service.app[RELOADING].apply(config)
+            await until_answering(service, 2)
+            other = pool.find("second")
+            assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == set()
+            first.placement.sent(BASE, 0)
+            assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == {OTHER}
+            for _ in range(service.config.breaker.failure_threshold):
+                first.breakers.model_failed(OTHER, BASE)
+            assert pool.loaded_elsewhere(other, [BASE, OTHER]) == {BASE}
+            assert first not in pool.serving(OTHER)
+            first.placement.ended(BASE, 1)

@@ -101,6 +101,10 @@ class Backend:
         """It has refused a job because this model is not there: ask again what is."""
         self._keys -= {model}
         self._installed_keys = self.placement.installed = self._installed_keys - {model}
+        if self.installed is not None:
+            # Its name may have stood for others.
+            self.installed = tuple(one for one in self.installed if model_key(one.name) != model)
+            self.placement.know_names(self.sharing.names(self.installed))
         self.wants_probe.set()
 
     def reconfigure(self, config: BackendConfig, max_swap_wait_ms: float) -> None:

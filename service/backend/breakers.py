@@ -20,6 +20,8 @@ class Breakers:
         self._build = build
         self.server = build()
         self._models: dict[str, Breaker] = {}
+        self._suspects: set[str] = set()
+        """The weights that have failed since anything was well."""
 
     @property
     def failing(self) -> Mapping[str, Breaker]:
@@ -46,6 +48,7 @@ class Breakers:
         """The backend did its part."""
         self.server.succeeded()
         self._models.pop(model, None)
+        self._suspects.clear()
 
     def abandoned(self, model: str) -> None:
         """A job ended without a word about the backend."""
@@ -53,15 +56,26 @@ class Breakers:
         if model in self._models:
             self._models[model].abandoned()
 
-    def failed(self, model: str, *, is_models: bool) -> Breaker | None:
-        """The backend was at fault, ``is_models`` when it answered and it was over this model. What has opened now."""
-        if not is_models or len(self._models) >= _MOST_MODELS:
-            return self.server if self.server.failed() else None
+    def server_failed(self, model: str) -> Breaker | None:
+        """The server was at fault, with a job of this model. Its breaker, if that has opened now."""
         one = self._models.get(model)
-        if one is None:
-            one = self._models[model] = self._build()
+        if one is not None and not one.is_closed:
+            # Its trial has ended, and not well.
+            one.failed()
+        return self.server if self.server.failed() else None
+
+    def model_failed(self, model: str, weights: str | None) -> Breaker | None:
+        """The server answered, and it was over this model. The breaker that has opened now.
+
+        ``weights`` tell a second model from one more name of the first; None for a model that runs elsewhere.
+        """
+        if model not in self._models and len(self._models) >= _MOST_MODELS:
+            return self.server_failed(model)
+        one = self._models.get(model) or self._models.setdefault(model, self._build())
         has_opened = one.failed()
-        if len(self._models) == 1:
+        if weights is not None:
+            self._suspects.add(weights)
+        if weights is None or len(self._suspects) == 1:
             self.server.abandoned()
         elif self.server.failed():
             return self.server
@@ -69,5 +83,5 @@ class Breakers:
 
     def came_back(self) -> None:
         """It was away and answers again: see :meth:`service.backend.breaker.Breaker.came_back`."""
-        self.server.came_back()
-        self._models.clear()
+        for one in (self.server, *self._models.values()):
+            one.came_back()

@@ -41,6 +41,10 @@ def installed_models(answer: dict[str, Any]) -> tuple[InstalledModel, ...]:
     )
 
 
+_FILES = ("FROM ", "ADAPTER ", "DRAFT ")
+"""The commands of a modelfile that name a file; those of a model without any have nothing behind them."""
+
+
 def weights_of(answer: dict[str, Any]) -> str | None:
     """What a runner is made of, from a reply of ``/api/show``: models that have the same share one, unless a request
     says otherwise (wire contract 4.4). None where it does not tell.
@@ -50,8 +54,9 @@ def weights_of(answer: dict[str, Any]) -> str | None:
     """
     files = []
     for line in _text(answer, "modelfile").splitlines():
-        if line.startswith(("FROM ", "ADAPTER ")):
-            files.append(line)
+        if line.startswith(_FILES):
+            if len(line.split()) > 1:
+                files.append(line)
         elif line and not line.startswith("#"):
             # What follows may hold anything, also lines that look like these.
             break

@@ -94,6 +94,7 @@ class Placement:
         if names == self._names:
             return
         self._names = names
+        self._doubtful = {model_of_runner(self.own(model)) for model in self._doubtful}
         work: dict[str, int] = {}
         for runner, jobs in self.in_flight.items():
             work[self.own(runner)] = work.get(self.own(runner), 0) + jobs
@@ -117,13 +118,12 @@ class Placement:
     def sent(self, runner: str, now: int) -> None:
         """A job of this runner has a seat."""
         self.in_flight[runner] = self.in_flight.get(runner, 0) + 1
-        runner = self.own(runner)
+        self._note_turn(runner, now)
+        if self._names:
+            runner = self.own(runner)
+            self._note_turn(runner, now)
         is_loaded = self.is_loaded(runner)
         self._at_work[runner] = self._at_work.get(runner, 0) + 1
-        self._sent_at.pop(runner, None)
-        self._sent_at[runner] = now
-        if len(self._sent_at) > _REMEMBERED_TURNS:
-            del self._sent_at[next(iter(self._sent_at))]
         if self._takes_no_room(runner):
             return
         self._used_at = now
@@ -198,6 +198,11 @@ class Placement:
         residence = self.residences.get(runner)
         return residence is not None and residence.loaded_at is None and runner in self._at_work
 
+    def has(self, runner: str) -> bool:
+        """Whether it is loaded, is being loaded, or is what the others are drained for."""
+        runner = self.own(runner)
+        return runner in self.residences or (self.swap is not None and self.swap.runner == runner)
+
     def choose(
         self,
         waiting: Mapping[str, int],
@@ -215,11 +220,14 @@ class Placement:
         if not self._names:
             return self._choose(waiting, now, elsewhere, may_load=may_load, may_evict=may_evict)
         first: dict[str, str] = {}
-        for runner in sorted(waiting, key=waiting.__getitem__):
-            first.setdefault(self.own(runner), runner)
-        since = {own: waiting[runner] for own, runner in first.items()}
-        own = self._choose(since, now, set(map(self.own, elsewhere)), may_load=may_load, may_evict=may_evict)
-        return None if own is None else first[own]
+        since: dict[str, int] = {}
+        # The names of one runner take turns, as runners do that fit together.
+        for runner in sorted(waiting, key=lambda one: (self.in_flight.get(one, 0), self._without_since(one, waiting))):
+            own = self.own(runner)
+            first.setdefault(own, runner)
+            since[own] = min(waiting[runner], since.get(own, waiting[runner]))
+        chosen = self._choose(since, now, set(map(self.own, elsewhere)), may_load=may_load, may_evict=may_evict)
+        return None if chosen is None else first[chosen]
 
     def _choose(
         self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str], *, may_load: bool, may_evict: bool
@@ -253,6 +261,12 @@ class Placement:
         return min((int(time) for time in times if time > now), default=None) if waiting else None
 
     # Within
+
+    def _note_turn(self, runner: str, now: int) -> None:
+        self._sent_at.pop(runner, None)
+        self._sent_at[runner] = now
+        if len(self._sent_at) > _REMEMBERED_TURNS:
+            del self._sent_at[next(iter(self._sent_at))]
 
     def _takes_no_room(self, runner: str) -> bool:
         """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from service.backend.backend import Backend, build_backend
 from service.backend.placement import is_remote
@@ -89,9 +89,13 @@ class Pool:
         return share is None or _used(backend, model) < share
 
     def serving(self, runner: str) -> list[Backend]:
-        """The backends that have the model of this runner and take jobs."""
+        """The backends that have the model of this runner and take its jobs."""
         model = model_of_runner(runner)
-        return [backend for backend in self._backends if backend.is_available and backend.has_model(model)]
+        return [
+            backend
+            for backend in self._backends
+            if backend.is_available and backend.has_model(model) and backend.breakers.let_through(model)
+        ]
 
     def seats_for(self, backend: Backend, runner: str) -> int:
         """How many of a backend's seats the jobs of this runner may have, free or not."""
@@ -109,15 +113,16 @@ class Pool:
         known = self._load_ms
         return known[runner] if runner in known else sum(known.values()) / max(1, len(known))
 
-    def loaded_elsewhere(self, backend: Backend) -> set[str]:
-        """Runners that the other backends have, load or are about to load."""
-        found: set[str] = set()
-        for other in self._backends:
-            if other is not backend and other.is_available:
-                found |= other.placement.residences.keys()
-                if other.placement.swap is not None:
-                    found.add(other.placement.swap.runner)
-        return found
+    def loaded_elsewhere(self, backend: Backend, runners: Iterable[str]) -> set[str]:
+        """Those of the runners that other backends have, load or are about to load, and whose jobs they take."""
+        others = [other for other in self._backends if other is not backend and other.is_available]
+        if not others:
+            return set()
+        return {
+            runner
+            for runner in runners
+            if any(one.placement.has(runner) and one.breakers.let_through(model_of_runner(runner)) for one in others)
+        }
 
     @property
     def is_one(self) -> bool:
@@ -168,9 +173,9 @@ class Pool:
             return
         # Whatever Ollama itself says in its reply is over this model, and it is well enough to say it.
         is_models = error.status is not None and error.fault is not Fault.ABSENT
-        if error.code == "truncated" or (is_models and is_remote(runner)):
-            # Ollama itself stops a model that repeats one token again and again (wire contract 2.1), and its cloud may
-            # be out of reach: that says nothing of the backend, and must not take the other models from everybody.
+        if error.code == "truncated":
+            # Ollama itself stops a model that repeats one token again and again (wire contract 2.1): that says nothing
+            # of the backend, and must not take the other models from everybody.
             breakers.abandoned(model)
             return
         is_same = job_id is not None and backend.last_failed_job == job_id
@@ -178,7 +183,8 @@ class Pool:
         if is_same and error.fault is not Fault.ABSENT and breakers.are_closed_for(model):
             # A job that fails again and again may be at fault itself, and must not take the backend from everybody.
             return
-        opened = breakers.failed(model, is_models=is_models)
+        weights = None if is_remote(runner) else model_of_runner(backend.placement.own(runner))
+        opened = breakers.model_failed(model, weights) if is_models else breakers.server_failed(model)
         if opened is not None:
             whose = "its jobs wait" if opened is breakers.server else f"jobs for {model} wait"
             _log.warning(
@@ -315,7 +321,8 @@ class Pool:
 
 
 def _used(backend: Backend, model: str) -> int:
-    return sum(jobs for one, jobs in backend.placement.in_flight.items() if model_of_runner(one) == model)
+    own = backend.placement.own
+    return sum(jobs for one, jobs in backend.placement.in_flight.items() if model_of_runner(own(one)) == own(model))
 
 
 def _parallel(models: Mapping[str, ModelConfig]) -> dict[str, int]:

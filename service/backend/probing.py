@@ -71,11 +71,15 @@ class Probing:
     async def _learn_weights(self, backend: Backend) -> None:
         """Ask which of its models share their weights, a few at a time; the rest comes after the next probe."""
         for model in backend.sharing.unknown(backend.installed or ())[:_SHOWN_AT_ONCE]:
+            if backend.wants_probe.is_set():
+                return
             try:
                 weights = await backend.client.weights(model.name)
             except BackendError as error:
-                if error.fault is not Fault.PERMANENT:
+                if error.status is None:
                     return
+                if error.fault is not Fault.PERMANENT:
+                    continue
                 weights = None
             backend.note_weights(model, weights)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from service.backend.placement import Placement, is_remote
@@ -68,6 +68,8 @@ class SimulatedOllama:
     load_ms: int = 1_000
     failing_loads: set[str] = field(default_factory=set)
     """Runners whose loads fail, each once."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Of models that are other names of the same weights, the one by which their runner goes here."""
 
     loaded: dict[str, str] = field(default_factory=dict)
     """By model, the runner; the least recently loaded first."""
@@ -80,9 +82,23 @@ class SimulatedOllama:
         self._pending: deque[tuple[str, Callable[[bool], None]]] = deque()
         self._is_loading = False
         self._victim: str | None = None
+        self._loaded_as: dict[str, str] = {}
+
+    @property
+    def listed(self) -> set[str]:
+        """What ``/api/ps`` says: of several names the one that was loaded."""
+        return {self._loaded_as.get(model, model) for model in self.loaded}
+
+    def own(self, runner: str) -> str:
+        """The runner that serves this one's jobs."""
+        model, space, options = runner.partition(" ")
+        return f"{self.weights.get(model, model)}{space}{options}"
 
     def request(self, runner: str, granted: Callable[[bool], None]) -> None:
         """``granted`` is called when the runner is there, with False when its load failed."""
+        asked, runner = model_of_runner(runner), self.own(runner)
+        if self.loaded.get(model_of_runner(runner)) != runner:
+            self._loaded_as[model_of_runner(runner)] = asked
         if is_remote(runner):
             granted(True)
         elif self.loaded.get(model_of_runner(runner)) == runner:
@@ -94,6 +110,7 @@ class SimulatedOllama:
     def release(self, runner: str) -> None:
         if is_remote(runner):
             return
+        runner = self.own(runner)
         self._references[runner] -= 1
         if not self._references[runner] and self._victim == runner:
             self._victim = None
@@ -269,21 +286,16 @@ class SimulatedService:
         if self._is_naive:
             return min(waiting, key=lambda runner: self.waiting[runner][0].number, default=None)
         return backend.placement.choose(
-            waiting, self.time.now, elsewhere=self._elsewhere(backend), may_load=may_load, may_evict=may_evict
+            waiting, self.time.now, elsewhere=self._elsewhere(backend, waiting), may_load=may_load, may_evict=may_evict
         )
 
     def _with_free_seat(self) -> list[SimulatedBackend]:
         free = [backend for backend in self.backends if backend.is_available and backend.in_flight < backend.seats]
         return sorted(free, key=lambda backend: (backend.in_flight > 0, backend.idle_since))
 
-    def _elsewhere(self, backend: SimulatedBackend) -> set[str]:
-        found: set[str] = set()
-        for other in self.backends:
-            if other is not backend and other.is_available:
-                found |= other.placement.residences.keys()
-                if other.placement.swap is not None:
-                    found.add(other.placement.swap.runner)
-        return found
+    def _elsewhere(self, backend: SimulatedBackend, runners: Iterable[str]) -> set[str]:
+        others = [other for other in self.backends if other is not backend and other.is_available]
+        return {runner for runner in runners if any(other.placement.has(runner) for other in others)}
 
     # As the workers do
 
@@ -321,7 +333,7 @@ class SimulatedService:
         self.time.after(PROBE_MS, lambda: self._see(backend))
 
     def _see(self, backend: SimulatedBackend) -> None:
-        backend.placement.listed(backend.ollama.loaded.keys(), self.time.now)
+        backend.placement.listed(backend.ollama.listed, self.time.now)
         self.give_out_seats()
 
     def _probe_regularly(self, backend: SimulatedBackend) -> None:
@@ -351,7 +363,7 @@ class SimulatedService:
 def assert_safe(service: SimulatedService) -> None:
     """No job of a runner is with Ollama together with one that it could wait for."""
     for backend in service.backends:
-        busy = [runner for runner in backend.placement.in_flight if not is_remote(runner)]
+        busy = {backend.ollama.own(runner) for runner in backend.placement.in_flight if not is_remote(runner)}
         models = {model_of_runner(runner) for runner in busy}
         assert len(models) == len(busy)
         assert backend.ollama.fits(models)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.backend.breaker import Breaker, State
 from service.backend.breakers import Breakers
@@ -194,3 +198,36 @@ def test_faults_of_the_server_are_no_models(breakers: Breakers) -> None:
     assert breakers.server_failed("any") is None
     assert breakers.server_failed("other") is breakers.server
     assert breakers.failing == {}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["begin", "well", "model", "server", "left", "wait", "back"]), st.integers(0, 9))
+    )
+)
+def test_no_breaker_stays_shut_for_ever(steps: list[tuple[str, int]]) -> None:
+    clock = Clock()
+    breakers = Breakers(lambda: Breaker(clock, threshold=2, open_seconds=30.0))
+    sent: list[str] = []
+    ends: dict[str, Callable[[str], object]] = {
+        "well": breakers.succeeded,
+        "model": lambda model: breakers.model_failed(model, model),
+        "server": breakers.server_failed,
+        "left": breakers.abandoned,
+    }
+    for what, number in steps:
+        model = "xyz"[number % 3]
+        if what == "begin" and breakers.server.lets_through and breakers.let_through(model):
+            breakers.begin(model)
+            sent.append(model)
+        elif what in ends and sent:
+            ends[what](sent.pop(number % len(sent)))
+        elif what == "wait":
+            clock.now += 3.0 * number
+        elif what == "back":
+            breakers.came_back()
+    for model in sent:
+        breakers.abandoned(model)
+    clock.now += 30.0
+    assert breakers.server.lets_through
+    assert all(map(breakers.let_through, "xyz"))

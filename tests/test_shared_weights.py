@@ -211,21 +211,20 @@ async def test_a_name_that_is_gone_stands_for_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_model_is_elsewhere_by_its_own_name_and_only_where_its_jobs_are_taken(tmp_path: Path) -> None:
-    async with SimulatedServer(BIG) as ollama:
-        async with service_in_process(settings=BIG, folder=tmp_path) as service:
-            pool = service.app[POOL]
-            [first] = pool
-            await until_shared(service)
-            second = service.config.backends[0].model_copy(update={"name": "second", "url": ollama.url})
-            config = service.config.model_copy(update={"backends": (*service.config.backends, second)})
-            service.app[RELOADING].apply(config)
-            await until_answering(service, 2)
-            other = pool.find("second")
-            assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == set()
-            first.placement.sent(BASE, 0)
-            assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == {OTHER}
-            for _ in range(service.config.breaker.failure_threshold):
-                first.breakers.model_failed(OTHER, BASE)
-            assert pool.loaded_elsewhere(other, [BASE, OTHER]) == {BASE}
-            assert first not in pool.serving(OTHER)
-            first.placement.ended(BASE, 1)
+    async with SimulatedServer(BIG) as ollama, service_in_process(settings=BIG, folder=tmp_path) as service:
+        pool = service.app[POOL]
+        [first] = pool
+        await until_shared(service)
+        second = service.config.backends[0].model_copy(update={"name": "second", "url": ollama.url})
+        config = service.config.model_copy(update={"backends": (*service.config.backends, second)})
+        service.app[RELOADING].apply(config)
+        await until_answering(service, 2)
+        other = pool.find("second")
+        assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == set()
+        first.placement.sent(BASE, 0)
+        assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == {OTHER}
+        for _ in range(service.config.breaker.failure_threshold):
+            first.breakers.model_failed(OTHER, BASE)
+        assert pool.loaded_elsewhere(other, [BASE, OTHER]) == {BASE}
+        assert first not in pool.serving(OTHER)
+        first.placement.ended(BASE, 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 
-import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -50,9 +50,16 @@ def base_headers(url: URL, configured: Mapping[str, str]) -> CIMultiDict[str]:
     """Ours, the credentials in the backend's URL, and over them the configured ones."""
     headers = CIMultiDict(_OURS)
     if url.user is not None or url.password is not None:
-        headers["Authorization"] = aiohttp.encode_basic_auth(url.user or "", url.password or "")
+        headers["Authorization"] = _basic_auth(url.user or "", url.password or "")
     headers.update(configured)
     return headers
+
+
+def _basic_auth(login: str, password: str) -> str:
+    """The credentials as RFC 7617 writes them. Raises ValueError for a login that it cannot write."""
+    if ":" in login:
+        raise ValueError('a ":" is not allowed in the login of a backend\'s URL (RFC 7617, 2)')
+    return f"Basic {b64encode(f'{login}:{password}'.encode()).decode()}"
 
 
 def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str]) -> CIMultiDict[str]:

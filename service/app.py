@@ -10,41 +10,42 @@ from typing import Any
 
 from aiohttp import web
 
-from service.allowances import Allowances
-from service.api.accounting import BOOKS, Books
-from service.api.auth import AUTH, Auth
+from service.api.access.auth import AUTH, Auth
+from service.api.access.request_log import BOOKS, Books
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL, QUEUE, QueueSettings
+from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
-from service.backend.connections import Connections
+from service.backend.http.connections import Connections
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
-from service.dispatcher import Assignment, Dispatcher
+from service.dispatcher import Dispatcher
 from service.errors import CorralError
-from service.estimates import Estimates
-from service.hub import Hub
 from service.job import new_job_id
 from service.jobs import Jobs
-from service.jobs.order_keeping import OrderKeeping
 from service.jobs.repeats import KEPT_DAYS
 from service.key import Role
-from service.keys import Keys
-from service.maintenance import beat_and_rescue, hear_others, prune_regularly
-from service.measures import Measures
-from service.metrics import show_metrics
+from service.keys.keyring import Keys
+from service.keys.rate_limits import Allowances
+from service.live.hub import Hub
+from service.maintenance.loops import beat_and_rescue, hear_others, prune_regularly
+from service.maintenance.order_keeping import OrderKeeping
+from service.metrics.values import Measures
 from service.model_limits import ModelLimits
-from service.order import Order
+from service.queue import Order
+from service.queue.gauges import Gauges
 from service.reloading import Reloading, boosts_ms_of, limits_of
+from service.request_log import Usage
+from service.scheduling.assignment import Assignment
+from service.scheduling.estimates import Estimates
 from service.store.database import Database
-from service.store.gauges import Gauges
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
 from service.store.opening import open_database
 from service.store.order import OrderStore
-from service.store.usage import UsageStore
-from service.store.workers import WorkerStore
-from service.usage import Usage
-from service.workers import Workers
+from service.store.processes import WorkerStore
+from service.store.request_log import UsageStore
+from service.workers.workers import Workers
 
 _log = logging.getLogger(__name__)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
 
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.errors import CannotStoreError, StoreError
 from service.job import Line, model_of_runner
-from service.jobs import Jobs, Pick, Running
+from service.jobs import Jobs
+from service.queue.backlog import Pick
+from service.scheduling.assignment import Assignment, Running
 
 _log = logging.getLogger(__name__)
 
@@ -23,13 +24,6 @@ _STEPS = ((False, False), (True, False), (True, True))
 """What is loaded somewhere is served there before anybody loads anything (may_load), and what there is room for is
 loaded before anything is pushed out (may_evict).
 """
-
-
-class Assignment(NamedTuple):
-    """A running job and the backend on which it has a seat."""
-
-    running: Running
-    backend: Backend
 
 
 class Dispatcher:

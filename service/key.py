@@ -69,7 +69,7 @@ class Key(NamedTuple):
 
 
 def owner_of_key(key_id: str, user: str | None = None) -> str:
-    """Whose turn it is when this key, or one person behind it, asks (see service.order)."""
+    """Whose turn it is when this key, or one person behind it, asks (see service.queue)."""
     return f"{_OWNER}{key_id}/{user[:_LONGEST_USER]}" if user else f"{_OWNER}{key_id}"
 
 

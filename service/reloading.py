@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 
 from service.api.context import QueueSettings
-from service.backend.connections import Connections
+from service.backend.http.connections import Connections
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
-from service.jobs import Jobs, Limits
+from service.jobs import Jobs
 from service.model_limits import ModelLimits
-from service.order import Order
-from service.workers import Workers
+from service.queue import Order
+from service.queue.capacity import Limits
+from service.workers.workers import Workers
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("tests.databases", "tests.store_jobs")
+pytest_plugins = ("tests.support.databases", "tests.support.store_jobs")
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = ("CORRAL_", "OLLAMA_", "DEMO_", "NOTIFY_SOCKET", "WATCHDOG_", "DATABASE_URL", "SECRET_KEY", "ACCESS_TOKEN_")

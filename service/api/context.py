@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.audience import Audience
+from service.api.long_lived import Audience
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.config import Config, QueueConfig
-from service.hub import Hub
 from service.jobs import Jobs
-from service.measures import Measures
+from service.live.hub import Hub
+from service.metrics.values import Measures
 from service.model_limits import ModelLimits
 
 

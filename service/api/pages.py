@@ -7,8 +7,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from service.api.failures import PROBLEM_JSON, Problem
-from service.api.operation import HTML, TEXT, Access, Operation, Operations, Parameter, Reply, refusals
+from service.api.http.failures import PROBLEM_JSON, Problem
+from service.api.http.operation import HTML, TEXT, Access, Operation, Operations, Parameter, Reply, refusals
 from service.config import find_static_folder
 
 _HEADERS = {

@@ -10,29 +10,28 @@ from aiohttp.log import server_logger
 
 from service.api import (
     anthropic,
-    backends,
     documentation,
-    gateway,
-    health,
+    management,
     ollama,
     openai,
     pages,
     prompts,
     requests,
-    websocket,
 )
-from service.api.audience import Audience
-from service.api.auth import AUTH, OPEN_PATHS, show_allowance
-from service.api.calls.callers import CALLERS, Callers
-from service.api.calls.passing import PASSING, passing_bound
+from service.api.access.auth import AUTH, OPEN_PATHS, show_allowance
 from service.api.context import AUDIENCE, HUB, JOBS, POOL
-from service.api.cross_origin import allow_cross_origin
-from service.api.failures import ERROR_SHAPES, ErrorShapes, problem
-from service.api.feeds import FEEDS, Feeds
-from service.api.middlewares import NO_HTTP, stand_around
-from service.api.plain import SENDING
-from service.api.websocket.stats import STATS, StatsChannel
-from service.sending import Sending
+from service.api.dropin.callers import CALLERS, Callers
+from service.api.dropin.passing import PASSING, passing_bound
+from service.api.http.cross_origin import allow_cross_origin
+from service.api.http.failures import ERROR_SHAPES, ErrorShapes, problem
+from service.api.http.middlewares import NO_HTTP, stand_around
+from service.api.http.raw_replies import SENDING
+from service.api.live import websocket
+from service.api.live.feeds import FEEDS, Feeds
+from service.api.live.websocket.stats import STATS, StatsChannel
+from service.api.long_lived import Audience
+from service.api.management import backends, health
+from service.coalescing import Sending
 
 
 def add_routes(app: web.Application) -> None:
@@ -59,7 +58,7 @@ def add_routes(app: web.Application) -> None:
             *openai.ROUTES,
             *anthropic.ROUTES,
             *backends.ROUTES,
-            *gateway.ROUTES,
+            *management.ROUTES,
             *health.ROUTES,
             *documentation.ROUTES,
         ]

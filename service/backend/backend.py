@@ -8,14 +8,14 @@ from functools import partial
 from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.client import BackendClient
-from service.backend.connections import Connections
+from service.backend.http.connections import Connections
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
 from service.backend.sharing import Sharing
 from service.clock import Clock
 from service.config import BackendConfig, Config
 from service.job import model_key
-from service.rates import RateMeter
+from service.metrics.rates import RateMeter
 
 
 class Backend:

@@ -6,8 +6,8 @@ import re
 
 from pydantic_core import from_json
 
-from service.backend.error_text import text_of_error
 from service.backend.protocols import Ending
+from service.backend.protocols.reading import text_of_error
 from service.errors import BackendError, Fault
 
 _MOST_CHARACTERS = 4000

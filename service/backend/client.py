@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 from pydantic_core import from_json, to_json
 from yarl import URL
 
-from service.backend.call import Body, Call, Reply, not_ollama
 from service.backend.classification import failure_of
-from service.backend.connections import Connections, Origin
-from service.backend.headers import base_headers, request_head, with_callers
+from service.backend.http.call import Body, Call, Reply, not_ollama
+from service.backend.http.connections import Connections, Origin
+from service.backend.http.deadlines import Limits
+from service.backend.http.headers import base_headers, request_head, with_callers
 from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models, weights_of
-from service.backend.watch import Limits
 
 __all__ = ["BackendClient", "Call", "InstalledModel", "Limits", "LoadedModel", "Reply"]
 

@@ -12,11 +12,13 @@ from service.errors import (
     StoreError,
 )
 from service.job import Claimed, Job, Line, Outcome, Status
-from service.jobs.core import STOPPING, Core
-from service.jobs.records import Pick, Retry, Running
+from service.jobs.ledger import STOPPING, Core
+from service.jobs.records import Retry
 from service.jobs.repeats import reply_to_keep
-from service.outputs import Output
-from service.relay import Relay
+from service.live.outputs import Output
+from service.live.relay import Relay
+from service.queue.backlog import Pick
+from service.scheduling.assignment import Running
 from service.store.idempotency import KeptReply
 
 _log = logging.getLogger(__name__)

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from service.errors import BackendError
-from service.job import Claimed, Job, Line
-from service.outputs import Output
-from service.relay import Head, Relay
+from service.errors import BackendError, CallCancelledError, CallExpiredError, CallFailedError
+from service.job import Job, Status
+from service.live.relay import Relay
 from service.store.database import Answers, Written
 from service.store.jobs import numbered
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the core refuses: jobs and bytes that wait, bytes of one output, and what a failed attempt may do again."""
-
-    max_queued: int
-    max_queued_bytes: int
-    max_output_bytes: int
-    max_queued_per_owner: int = 0
-    """0: none of its own."""
 
 
 class Retry(NamedTuple):
@@ -33,41 +18,6 @@ class Retry(NamedTuple):
     error: BackendError
     failures: int = 0
     crashes: int = 0
-
-
-class Refusal(NamedTuple):
-    """What a backend says in place of an answer: a reply of status 400 or more, or one that says that it is cut."""
-
-    head: Head
-    body: bytes
-
-
-class Running:
-    """A job that this process is working on."""
-
-    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "refusal", "relay", "request", "stop", "stored")
-
-    def __init__(self, claimed: Claimed, output: Output, charged_ms: float, relay: Relay | None = None) -> None:
-        self.job = claimed.job
-        self.request = claimed.request
-        self.output = output
-        self.charged_ms = charged_ms
-        self.is_cancelled = False
-        self.relay = relay
-        """Where a waiting caller reads the reply."""
-        self.refusal: Refusal | None = None
-        """The backend's own word of the failure, where it gave one."""
-        self.stored: asyncio.Future[None] | None = None
-        """Set where the attempt began before its row was on disk: done when it is, and failed when it cannot be."""
-        self.stop: Callable[[], object] | None = None
-        """Set by the worker that has it: ends the attempt and closes the connection to the backend."""
-
-
-class Pick(NamedTuple):
-    """A turn that was given to a line, and what it was charged for it in backend milliseconds."""
-
-    line: Line
-    charged_ms: float
 
 
 class View(NamedTuple):
@@ -107,3 +57,45 @@ class Page(NamedTuple):
     jobs: list[Job]
     total: int
     is_capped: bool
+
+
+LOOK_AGAIN = ""
+"""Told where single changes cannot be, and heard where some may have been missed."""
+_NEW = "new"
+_STATUSES = frozenset(Status)
+
+
+class Change(NamedTuple):
+    """What happened to the job ``seq``; its row says how it stands now."""
+
+    seq: int
+    before: str | None
+    """Its status before; None for a job that is new."""
+    after: str
+    ready: int
+    """What its line gains or loses by it in jobs that may be claimed, by those who may."""
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.before or _NEW} {self.after} {self.ready}"
+
+    @classmethod
+    def parse(cls, text: str) -> Change | None:
+        """What was written by ``str``; None for what a process of another version may have meant."""
+        words = text.split(" ")
+        if len(words) != 4 or words[2] not in _STATUSES:
+            return None
+        seq, before, after, ready = words
+        return cls(int(seq), None if before == _NEW else before, after, int(ready))
+
+
+def conclude(relay: Relay, job: Job) -> None:
+    """The job is final: its reply is whole, or there will be none."""
+    message = job.error_message or ""
+    if job.status == Status.COMPLETED:
+        relay.end()
+    elif job.status == Status.CANCELLED:
+        relay.fail(CallCancelledError("request canceled"))
+    elif job.error_code == "expired":
+        relay.fail(CallExpiredError(message))
+    else:
+        relay.fail(CallFailedError(message, code=job.error_code or "failed"))

@@ -11,10 +11,9 @@ from multidict import CIMultiDict
 
 from service.errors import IdempotencyMismatchError, UniqueViolationError
 from service.job import Job, NewJob, Status
-from service.jobs.records import View
+from service.jobs.records import View, conclude
 from service.jobs.submission import Submission
-from service.jobs.waiting import conclude
-from service.relay import Head, Relay
+from service.live.relay import Head, Relay
 from service.store.idempotency import Earlier, KeptReply, RequestKey
 
 KEPT_DAYS = 1.0

@@ -12,12 +12,12 @@ from service.errors import (
     UniqueViolationError,
 )
 from service.job import Claimed, Job, Line, NewJob, Status, line_of, model_key, new_job_id
-from service.jobs.changes import Change
-from service.jobs.core import STOPPING, Core
-from service.jobs.recent import Stamp
-from service.jobs.records import Entered, Running, View
-from service.outputs import Output
-from service.relay import Relay
+from service.jobs.ledger import STOPPING, Core
+from service.jobs.records import Change, Entered, View
+from service.live.outputs import Output
+from service.live.relay import Relay
+from service.queue.ranks import Stamp
+from service.scheduling.assignment import Running
 from service.store.database import Answers, Statement
 from service.store.idempotency import RequestKey, remember
 from service.store.jobs import numbered

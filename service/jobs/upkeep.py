@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from service.job import Line, Status
-from service.jobs.changes import LOOK_AGAIN
-from service.jobs.core import Core
+from service.jobs.ledger import Core
+from service.jobs.records import LOOK_AGAIN
 
 
 class Upkeep(Core):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from service.clock import Clock
 from service.errors import NotFoundError
 from service.job import Job, Line, Result, Status
-from service.jobs.recent import Recent
 from service.jobs.records import Page, View
-from service.order import Order
-from service.store.gauges import Gauges
+from service.jobs.row_cache import Recent
+from service.queue import Order
+from service.queue.gauges import Gauges
 from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
 from service.store.jobs import Filter, JobStore, Standing
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
+from service.queue.gauges import Gauge
 from service.store.database import Answers, Database, Settle, Statement, Written
 from service.store.idempotency import IdempotencyStore, KeptReply, keep
-from service.store.job_reading import Filter, Gauge, JobReading, Standing, job_of
+from service.store.job_queries import Filter, JobReading, Standing, job_of
 from service.store.job_statements import (
     CANCEL,
     CLAIM,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.config import DatabaseConfig
 from service.errors import DatabaseUnusableError
 from service.store.database import Database
-from service.store.sqlite import SqliteDatabase
+from service.store.sqlite.database import SqliteDatabase
 
 
 async def open_database(config: DatabaseConfig) -> Database:
@@ -14,7 +14,7 @@ async def open_database(config: DatabaseConfig) -> Database:
         return await SqliteDatabase.open(config.path)
     try:
         # Only whoever uses PostgreSQL needs its driver, or pays for loading it.
-        from service.store.postgres import PostgresDatabase
+        from service.store.postgres.database import PostgresDatabase
     except ModuleNotFoundError as error:
         raise DatabaseUnusableError(
             f"PostgreSQL (database.url or DATABASE_URL): {error.name} is not installed; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from service.order import RunnerRow, ShareRow
+from service.queue import RunnerRow, ShareRow
 from service.store.database import Database, Statement
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.job import Job, NewJob, new_job_id
 from service.store.jobs import JobStore
-from service.store.sqlite import SqliteDatabase
+from service.store.sqlite.database import SqliteDatabase
 
 PROMPT = "Explain in three sentences why the sky is blue during the day and red in the evening."
 OWNER = "127.0.0.1"

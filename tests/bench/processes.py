@@ -1,4 +1,4 @@
-"""What a scenario starts and looks at from outside; the service itself comes from ``tests.processes``."""
+"""What a scenario starts and looks at from outside; the service itself comes from ``tests.support.processes``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tests.bench.listening import ON_UVLOOP
 from tests.bench.load import Connection, LoadError, request_bytes
-from tests.processes import running_at_url
+from tests.support.processes import running_at_url
 
 _PATIENCE_SECONDS = 120.0
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from tests.bench.load import LoadError
-from tests.processes import running_service, simulated_process
+from tests.support.processes import running_service, simulated_process
 
 TOKENS = 10
 PATIENCE_SECONDS = 300.0

@@ -10,7 +10,7 @@ from playwright.async_api import Browser, WebSocketRoute, expect
 
 from service.simulated import Fault, FaultKind, SimulatedServer
 from tests.browser.visiting import ECHO, REFUSED_CONNECTION, PromptPage, Stage, Visitor, staged, visiting
-from tests.processes import running_service
+from tests.support.processes import running_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -12,7 +12,7 @@ import aiohttp
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
 
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedServer, SimulatedSettings
-from tests.processes import Service, running_service
+from tests.support.processes import Service, running_service
 
 PATIENCE_MILLISECONDS = 10_000
 """For what should happen at once: only a test that fails waits so long."""

@@ -1,5 +1,1 @@
-"""One script for each further client library; ``tests/test_clients_others.py`` installs the library and runs it.
-
-A script is given the service's address, talks to it as an application would, and ends with 0 when everything went well.
-A prompt with "break off" in it is answered with a stream that Ollama cuts: the library must raise.
-"""
+"""Tests with the client libraries that people use."""

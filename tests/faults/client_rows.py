@@ -14,7 +14,7 @@ import aiohttp
 from service.simulated import Fault, FaultKind
 from tests.faults.rows import row
 from tests.faults.stage import MODEL, PROMPT, Stage, stage
-from tests.running import PATIENCE_SECONDS
+from tests.support.running import PATIENCE_SECONDS
 
 CLIENT = "A client"
 LARGE = 4_000_000

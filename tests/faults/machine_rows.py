@@ -23,7 +23,7 @@ import pytest
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedServer
 from tests.faults.rows import row
 from tests.faults.stage import ECHO, MODEL, PROMPT, stage
-from tests.processes import PATIENCE_SECONDS, Service, running_service
+from tests.support.processes import PATIENCE_SECONDS, Service, running_service
 
 MACHINE = "The machine, the database, the service itself"
 STALL_SECONDS = 3.0
@@ -240,8 +240,8 @@ async def error_of_ours(folder: Path) -> None:
         stalled = it.arm(FaultKind.STALL, after_tokens=4)
         other = await it.submit()
         await (await it.follow(other)).sees_output()
-        with pytest.MonkeyPatch.context() as patch, _records("service.workers") as records:
-            patch.setattr("service.workers.reader_for", _broken)
+        with pytest.MonkeyPatch.context() as patch, _records("service.workers.workers") as records:
+            patch.setattr("service.workers.workers.reader_for", _broken)
             body = {"messages": [{"role": "user", "content": "hello"}], "model": MODEL}
             _, accepted = await it.service.call("POST", "/api/v1/prompt", body)
             job = await it.ends(accepted["id"], "failed")

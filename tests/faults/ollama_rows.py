@@ -9,9 +9,9 @@ from aiohttp import web
 
 from service.simulated import Fault, FaultKind, SimulatedModel, busy
 from service.simulated.faults import LOAD_FAILED
-from tests.backends import until_answering
 from tests.faults.rows import row
 from tests.faults.stage import ECHO, MODEL, PROMPT, stage
+from tests.support.backends import until_answering
 
 OLLAMA = "Ollama"
 

@@ -13,8 +13,8 @@ from typing import Any
 from service.api.context import POOL
 from service.backend.breaker import Breaker
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedServer, SimulatedSettings
-from tests.backends import until_answering
-from tests.running import PATIENCE_SECONDS, RunningService, service_in_process
+from tests.support.backends import until_answering
+from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
 
 MODEL = "llama3.2"
 PROMPT = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich 🎉 und 日本語 auch"

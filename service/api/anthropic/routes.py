@@ -6,9 +6,9 @@ from aiohttp import web
 
 from service.api.anthropic.errors import shape
 from service.api.anthropic.translation import DOOR, describe, error_frame, heartbeat
-from service.api.calls.dialect import Dialect
-from service.api.calls.queued import queued
-from service.api.calls.unrouted import with_slashes
+from service.api.dropin.dialect import Dialect
+from service.api.dropin.queued import queued
+from service.api.http.unrouted import with_slashes
 
 DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)
 

@@ -10,9 +10,60 @@ from typing import Any
 
 from aiohttp import web
 
-from service.api.documentation.operations import OPERATIONS, TAGS
+from service.api import pages
+from service.api.anthropic import openapi as anthropic
 from service.api.documentation.schemas import Schemas
-from service.api.operation import Access, Operation, Operations, Parameter, Reply
+from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, Reply
+from service.api.live.websocket import openapi as websocket
+from service.api.management import backends, health
+from service.api.management import openapi as management
+from service.api.ollama import openapi as ollama
+from service.api.openai import openapi as openai
+from service.api.pages import file_operation, page_operation
+from service.api.prompts import openapi as prompts
+from service.api.requests import openapi as requests
+
+_OWN: Operations = {
+    ("GET", "/openapi.json"): Operation(
+        summary="Read this document",
+        tag=pages.PAGES,
+        access=Access.OPEN,
+        replies={200: Reply("The document.", {JSON: dict[str, Any]})},
+    ),
+    ("GET", "/docs"): page_operation("Try the API"),
+    ("GET", "/redoc"): page_operation("Read about the API"),
+    ("GET", "/docs/assets/{name}"): file_operation("Read a file of the viewers"),
+}
+
+OPERATIONS: Operations = {
+    **prompts.OPERATIONS,
+    **websocket.OPERATIONS,
+    **requests.OPERATIONS,
+    **ollama.OPERATIONS,
+    **openai.OPERATIONS,
+    **anthropic.OPERATIONS,
+    **management.OPERATIONS,
+    **backends.OPERATIONS,
+    **health.OPERATIONS,
+    **pages.OPERATIONS,
+    **_OWN,
+}
+"""In the order in which readers see them."""
+
+TAGS = {
+    "prompts": "Corral's own API: submit, follow, leave and come back.",
+    "requests": "The same jobs under integer ids.",
+    "ollama": (
+        "Ollama's own API, drop-in: calls wait their turn and are relayed as they are, every field and every byte. "
+        "A request holds what Ollama takes; what it reads is described here, and everything else travels as well."
+    ),
+    "openai": "OpenAI's API as Ollama has it, drop-in.",
+    "anthropic": "Anthropic's API as Ollama has it, drop-in.",
+    "gateway": "Models, keys, tokens and statistics.",
+    "operation": "For who keeps the service running.",
+    pages.PAGES: "For browsers.",
+}
+
 
 _ABOUT = (
     "A durable queue and gateway in front of one or more Ollama servers. Every call is a job, whichever door it came "

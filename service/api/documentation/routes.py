@@ -9,8 +9,8 @@ from aiohttp import web
 
 from service.api.context import CONFIG
 from service.api.documentation.assets import viewer_files
+from service.api.http.json_replies import json_bytes
 from service.api.pages import page
-from service.api.replies import json_bytes
 
 # Both viewers write styles into their elements, and ReDoc searches in a worker of its own making.
 _POLICY = {

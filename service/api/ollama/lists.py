@@ -10,12 +10,12 @@ from typing import Any
 
 from aiohttp import web
 
-from service.api.bodies import read_body
-from service.api.calls.installed import answering, installed
-from service.api.calls.passing import QUICK, first_answering, pass_on
-from service.api.calls.reading import first_object
 from service.api.context import POOL
-from service.api.replies import json_reply
+from service.api.dropin.installed import answering, installed
+from service.api.dropin.passing import QUICK, first_answering, pass_on
+from service.api.dropin.reading import first_object
+from service.api.http.bodies import read_body
+from service.api.http.json_replies import json_reply
 from service.backend.pool import Backend
 from service.errors import BackendError, NoBackendError, NotFoundError
 from service.job import model_key

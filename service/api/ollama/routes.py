@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.calls.dialect import Dialect
-from service.api.calls.queued import queued
-from service.api.calls.unrouted import with_slashes
+from service.api.dropin.dialect import Dialect
+from service.api.dropin.queued import queued
+from service.api.http.unrouted import with_slashes
+from service.api.ollama.admin_routes import manage
 from service.api.ollama.errors import shape
 from service.api.ollama.lists import loaded, show, tags, version
-from service.api.ollama.management import manage
 from service.api.ollama.translation import DOOR, describe, error_frame, heartbeat
 
 DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)

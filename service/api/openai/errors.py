@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from service.api.calls.unrouted import unrouted
-from service.api.failures import Failure
-from service.api.replies import json_bytes
+from service.api.http.failures import Failure
+from service.api.http.json_replies import json_bytes
+from service.api.http.unrouted import unrouted
 
 _KINDS = {
     400: "invalid_request_error",

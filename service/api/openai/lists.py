@@ -7,10 +7,10 @@ from typing import Any
 
 from aiohttp import web
 
-from service.api.calls.installed import answering, installed
-from service.api.calls.passing import QUICK, first_answering, pass_on
 from service.api.context import POOL
-from service.api.replies import json_bytes
+from service.api.dropin.installed import answering, installed
+from service.api.dropin.passing import QUICK, first_answering, pass_on
+from service.api.http.json_replies import json_bytes
 from service.backend.models import InstalledModel
 from service.errors import NoBackendError, NotFoundError
 from service.job import model_key

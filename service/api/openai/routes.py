@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.calls.dialect import Dialect
-from service.api.calls.queued import queued
-from service.api.calls.unrouted import with_slashes
+from service.api.dropin.dialect import Dialect
+from service.api.dropin.queued import queued
+from service.api.http.unrouted import with_slashes
 from service.api.openai.errors import shape
 from service.api.openai.lists import model, models
 from service.api.openai.translation import DOOR, describe, error_frame, heartbeat

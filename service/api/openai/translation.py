@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.calls.details import CallDetails, frame_bytes
-from service.api.calls.reading import is_name
-from service.api.calls.words import last_words, text_of
+from service.api.dropin.details import CallDetails, frame_bytes, last_words, text_of
+from service.api.dropin.reading import is_name
 from service.job import runner_key
 from service.model_limits import ModelLimits
 

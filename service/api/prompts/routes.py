@@ -7,22 +7,21 @@ from functools import partial
 
 from aiohttp import web
 
-from service.api.bodies import parse_object, read_body
-from service.api.caller import CALLER
-from service.api.calls.reading import first_object
+from service.api.access.admission import submit_once
+from service.api.access.caller import CALLER
+from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, QUEUE
-from service.api.feeds import FEEDS
-from service.api.idempotency import submit_once
-from service.api.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
-from service.api.long_poll import LongPoll
-from service.api.parameters import job_id_of, query_of
-from service.api.prompts.models import ListQuery, PromptRequest, StatusQuery
-from service.api.prompts.replies import PromptPage
-from service.api.prompts.stream import EventStream, position_of
+from service.api.dropin.reading import first_object
+from service.api.http.bodies import parse_object, read_body
+from service.api.http.json_replies import json_reply
+from service.api.http.parameters import job_id_of, query_of
+from service.api.http.validation import validated
+from service.api.live.events import EventStream, position_of
+from service.api.live.feeds import FEEDS
+from service.api.live.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
+from service.api.live.long_poll import LongPoll
+from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, StatusQuery
 from service.api.prompts.translation import to_job
-from service.api.replies import json_reply
-from service.api.validation import validated
-from service.api.visibility import check_visible, require_visible, visible_view
 from service.job import model_key
 from service.jobs import View
 from service.store.jobs import Filter

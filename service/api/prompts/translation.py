@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from service.api.prompts.models import Message, PromptRequest
+from service.api.prompts.schema import Message, PromptRequest
 from service.clock import Clock
 from service.errors import InvalidRequestError
 from service.job import NewJob, runner_key

@@ -7,20 +7,29 @@ from functools import partial
 
 from aiohttp import web
 
-from service.api.bodies import parse_object, read_body
-from service.api.caller import CALLER
+from service.api.access.admission import submit_once
+from service.api.access.caller import CALLER
+from service.api.access.visibility import visible_view_by_seq
 from service.api.context import JOBS, MODEL_LIMITS, QUEUE
-from service.api.idempotency import submit_once
-from service.api.parameters import query_of, seq_of
-from service.api.replies import json_reply
-from service.api.requests.listing import page_of
-from service.api.requests.models import GenerateRequest, ListQuery
-from service.api.requests.replies import RequestPage
-from service.api.requests.translation import accepted_fields, request_fields, row_fields, to_job
-from service.api.validation import validated
-from service.api.visibility import visible_view_by_seq
-from service.jobs import View
+from service.api.http.bodies import parse_object, read_body
+from service.api.http.json_replies import json_reply
+from service.api.http.parameters import query_of, seq_of
+from service.api.http.validation import validated
+from service.api.requests.schema import GenerateRequest, ListQuery, RequestPage
+from service.api.requests.translation import STATUSES, accepted_fields, request_fields, row_fields, to_job
+from service.jobs import Jobs, Page, View
 from service.store.jobs import Filter
+
+
+async def page_of(jobs: Jobs, which: Filter, status: str | None, limit: int, offset: int) -> Page:
+    """A page, newest first, of those that are ``status``; None for all."""
+    if status is None:
+        return await jobs.page(which, limit, offset)
+    pages = [await jobs.page(which._replace(status=each), offset + limit, 0) for each in STATUSES[status]]
+    found = sorted((job for page in pages for job in page.jobs), key=lambda job: job.seq, reverse=True)
+    return Page(
+        found[offset : offset + limit], sum(page.total for page in pages), any(page.is_capped for page in pages)
+    )
 
 
 async def submit(request: web.Request) -> web.StreamResponse:

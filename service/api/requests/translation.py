@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from service.api.job_shape import moment
-from service.api.requests.models import GenerateRequest
-from service.api.requests.replies import AcceptedRequest, RequestReply, RequestRow
+from service.api.live.job_shape import moment
+from service.api.requests.schema import AcceptedRequest, GenerateRequest, RequestReply, RequestRow
 from service.errors import InvalidRequestError
 from service.job import Job, NewJob, Result, Status, runner_key
 from service.model_limits import ModelLimits

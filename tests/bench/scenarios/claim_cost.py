@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.clock import Clock
-from service.hub import Hub
 from service.job import Priority
-from service.jobs import Jobs, Limits
-from service.order import Order
-from service.store.gauges import Gauges
+from service.jobs import Jobs
+from service.live.hub import Hub
+from service.queue import Order
+from service.queue.capacity import Limits
+from service.queue.gauges import Gauges
 from service.store.jobs import JobStore
-from service.store.sqlite import SqliteDatabase
+from service.store.sqlite.database import SqliteDatabase
 from tests.bench.load import LoadError
 from tests.bench.measuring import Bench, compare
 from tests.bench.million_jobs import make_database

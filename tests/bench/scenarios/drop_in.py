@@ -13,7 +13,7 @@ from tests.bench.load import Connection, Timed, request_bytes, send_all
 from tests.bench.measuring import Bench, compare_with, in_thread
 from tests.bench.processes import ROOMY, backend_settings, instant_backend, port_of, relay, resident_bytes
 from tests.bench.table import Figure, against_bare, at_most
-from tests.processes import running_service, simulated_process
+from tests.support.processes import running_service, simulated_process
 
 CHAT: dict[str, Any] = {
     "model": "llama3.2",

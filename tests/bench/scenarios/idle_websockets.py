@@ -13,7 +13,7 @@ from tests.bench.load import Connection, LoadError, request_bytes
 from tests.bench.measuring import Bench
 from tests.bench.processes import resident_bytes
 from tests.bench.table import Figure, at_most
-from tests.processes import running_service
+from tests.support.processes import running_service
 
 WEBSOCKETS = 5_000
 WANTED_KILOBYTES = 30

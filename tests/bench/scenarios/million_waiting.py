@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from service.store.database import Batch, Row, Settle, Statement, Written
 from service.store.jobs import JobStore
-from service.store.sqlite import SqliteDatabase
+from service.store.sqlite.database import SqliteDatabase
 from tests.bench.load import Connection, LoadError, request_bytes, requests_per_second
 from tests.bench.measuring import Bench, Compared, compare, in_thread
 from tests.bench.million_jobs import job_id, make_database
@@ -31,7 +31,7 @@ from tests.bench.processes import (
 from tests.bench.scenarios.polling import status_polls
 from tests.bench.scenarios.submitting import BODY, CONNECTIONS
 from tests.bench.table import Figure, at_most, at_most_times
-from tests.processes import running_service, service_settings, started
+from tests.support.processes import running_service, service_settings, started
 
 JOBS = 1_000_000
 FEW_JOBS = 64

@@ -14,7 +14,7 @@ from tests.bench.measuring import ROUND_SECONDS, Bench, compare_with, in_thread
 from tests.bench.processes import ROOMY, backend_settings, echo, free_port, instant_backend, until_all_done
 from tests.bench.scenarios.submitting import BODY, CONNECTIONS
 from tests.bench.table import Figure, against_bare
-from tests.processes import running_service
+from tests.support.processes import running_service
 
 JOBS = 1_000
 

@@ -8,7 +8,7 @@ from tests.bench.load import request_bytes, requests_per_second
 from tests.bench.measuring import ROUND_SECONDS, Bench, compare_with, in_thread
 from tests.bench.processes import ROOMY, echo
 from tests.bench.table import Figure, against_bare
-from tests.processes import running_service
+from tests.support.processes import running_service
 
 CONNECTIONS = 64
 BODY = {"prompt": "Explain in three sentences why the sky is blue during the day and red in the evening."}

@@ -11,7 +11,7 @@ import aiohttp
 from tests.bench.measuring import Bench
 from tests.bench.swapping import PATIENCE_SECONDS, call_in_turn, simulated_state
 from tests.bench.table import Figure
-from tests.processes import running_service, simulated_process
+from tests.support.processes import running_service, simulated_process
 
 JOBS = 120
 SEATS = 2

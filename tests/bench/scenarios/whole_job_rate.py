@@ -8,7 +8,7 @@ from tests.bench.load import request_bytes, send_all
 from tests.bench.measuring import Bench, compare_with, in_thread
 from tests.bench.processes import ROOMY, backend_settings, instant_backend, relay, until_all_done
 from tests.bench.table import Figure, against_bare
-from tests.processes import running_service
+from tests.support.processes import running_service
 
 SUBMITTERS = 64
 JOBS = 4_000

@@ -11,7 +11,7 @@ from tests.bench.load import Connection, LoadError, request_bytes
 from tests.bench.measuring import Bench
 from tests.bench.processes import port_of
 from tests.bench.table import Figure
-from tests.processes import running_service, simulated_process
+from tests.support.processes import running_service, simulated_process
 
 MODEL = "llama3.2"
 PROMPT = "Why is the sky blue?"

@@ -1,0 +1,185 @@
+"""Who is asking, and whether it may: one look at each request, and one call from every route that makes a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from aiohttp import hdrs, web
+from multidict import istr
+
+from service.api.access.browser_tokens import BrowserTokens
+from service.api.access.caller import CALLER, Caller
+from service.api.access.client_address import ClientAddresses
+from service.clock import Clock
+from service.config import Config
+from service.errors import ForbiddenError, UnauthenticatedError
+from service.key import Key, Role, owner_of_key
+from service.keys.keyring import Keys
+from service.keys.rate_limits import Allowances
+
+_API_KEY = istr("X-Api-Key")
+
+OPEN_PATHS = web.AppKey("open_paths", frozenset[str])
+"""The routes that anybody may use, as they were registered: pages, which then ask for a key, and what monitors ask."""
+TOKEN_PATHS = frozenset({"/api/v1/prompt/{id}/stream"})
+"""The routes that take a browser's token in the query; the websocket looks for it itself."""
+_WEBSOCKET = "/api/v1/ws"
+
+_NOT_LIMITED: Mapping[str, str] = {}
+_ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
+
+
+class Auth:
+    """Finds out who is asking."""
+
+    def __init__(self, keys: Keys, allowances: Allowances, clock: Clock, config: Config) -> None:
+        self.keys = keys
+        self.allowances = allowances
+        self.tokens = BrowserTokens(keys, clock, config.auth.token_minutes)
+        self.is_required = config.auth.required
+        self._addresses = ClientAddresses(config.server.trusted_proxies)
+
+    def caller_of(self, request: web.Request) -> Caller:
+        """Who is asking. Raises UnauthenticatedError for a key or token that is revoked or expired, and where keys are
+        required for one that is missing or unknown.
+        """
+        try:
+            shown = self._shown(request)
+        except UnauthenticatedError:
+            if _path_of(request) not in request.app[OPEN_PATHS]:
+                raise
+            return _anonymous(self._addresses.owner_of(request), not self.is_required)
+        if shown is not None:
+            return shown
+        owner = self._addresses.owner_of(request)
+        if not owner and _is_admin_socket(request):
+            return _ADMIN_SOCKET
+        if self.is_required and not _is_open(request):
+            raise UnauthenticatedError(
+                "an API key is needed, and none that is known here was sent; "
+                "send it as Authorization: Bearer … or as x-api-key"
+            )
+        return _anonymous(owner, not self.is_required)
+
+    def by_key(self, key: Key, request: web.Request, expires_at: int | None = None) -> Caller:
+        """The caller who has this key. Raises UnauthenticatedError when it is revoked or expired."""
+        self.keys.check(key)
+        self.keys.note_use(key)
+        user = _user_of(request, key.owner_header) if key.owner_header is not None else None
+        sees_all = key.is_admin or not self.is_required
+        return Caller(owner_of_key(key.id, user), key, key.role, sees_all, user, expires_at)
+
+    def by_token(self, text: str, request: web.Request) -> Caller:
+        """The caller who has this browser token. Raises UnauthenticatedError."""
+        found = self.tokens.read(text)
+        if found is None:
+            raise UnauthenticatedError("this token is not one of ours; trade a key for one at POST /api/token")
+        return self.by_key(found[0], request, found[1])
+
+    def _shown(self, request: web.Request) -> Caller | None:
+        """The caller by what it shows; None when it shows nothing, or nothing that is known."""
+        headers = request.headers
+        if hdrs.AUTHORIZATION not in headers and _API_KEY not in headers and not request.query_string:
+            return None
+        for text in _credentials(request):
+            key = self.keys.find(text)
+            if key is not None:
+                return self.by_key(key, request)
+            found = self.tokens.read(text)
+            if found is not None:
+                return self.by_key(found[0], request, found[1])
+        return None
+
+
+AUTH = web.AppKey("auth", Auth)
+
+
+def allowance_headers(request: web.Request) -> Mapping[str, str]:
+    """How the caller with a limited key stands, for every reply to it, in OpenAI's words; nothing for any other."""
+    try:
+        key = request[CALLER].key
+    except KeyError:
+        return _NOT_LIMITED
+    left = request.app[AUTH].allowances.left(key) if key is not None else None
+    if left is None:
+        return _NOT_LIMITED
+    minutes, seconds = divmod(left.full_again_seconds, 60)
+    return {
+        "x-ratelimit-limit-requests": str(left.limit),
+        "x-ratelimit-remaining-requests": str(left.remaining),
+        "x-ratelimit-reset-requests": f"{minutes}m{seconds}s" if minutes else f"{seconds}s",
+    }
+
+
+async def show_allowance(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the caller with a limited key how it stands."""
+    response.headers.update(allowance_headers(request))
+
+
+def identify(app: web.Application, request: web.Request) -> Caller | None:
+    """The caller, whom the handler finds in ``request[CALLER]``; None where there is no handler of ours.
+
+    Raises UnauthenticatedError.
+    """
+    if request.method == hdrs.METH_OPTIONS or request.match_info.http_exception is not None:
+        return None
+    caller = request[CALLER] = app[AUTH].caller_of(request)
+    return caller
+
+
+def require_admin(request: web.Request) -> Caller:
+    """The caller, who is an admin. Raises UnauthenticatedError for the anonymous and ForbiddenError for others."""
+    caller = request[CALLER]
+    if caller.role is None:
+        raise UnauthenticatedError(
+            "an admin's API key is needed; the first is made by: python -m service keys create --role admin"
+        )
+    if not caller.is_admin:
+        raise ForbiddenError("this needs an admin's API key")
+    return caller
+
+
+def _credentials(request: web.Request) -> Iterator[str]:
+    headers = request.headers
+    authorization = headers.get(hdrs.AUTHORIZATION)
+    if authorization is not None:
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            yield text.strip()
+    api_key = headers.get(_API_KEY)
+    if api_key is not None:
+        yield api_key.strip()
+    if request.query_string and _path_of(request) in TOKEN_PATHS:
+        token = request.query.get("token", "")
+        # A key does not belong into an address, which is logged on its way.
+        if token.count(".") == 2:
+            yield token
+
+
+def _path_of(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
+
+
+def _is_open(request: web.Request) -> bool:
+    """Whether nobody needs to show anything there; who connects to the websocket may do so later."""
+    path = _path_of(request)
+    return path in request.app[OPEN_PATHS] or path == _WEBSOCKET
+
+
+def _is_admin_socket(request: web.Request) -> bool:
+    """Only the service's own user can open the one Unix socket that it listens on."""
+    transport = request.transport
+    return transport is not None and isinstance(transport.get_extra_info("sockname"), str | bytes)
+
+
+def _user_of(request: web.Request, header: str) -> str | None:
+    value = request.headers.get(header, "").strip()
+    # Header values may hold bytes that are no UTF-8.
+    return value.encode("utf-8", "replace").decode().replace("\0", "") or None
+
+
+@lru_cache(maxsize=4096)
+def _anonymous(owner: str, sees_all: bool) -> Caller:
+    return Caller(owner, sees_all=sees_all)

@@ -1,0 +1,199 @@
+"""Ollama's reply on its way to the caller: byte for byte, as it comes, and never half a reply as if it were whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from service.api.access.request_log import note_job
+from service.api.context import JOBS, QUEUE
+from service.api.dropin.boundaries import Boundaries
+from service.api.dropin.callers import CALLERS, Waiting, hang_up, is_gone
+from service.api.dropin.dialect import Dialect
+from service.api.dropin.headers import media_type, passed_on
+from service.api.http.failures import Failure, failure_of_ours
+from service.api.http.raw_replies import stream_reply, whole_reply
+from service.backend.classification import message_of
+from service.errors import CallEndedError, CorralError, StoppingError
+from service.job import Job
+from service.jobs import Entered, View
+from service.live.relay import Head, Relay
+
+NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream"
+_STREAMS = (NDJSON, EVENT_STREAM)
+_NO_RETRY = {"x-should-retry": "false"}
+"""Read by OpenAI's clients: we have tried again already, and each try of theirs would be another job."""
+
+
+class CallerGoneError(Exception):
+    """The caller has closed the connection."""
+
+
+def place_headers(view: View) -> dict[str, str]:
+    """What every reply of a job says of it; position 0 is one that did not have to wait."""
+    headers = {"X-Job-Id": view.job.id, "X-Queue-Position": str(view.position or 0)}
+    if view.estimated_start_seconds is not None:
+        headers["X-Estimated-Start-Seconds"] = f"{view.estimated_start_seconds:g}"
+    return headers
+
+
+class Answer:
+    """One caller's reply. ``headers`` are what we add to it; ``entered`` is a job that is on its way to the disk."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        dialect: Dialect,
+        job: Job,
+        relay: Relay,
+        headers: Mapping[str, str],
+        entered: Entered | None = None,
+    ) -> None:
+        self._request = request
+        self._dialect = dialect
+        self._job = job
+        self._relay = relay
+        self._headers = headers
+        self._caller = Waiting(request, relay.poke)
+        self._heartbeat_seconds = request.app[QUEUE].present.heartbeat_seconds if job.is_streamed else 0.0
+        self._entered = entered
+        self._response: web.StreamResponse | None = None
+
+    async def give(self) -> web.StreamResponse:
+        """Answer the caller. A caller that leaves takes its job along, unless it asked otherwise."""
+        callers, relay = self._request.app[CALLERS], self._relay
+        callers.add(self._caller)
+        try:
+            return await self._relayed()
+        except (CallerGoneError, ConnectionError):
+            return web.Response(status=499, headers=self._headers)
+        finally:
+            relay.readers -= 1
+            callers.remove(self._caller)
+            if not relay.is_ended or isinstance(relay.failure, StoppingError):
+                await self._abandon()
+
+    async def _relayed(self) -> web.StreamResponse:
+        relay = self._relay
+        if self._entered is not None:
+            # Nothing is sent before the job is on disk.
+            await self._entered.written
+            note_job(self._request, self._job)
+        while True:
+            head = relay.head
+            if head is not None and self._job.is_streamed and head.status < 400 and media_type(head) in _STREAMS:
+                return await self._stream(head)
+            if relay.is_ended:
+                break
+            await self._wait()
+        if head is None or relay.failure is not None:
+            return await self._refused()
+        return await self._whole(head, relay.read(0)[0])
+
+    async def _refused(self) -> web.StreamResponse:
+        """There will be no reply of Ollama's."""
+        failure = self._relay.failure
+        told = failure_of_ours(failure) if failure is not None else None
+        if told is None:
+            told = Failure(503, "the backend gave no reply")
+        if self._response is not None:
+            return await self._broken(self._response, told.message)
+        headers = {**told.headers, **self._headers}
+        if isinstance(failure, CallEndedError):
+            headers |= _NO_RETRY
+        return self._dialect.shape(told._replace(headers=headers))
+
+    async def _whole(self, head: Head, body: bytes) -> web.StreamResponse:
+        if self._response is not None:
+            return await self._whole_in_stream(self._response, head, body)
+        ours = self._headers
+        if head.status >= 429 and not self._relay.is_worth_retrying:
+            ours = {**ours, **_NO_RETRY}
+        return whole_reply(self._request, head.status, passed_on(head.headers, ours), body)
+
+    async def _whole_in_stream(self, response: web.StreamResponse, head: Head, body: bytes) -> web.StreamResponse:
+        """The head was sent with the first heartbeat; what is left to say goes into the stream."""
+        if head.status >= 400:
+            return await self._broken(response, message_of(body, media_type(head)))
+        await self._caller.end(response, body if body.endswith(b"\n") else body + b"\n")
+        return response
+
+    async def _stream(self, head: Head) -> web.StreamResponse:
+        relay = self._relay
+        relay.is_sent = True
+        response = self._response
+        if response is None:
+            response = await self._begin(head.status, passed_on(head.headers, self._headers))
+        # Of a line that breaks off its reader could make nothing but an error of its own: only whole ones are sent.
+        boundaries = Boundaries(is_event_stream=media_type(head) == EVENT_STREAM)
+        position = 0
+        while not relay.is_ended:
+            data, position = relay.read(position)
+            if data and (data := boundaries.whole(data)):
+                await self._caller.write(response, data)
+            elif not relay.is_ended:
+                await self._changed()
+        data, position = relay.read(position)
+        data = boundaries.whole(data)
+        if relay.failure is not None:
+            if data:
+                await self._caller.write(response, data)
+            told = failure_of_ours(relay.failure)
+            return await self._broken(response, "" if relay.has_told_error or told is None else told.message)
+        await self._caller.end(response, data + boundaries.rest())
+        return response
+
+    async def _begin(self, status: int, headers: list[tuple[str, str]]) -> web.StreamResponse:
+        response = stream_reply(self._request, status, headers)
+        await response.prepare(self._request)
+        self._response = response
+        return response
+
+    async def _broken(self, response: web.StreamResponse, message: str) -> web.StreamResponse:
+        """Say so in the dialect's words (unless ``message`` is ""), and close the connection without its end.
+
+        Some clients pass over an error line and take the answer for whole, but none a broken connection.
+        """
+        if message:
+            await self._caller.write(response, self._dialect.error_frame(self._job.endpoint, message))
+        hang_up(self._request)
+        return response
+
+    async def _wait(self) -> None:
+        """Wait for news of the reply; meanwhile keep the connection alive where that is asked for."""
+        if not self._heartbeat_seconds:
+            await self._changed()
+            return
+        try:
+            async with asyncio.timeout(self._heartbeat_seconds):
+                await self._changed()
+        except TimeoutError:
+            if self._relay.head is None:
+                await self._beat()
+
+    async def _beat(self) -> None:
+        response, endpoint = self._response, self._job.endpoint
+        if response is None:
+            kind = NDJSON if endpoint.startswith("/api/") else EVENT_STREAM
+            response = await self._begin(200, [("Content-Type", kind), *self._headers.items()])
+        await self._caller.write(response, self._dialect.heartbeat(endpoint, self._job.model))
+
+    async def _changed(self) -> None:
+        await self._relay.changed()
+        if is_gone(self._request):
+            raise CallerGoneError
+
+    async def _abandon(self) -> None:
+        if self._relay.readers or self._job.on_disconnect == "finish":
+            return
+        # From this moment on: who repeats the request must not be given what is about to end.
+        self._relay.is_abandoned = True
+        # Shielded: what was begun in the database must not be left half done by whoever cancels this handler.
+        try:
+            await asyncio.shield(self._request.app[JOBS].abandon(self._job))
+        except CorralError:
+            self._relay.is_abandoned = False
+            self._relay.poke()

@@ -1,0 +1,47 @@
+"""Which headers of Ollama's replies travel on to callers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from service.live.relay import Head
+
+_KEPT_BACK = frozenset(
+    {
+        # They belong to one connection, or are written anew for ours.
+        "connection",
+        "content-length",
+        "date",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-connection",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        # Who may read what is ours to say.
+        "access-control-allow-credentials",
+        "access-control-allow-headers",
+        "access-control-allow-methods",
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+        "access-control-max-age",
+    }
+)
+
+_NONE: Mapping[str, str] = {}
+
+
+def passed_on(headers: Mapping[str, str], ours: Mapping[str, str] = _NONE) -> list[tuple[str, str]]:
+    """The headers of Ollama's reply that are the caller's to see, and ``ours``, which count more."""
+    taken = [name.lower() for name in ours]
+    passed = [
+        header for header in headers.items() if (name := header[0].lower()) not in _KEPT_BACK and name not in taken
+    ]
+    return [*passed, *ours.items()]
+
+
+def media_type(head: Head) -> str:
+    """The media type without its parameters, in lower case; "" when there is none."""
+    return head.headers.get("Content-Type", "").partition(";")[0].strip().lower()

@@ -1,0 +1,48 @@
+"""What the API's document says of every call that waits its turn, whichever dialect it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from service.api.http.fields import PriorityWords
+from service.api.http.operation import IDEMPOTENCY_KEY, JSON, Operation, Parameter, Reply, others, refusals
+
+_JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")
+_ASKED = (
+    Parameter("X-Priority", "header", "How the job stands to others; normal, unless it is said.", PriorityWords),
+    Parameter(
+        "X-Job-Deadline-Seconds",
+        "header",
+        "A job that is still queued then is answered with 504.",
+        Annotated[float, Field(gt=0, le=366 * 86_400)],
+    ),
+    Parameter(
+        "X-On-Disconnect",
+        "header",
+        "What becomes of the job when its caller leaves; it is cancelled, unless it is said.",
+        Literal["cancel", "finish"],
+    ),
+    IDEMPOTENCY_KEY,
+)
+
+
+def relayed(summary: str, tag: str, request: Any, content: Mapping[str, Any], error: Any, **more: Any) -> Operation:
+    """A call that is relayed byte for byte when its turn has come. ``content``: the type of Ollama's reply by media
+    type, ``error`` that of the dialect's errors.
+    """
+    return Operation(
+        summary=summary,
+        tag=tag,
+        request=request,
+        parameters=_ASKED,
+        replies={
+            200: Reply("Ollama's reply, as it comes.", content, _JOB),
+            **refusals(error, JSON, 401, 403, 413, 422),
+            **refusals(error, JSON, 400, 404, 429, 499, 503, 504, headers=_JOB),
+            "default": others({JSON: error}, _JOB),
+        },
+        **more,
+    )

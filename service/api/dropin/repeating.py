@@ -1,0 +1,44 @@
+"""A call that says with an idempotency key that it may be repeated: its callers share one reply, also those who come
+later.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.access.admission import REPLAYED, call_once
+from service.api.context import AUDIENCE, CONFIG, HUB, JOBS
+from service.api.dropin.answering import Answer, place_headers
+from service.api.dropin.callers import is_gone
+from service.api.dropin.dialect import Dialect
+from service.api.live.long_poll import LongPoll
+from service.errors import StoppingError
+from service.jobs import View
+from service.jobs.ledger import STOPPING
+from service.jobs.repeats import Make
+from service.store.idempotency import RequestKey
+
+_LOOK_SECONDS = 5.0
+
+
+async def answer_once(request: web.Request, dialect: Dialect, key: RequestKey, make: Make) -> web.StreamResponse:
+    """Answer with the reply of the first call with this key, whether it is finished, under way or this one."""
+    while True:
+        view, relay, is_earlier = await call_once(request, key, make)
+        if relay is not None:
+            headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
+            return await Answer(request, dialect, view.job, relay, headers).give()
+        # Another process works on it. At its end its reply is kept; or its own caller has left, and this one is next.
+        await _until_ended(request, view)
+        if is_gone(request):
+            return web.Response(status=499, headers=place_headers(view))
+
+
+async def _until_ended(request: web.Request, view: View) -> None:
+    """Wait until a job is final, or its caller is gone. Raises StoppingError."""
+    app = request.app
+    poll = LongPoll(app[JOBS], app[HUB], app[AUDIENCE], app[CONFIG].database.poll_interval_seconds)
+    while not view.job.is_final and not is_gone(request):
+        if app[AUDIENCE].is_dismissed:
+            raise StoppingError(STOPPING)
+        view = await poll.until_changed(view.job.id, view.job.status, _LOOK_SECONDS)

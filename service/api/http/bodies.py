@@ -1,0 +1,174 @@
+"""JSON in: what cannot be stored or sent on is refused at the door, with the name of the field it is in.
+
+Neither Content-Type nor charset is looked at, as with Ollama: a body is UTF-8. aiohttp undoes a Content-Encoding.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+from pydantic_core import from_json
+
+from service.api.http.validation import field_path
+from service.errors import InvalidRequestError
+
+_MOST_LEVELS = 100
+"""Of nesting: far below what Python's recursion, Ollama's decoder or a database would refuse in their own words."""
+_LARGEST_INTEGER = 2**63
+_MOST_DIGITS = 4_000
+_PATH_STEPS_SHOWN = 5
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+
+Place = tuple[Any, ...]
+"""Where a value stands, as (place of what holds it, key or index); () for the body itself."""
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The whole body; to be called once. Raises HTTPRequestEntityTooLarge, at once for one that says of itself that it
+    is too large.
+    """
+    most, content = request.client_max_size, request.content
+    if not content.is_eof():
+        length = request.content_length
+        if length is not None and length > most:
+            raise web.HTTPRequestEntityTooLarge(most, length)
+        return await request.read()
+    # It has come with its head, as most do, and mostly in one piece. Taking that out would have the connection look
+    # whether there is more to parse, which takes as long as all else here.
+    pieces: Sequence[bytes] = getattr(content, "_buffer", ())
+    body = pieces[0] if len(pieces) == 1 else content.read_nowait()
+    if len(body) > most:
+        raise web.HTTPRequestEntityTooLarge(most)
+    return body
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """The JSON object in the request's body. Raises InvalidRequestError, HTTPRequestEntityTooLarge."""
+    return parse_object(await read_body(request))
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in ``data``. Raises InvalidRequestError."""
+    try:
+        value = from_json(data)
+    except ValueError as error:
+        text = _decode(data)
+        if "recursion limit" in str(error):
+            # How deep Python itself would read depends on its version.
+            raise _too_deep(_deep_field(text)) from None
+        # Slowly, for what is to be said about it; and here and there it takes more.
+        value = _parse(text)
+    if type(value) is not dict:
+        raise InvalidRequestError("the body must be a JSON object, such as {…}")
+    _check_object(value, (), 1)
+    return value
+
+
+def check_text(text: str, field: str) -> None:
+    """Refuse what no database and no Ollama takes: NUL, and halves of characters. Raises InvalidRequestError."""
+    if "\0" in text:
+        raise InvalidRequestError(f"{field}: must not hold the character NUL", field)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidRequestError(f"{field}: holds half of a character (a lone surrogate)", field)
+
+
+def _decode(data: bytes) -> str:
+    if not data:
+        raise InvalidRequestError("the body is empty; it must be a JSON object")
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"the body is not UTF-8 (byte {error.start})") from None
+
+
+def _parse(text: str, parse_int: Callable[[str], int] | None = None) -> Any:
+    try:
+        return json.loads(text, parse_int=parse_int)
+    except RecursionError:
+        raise _too_deep(_deep_field(text)) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequestError(f"the body is not JSON: {error.msg} ({place})") from None
+    except ValueError:
+        # Python refuses to read integers of more than 4,300 digits; with the others read, the walk names the place.
+        return _parse(text, _bounded_integer)
+
+
+def _bounded_integer(digits: str) -> int:
+    return int(digits) if len(digits) < _MOST_DIGITS else _LARGEST_INTEGER
+
+
+def _check_object(value: dict[str, Any], place: Place, level: int) -> None:
+    for key, inner in value.items():
+        if "\0" in key or not key.isascii():
+            check_text(key, _path((place, key)))
+        _check(inner, (place, key), level)
+
+
+def _check(value: Any, place: Place, level: int) -> None:
+    kind = type(value)
+    if kind is str:
+        # isascii() costs nothing, whatever the length; most of a large body is base64.
+        if "\0" in value or not value.isascii():
+            _check_text(value, place)
+    elif kind is dict or kind is list:
+        if level >= _MOST_LEVELS:
+            raise _too_deep(_path(place))
+        if kind is dict:
+            _check_object(value, place, level + 1)
+        else:
+            for index, inner in enumerate(value):
+                _check(inner, (place, index), level + 1)
+    elif kind is int:
+        if not -_LARGEST_INTEGER <= value < _LARGEST_INTEGER:
+            field = _path(place)
+            raise InvalidRequestError(f"{field}: must be a whole number of at most 63 bits", field)
+    elif kind is float and not math.isfinite(value):
+        field = _path(place)
+        raise InvalidRequestError(f"{field}: must be a finite number; NaN and Infinity are not JSON", field)
+
+
+def _check_text(text: str, place: Place) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        check_text(text, _path(place))
+    if "\0" in text:
+        check_text(text, _path(place))
+
+
+def _path(place: Place) -> str:
+    steps: list[str | int] = []
+    while place:
+        place, step = place
+        # A key may itself be what cannot be written.
+        steps.append(step.encode("utf-8", "replace").decode() if isinstance(step, str) else step)
+    steps.reverse()
+    return field_path(tuple(steps[:_PATH_STEPS_SHOWN])) + ("…" if len(steps) > _PATH_STEPS_SHOWN else "")
+
+
+def _too_deep(field: str) -> InvalidRequestError:
+    where = f"{field}: " if field else "the body "
+    return InvalidRequestError(f"{where}is nested more than {_MOST_LEVELS} levels deep", field)
+
+
+def _deep_field(text: str) -> str:
+    """The field of the outermost object whose value goes too deep."""
+    level, last = 0, ""
+    for token in _TOKENS.finditer(text):
+        match token.group():
+            case "[" | "{":
+                level += 1
+                if level > _MOST_LEVELS:
+                    break
+            case "]" | "}":
+                level -= 1
+            case string if level == 1:
+                last = string[1:-1]
+    return last[: _PATH_STEPS_SHOWN * 10]

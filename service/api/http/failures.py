@@ -1,0 +1,146 @@
+"""What went wrong, as HTTP sees it; each dialect gives it a shape of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple, NotRequired
+
+from aiohttp import web
+from typing_extensions import TypedDict
+
+from service.api.http.json_replies import json_bytes
+from service.errors import (
+    OUTPUT_TOO_LARGE,
+    CallCancelledError,
+    CallExpiredError,
+    CallFailedError,
+    CorralError,
+    ForbiddenError,
+    IdempotencyMismatchError,
+    InvalidRequestError,
+    LimitReachedError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+_STATUSES: Mapping[type[CorralError], int] = {
+    InvalidRequestError: 400,
+    IdempotencyMismatchError: 422,
+    NotFoundError: 404,
+    UnauthenticatedError: 401,
+    ForbiddenError: 403,
+    LimitReachedError: 429,
+    UnavailableError: 503,
+    CallCancelledError: 499,
+    CallExpiredError: 504,
+    CallFailedError: 503,
+}
+
+
+_TITLES = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Failure(NamedTuple):
+    """A refusal: what a shaper needs to put it into words of its dialect."""
+
+    status: int
+    message: str
+    field: str = ""
+    headers: Mapping[str, str] = {}
+    error: CorralError | None = None
+    """Where it came from, when that was one of ours."""
+
+
+Shape = Callable[[Failure], web.Response]
+
+
+class ErrorShapes:
+    """Which shape an error has on which path: that of the longest prefix that was registered."""
+
+    def __init__(self, default: Shape) -> None:
+        self._default = default
+        self._by_prefix: list[tuple[str, Shape]] = []
+
+    def register(self, prefix: str, shape: Shape) -> None:
+        """Errors on ``prefix``, and on every path below it, look like ``shape``."""
+        self._by_prefix.append((prefix.rstrip("/"), shape))
+        self._by_prefix.sort(key=lambda pair: len(pair[0]), reverse=True)
+
+    def find(self, path: str) -> Shape:
+        for prefix, shape in self._by_prefix:
+            if path == prefix or path.startswith(prefix + "/"):
+                return shape
+        return self._default
+
+
+ERROR_SHAPES = web.AppKey("error_shapes", ErrorShapes)
+
+
+def failure_of_ours(error: CorralError) -> Failure | None:
+    """How one of our own errors is answered; None for one that no caller should ever see."""
+    status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
+    if status is None:
+        return None
+    if isinstance(error, CallFailedError) and error.code == OUTPUT_TOO_LARGE:
+        # A client that repeats what ends with 503 would have all the work done again, to the same end.
+        status = 400
+    field = error.field if isinstance(error, InvalidRequestError) else ""
+    headers = {}
+    if isinstance(error, LimitReachedError | UnavailableError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return Failure(status, str(error), field, headers, error)
+
+
+def failure_of_http(error: web.HTTPException, request: web.Request) -> Failure:
+    """How aiohttp's own refusals are answered: no such path, wrong method, body too large."""
+    match error:
+        case web.HTTPNotFound():
+            return Failure(404, f"there is nothing at {request.path}")
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            message = f"{error.method} is not offered at {request.path}; what is: {allowed}"
+            return Failure(405, message, headers={"Allow": allowed})
+        case web.HTTPRequestEntityTooLarge():
+            limit = request.client_max_size
+            return Failure(413, f"the body is larger than {limit} bytes, which is the most that is taken")
+        case _:
+            return Failure(error.status, (error.text or error.reason).strip())
+
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class Problem(TypedDict):
+    """What is the matter (RFC 9457)."""
+
+    type: str
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    """What is wrong, and what may help."""
+    error: str
+    """The same once more, for who looks for it here."""
+    field: NotRequired[str]
+    """The place in the request that is wrong."""
+
+
+def problem(failure: Failure) -> web.Response:
+    """The shape of Corral's own routes: RFC 9457, and the message once more as ``error``."""
+    title = _TITLES.get(failure.status, "Error")
+    body: Problem = {
+        "type": "about:blank",
+        "title": title,
+        "status": failure.status,
+        "detail": failure.message,
+        "error": failure.message,
+    }
+    if failure.field:
+        body["field"] = failure.field
+    headers = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store", **failure.headers}
+    return web.Response(body=json_bytes(body), status=failure.status, headers=headers)

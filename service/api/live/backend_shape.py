@@ -1,0 +1,98 @@
+"""A backend as those see it who watch the service: for admins, and in the websocket's statistics."""
+
+from __future__ import annotations
+
+from typing import Annotated, NotRequired
+
+from typing_extensions import TypedDict
+
+from service.api.http.fields import one_of
+from service.backend.breaker import Breaker, State
+from service.backend.pool import Backend
+
+
+class BreakerReply(TypedDict):
+    """The circuit breaker of a backend, or of a model there."""
+
+    state: Annotated[str, one_of(State)]
+    faults: int
+    """In a row."""
+    rest_seconds: float
+    """Until it is tried again."""
+
+
+class RatesReply(TypedDict):
+    """What a backend did in the last minute."""
+
+    jobs_per_minute: float
+    tokens_per_second: float
+    mean_seconds: float | None
+    """What a job took; null when there was none."""
+
+
+class BackendReply(TypedDict):
+    """One Ollama server."""
+
+    name: str
+    url: str
+    state: Annotated[str, one_of(["ok", "absent", "draining", "drained"])]
+    seats: int
+    """How many jobs it is given at a time."""
+    running: int
+    running_models: dict[str, int]
+    """How many jobs run on which."""
+    loaded_models: list[str]
+    models: list[str]
+    """What is installed there."""
+    loads: int
+    """How often it was made to load a model."""
+    breaker: BreakerReply
+    failing_models: dict[str, BreakerReply]
+    """Models that have failed since they last did not; one whose breaker is open gets no jobs there."""
+    rates: RatesReply
+    version: NotRequired[str]
+    error: NotRequired[str]
+
+
+class BackendList(TypedDict):
+    """All of them."""
+
+    backends: list[BackendReply]
+
+
+def backend_fields(backend: Backend, now: int) -> BackendReply:
+    """A backend now (milliseconds since the epoch); rates are those of the last minute, times in seconds."""
+    work, mean_seconds = backend.work, backend.work.mean_seconds(now)
+    fields: BackendReply = {
+        "name": backend.name,
+        "url": backend.client.url,
+        "state": _state(backend),
+        "seats": backend.config.concurrency,
+        "running": backend.in_flight,
+        "running_models": dict(backend.placement.in_flight),
+        "loaded_models": [one.name for one in backend.loaded],
+        "models": [one.name for one in backend.installed or ()],
+        "loads": backend.placement.swaps,
+        "breaker": _breaker_fields(backend.breakers.server),
+        "failing_models": {model: _breaker_fields(one) for model, one in backend.breakers.failing.items()},
+        "rates": {
+            "jobs_per_minute": round(work.jobs_per_minute(now), 2),
+            "tokens_per_second": round(work.tokens_per_second(now), 2),
+            "mean_seconds": None if mean_seconds is None else round(mean_seconds, 3),
+        },
+    }
+    if backend.version is not None:
+        fields["version"] = backend.version
+    if backend.trouble is not None:
+        fields["error"] = backend.trouble
+    return fields
+
+
+def _breaker_fields(breaker: Breaker) -> BreakerReply:
+    return {"state": breaker.state, "faults": breaker.faults, "rest_seconds": round(breaker.rest_seconds, 1)}
+
+
+def _state(backend: Backend) -> str:
+    if backend.is_drained:
+        return "draining" if backend.in_flight else "drained"
+    return "ok" if backend.is_answering else "absent"

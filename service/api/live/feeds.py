@@ -1,0 +1,175 @@
+"""What a follower of one job is told: status changes, output, restarts, the end, and its place in the queue.
+
+Event streams and the websocket read the same feeds. Places in the queue move without an event of their own, so one
+round a second looks at the jobs that somebody follows and that do not run here; it also finds what no event told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from service.api.live.job_shape import event_fields, job_fields
+from service.errors import CorralError
+from service.job import Job, Status
+from service.jobs import Jobs, View
+from service.live.following import StatusChanged
+from service.live.hub import Hub, JobChanged, job_channel
+from service.live.outputs import Position
+
+_log = logging.getLogger(__name__)
+
+_ROUND_SECONDS = 1.0
+_MOST_LOOKS = 500
+"""At followed jobs in one round; when there are more, they take turns."""
+
+
+class JobFeed:
+    """One reader of one job; ``wake`` is called whenever :meth:`read` may have something."""
+
+    def __init__(self, jobs: Jobs, view: View, position: Position | None, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._place = view.position
+        self._estimate = view.estimated_start_seconds
+        self._has_moved = False
+        self._follower = jobs.follow(view.job, position, wake)
+
+    @property
+    def job(self) -> Job:
+        """The job as last heard of."""
+        return self._follower.job
+
+    @property
+    def is_done(self) -> bool:
+        return self._follower.is_done
+
+    async def read(self) -> list[dict[str, Any]]:
+        """What is new, as messages with a ``type``; empty when nothing is."""
+        messages: list[dict[str, Any]] = []
+        has_moved, self._has_moved = self._has_moved, False
+        for event in await self._follower.read():
+            if isinstance(event, StatusChanged):
+                has_moved = False
+                messages.append(self._status_of(event.job))
+            else:
+                messages.append({**event_fields(event, self.job.id)})
+        if has_moved and self.job.status == Status.QUEUED:
+            messages.append(self._status_of(self.job))
+        return messages
+
+    def hear(self, event: JobChanged) -> None:
+        """Be told of a change that came before the feed listened by itself."""
+        self._follower.receive(event)
+
+    def look(self, view: View) -> None:
+        """Compare what is stored with what was heard."""
+        known, found = self.job, view.job
+        if found.stage >= known.stage and _state(found) != _state(known):
+            self._follower.receive(JobChanged(found))
+        if view.position is not None and (
+            view.position != self._place or _is_other_time(view.estimated_start_seconds, self._estimate)
+        ):
+            self._has_moved = True
+            self._place = view.position
+            self._estimate = view.estimated_start_seconds
+            self._wake()
+
+    def close(self) -> None:
+        self._follower.close()
+
+    def _status_of(self, job: Job) -> dict[str, Any]:
+        if job.status != Status.QUEUED:
+            self._place = self._estimate = None
+        return {"type": "job", **job_fields(job, self._place, self._estimate)}
+
+
+class _EarlyChanges:
+    """Keeps the last change of a job that is not followed yet."""
+
+    def __init__(self) -> None:
+        self.latest: JobChanged | None = None
+
+    def receive(self, event: JobChanged) -> None:
+        self.latest = event
+
+
+class Feeds:
+    """All feeds that are open."""
+
+    def __init__(self, jobs: Jobs, hub: Hub) -> None:
+        self._jobs = jobs
+        self._hub = hub
+        self._open: dict[str, dict[JobFeed, None]] = {}
+
+    async def open(self, job_id: str, position: Position | None, wake: Callable[[], None]) -> JobFeed:
+        """Follow a job from ``position``, or from the beginning; to be closed. Raises NotFoundError."""
+        channel, early = job_channel(job_id), _EarlyChanges()
+        # Listen first and look then: what changes while the job is looked up is in nobody's snapshot.
+        self._hub.subscribe(channel, early)
+        try:
+            feed = JobFeed(self._jobs, await self._jobs.view(job_id), position, wake)
+        finally:
+            self._hub.unsubscribe(channel, early)
+        self._open.setdefault(job_id, {})[feed] = None
+        if early.latest is not None:
+            feed.hear(early.latest)
+        return feed
+
+    def close(self, feed: JobFeed) -> None:
+        """Stop following."""
+        feed.close()
+        feeds = self._open.get(feed.job.id, {})
+        feeds.pop(feed, None)
+        if not feeds:
+            self._open.pop(feed.job.id, None)
+
+    @asynccontextmanager
+    async def opened(self, job_id: str, position: Position | None, wake: Callable[[], None]) -> AsyncIterator[JobFeed]:
+        feed = await self.open(job_id, position, wake)
+        try:
+            yield feed
+        finally:
+            self.close(feed)
+
+    async def keep_looking(self) -> None:
+        """Go round once a second; never returns."""
+        while True:
+            await asyncio.sleep(_ROUND_SECONDS)
+            await asyncio.gather(*(self._look(job_id) for job_id in self._next_in_turn()))
+
+    def _next_in_turn(self) -> list[str]:
+        chosen = []
+        for job_id in list(self._open)[:_MOST_LOOKS]:
+            feeds = self._open[job_id] = self._open.pop(job_id)
+            job = next(iter(feeds)).job
+            if not job.is_final and self._jobs.output_of(job.id) is None:
+                chosen.append(job_id)
+        return chosen
+
+    async def _look(self, job_id: str) -> None:
+        try:
+            view = await self._jobs.view(job_id)
+        except CorralError as error:
+            _log.debug("a followed job could not be looked at: %s", error)
+            return
+        for feed in tuple(self._open.get(job_id, ())):
+            feed.look(view)
+
+
+FEEDS = web.AppKey("feeds", Feeds)
+
+
+def _is_other_time(estimate: float | None, told: float | None) -> bool:
+    """Whether an estimate has changed by so much that it is worth a message: two seconds, and a quarter of it."""
+    if estimate is None or told is None:
+        return estimate is not told
+    return abs(estimate - told) > max(2.0, told / 4)
+
+
+def _state(job: Job) -> tuple[str, int, int, int | None]:
+    return (job.status, job.attempt, job.failures, job.not_before)

@@ -1,0 +1,138 @@
+"""What callers read of a job: the types that :mod:`service.api.live.job_shape` makes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from service.api.http.fields import JobId, Moment, PriorityWord, StatusWord, one_of
+
+
+class JobError(TypedDict):
+    """Why a job, or an attempt of it, failed."""
+
+    code: str
+    """A stable word for programs."""
+    message: str | None
+    """A sentence for people."""
+
+
+class JobReply(TypedDict):
+    """A job as it stands; what does not apply is left out."""
+
+    id: JobId
+    status: StatusWord
+    position: NotRequired[int]
+    """How many jobs go first, and this one; only while it waits for its turn."""
+    estimated_start_seconds: NotRequired[float]
+    """When it is likely to begin, in seconds from now."""
+    model: str
+    priority: PriorityWord
+    attempt: int
+    """Rises whenever the job is begun."""
+    failures: int
+    """Attempts that failed by the backend's fault and count towards the last retry."""
+    created_at: Moment
+    updated_at: Moment
+    started_at: NotRequired[Moment]
+    """When the last attempt began."""
+    finished_at: NotRequired[Moment]
+    next_attempt_at: NotRequired[Moment]
+    """It is not begun earlier: because it was asked so, or because an attempt failed."""
+    expires_at: NotRequired[Moment]
+    """A job that is still queued then fails."""
+    prompt: str
+    """The first 200 characters."""
+    error: NotRequired[JobError]
+    """How it ended, when it failed or was cancelled."""
+    last_error: NotRequired[JobError]
+    """Why the attempt before failed, of a job that is tried again."""
+
+
+class AcceptedReply(TypedDict):
+    """The answer to a submission."""
+
+    id: JobId
+    status: StatusWord
+    position: int | None
+    """How many jobs go first, and this one; null when it does not wait for its turn."""
+    estimated_start_seconds: NotRequired[float]
+
+
+class Timings(TypedDict, total=False):
+    """Where a completed job's time went, in seconds; what Ollama did not report is left out."""
+
+    queue_seconds: float
+    """From submission to the start of the last attempt."""
+    first_token_seconds: float
+    """From there to the first output."""
+    load_seconds: float
+    """What Ollama says it spent on loading the model."""
+    prompt_seconds: float
+    """What Ollama says it spent on evaluating the prompt."""
+    generation_seconds: float
+    """What Ollama says it spent on writing."""
+    total_seconds: float
+    """From submission to the end."""
+
+
+class ResultReply(JobReply):
+    """What a job has brought: the whole of it once it is completed, else where it stands. ``prompt`` is the whole of
+    it, of a job that is final.
+    """
+
+    endpoint: NotRequired[str]
+    """What the model was asked by; only when the job is final."""
+    result: NotRequired[str]
+    thinking: NotRequired[str]
+    tool_calls: NotRequired[list[Any]]
+    prompt_tokens: NotRequired[int]
+    completion_tokens: NotRequired[int]
+    timings: NotRequired[Timings]
+
+
+class Output(TypedDict):
+    """A piece of an attempt's output."""
+
+    id: JobId
+    attempt: int
+    offset: int
+    """Where the piece begins, in characters of the attempt's output."""
+    kind: Annotated[str, one_of(["text", "thinking", "tool_calls"])]
+    data: str
+    position: str
+    """Where to go on after it: ``attempt.offset``."""
+
+
+class Restart(TypedDict):
+    """What was read so far is worth nothing: another attempt begins."""
+
+    id: JobId
+    attempt: int
+
+
+class Done(TypedDict):
+    """The job is final, and its output is whole."""
+
+    id: JobId
+    status: StatusWord
+    error: NotRequired[JobError]
+
+
+class OutputEvent(Output):
+    """The same as a message."""
+
+    type: Annotated[str, one_of(["output"])]
+
+
+class RestartEvent(Restart):
+    """The same as a message."""
+
+    type: Annotated[str, one_of(["restart"])]
+
+
+class DoneEvent(Done):
+    """The same as a message."""
+
+    type: Annotated[str, one_of(["done"])]

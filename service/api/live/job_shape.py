@@ -1,0 +1,167 @@
+"""How a job looks to callers: one rendering, shared by status, lists, event streams and the websocket."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, cast
+
+from service.api.live.job_schema import (
+    AcceptedReply,
+    DoneEvent,
+    JobError,
+    JobReply,
+    OutputEvent,
+    RestartEvent,
+    ResultReply,
+    Timings,
+)
+from service.job import Job, Priority, Result, Status
+from service.jobs import View
+from service.live.following import Done, OutputArrived, Restarted
+from service.live.outputs import TOOL_CALLS
+
+_PRIORITY_WORDS = {int(priority): priority.word for priority in Priority}
+_WITH_ERROR = frozenset({Status.FAILED, Status.CANCELLED})
+
+
+def moment(milliseconds: int) -> str:
+    """Milliseconds since the epoch as RFC 3339, in UTC: ``2026-11-20T10:10:19.960Z``."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def job_fields(job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> JobReply:
+    """A job as status, list row and ``job`` event show it; what does not apply is left out.
+
+    ``error`` is how it ended; ``last_error`` is why the attempt before failed, of a job that is tried again.
+    """
+    status = job.status
+    fields: JobReply = {
+        "id": job.id,
+        "status": status,
+        "model": job.model,
+        "priority": _PRIORITY_WORDS[job.priority],
+        "attempt": job.attempt,
+        "failures": job.failures,
+        "created_at": moment(job.created_at),
+        "updated_at": moment(job.updated_at),
+        "prompt": job.preview,
+    }
+    if position is not None:
+        fields["position"] = position
+    if estimated_start_seconds is not None:
+        fields["estimated_start_seconds"] = estimated_start_seconds
+    if job.started_at is not None:
+        fields["started_at"] = moment(job.started_at)
+    if job.finished_at is not None:
+        fields["finished_at"] = moment(job.finished_at)
+    if job.not_before is not None and status == Status.QUEUED:
+        fields["next_attempt_at"] = moment(job.not_before)
+    if job.deadline is not None:
+        fields["expires_at"] = moment(job.deadline)
+    if job.error_code is not None:
+        if status in _WITH_ERROR:
+            fields["error"] = _error(job, job.error_code)
+        else:
+            fields["last_error"] = _error(job, job.error_code)
+    return fields
+
+
+def view_fields(view: View) -> JobReply:
+    """A job with its place in the queue."""
+    return job_fields(view.job, view.position, view.estimated_start_seconds)
+
+
+def accepted_fields(view: View) -> AcceptedReply:
+    """The answer to a submission."""
+    fields: AcceptedReply = {"id": view.job.id, "status": view.job.status, "position": view.position}
+    if view.estimated_start_seconds is not None:
+        fields["estimated_start_seconds"] = view.estimated_start_seconds
+    return fields
+
+
+def place_headers(view: View) -> dict[str, str]:
+    """The place in the queue for who reads headers only; none for a job that does not wait for its turn."""
+    headers = {}
+    if view.position is not None:
+        headers["X-Queue-Position"] = str(view.position)
+    if view.estimated_start_seconds is not None:
+        headers["X-Estimated-Start-Seconds"] = f"{view.estimated_start_seconds:g}"
+    return headers
+
+
+def result_fields(job: Job, result: Result | None, prompt: str | None) -> ResultReply:
+    """What a job has brought: the whole of it once it is completed, else where it stands.
+
+    ``prompt`` is the whole of it, of a job that is final. ``endpoint`` then tells what it was: with ``/api/generate``
+    what the model was given, else only the last words of a longer request.
+    """
+    fields = cast(ResultReply, job_fields(job))  # which it is, with nothing brought yet
+    if prompt is not None:
+        fields["prompt"], fields["endpoint"] = prompt, job.endpoint
+    if job.status != Status.COMPLETED:
+        return fields
+    fields["result"] = result.joined("text") if result else ""
+    if result and (thinking := result.joined("thinking")):
+        fields["thinking"] = thinking
+    if result and (tool_calls := _tool_calls(result)):
+        fields["tool_calls"] = tool_calls
+    if job.prompt_tokens is not None:
+        fields["prompt_tokens"] = job.prompt_tokens
+    if job.completion_tokens is not None:
+        fields["completion_tokens"] = job.completion_tokens
+    fields["timings"] = _timings(job)
+    return fields
+
+
+def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> OutputEvent | RestartEvent | DoneEvent:
+    """What a follower is told beside the job's status; ``type`` is the event's name."""
+    match event:
+        case OutputArrived(attempt, piece):
+            return {
+                "type": "output",
+                "id": job_id,
+                "attempt": attempt,
+                "offset": piece.end - len(piece.data),
+                "kind": piece.kind,
+                "data": piece.data,
+                "position": str(event.position),
+            }
+        case Restarted(attempt):
+            return {"type": "restart", "id": job_id, "attempt": attempt}
+        case Done(job):
+            done: DoneEvent = {"type": "done", "id": job_id, "status": job.status}
+            if job.error_code is not None:
+                done["error"] = _error(job, job.error_code)
+            return done
+
+
+def _error(job: Job, code: str) -> JobError:
+    return {"code": code, "message": job.error_message}
+
+
+def _tool_calls(result: Result) -> list[Any]:
+    return [call for segment in result.segments if segment.kind == TOOL_CALLS for call in json.loads(segment.data)]
+
+
+def _timings(job: Job) -> Timings:
+    started = job.started_at if job.started_at is not None else job.created_at
+    timings: Timings = {"queue_seconds": (started - job.created_at) / 1000}
+    if job.first_token_at is not None:
+        timings["first_token_seconds"] = (job.first_token_at - started) / 1000
+    if job.load_ms is not None:
+        timings["load_seconds"] = job.load_ms / 1000
+    if job.prompt_ms is not None:
+        timings["prompt_seconds"] = job.prompt_ms / 1000
+    if job.generation_ms is not None:
+        timings["generation_seconds"] = job.generation_ms / 1000
+    if job.finished_at is not None:
+        timings["total_seconds"] = (job.finished_at - job.created_at) / 1000
+    return timings

@@ -1,0 +1,62 @@
+"""Waiting for a job to change: by its events, and by looking again now and then in case one was missed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.api.long_lived import Audience
+from service.jobs import Jobs, View
+from service.live.hub import Hub, JobChanged, job_channel
+
+
+class _Bell:
+    """Rings when the job has changed."""
+
+    def __init__(self) -> None:
+        self.rung = asyncio.Event()
+
+    def receive(self, event: JobChanged) -> None:
+        self.rung.set()
+
+
+class LongPoll:
+    """What a long poll needs; ``look_again_seconds`` is the pause between two looks when no event comes."""
+
+    def __init__(self, jobs: Jobs, hub: Hub, audience: Audience, look_again_seconds: float) -> None:
+        self._jobs = jobs
+        self._hub = hub
+        self._audience = audience
+        self._look_again_seconds = look_again_seconds
+
+    async def until_changed(self, job_id: str, known: str, seconds: float) -> View:
+        """The job as soon as its status is not ``known`` or is final; as it stands after ``seconds``, or at a stop."""
+        bell = _Bell()
+        channel = job_channel(job_id)
+        # Listen first and look then: what happens in between rings.
+        self._hub.subscribe(channel, bell)
+        try:
+            with self._audience.seated(bell.rung.set):
+                return await self._listen(bell, job_id, known, seconds)
+        finally:
+            self._hub.unsubscribe(channel, bell)
+
+    async def _listen(self, bell: _Bell, job_id: str, known: str, seconds: float) -> View:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while True:
+            view = await self._jobs.view(job_id)
+            left = end - loop.time()
+            if view.job.is_final or view.job.status != known or left <= 0 or self._audience.is_dismissed:
+                return view
+            await wait_for(bell.rung, min(left, self._look_again_seconds))
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for ``event`` at most so long, and clear it; whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    event.clear()
+    return True

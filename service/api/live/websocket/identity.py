@@ -1,0 +1,71 @@
+"""Who is at the other end of a websocket, and for how long that is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aiohttp import web
+
+from service.api.access.auth import AUTH
+from service.api.access.caller import CALLER, Caller
+from service.api.context import CLOCK
+from service.errors import CorralError, UnauthenticatedError
+
+GRACE_SECONDS = 10.0
+"""A chance to send ``auth`` again before the connection is closed."""
+
+
+class Identity:
+    """The caller, and what happens when its token or key ends: ``tell`` it so, and ``close`` unless it comes again."""
+
+    __slots__ = ("_close", "_request", "_tell", "_timer", "caller")
+
+    def __init__(self, request: web.Request, tell: Callable[[CorralError], None], close: Callable[[], object]) -> None:
+        self._request = request
+        self._tell = tell
+        self._close = close
+        self._timer: asyncio.TimerHandle | None = None
+        self.caller: Caller = request[CALLER]
+
+    def begin(self) -> None:
+        """Know the caller by the token in the address, if there is one."""
+        token = self._request.query.get("token")
+        if token:
+            try:
+                self.authenticate(token)
+            except UnauthenticatedError as error:
+                self._refuse(error)
+        else:
+            self._wait_for_end()
+
+    def authenticate(self, token: str) -> None:
+        """Be somebody else, or the same for longer. Raises UnauthenticatedError."""
+        self.caller = self._request.app[AUTH].by_token(token, self._request)
+        self._wait_for_end()
+
+    def require(self) -> Caller:
+        """The caller. Raises UnauthenticatedError where keys are required and it has shown none."""
+        if not self.caller.sees_all and self.caller.key is None:
+            raise UnauthenticatedError("an API key is needed: trade it at POST /api/token and send the token as auth")
+        return self.caller
+
+    def end(self) -> None:
+        """The connection is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait_for_end(self) -> None:
+        self.end()
+        key = self.caller.key
+        expires_at = self.caller.expires_at or (key.expires_at if key is not None else None)
+        if expires_at is not None:
+            seconds = (expires_at - self._request.app[CLOCK].now_ms()) / 1000
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._expire)
+
+    def _expire(self) -> None:
+        self._refuse(UnauthenticatedError("the token has expired; send auth with a new one"))
+
+    def _refuse(self, error: UnauthenticatedError) -> None:
+        self._tell(error)
+        self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._close)

@@ -1,0 +1,138 @@
+"""What waits to be sent to one client: bounded, and the latest word on a thing replaces the one before.
+
+There is a writer only while there is something to write, so that thousands of idle clients cost no task each; and each
+client has its own, so that nobody waits for another's socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from service.api.http.json_replies import json_text
+from service.api.live.job_shape import job_fields
+from service.errors import CorralError
+from service.live.hub import JobChanged
+
+_log = logging.getLogger(__name__)
+
+_MOST_REPLIES = 100
+"""To what the client itself asked: beyond it, it is not listened to until they are sent."""
+
+
+class Source(Protocol):
+    """Something that is read when there is room, such as the feed of a job."""
+
+    async def read(self) -> list[dict[str, Any]]: ...
+
+
+class Outbox:
+    """The messages for one client. ``send`` may take its time; it raises ConnectionError when the client is gone."""
+
+    __slots__ = ("_changes", "_figures", "_most", "_replies", "_room", "_send", "_sources", "_writer")
+
+    def __init__(self, send: Callable[[str], Awaitable[None]], most: int) -> None:
+        self._send = send
+        self._most = most
+        self._replies: deque[str] = deque()
+        self._changes: dict[str, JobChanged] = {}
+        self._figures: str | None = None
+        self._sources: dict[Source, None] = {}
+        self._writer: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    def reply(self, message: dict[str, Any]) -> None:
+        """Something to be said in any case, before everything else."""
+        self._replies.append(json_text(message))
+        self._begin()
+
+    def change(self, event: JobChanged) -> None:
+        """A job's new status: of one job only the latest is kept, of too many only that there were too many."""
+        if len(self._changes) >= self._most and event.job.id not in self._changes:
+            self._changes.clear()
+            self.reply({"type": "reset", "channel": "jobs"})
+        self._changes[event.job.id] = event
+        self._begin()
+
+    def figures(self, text: str) -> None:
+        """The latest figures, as JSON."""
+        self._figures = text
+        self._begin()
+
+    def ready(self, source: Source) -> None:
+        """A source may have something."""
+        self._sources[source] = None
+        self._begin()
+
+    def forget(self, source: Source) -> None:
+        """Read a source no more."""
+        self._sources.pop(source, None)
+
+    def forget_changes(self) -> None:
+        self._changes.clear()
+
+    async def has_room(self) -> None:
+        """Wait for a client that asks faster than it reads."""
+        if len(self._replies) > _MOST_REPLIES and self._writer is not None:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def close(self) -> None:
+        """Send nothing more."""
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def _begin(self) -> None:
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        try:
+            while self._replies or self._changes or self._figures is not None or self._sources:
+                await self._write_round()
+        except ConnectionError:
+            # The reading side hears of it, too, and clears up.
+            self._replies.clear()
+        finally:
+            self._writer = None
+            self._make_room()
+
+    async def _write_round(self) -> None:
+        """Something of everything, so that a flood of one kind does not hold up another."""
+        while self._replies:
+            await self._send(self._replies.popleft())
+        self._make_room()
+        for _ in range(len(self._changes)):
+            if not self._changes:
+                break
+            event = self._changes.pop(next(iter(self._changes)))
+            await self._send(rendered(event))
+        if self._figures is not None:
+            figures, self._figures = self._figures, None
+            await self._send(figures)
+        sources, self._sources = self._sources, {}
+        for source in sources:
+            for message in await _read(source):
+                await self._send(json_text(message))
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+def rendered(event: JobChanged) -> str:
+    """The message of a status change, made once for all who hear of it."""
+    if event.text is None:
+        event.text = json_text({"type": "job", **job_fields(event.job, event.position, event.estimated_start_seconds)})
+    return event.text
+
+
+async def _read(source: Source) -> list[dict[str, Any]]:
+    try:
+        return await source.read()
+    except CorralError as error:
+        _log.warning("a followed job could not be read: %s", error)
+        return [{"type": "error", "error": str(error)}]

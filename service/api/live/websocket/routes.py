@@ -1,0 +1,44 @@
+"""The websocket's handler."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.context import AUDIENCE, CONFIG
+from service.api.http.cross_origin import is_allowed_origin
+from service.api.live.websocket.session import Connection
+from service.errors import ForbiddenError, InvalidRequestError
+
+_CLOSING_SECONDS = 2.0
+
+
+async def connect(request: web.Request) -> web.WebSocketResponse:
+    """Browsers ask nobody before they open a websocket, so the page's origin is looked at here."""
+    if not is_allowed_origin(request):
+        raise ForbiddenError("pages of this origin may not connect (server.allowed_origins)")
+    if not request.headers.get("Sec-WebSocket-Key", "").isascii():
+        # aiohttp takes this for its own mistake.
+        raise InvalidRequestError("Sec-WebSocket-Key: must be base64", "Sec-WebSocket-Key")
+    limits = request.app[CONFIG].websocket
+    # Compression would cost each connection more memory than all the rest of it.
+    socket = web.WebSocketResponse(
+        heartbeat=limits.heartbeat_seconds,
+        max_msg_size=limits.max_message_bytes,
+        timeout=_CLOSING_SECONDS,
+        compress=False,
+    )
+    await socket.prepare(request)
+    transport = request.transport
+    connection = Connection(request, socket)
+    try:
+        with request.app[AUDIENCE].seated(connection.leave, connection.key, connection.lose_key):
+            await connection.listen()
+    finally:
+        connection.close()
+        if transport is not None and transport.get_write_buffer_size() > 0:
+            # It takes nothing any more: a polite close would wait for it for ever.
+            transport.abort()
+    return socket
+
+
+ROUTES = (web.get("/api/v1/ws", connect, allow_head=False),)

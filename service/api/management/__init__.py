@@ -1,0 +1,7 @@
+"""What is offered beside the dialects: keys, browser tokens, statistics, installed models."""
+
+from service.api.management import installed_models, keys, stats, tokens
+
+__all__ = ["ROUTES"]
+
+ROUTES = (*installed_models.ROUTES, *keys.ROUTES, *tokens.ROUTES, *stats.ROUTES)

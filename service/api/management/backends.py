@@ -1,0 +1,70 @@
+"""The backends as an operator sees them, and taking one out of service and back; for admins."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.access.auth import require_admin
+from service.api.context import CLOCK, POOL
+from service.api.http.failures import PROBLEM_JSON, Problem
+from service.api.http.json_replies import json_reply
+from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, Reply, refusals
+from service.api.live.backend_shape import BackendList, BackendReply, backend_fields
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    require_admin(request)
+    now = request.app[CLOCK].now_ms()
+    found: BackendList = {"backends": [backend_fields(backend, now) for backend in request.app[POOL]]}
+    return json_reply(request, found)
+
+
+async def drain(request: web.Request) -> web.StreamResponse:
+    """Nothing more is sent to it; what runs there ends by itself."""
+    require_admin(request)
+    backend = request.app[POOL].drain(request.match_info["name"])
+    return json_reply(request, backend_fields(backend, request.app[CLOCK].now_ms()))
+
+
+async def resume(request: web.Request) -> web.StreamResponse:
+    require_admin(request)
+    backend = request.app[POOL].resume(request.match_info["name"])
+    return json_reply(request, backend_fields(backend, request.app[CLOCK].now_ms()))
+
+
+ROUTES = (
+    web.get("/api/v1/backends", listed),
+    web.post("/api/v1/backends/{name}/drain", drain),
+    web.post("/api/v1/backends/{name}/resume", resume),
+)
+
+_NAME = Parameter("name", "path", "The backend's name.")
+_REFUSED = refusals(Problem, PROBLEM_JSON, 401, 403)
+_ONE = {
+    200: Reply("The backend.", {JSON: BackendReply}),
+    **_REFUSED,
+    **refusals(Problem, PROBLEM_JSON, 404),
+}
+OPERATIONS: Operations = {
+    ("GET", "/api/v1/backends"): Operation(
+        summary="List the backends",
+        tag="operation",
+        access=Access.ADMIN,
+        replies={200: Reply("All of them.", {JSON: BackendList}), **_REFUSED},
+    ),
+    ("POST", "/api/v1/backends/{name}/drain"): Operation(
+        summary="Take a backend out of service",
+        description="What runs there ends by itself.",
+        tag="operation",
+        access=Access.ADMIN,
+        parameters=(_NAME,),
+        replies=_ONE,
+    ),
+    ("POST", "/api/v1/backends/{name}/resume"): Operation(
+        summary="Take a backend into service again",
+        tag="operation",
+        access=Access.ADMIN,
+        parameters=(_NAME,),
+        replies=_ONE,
+    ),
+}

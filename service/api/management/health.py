@@ -1,0 +1,97 @@
+"""Is the service well, and what is the matter when it is not?"""
+
+from __future__ import annotations
+
+from typing import Annotated, NotRequired
+
+from aiohttp import web
+from typing_extensions import TypedDict
+
+from service.api.context import JOBS, POOL
+from service.api.http.fields import one_of
+from service.api.http.json_replies import json_reply
+from service.api.http.operation import JSON, Access, Operation, Operations, Reply
+from service.api.live.websocket.stats import count_jobs
+from service.backend.pool import Backend
+from service.job import Status
+
+_UNAVAILABLE, _OK, _WAITING = "unavailable", "ok", "waiting for a backend"
+
+
+class DatabaseHealth(TypedDict):
+    """Whether what is accepted can be stored."""
+
+    status: Annotated[str, one_of(["ok", "failed"])]
+    error: NotRequired[str]
+
+
+class BackendHealth(TypedDict):
+    """A backend, as its last probe found it."""
+
+    name: str
+    status: Annotated[str, one_of(["ok", "absent"])]
+    version: NotRequired[str]
+    error: NotRequired[str]
+    seats: int
+    running: int
+
+
+class QueueHealth(TypedDict):
+    """How many jobs there are."""
+
+    queued: int
+    processing: int
+
+
+class HealthReply(TypedDict):
+    """How the service is."""
+
+    status: Annotated[str, one_of([_OK, _WAITING, _UNAVAILABLE])]
+    database: DatabaseHealth
+    backends: list[BackendHealth]
+    queue: QueueHealth
+
+
+async def health(request: web.Request) -> web.StreamResponse:
+    """503 while nothing can be stored; a backend that is away holds up its jobs, but the service is well."""
+    jobs = request.app[JOBS]
+    trouble = jobs.store_trouble
+    backends = [_backend_fields(backend) for backend in request.app[POOL]]
+    counts = count_jobs(jobs)
+    is_served = any(backend["status"] == "ok" for backend in backends)
+    fields: HealthReply = {
+        "status": _UNAVAILABLE if trouble else _OK if is_served else _WAITING,
+        "database": {"status": "failed", "error": trouble} if trouble else {"status": "ok"},
+        "backends": backends,
+        "queue": {"queued": counts[Status.QUEUED], "processing": counts[Status.PROCESSING]},
+    }
+    return json_reply(request, fields, status=503 if trouble else 200)
+
+
+def _backend_fields(backend: Backend) -> BackendHealth:
+    fields: BackendHealth = {
+        "name": backend.name,
+        "status": "ok" if backend.is_answering else "absent",
+        "seats": backend.config.concurrency,
+        "running": backend.config.concurrency - backend.free_seats,
+    }
+    if backend.version is not None:
+        fields["version"] = backend.version
+    if not backend.is_answering and backend.trouble:
+        fields["error"] = backend.trouble
+    return fields
+
+
+ROUTES = (web.get("/health", health),)
+OPERATIONS: Operations = {
+    ("GET", "/health"): Operation(
+        summary="Ask how the service is",
+        description="It is well without a backend, too: jobs then wait.",
+        tag="operation",
+        access=Access.OPEN,
+        replies={
+            200: Reply("It can take jobs.", {JSON: HealthReply}),
+            503: Reply("Nothing can be stored.", {JSON: HealthReply}),
+        },
+    ),
+}

@@ -1,0 +1,48 @@
+"""Which models there are, and where: what a program or the page offers to choose from."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.context import POOL, QUEUE
+from service.api.http.json_replies import json_reply
+from service.api.management.schema import ModelList, ModelReply
+from service.backend.pool import Pool
+from service.job import model_key
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    """By name. While a backend does not answer, what it had when it last did: jobs for it are taken and held."""
+    pool = request.app[POOL]
+    await pool.refresh_lists()
+    models: ModelList = {"models": _fields(pool), "default": request.app[QUEUE].present.default_model}
+    return json_reply(request, models)
+
+
+def _fields(pool: Pool) -> list[ModelReply]:
+    found: dict[str, ModelReply] = {}
+    for backend in pool:
+        for model in backend.installed or ():
+            key = model_key(model.name)
+            if not backend.has_model(key):
+                continue
+            details, modified_at = model.entry.get("details"), model.entry.get("modified_at")
+            fields = found.setdefault(
+                key,
+                {
+                    "name": model.name,
+                    "backends": [],
+                    "is_loaded": False,
+                    "is_available": False,
+                    "size": model.size,
+                    "modified_at": None if modified_at is None else str(modified_at),
+                    "details": details if isinstance(details, dict) else {},
+                },
+            )
+            fields["backends"].append(backend.name)
+            fields["is_available"] |= backend.is_available
+            fields["is_loaded"] |= backend.is_answering and backend.placement.own(key) in backend.placement.loaded
+    return sorted(found.values(), key=lambda fields: fields["name"].lower())
+
+
+ROUTES = (web.get("/api/models", listed),)

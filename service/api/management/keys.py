@@ -1,0 +1,54 @@
+"""The handlers of key management: for admins, whether or not keys are required."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.access.auth import AUTH, require_admin
+from service.api.context import CLOCK
+from service.api.http.bodies import read_object
+from service.api.http.json_replies import json_reply
+from service.api.http.validation import validated
+from service.api.management.schema import CreatedKey, KeyList, KeyRequest
+from service.api.management.translation import key_fields, to_new_key
+from service.errors import NotFoundError
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    require_admin(request)
+    now = request.app[CLOCK].now_ms()
+    found: KeyList = {"keys": [key_fields(key, now) for key in request.app[AUTH].keys.listed()]}
+    return json_reply(request, found)
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """The only reply that ever holds the key itself."""
+    require_admin(request)
+    asked = validated(KeyRequest, await read_object(request))
+    key, text = await request.app[AUTH].keys.create(to_new_key(asked))
+    created: CreatedKey = {**key_fields(key, request.app[CLOCK].now_ms()), "key": text}
+    return json_reply(request, created, status=201, headers={"Location": f"/api/keys/{key.id}"})
+
+
+async def shown(request: web.Request) -> web.StreamResponse:
+    require_admin(request)
+    key_id = request.match_info["id"]
+    found = next((key for key in request.app[AUTH].keys.listed() if key.id == key_id), None)
+    if found is None:
+        raise NotFoundError(f"there is no key {key_id[:100]!r}")
+    return json_reply(request, key_fields(found, request.app[CLOCK].now_ms()))
+
+
+async def revoke(request: web.Request) -> web.StreamResponse:
+    """The key stays in the list, and with it what was asked with it; it only opens nothing any more."""
+    require_admin(request)
+    key = await request.app[AUTH].keys.revoke(request.match_info["id"])
+    return json_reply(request, key_fields(key, request.app[CLOCK].now_ms()))
+
+
+ROUTES = (
+    web.get("/api/keys", listed),
+    web.post("/api/keys", create),
+    web.get("/api/keys/{id}", shown),
+    web.delete("/api/keys/{id}", revoke),
+)

@@ -1,0 +1,30 @@
+"""Pulling, pushing, creating and deleting models: for admins, at the backend they name, past the queue."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.access.auth import require_admin
+from service.api.context import POOL
+from service.api.dropin.passing import first_answering, pass_on
+from service.backend.http.deadlines import Limits
+from service.errors import ForbiddenError, UnauthenticatedError
+
+_LIMITS = Limits(connect=5.0, first_byte=86_400.0, stall=3_600.0, attempt=86_400.0)
+"""A pull lasts as long as the network needs; one that is asked for whole says nothing until it is done."""
+
+
+async def manage(request: web.Request) -> web.StreamResponse:
+    """Relay one request of an admin's, its body and its progress as they come."""
+    try:
+        require_admin(request)
+    except UnauthenticatedError as error:
+        # Ollama's own clients take 401 for being signed out of ollama.com, say that, and nothing of what is needed.
+        raise ForbiddenError(str(error)) from None
+    name = request.headers.get("X-Backend")
+    backend = request.app[POOL].find(name) if name is not None else await first_answering(request)
+    body = request.content.iter_any() if request.can_read_body else None
+    try:
+        return await pass_on(request, request.rel_url.raw_path, body, backend, _LIMITS)
+    finally:
+        backend.wants_probe.set()

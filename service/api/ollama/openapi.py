@@ -1,0 +1,125 @@
+"""What the API's document says of Ollama's own API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from service.api.dropin.openapi import relayed
+from service.api.http.operation import (
+    BYTES,
+    JSON,
+    NDJSON,
+    TEXT,
+    Access,
+    Operation,
+    Operations,
+    Parameter,
+    Reply,
+    others,
+    refusals,
+)
+from service.api.ollama.errors import OllamaError
+from service.api.ollama.schema import (
+    OllamaChatReply,
+    OllamaChatRequest,
+    OllamaCopyRequest,
+    OllamaCreateRequest,
+    OllamaDeleteRequest,
+    OllamaEmbeddingsReply,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedReply,
+    OllamaEmbedRequest,
+    OllamaGenerateReply,
+    OllamaGenerateRequest,
+    OllamaLoaded,
+    OllamaProgress,
+    OllamaShowReply,
+    OllamaShowRequest,
+    OllamaTags,
+    OllamaTransferRequest,
+    OllamaVersion,
+)
+
+_TAG = "ollama"
+_REFUSED = refusals(OllamaError, JSON, 401, 503)
+_DIGEST = Parameter("digest", "path", "Of the file.", Annotated[str, Field(pattern="^sha256[:-][0-9a-f]{64}$")])
+_BACKEND = Parameter("X-Backend", "header", "The backend's name; else it is the first that answers.")
+_RELAYED = others({JSON: OllamaError, TEXT: str})
+
+
+def _list(summary: str, reply: Reply) -> Operation:
+    return Operation(summary=summary, tag=_TAG, replies={200: reply, **_REFUSED, "default": _RELAYED})
+
+
+def _management(summary: str, request: Any, *replies: tuple[int, Reply], **more: Any) -> Operation:
+    refused = refusals(OllamaError, JSON, 403, 404, 413)
+    return Operation(
+        summary=summary,
+        description="At one backend, past the queue.",
+        tag=_TAG,
+        access=Access.ADMIN,
+        request=request,
+        replies={**dict(replies), **_REFUSED, **refused, "default": _RELAYED},
+        **{"parameters": (_BACKEND,), **more},
+    )
+
+
+_DONE = (200, Reply("Done."))
+_PROGRESS = (200, Reply("How far it is, line by line.", {JSON: OllamaProgress, NDJSON: OllamaProgress | OllamaError}))
+
+OPERATIONS: Operations = {
+    ("POST", "/api/generate"): relayed(
+        "Complete a prompt",
+        _TAG,
+        OllamaGenerateRequest,
+        {JSON: OllamaGenerateReply, NDJSON: OllamaGenerateReply | OllamaError},
+        OllamaError,
+    ),
+    ("POST", "/api/chat"): relayed(
+        "Answer a chat",
+        _TAG,
+        OllamaChatRequest,
+        {JSON: OllamaChatReply, NDJSON: OllamaChatReply | OllamaError},
+        OllamaError,
+    ),
+    ("POST", "/api/embed"): relayed("Embed texts", _TAG, OllamaEmbedRequest, {JSON: OllamaEmbedReply}, OllamaError),
+    ("POST", "/api/embeddings"): relayed(
+        "Embed one text", _TAG, OllamaEmbeddingsRequest, {JSON: OllamaEmbeddingsReply}, OllamaError
+    ),
+    ("GET", "/api/tags"): _list(
+        "List the installed models", Reply("Those of all backends, newest first.", {JSON: OllamaTags})
+    ),
+    ("GET", "/api/ps"): _list("List the loaded models", Reply("Those of all backends.", {JSON: OllamaLoaded})),
+    ("GET", "/api/version"): _list(
+        "Tell the version", Reply("The lowest of all backends': what it can do all can.", {JSON: OllamaVersion})
+    ),
+    ("POST", "/api/show"): Operation(
+        summary="Describe a model",
+        tag=_TAG,
+        request=OllamaShowRequest,
+        replies={
+            200: Reply("What is known of it.", {JSON: OllamaShowReply}),
+            **_REFUSED,
+            **refusals(OllamaError, JSON, 400, 404, 413),
+            "default": _RELAYED,
+        },
+    ),
+    ("POST", "/api/pull"): _management("Pull a model", OllamaTransferRequest, _PROGRESS),
+    ("POST", "/api/push"): _management("Push a model", OllamaTransferRequest, _PROGRESS),
+    ("POST", "/api/create"): _management("Create a model", OllamaCreateRequest, _PROGRESS),
+    ("POST", "/api/copy"): _management("Copy a model", OllamaCopyRequest, _DONE),
+    ("DELETE", "/api/delete"): _management("Delete a model", OllamaDeleteRequest, _DONE),
+    ("POST", "/api/blobs/{digest}"): _management(
+        "Upload a file",
+        bytes,
+        (201, Reply("It is stored.")),
+        (200, Reply("It was there.")),
+        request_media_type=BYTES,
+        parameters=(_DIGEST, _BACKEND),
+    ),
+    ("HEAD", "/api/blobs/{digest}"): _management(
+        "Look for a file", None, (200, Reply("It is there.")), parameters=(_DIGEST, _BACKEND)
+    ),
+}

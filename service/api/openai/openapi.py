@@ -1,0 +1,72 @@
+"""What the API's document says of OpenAI's API."""
+
+from __future__ import annotations
+
+from service.api.dropin.openapi import relayed
+from service.api.http.operation import (
+    EVENT_STREAM,
+    JSON,
+    TEXT,
+    Operation,
+    Operations,
+    Parameter,
+    Reply,
+    others,
+    refusals,
+)
+from service.api.openai.errors import OpenAIError
+from service.api.openai.schema import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    Completion,
+    CompletionRequest,
+    Embeddings,
+    EmbeddingsRequest,
+    OpenAIModel,
+    OpenAIModelList,
+    ResponsesEvent,
+    ResponsesReply,
+    ResponsesRequest,
+)
+
+_TAG = "openai"
+_REFUSED = {
+    **refusals(OpenAIError, JSON, 401, 503),
+    "default": others({JSON: OpenAIError, TEXT: str}),
+}
+
+OPERATIONS: Operations = {
+    ("POST", "/v1/chat/completions"): relayed(
+        "Answer a chat",
+        _TAG,
+        ChatCompletionRequest,
+        {JSON: ChatCompletion, EVENT_STREAM: ChatCompletion | OpenAIError},
+        OpenAIError,
+    ),
+    ("POST", "/v1/completions"): relayed(
+        "Complete a prompt",
+        _TAG,
+        CompletionRequest,
+        {JSON: Completion, EVENT_STREAM: Completion | OpenAIError},
+        OpenAIError,
+    ),
+    ("POST", "/v1/embeddings"): relayed("Embed texts", _TAG, EmbeddingsRequest, {JSON: Embeddings}, OpenAIError),
+    ("POST", "/v1/responses"): relayed(
+        "Respond", _TAG, ResponsesRequest, {JSON: ResponsesReply, EVENT_STREAM: ResponsesEvent}, OpenAIError
+    ),
+    ("GET", "/v1/models"): Operation(
+        summary="List the models",
+        tag=_TAG,
+        replies={200: Reply("Those of all backends.", {JSON: OpenAIModelList}), **_REFUSED},
+    ),
+    ("GET", "/v1/models/{name}"): Operation(
+        summary="Read one model",
+        tag=_TAG,
+        parameters=(Parameter("name", "path", "As the list has it; with ``/``, too."),),
+        replies={
+            200: Reply("The model.", {JSON: OpenAIModel}),
+            404: Reply("There is no such model.", {JSON: OpenAIError, TEXT: str}),
+            **_REFUSED,
+        },
+    ),
+}

@@ -1,0 +1,109 @@
+"""What the API's document says of the prompts API."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from service.api.http.failures import PROBLEM_JSON, Problem
+from service.api.http.operation import (
+    EVENT_STREAM,
+    IDEMPOTENCY_KEY,
+    JSON,
+    Operation,
+    Operations,
+    Parameter,
+    Reply,
+    refusals,
+)
+from service.api.live.job_schema import AcceptedReply, Done, JobReply, Output, Restart, ResultReply
+from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, StatusQuery
+
+_TAG = "prompts"
+_PLACE = ("X-Queue-Position", "X-Estimated-Start-Seconds")
+_ID = Parameter("id", "path", "The job's id.", UUID)
+_REFUSED = refusals(Problem, PROBLEM_JSON, 401, 503)
+_OF_A_JOB = {**_REFUSED, **refusals(Problem, PROBLEM_JSON, 404)}
+_INVALID = refusals(Problem, PROBLEM_JSON, 400)
+_POSITION = "Where the reader left off: the ``id`` of the last event that it has seen."
+
+OPERATIONS: Operations = {
+    ("POST", "/api/v1/prompt"): Operation(
+        summary="Submit a prompt",
+        description="Answered only after the job is on disk. A prompt, or the messages of a chat.",
+        tag=_TAG,
+        request=PromptRequest,
+        parameters=(IDEMPOTENCY_KEY,),
+        replies={
+            202: Reply(
+                "The job is stored and waits for its turn.",
+                {JSON: AcceptedReply},
+                ("Location", *_PLACE, "Idempotent-Replayed"),
+            ),
+            **_REFUSED,
+            **refusals(Problem, PROBLEM_JSON, 400, 403, 404, 413, 422, 429),
+        },
+    ),
+    ("GET", "/api/v1/prompt/{id}/status"): Operation(
+        summary="Ask how a job stands",
+        description="With ``wait`` it is answered when the status has changed, or at once when that is final.",
+        tag=_TAG,
+        query=StatusQuery,
+        parameters=(_ID,),
+        replies={200: Reply("The job.", {JSON: JobReply}, _PLACE), **_INVALID, **_OF_A_JOB},
+    ),
+    ("GET", "/api/v1/prompt/{id}/result"): Operation(
+        summary="Read what a job has brought",
+        tag=_TAG,
+        parameters=(_ID,),
+        replies={
+            200: Reply("The whole of it once it is completed, else where it stands.", {JSON: ResultReply}),
+            **_OF_A_JOB,
+        },
+    ),
+    ("GET", "/api/v1/prompt/{id}/request"): Operation(
+        summary="Read what Ollama is asked for a job",
+        description=(
+            "The body of the call as it is sent, with the operator's limits in it. Of a job made here every field but "
+            "``stream`` is one that a submission takes: posted again without it, it asks the same."
+        ),
+        tag=_TAG,
+        parameters=(_ID,),
+        replies={200: Reply("The body.", {JSON: dict[str, Any]}), **_OF_A_JOB},
+    ),
+    ("GET", "/api/v1/prompt/{id}/stream"): Operation(
+        summary="Follow a job",
+        description=(
+            "Server-sent events until the job is done. ``output`` is a piece of the answer, ``status`` the job as it "
+            "stands, ``restart`` says that another attempt begins and what was read so far is worth nothing, ``done`` "
+            "ends the stream. The ``id`` of an event, sent back, goes on behind it, also after a restart of the "
+            "service."
+        ),
+        tag=_TAG,
+        parameters=(
+            _ID,
+            Parameter("Last-Event-ID", "header", _POSITION),
+            Parameter("last_event_id", "query", _POSITION),
+            Parameter("from", "query", _POSITION),
+            Parameter("token", "query", "A token from ``POST /api/token``, for who cannot send headers."),
+        ),
+        replies={
+            200: Reply("The events.", {EVENT_STREAM: Output | JobReply | Restart | Done}),
+            **_INVALID,
+            **_OF_A_JOB,
+        },
+    ),
+    ("DELETE", "/api/v1/prompt/{id}"): Operation(
+        summary="Cancel a job",
+        description="Queued: at once; running: by closing the connection to Ollama; final: nothing changes.",
+        tag=_TAG,
+        parameters=(_ID,),
+        replies={200: Reply("The job.", {JSON: JobReply}), **_OF_A_JOB},
+    ),
+    ("GET", "/api/v1/prompts"): Operation(
+        summary="List the jobs",
+        tag=_TAG,
+        query=ListQuery,
+        replies={200: Reply("A page of them, newest first.", {JSON: PromptPage}), **_INVALID, **_REFUSED},
+    ),
+}

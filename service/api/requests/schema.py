@@ -1,0 +1,70 @@
+"""What the requests API takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from service.api.http.fields import STRICT, ModelField, Moment, PriorityField, one_of
+
+
+class GenerateRequest(BaseModel):
+    """``POST /generate``."""
+
+    model_config = STRICT
+
+    prompt: Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
+    model: ModelField = None
+    priority: PriorityField = 0
+    system: str | None = None
+    options: dict[str, Any] | None = None
+
+
+class ListQuery(BaseModel):
+    """Which page of which requests."""
+
+    page: int = Field(default=1, ge=1, le=1_000_000_000)
+    per_page: int = Field(default=10, ge=1, le=100)
+    status: Literal["pending", "completed", "failed"] | None = None
+
+
+RequestStatus = Annotated[str, one_of(["pending", "completed", "failed"])]
+
+
+class AcceptedRequest(TypedDict):
+    """The answer to a submission."""
+
+    request_id: int
+    status: RequestStatus
+    message: str
+
+
+class RequestRow(TypedDict):
+    """A request as a list shows it; what does not apply is null."""
+
+    request_id: int
+    status: RequestStatus
+    prompt: str
+    """In a list the first 200 characters."""
+    model: str
+    error_message: str | None
+    created_at: Moment
+    completed_at: Moment | None
+
+
+class RequestReply(RequestRow):
+    """A request with its response."""
+
+    response: str | None
+
+
+class RequestPage(TypedDict):
+    """A page of requests, newest first."""
+
+    requests: list[RequestRow]
+    page: int
+    per_page: int
+    total: int
+    total_pages: int

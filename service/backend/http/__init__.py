@@ -1,0 +1,1 @@
+"""HTTP as a client of backends: connections, calls and their deadlines."""

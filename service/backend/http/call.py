@@ -1,0 +1,240 @@
+"""One call to a backend: the head of its reply, and its body as it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable
+from types import TracebackType
+
+from multidict import CIMultiDictProxy
+
+from service.backend.classification import foreign_reply
+from service.backend.http.connection import Connection, LostError, NotHttpError
+from service.backend.http.connections import Connections, Origin
+from service.backend.http.deadlines import Limits, Watch
+from service.errors import BackendError, Fault
+
+_PIECE_BYTES = 256 * 1024
+"""A body up to this size goes out at once; a larger one in pieces, so that nobody else waits for tens of megabytes."""
+_SMALL_REPLY_BYTES = 16 * 1024 * 1024
+_STALE_SECONDS = 1.0
+_MOST_TRIES = 4
+
+_BODILESS = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
+"""Methods whose requests have no body unless one is announced. Of any other, some servers want a length (411)."""
+
+Body = bytes | AsyncIterable[bytes] | None
+
+
+class Reply:
+    """What Ollama answers to a call: its head, and its body as it arrives."""
+
+    __slots__ = ("_backend", "_connection", "_watch", "content_type", "headers", "status")
+
+    def __init__(self, connection: Connection, headers: CIMultiDictProxy[str], watch: Watch, backend: str) -> None:
+        self._connection = connection
+        self._watch = watch
+        self._backend = backend
+        self.status = connection.status
+        self.headers = headers
+        self.content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        """The media type without its parameters, in lower case; "" when there is none."""
+
+    def chunks(self) -> Chunks:
+        """The body in the pieces in which it arrives. Reading on raises BackendError when it stalls or breaks off."""
+        return Chunks(self._connection, self._watch, self._backend)
+
+    async def read(self, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
+        """The whole body; for errors and other small replies. Beyond the limit it is ``not_ollama``."""
+        pieces = []
+        size = 0
+        async for data in self.chunks():
+            size += len(data)
+            if size > limit_bytes:
+                raise not_ollama(self._backend, f"a reply of more than {limit_bytes} bytes")
+            pieces.append(data)
+        return b"".join(pieces)
+
+
+class Chunks:
+    """The pieces of a body. Not a generator: one that is left early would be closed later, by a task of its own."""
+
+    __slots__ = ("_backend", "_connection", "_watch")
+
+    def __init__(self, connection: Connection, watch: Watch, backend: str) -> None:
+        self._connection = connection
+        self._watch = watch
+        self._backend = backend
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        connection = self._connection
+        data = connection.take()
+        if data:
+            return data
+        if not connection.is_whole:
+            watch = self._watch
+            watch.begin_wait()
+            try:
+                data = await connection.piece()
+            except (LostError, NotHttpError) as problem:
+                raise _lost(self._backend, problem) from problem
+            watch.end_wait()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+
+class Call:
+    """A call under way, as an asynchronous context manager. Leaving it before the body's end closes the connection."""
+
+    __slots__ = (
+        "_backend",
+        "_body",
+        "_connection",
+        "_connections",
+        "_head",
+        "_limits",
+        "_origin",
+        "_sending",
+        "_watch",
+    )
+
+    def __init__(
+        self, connections: Connections, origin: Origin, backend: str, head: bytes, body: Body, limits: Limits
+    ) -> None:
+        self._connections = connections
+        self._origin = origin
+        self._backend = backend
+        self._head = head
+        self._body = body
+        self._limits = limits
+        self._sending: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Reply:
+        # A kept connection that the server had closed fails at once and says nothing about the server. As many as were
+        # closed together may be waiting in the pool: the last try has a connection of its own.
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for tries_left in reversed(range(_MOST_TRIES)):
+            began = loop.time()
+            self._connection = connection = (self._kept() if tries_left else None) or await self._connect()
+            self._watch = Watch(loop, self._limits, self._backend, connection, started)
+            try:
+                self._send(loop, connection)
+                await connection.head()
+                return self._reply(connection)
+            except (LostError, NotHttpError) as problem:
+                self._end()
+                is_stale = connection.is_kept and not connection.received_bytes
+                if not is_stale or loop.time() - began >= _STALE_SECONDS:
+                    raise _failed(self._backend, problem) from problem
+            except BaseException:
+                self._end()
+                raise
+        raise AssertionError("a connection of its own is never stale")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _kept(self) -> Connection | None:
+        # What comes from elsewhere can be sent only once: over a connection that cannot have been closed unnoticed.
+        return None if isinstance(self._body, AsyncIterable) else self._connections.kept(self._origin)
+
+    async def _connect(self) -> Connection:
+        limits = self._limits
+        host, port, _ = self._origin
+        try:
+            return await self._connections.connect(self._origin, min(limits.connect, limits.attempt))
+        except TimeoutError as problem:
+            raise _unreachable(f"{self._backend} did not accept a connection in time") from problem
+        except (OSError, ValueError) as problem:
+            raise _unreachable(f"{self._backend} cannot be reached at {host}:{port}: {problem}") from problem
+
+    def _reply(self, connection: Connection) -> Reply:
+        assert connection.headers is not None
+        reply = Reply(connection, connection.headers, self._watch, self._backend)
+        foreign = foreign_reply(reply.status, reply.content_type)
+        if foreign is not None:
+            raise foreign
+        return reply
+
+    def _end(self) -> None:
+        self._watch.stop()
+        connection, sending = self._connection, self._sending
+        is_sent = True
+        if sending is not None:
+            is_sent = sending.done()
+            sending.cancel()
+        if connection.is_reusable and is_sent:
+            self._connections.keep(self._origin, connection)
+        else:
+            connection.close()
+            connection.forget_error()
+
+    def _send(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        body = self._body
+        is_head_only = self._head.startswith(b"HEAD ")
+        if body is None and not self._head.startswith(_BODILESS):
+            body = b""
+        if body is None:
+            connection.send(self._head + b"\r\n", is_whole=True, is_head_only=is_head_only)
+        elif isinstance(body, bytes):
+            head = b"%bContent-Length: %d\r\n\r\n" % (self._head, len(body))
+            if len(body) <= _PIECE_BYTES:
+                connection.send(head + body, is_whole=True, is_head_only=is_head_only)
+            else:
+                connection.send(head, is_whole=False, is_head_only=is_head_only)
+                self._sending = loop.create_task(_send_whole(connection, body))
+        else:
+            head = self._head + b"Transfer-Encoding: chunked\r\n\r\n"
+            connection.send(head, is_whole=False, is_head_only=is_head_only)
+            self._sending = loop.create_task(_send_pieces(connection, body))
+
+
+async def _send_whole(connection: Connection, body: bytes) -> None:
+    view = memoryview(body)
+    for start in range(0, len(body), _PIECE_BYTES):
+        connection.write(view[start : start + _PIECE_BYTES])
+        await connection.drain()
+
+
+async def _send_pieces(connection: Connection, body: AsyncIterable[bytes]) -> None:
+    """In the chunks of HTTP (RFC 9112, 7.1)."""
+    try:
+        async for piece in body:
+            if piece:
+                connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await connection.drain()
+    except Exception as problem:
+        # Whoever waits for the reply hears of it; without its end the request is none.
+        connection.fail(LostError(f"what was to be sent broke off: {problem}"))
+    else:
+        connection.write(b"0\r\n\r\n")
+
+
+def _unreachable(message: str) -> BackendError:
+    return BackendError(message, code="connect_failed", fault=Fault.ABSENT)
+
+
+def _failed(name: str, problem: Exception) -> BackendError:
+    """What it means that no head of a reply came."""
+    if isinstance(problem, NotHttpError):
+        return not_ollama(name, "something that is not HTTP")
+    return _lost(name, problem)
+
+
+def _lost(name: str, problem: Exception) -> BackendError:
+    return BackendError(
+        f"the connection to {name} was lost: {problem}",
+        code="connection_lost",
+        fault=Fault.TRANSIENT,
+    )
+
+
+def not_ollama(name: str, what: str) -> BackendError:
+    return BackendError(f"{name} is not Ollama: it answered with {what}", code="not_ollama", fault=Fault.ABSENT)

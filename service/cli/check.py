@@ -1,0 +1,77 @@
+"""``check``: can the configuration, the database and the backends be used? It works while the service runs, too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from service.backend.client import BackendClient
+from service.backend.http.connections import Connections
+from service.cli.admin_client import NotRunningError, ask_running_service
+from service.config import BackendConfig, Config
+from service.errors import BackendError, DatabaseUnusableError
+from service.model_limits import uncarried_limits
+from service.store.opening import open_database
+
+
+async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
+    """Print what was found; the exit status is 1 when something is wrong."""
+    say("configuration  ok")
+    for warning in uncarried_limits(config.models):
+        say(f"warning        {warning}")
+    database = await _check_database(config, say)
+    async with Connections() as connections:
+        backends = await asyncio.gather(
+            *(
+                _check_backend(
+                    BackendClient(
+                        connections,
+                        backend.url,
+                        backend.headers,
+                        name=backend.name,
+                        quick_seconds=config.health.probe_timeout_seconds,
+                    ),
+                    backend,
+                )
+                for backend in config.backends
+            )
+        )
+    for _, line in backends:
+        say(line)
+    is_ok = database and all(ok for ok, _ in backends)
+    say("all is well" if is_ok else "something is wrong, see above")
+    return 0 if is_ok else 1
+
+
+async def _check_database(config: Config, say: Callable[[str], None]) -> bool:
+    where = "PostgreSQL" if config.database.url else str(config.database.path)
+    try:
+        health = await ask_running_service(config, "GET", "/health")
+    except NotRunningError:
+        pass
+    else:
+        is_ok = bool(health.get("database", {}).get("status") == "ok")
+        say(f"service        running, {health.get('status')}")
+        say(f"database       {where}: {'ok' if is_ok else health.get('database')} (held by the running service)")
+        return is_ok
+    say("service        not running")
+    try:
+        database = await open_database(config.database)
+    except DatabaseUnusableError as error:
+        say(f"database       FAILED: {error}")
+        return False
+    await database.close()
+    say(f"database       {where}: ok")
+    return True
+
+
+async def _check_backend(client: BackendClient, backend: BackendConfig) -> tuple[bool, str]:
+    name = f"backend        {backend.name} at {client.url}"
+    try:
+        version = await client.version()
+        models = [model.name for model in await client.tags()]
+    except BackendError as error:
+        return False, f"{name}: FAILED: {error}; start Ollama there, or set OLLAMA_URL or [[backends]] url"
+    if not models:
+        return False, f"{name}: Ollama {version} without any model; install one with: ollama pull llama3.2"
+    return True, f"{name}: ok, Ollama {version}, {len(models)} models: {', '.join(models)}"

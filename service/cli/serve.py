@@ -1,0 +1,194 @@
+"""Running the application: sockets, signals, and what the operator and systemd are told."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from service.api.access.auth import AUTH
+from service.api.http.fast_router import Runner
+from service.api.http.middlewares import AccessLogger
+from service.app import RELOADING, build_app
+from service.cli.admin_client import admin_socket_path
+from service.cli.systemd import Notifier
+from service.config import Config
+from service.errors import StartError
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_CLOSE_SECONDS = 5.0
+_KEPT_SECONDS = 120.0
+"""How long an idle connection is kept. The side that sends requests should give it up first, else one may meet its end:
+Go's clients do after 90 s, most others and proxies much earlier.
+"""
+
+
+async def serve(config: Config, read_again: Callable[[], Config], *, announce: Callable[[str], None] = print) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. SIGHUP takes over what ``read_again`` finds.
+
+    Raises StartError when it cannot start.
+    """
+    stop = asyncio.Event()
+    failed = False
+    loop = asyncio.get_running_loop()
+
+    def stop_for(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal failed
+        if context.get("fatal"):
+            failed = True
+            stop.set()
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(stop_for)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notifier = Notifier(os.environ)
+    watchdog = asyncio.create_task(notifier.feed_watchdog())
+    app = build_app(config)
+    loop.add_signal_handler(signal.SIGHUP, _reload, app, read_again)
+    runner = Runner(
+        app,
+        handle_signals=False,
+        access_log_class=AccessLogger,
+        access_log=logging.getLogger("service.access") if config.server.access_log else None,
+        shutdown_timeout=_CLOSE_SECONDS,
+        keepalive_timeout=_KEPT_SECONDS,
+    )
+    sockets = _bound_sockets(config)
+    admin_socket: Path | None = None
+    try:
+        await runner.setup()
+        _settle_memory()
+        port = await _listen(runner, sockets, config)
+        admin_socket = admin_socket_path(config)
+        line = f"Corral listens on http://{_shown_host(config.server.host)}:{port}"
+        announce(line)
+        if not config.auth.required:
+            host = config.server.host
+            announce(_OPEN.format(host=host) + ("" if _is_of_this_machine(host) else _OR_THIS_MACHINE) + ".")
+        elif not app[AUTH].keys.has_admin:
+            announce(_NO_ADMIN)
+        notifier.ready(line)
+        await stop.wait()
+        notifier.stopping("giving running jobs time to end")
+        announce(f"Stopping: running jobs have {config.server.drain_seconds:g} s to end, the others stay queued.")
+    finally:
+        await runner.cleanup()
+        if admin_socket is not None:
+            _remove(admin_socket)
+        for one in sockets:
+            one.close()
+        watchdog.cancel()
+    return int(failed)
+
+
+def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
+    if RELOADING not in app:
+        return
+    try:
+        config = read_again()
+    except StartError as error:
+        _log.error("the configuration stays as it was: %s", error)
+        return
+    app[RELOADING].apply(config)
+
+
+def _settle_memory() -> None:
+    """What is there after the start stays: the collector need not walk through it again and again. It also comes less
+    often than by default, as each request makes hundreds of objects that are free again without it. Together they
+    carry a tenth more requests a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
+_NO_ADMIN = (
+    "CLOSED: auth.required is true and there is no admin's key yet; make one with: "
+    "python -m service keys create --name me --role admin"
+)
+_OPEN = (
+    "OPEN: anybody who reaches {host} may submit prompts and see all of them, since auth.required is false; "
+    "set CORRAL_AUTH__REQUIRED=true"
+)
+_OR_THIS_MACHINE = ", or CORRAL_SERVER__HOST=127.0.0.1 to serve this machine only"
+
+
+def _is_of_this_machine(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _shown_host(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _bound_sockets(config: Config) -> list[socket.socket]:
+    """The configured address, taken before anything else is begun. Raises StartError when it is in use."""
+    host, port = config.server.host, config.server.port
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            bound.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen(_BACKLOG)
+    except OSError as error:
+        for one in bound:
+            one.close()
+        remedy = (
+            "another program listens there; stop it or choose another with --port"
+            if error.errno == errno.EADDRINUSE
+            else "choose another with --host and --port"
+        )
+        raise StartError(f"address {host}:{port}: {error.strerror or error}; {remedy}") from error
+    return bound
+
+
+async def _listen(runner: web.AppRunner, sockets: list[socket.socket], config: Config) -> int:
+    for one in sockets:
+        await web.SockSite(runner, one, backlog=_BACKLOG).start()
+    await _listen_for_admin(runner, admin_socket_path(config))
+    return int(sockets[0].getsockname()[1])
+
+
+async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
+    """Whoever may open this socket counts as an admin, so only the service's own user may."""
+    if path is None:
+        _log.info("no admin socket: commands cannot talk to the running service")
+        return
+    with _private_socket(path):
+        await web.UnixSite(runner, path).start()
+
+
+@contextmanager
+def _private_socket(path: Path) -> Iterator[None]:
+    """A socket that is made within is its owner's alone; what a killed service left there makes way."""
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The keys that are known, and how often each may be used."""

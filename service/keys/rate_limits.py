@@ -1,0 +1,131 @@
+"""How many requests each limited key has left: at most so many in any hour.
+
+Counted in slots of a second, so that a key costs no more memory than the seconds of an hour. What was asked before a
+restart, or of other processes, is known from the jobs that came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from service.clock import Clock
+from service.errors import CorralError, LimitReachedError
+from service.key import Key
+from service.keys.keyring import Keys
+from service.store.keys import KeyStore
+
+_log = logging.getLogger(__name__)
+
+_WINDOW_SECONDS = 3600
+_SETTLED_SECONDS = 10
+"""What was asked so long ago is stored by now, by whichever process."""
+
+
+class Allowance(NamedTuple):
+    """What a key may still ask for."""
+
+    limit: int
+    remaining: int
+    full_again_seconds: int
+    """From now until nothing counts any more, when nothing more is asked."""
+
+
+class _Window:
+    """The requests of one key in the last hour, by the second in which they came, oldest first."""
+
+    __slots__ = ("count", "slots")
+
+    def __init__(self, slots: Mapping[int, int]) -> None:
+        self.slots = dict(sorted(slots.items()))
+        self.count = sum(slots.values())
+
+    def forget_before(self, second: int) -> None:
+        while self.slots and (oldest := next(iter(self.slots))) < second:
+            self.count -= self.slots.pop(oldest)
+
+    def add(self, second: int) -> None:
+        self.slots[second] = self.slots.get(second, 0) + 1
+        self.count += 1
+
+    def remove(self, second: int) -> None:
+        if second in self.slots:
+            self.slots[second] -= 1
+            self.count -= 1
+            if self.slots[second] == 0:
+                del self.slots[second]
+
+
+class Allowances:
+    """The windows of all keys that have a limit."""
+
+    def __init__(self, store: KeyStore, keys: Keys, clock: Clock) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._windows: dict[str, _Window] = {}
+
+    def take(self, key: Key) -> int | None:
+        """Count one request and say in which second, for :meth:`give_back`; None for a key without a limit.
+
+        Raises LimitReachedError when the key has none left.
+        """
+        limit = key.requests_per_hour
+        if limit is None:
+            return None
+        window, second = self._window(key)
+        if window.count >= limit:
+            wait = next(iter(window.slots)) + _WINDOW_SECONDS - second if window.slots else _WINDOW_SECONDS
+            raise LimitReachedError(
+                f"this API key may make {limit} requests an hour, and has made them; try again in {wait} s", float(wait)
+            )
+        window.add(second)
+        return second
+
+    def give_back(self, key: Key, second: int) -> None:
+        """The request that was counted then came to no job."""
+        window, _ = self._window(key)
+        window.remove(second)
+
+    def left(self, key: Key) -> Allowance | None:
+        """How the key stands; None for one without a limit."""
+        limit = key.requests_per_hour
+        if limit is None:
+            return None
+        window, second = self._window(key)
+        newest = next(reversed(window.slots), None)
+        full_again = 0 if newest is None else newest + _WINDOW_SECONDS - second
+        return Allowance(limit, max(0, limit - window.count), full_again)
+
+    async def recall(self) -> None:
+        """Count what the jobs of the last hour tell, in place of what is known; the last seconds only add to that."""
+        second = self._clock.now_ms() // 1000
+        for key in self._keys.listed():
+            if key.requests_per_hour is None or not key.is_active:
+                continue
+            stored = await self._store.requests_by_second(key.id, (second - _WINDOW_SECONDS) * 1000)
+            known = self._windows.get(key.id)
+            recent = (
+                {at: number for at, number in known.slots.items() if at > second - _SETTLED_SECONDS} if known else {}
+            )
+            seconds = {at: max(stored.get(at, 0), recent.get(at, 0)) for at in {*stored, *recent}}
+            self._windows[key.id] = _Window(seconds)
+
+    async def keep_recalling(self, seconds: float) -> None:
+        """Learn what other processes were asked; never returns."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.recall()
+            except CorralError as error:
+                _log.warning("the requests of other processes could not be counted: %s", error)
+
+    def _window(self, key: Key) -> tuple[_Window, int]:
+        second = self._clock.now_ms() // 1000
+        window = self._windows.get(key.id)
+        if window is None:
+            window = self._windows[key.id] = _Window({})
+        window.forget_before(second - _WINDOW_SECONDS + 1)
+        return window, second

@@ -1,0 +1,1 @@
+"""The output of jobs while it is written, and those who follow it."""

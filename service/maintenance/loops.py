@@ -1,0 +1,94 @@
+"""What must be done now and then: forget what is old; where processes share the work, live with the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from service.clock import Clock
+from service.errors import CorralError
+from service.jobs import Jobs
+from service.jobs.records import Change
+from service.store.database import Database
+from service.store.processes import WorkerStore
+
+_log = logging.getLogger(__name__)
+
+_DAY_MS = 86_400_000
+_PRUNE_SECONDS = 600.0
+_BATCH_PAUSE_SECONDS = 0.05
+_COUNT_AGAIN_SECONDS = 10.0
+"""While others change jobs: what was told just before a count may have been counted, too."""
+_LOOK_AGAIN_SECONDS = 60.0
+"""When nothing is told at all."""
+
+
+async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, retention_days: float) -> None:
+    """Forget what is older than ``retention_days``, in small batches; never returns.
+
+    ``prune`` forgets a batch of what is older than a moment (milliseconds since the epoch), and says how many.
+    """
+    while True:
+        try:
+            pruned = await prune(clock.now_ms() - int(retention_days * _DAY_MS))
+            pause = _BATCH_PAUSE_SECONDS if pruned else _PRUNE_SECONDS
+        except CorralError as error:
+            _log.warning("what is old could not be pruned: %s", error)
+            pause = _PRUNE_SECONDS
+        await asyncio.sleep(pause)
+
+
+async def beat_and_rescue(processes: WorkerStore, jobs: Jobs, beat_seconds: float, dead_after_seconds: float) -> None:
+    """Say that this process lives, and take over the jobs of those that do not any more; never returns."""
+    loop = asyncio.get_running_loop()
+    judges_from = loop.time()
+    while True:
+        await asyncio.sleep(beat_seconds)
+        try:
+            await processes.beat()
+            if loop.time() < judges_from:
+                continue
+            dead = await processes.lost(dead_after_seconds)
+            if dead:
+                rescued = await jobs.rescue(dead)
+                _log.warning("%d processes are dead; %d of their jobs were taken back", len(dead), rescued)
+            await processes.forget(dead_after_seconds)
+        except CorralError as error:
+            _log.warning("this process could not say that it lives, nor ask about the others: %s", error)
+            # While the database was away nobody could say anything.
+            judges_from = loop.time() + dead_after_seconds
+
+
+async def hear_others(database: Database, jobs: Jobs, poll_seconds: float) -> None:
+    """Take over what other processes change, and look again where something may have been missed; never returns."""
+    heard: list[str] = []
+    news = asyncio.Event()
+
+    def receive(payload: str) -> None:
+        heard.append(payload)
+        news.set()
+
+    database.listen(receive)
+    loop = asyncio.get_running_loop()
+    look_again_at = loop.time()
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(poll_seconds):
+                await news.wait()
+        news.clear()
+        payloads, heard[:] = heard[:], []
+        changes = [change for payload in payloads if (change := Change.parse(payload)) is not None]
+        try:
+            has_missed = len(changes) < len(payloads)
+            if changes:
+                has_missed |= not await jobs.catch_up(changes)
+            if payloads:
+                look_again_at = min(look_again_at, loop.time() + (poll_seconds if has_missed else _COUNT_AGAIN_SECONDS))
+            if loop.time() >= look_again_at:
+                is_set = await jobs.look_again()
+                look_again_at = loop.time() + (_LOOK_AGAIN_SECONDS if is_set else poll_seconds)
+        except CorralError as error:
+            _log.warning("what other processes do could not be looked at: %s", error)
+            look_again_at = loop.time() + poll_seconds

@@ -1,0 +1,137 @@
+"""How many jobs there are, kept in memory: set from one grouped count at the start, then moved with every change.
+
+Nothing counts rows for a request. A gauge runs ahead of the commit that it belongs to, never of the truth for long:
+what a claim does not find is looked up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from service.job import Line, Status, model_of_runner
+
+
+class Gauge(NamedTuple):
+    """How many jobs there are of one line in one status, and the bytes of their requests, where they are queued."""
+
+    line: Line
+    status: str
+    jobs: int
+    size: int
+
+
+_Key = tuple[str, str | None, str | None]
+"""Status, model and owner; None stands for all."""
+
+
+class Gauges:
+    """Counts by status, model and owner, and the ready jobs of every line."""
+
+    def __init__(self) -> None:
+        self._totals: dict[_Key, int] = {}
+        self._ready: dict[str, dict[str, dict[int, int]]] = {}
+        self._ready_by_runner: dict[str, int] = {}
+        self._balance: dict[Line, int] = {}
+        self.queued_bytes = 0
+
+    def set(self, gauges: Iterable[Gauge], delayed: Mapping[Line, int]) -> None:
+        """Begin anew from a grouped count of all jobs and the delayed ones among the queued."""
+        self._totals.clear()
+        self._ready.clear()
+        self._ready_by_runner.clear()
+        self._balance.clear()
+        self.queued_bytes = 0
+        for gauge in gauges:
+            self._add(_totals_of(gauge.line, gauge.status), gauge.jobs)
+            if gauge.status == Status.QUEUED:
+                self.queued_bytes += gauge.size
+                self.add_ready(gauge.line, gauge.jobs - delayed.get(gauge.line, 0))
+
+    def arrive(self, line: Line, status: str, size: int, *, is_ready: bool) -> None:
+        """A job that was not there before."""
+        self._add(_totals_of(line, status), 1)
+        if status == Status.QUEUED:
+            self.queued_bytes += size
+            if is_ready:
+                self.add_ready(line, 1)
+
+    def leave(self, line: Line, status: str, size: int, *, was_ready: bool) -> None:
+        """A job that is gone: pruned, or never committed."""
+        self._add(_totals_of(line, status), -1)
+        if status == Status.QUEUED:
+            self.queued_bytes -= size
+            if was_ready:
+                self.add_ready(line, -1)
+
+    def move(self, line: Line, before: str, after: str, size: int, *, ready: int = 0) -> None:
+        """A job that changed its status; ``ready`` is what its line gains or loses in jobs that may be claimed."""
+        self._add(_totals_of(line, before), -1)
+        self._add(_totals_of(line, after), 1)
+        self.queued_bytes += size * ((after == Status.QUEUED) - (before == Status.QUEUED))
+        if ready:
+            self.add_ready(line, ready)
+
+    def add_ready(self, line: Line, jobs: int) -> None:
+        """Change how many jobs of a line may be claimed."""
+        before = self._balance.get(line, 0)
+        left = before + jobs
+        # A cancel and a pick may both have counted one job away; the balance keeps the debt until one of them
+        # is taken back.
+        if left == 0:
+            self._balance.pop(line, None)
+        else:
+            self._balance[line] = left
+        runner, owner, priority = line
+        ready = self._ready_by_runner.get(runner, 0) + max(0, left) - max(0, before)
+        if ready:
+            self._ready_by_runner[runner] = ready
+        else:
+            self._ready_by_runner.pop(runner, None)
+        owners = self._ready.setdefault(runner, {})
+        priorities = owners.setdefault(owner, {})
+        if left > 0:
+            priorities[priority] = left
+            return
+        priorities.pop(priority, None)
+        if not priorities:
+            del owners[owner]
+        if not owners:
+            del self._ready[runner]
+
+    def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
+        """How many jobs there are, of one status, model or owner where named."""
+        if status is None:
+            return sum(self.total(each, model, owner) for each in Status)
+        return self._totals.get((status, model, owner), 0)
+
+    @property
+    def ready_by_runner(self) -> Mapping[str, int]:
+        """How many jobs of each runner may be claimed. Read it, and never keep it."""
+        return self._ready_by_runner
+
+    def ready(self, line: Line) -> int:
+        """How many jobs of a line may be claimed."""
+        return max(0, self._balance.get(line, 0))
+
+    @property
+    def waiting(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
+        """Ready jobs by runner, owner and priority; no entry is empty. Read it, and never keep it."""
+        return self._ready
+
+    def _add(self, keys: Iterable[_Key], jobs: int) -> None:
+        totals = self._totals
+        for key in keys:
+            left = totals.get(key, 0) + jobs
+            if left:
+                totals[key] = left
+            else:
+                totals.pop(key, None)
+
+
+@lru_cache(maxsize=4096)
+def _totals_of(line: Line, status: str) -> tuple[_Key, ...]:
+    """The totals in which a job of this line and status is counted."""
+    model = model_of_runner(line.runner)
+    return ((status, None, None), (status, model, None), (status, None, line.owner), (status, model, line.owner))

@@ -1,0 +1,1 @@
+"""Which job goes to which backend, and when."""

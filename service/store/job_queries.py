@@ -1,0 +1,195 @@
+"""Jobs as they stand in the database; nothing here changes one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from service.job import Job, Line, Result, Segment, Status
+from service.queue.gauges import Gauge
+from service.store.database import Database, Row
+from service.store.job_statements import (
+    ANY_READY,
+    BY_SEQS,
+    COLUMNS,
+    EXACT_RANK,
+    EXACT_TOTAL,
+    GAUGES,
+    HELD,
+    LATEST_TIME,
+    NEWEST_FIRST,
+    NEXT_DUE,
+    OLDEST_OF_LINE,
+    OLDEST_READY,
+    SELECT_STANDING,
+    SOME_AT_ONCE,
+    WIDTH,
+)
+from service.store.texts import storable
+
+
+class Filter(NamedTuple):
+    """Which jobs a list shows; None for all."""
+
+    status: str | None = None
+    model_key: str | None = None
+    owner: str | None = None
+    """Of those that were asked with a key: only who has one is shown no other jobs."""
+    text: str | None = None
+    key_id: str | None = None
+    """Everything that was asked with one key, by whichever of the people behind it."""
+
+
+class Standing(NamedTuple):
+    """A job and how many ready jobs of its line are ahead of it, counted up to EXACT_RANK."""
+
+    job: Job
+    rank: int
+
+
+class JobReading:
+    """Jobs in the database, to be looked at."""
+
+    def __init__(self, database: Database, worker: str) -> None:
+        self._database = database
+        self._own = {"worker": worker}
+
+    async def standing(self, job_id: str) -> Standing | None:
+        """A job with its rank in its line."""
+        rows = await self._database.read(SELECT_STANDING + "id = :id", {"id": storable(job_id)})
+        return Standing(job_of(rows[0]), rows[0][WIDTH]) if rows else None
+
+    async def standing_by_seq(self, seq: int) -> Standing | None:
+        """The same by the integer id."""
+        rows = await self._database.read(SELECT_STANDING + "seq = :seq", {"seq": seq})
+        return Standing(job_of(rows[0]), rows[0][WIDTH]) if rows else None
+
+    async def by_seqs(self, seqs: Collection[int]) -> dict[int, Job]:
+        """Jobs by their numbers; those that there are."""
+        wanted = list(seqs)
+        found: dict[int, Job] = {}
+        for start in range(0, len(wanted), SOME_AT_ONCE):
+            some = wanted[start : start + SOME_AT_ONCE]
+            row = {f"seq{number}": some[min(number, len(some) - 1)] for number in range(SOME_AT_ONCE)}
+            found |= {job.seq: job for job in map(job_of, await self._database.read(BY_SEQS, row))}
+        return found
+
+    async def result(self, seq: int) -> Result | None:
+        """The output of a finished job."""
+        rows = await self._database.read("SELECT attempt, segments FROM results WHERE seq = :seq", {"seq": seq})
+        return Result(rows[0][0], tuple(Segment(*pair) for pair in json.loads(rows[0][1]))) if rows else None
+
+    async def prompt(self, seq: int) -> str:
+        """The whole prompt of a job, "" when there is no such job."""
+        rows = await self._database.read("SELECT prompt FROM bodies WHERE seq = :seq", {"seq": seq})
+        return str(rows[0][0]) if rows else ""
+
+    async def request(self, seq: int) -> str:
+        """The body of a job's request, "" when there is no such job."""
+        rows = await self._database.read("SELECT request FROM bodies WHERE seq = :seq", {"seq": seq})
+        return str(rows[0][0]) if rows else ""
+
+    async def prompts(self, first: int, last: int) -> dict[int, str]:
+        """The whole prompts of the jobs from ``first`` to ``last``."""
+        rows = await self._database.read(
+            "SELECT seq, prompt FROM bodies WHERE seq BETWEEN :first AND :last", {"first": first, "last": last}
+        )
+        return {row[0]: row[1] for row in rows}
+
+    async def page(self, which: Filter, limit: int, offset: int) -> list[Job]:
+        """A page of the list, newest first."""
+        where, parameters = _where(which)
+        order = "seq DESC" if which._replace(text=None) == Filter() else NEWEST_FIRST
+        rows = await self._database.read(
+            f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset",
+            {**parameters, "limit": limit, "offset": offset},
+            is_scan=which.text is not None or which.key_id is not None or offset > EXACT_RANK,
+        )
+        return [job_of(row) for row in rows]
+
+    async def count(self, which: Filter) -> int:
+        """How many jobs a filter finds, up to EXACT_TOTAL."""
+        where, parameters = _where(which)
+        rows = await self._database.read(
+            f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {where} LIMIT {EXACT_TOTAL}) AS found",
+            parameters,
+            is_scan=True,
+        )
+        return int(rows[0][0])
+
+    async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:
+        """Every line's jobs by status, and how many of its queued ones this process may not claim now: they are
+        delayed, or their callers wait elsewhere.
+        """
+        rows = await self._database.read(GAUGES, {}, is_scan=True)
+        held = await self._database.read(HELD, self._own, is_scan=True)
+        sums: dict[tuple[Line, str], tuple[int, int]] = {}
+        for *line, status, jobs, size in rows:
+            # Queued jobs are counted in two parts.
+            of = Line(*line), str(status)
+            before = sums.get(of, (0, 0))
+            sums[of] = before[0] + jobs, before[1] + int(size)
+        gauges = [Gauge(*of, *sum_) for of, sum_ in sums.items()]
+        return gauges, {Line(*row[:3]): row[3] for row in held}
+
+    async def next_due(self) -> tuple[int | None, int | None]:
+        """When the next delayed job becomes ready and the next queued one expires."""
+        rows = await self._database.read(NEXT_DUE, {})
+        return rows[0][0], rows[0][1]
+
+    async def oldest_ready(self, runner: str) -> tuple[int, int] | None:
+        """The seq of a runner's oldest ready job and since when it is ready."""
+        rows = await self._database.read(OLDEST_READY, {**self._own, "runner": runner})
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    async def oldest_of_line(self, line: Line) -> int | None:
+        """The seq of a line's oldest ready job."""
+        rows = await self._database.read(
+            OLDEST_OF_LINE, {"runner": line.runner, "owner": line.owner, "priority": line.priority}
+        )
+        return int(rows[0][0]) if rows else None
+
+    async def has_ready(self) -> bool:
+        """Whether any job may be claimed."""
+        return bool(await self._database.read(ANY_READY, self._own))
+
+    async def newest(self) -> int:
+        """The largest seq there is, 0 for none."""
+        rows = await self._database.read("SELECT coalesce(max(seq), 0) FROM jobs", {})
+        return int(rows[0][0])
+
+    async def latest_time(self) -> int:
+        """The latest time that is stored, for a clock that never runs behind it."""
+        rows = await self._database.read(LATEST_TIME, {})
+        return max((int(value) for value in rows[0] if value is not None), default=0)
+
+
+_STATUSES = frozenset(Status)
+
+
+def job_of(row: Row) -> Job:
+    """The job that a row begins with."""
+    return Job._make(row[:WIDTH])
+
+
+def _where(which: Filter) -> tuple[str, dict[str, Any]]:
+    clauses = ["1 = 1"]
+    parameters: dict[str, Any] = {}
+    if which.status is not None:
+        # As a literal, since each status has an index of its own.
+        clauses.append(f"status = '{Status(which.status)}'" if which.status in _STATUSES else "1 = 0")
+    for column in ("model_key", "owner", "key_id"):
+        value = getattr(which, column)
+        if value is not None:
+            clauses.append(f"{column} = :{column}")
+            parameters[column] = storable(value)
+    if which.owner is not None:
+        clauses.append("key_id IS NOT NULL")
+    if which.text is not None:
+        clauses.append(
+            "EXISTS (SELECT 1 FROM bodies WHERE bodies.seq = jobs.seq AND lower(prompt) LIKE lower(:text) ESCAPE '!')"
+        )
+        escaped = storable(which.text).replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        parameters["text"] = f"%{escaped}%"
+    return " AND ".join(clauses), parameters

@@ -1,0 +1,1 @@
+"""The consumers that run jobs on backends."""

@@ -1,0 +1,119 @@
+"""What each caller may see of jobs, and whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from tests.support.access import (
+    ADMIN,
+    Route,
+    bearer,
+    finished,
+    headers_of,
+    made_key,
+    owner_of,
+    service_with_keys,
+    status_of,
+    two_users,
+)
+from tests.support.running import PATIENCE_SECONDS
+
+# Jobs
+
+
+async def test_a_job_is_there_for_its_key_and_for_admins_only() -> None:
+    async with two_users() as (service, own, other, job_id):
+        _, requests = await service.call("GET", "/requests", headers=own)
+        seq = requests["requests"][0]["request_id"]
+        routes = [
+            Route("GET", f"/api/v1/prompt/{job_id}/status"),
+            Route("GET", f"/api/v1/prompt/{job_id}/result"),
+            Route("GET", f"/api/v1/prompt/{job_id}/request"),
+            Route("GET", f"/api/v1/prompt/{job_id}/stream"),
+            Route("GET", f"/status/{seq}"),
+            Route("DELETE", f"/api/v1/prompt/{job_id}"),
+        ]
+        for route in routes:
+            assert await status_of(service, route, own) == 200
+            assert await status_of(service, route, ADMIN) == 200
+            assert await status_of(service, route, other) == 404
+
+
+async def test_another_ones_job_looks_as_if_it_were_not_there() -> None:
+    async with two_users() as (service, _, other, job_id):
+        nothing = job_id[:-4] + ("0000" if job_id[-4:] != "0000" else "1111")
+        for path in ("status", "result", "request"):
+            _, theirs = await service.call("GET", f"/api/v1/prompt/{job_id}/{path}", headers=other)
+            _, none = await service.call("GET", f"/api/v1/prompt/{nothing}/{path}", headers=other)
+            assert json.dumps(theirs).replace(job_id, "") == json.dumps(none).replace(nothing, "")
+
+
+async def test_nobody_cancels_the_job_of_another() -> None:
+    async with service_with_keys() as service:
+        own, other = await headers_of(service), await headers_of(service)
+        service.stall()
+        _, answer = await service.call("POST", "/api/v1/prompt", {"prompt": "Hello"}, headers=own)
+        path = f"/api/v1/prompt/{answer['id']}"
+        assert (await service.call("DELETE", path, headers=other))[0] == 404
+        status, left = await service.call("GET", f"{path}/status", headers=own)
+        assert (status, left["status"] in ("queued", "processing")) == (200, True)
+        assert (await service.call("DELETE", path, headers=own))[1]["status"] == "cancelled"
+
+
+async def test_lists_hold_what_their_reader_may_see() -> None:
+    async with two_users() as (service, own, other, job_id):
+        theirs = await finished(service, other)
+        for headers, expected in ((own, [job_id]), (other, [theirs]), (ADMIN, [theirs, job_id])):
+            _, prompts = await service.call("GET", "/api/v1/prompts", headers=headers)
+            assert ([prompt["id"] for prompt in prompts["prompts"]], prompts["total"]) == (expected, len(expected))
+            for query in ({}, {"status": "completed"}):
+                _, requests = await service.call("GET", "/requests", params=query, headers=headers)
+                assert (len(requests["requests"]), requests["total"]) == (len(expected), len(expected))
+        _, found = await service.call("GET", "/api/v1/prompts", params={"q": "hello"}, headers=other)
+        assert [prompt["id"] for prompt in found["prompts"]] == [theirs]
+
+
+async def test_without_required_keys_everybody_sees_everything() -> None:
+    async with service_with_keys(required=False) as service:
+        user = await headers_of(service)
+        job_id = await finished(service, user)
+        for headers in ({}, user, bearer("sk-unknown")):
+            assert await status_of(service, Route("GET", f"/api/v1/prompt/{job_id}/result"), headers) == 200
+            _, prompts = await service.call("GET", "/api/v1/prompts", headers=headers)
+            assert prompts["total"] == 1
+
+
+# People behind one key
+
+
+async def test_people_behind_one_key_are_owners_of_their_own() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service, owner_header="X-OpenWebUI-User-Id")
+        shared = bearer(made["key"])
+        anna, ben = shared | {"X-OpenWebUI-User-Id": "anna"}, shared | {"x-openwebui-user-id": "ben"}
+        assert await owner_of(service, anna) == f"key:{made['id']}/anna"
+        assert await owner_of(service, ben) == f"key:{made['id']}/ben"
+        assert await owner_of(service, shared) == f"key:{made['id']}"
+        assert len(await owner_of(service, shared | {"X-OpenWebUI-User-Id": "x" * 5000})) < 200
+        for headers, total in ((anna, 1), (ben, 1), (shared, 4)):
+            _, prompts = await service.call("GET", "/api/v1/prompts", headers=headers)
+            assert prompts["total"] == total
+        other = await made_key(service)
+        assert await owner_of(service, bearer(other["key"]) | {"X-OpenWebUI-User-Id": "anna"}) == f"key:{other['id']}"
+
+
+async def test_a_user_name_that_is_no_text_makes_an_owner_all_the_same() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service, owner_header="X-User")
+        reader, writer = await asyncio.open_connection(*service.runner.addresses[0][:2])
+        body = b'{"prompt": "Hello"}'
+        writer.write(
+            b"POST /api/v1/prompt HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-User: \xff\xfe\r\n"
+            + f"Authorization: Bearer {made['key']}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 202")

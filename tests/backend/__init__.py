@@ -1,0 +1,1 @@
+"""Tests of the client to a backend, its protocols and its breakers."""

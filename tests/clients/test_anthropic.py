@@ -1,0 +1,129 @@
+"""Anthropic's own client for Python works with the service as with Ollama."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anthropic
+import pytest
+
+from service.simulated import FaultKind
+from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
+from tests.support.running import RunningService
+
+MESSAGES = "/v1/messages"
+
+
+def client_of(service: RunningService, *, max_retries: int = 0) -> anthropic.AsyncAnthropic:
+    return anthropic.AsyncAnthropic(base_url=service.url, api_key="any", max_retries=max_retries)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[RunningService]:
+    async with service_for_clients() as service:
+        yield service
+
+
+@pytest.fixture
+async def client(service: RunningService) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    async with client_of(service) as client:
+        yield client
+
+
+@pytest.mark.parametrize("model", SPELLINGS)
+async def test_messages_whole_and_streamed_under_every_spelling(client: anthropic.AsyncAnthropic, model: str) -> None:
+    whole: Any = await client.messages.create(model=model, max_tokens=50, messages=QUESTION)
+    async with client.messages.stream(model=model, max_tokens=50, messages=QUESTION) as stream:
+        streamed: Any = await stream.get_final_message()
+    assert streamed.content[0].text == whole.content[0].text
+    assert (whole.model, whole.stop_reason, streamed.stop_reason) == (model, "end_turn", "end_turn")
+
+
+async def test_thinking_tools_and_pictures(client: anthropic.AsyncAnthropic) -> None:
+    thinking = await client.messages.create(model="qwen3:4b", max_tokens=50, messages=QUESTION)
+    assert [block.type for block in thinking.content] == ["thinking", "text"]
+    tools: Any = [{"name": "weather", "input_schema": TOOL["function"]["parameters"]}]
+    async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION, tools=tools) as stream:
+        called = await stream.get_final_message()
+    assert (called.content[0].type, called.stop_reason) == ("tool_use", "tool_use")
+    picture: Any = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+                {"type": "text", "text": "What is this?"},
+            ],
+        }
+    ]
+    assert (await client.messages.create(model="llama3.2", max_tokens=5, messages=picture)).stop_reason == "max_tokens"
+
+
+async def test_refusals_raise_the_error_of_their_status(
+    service: RunningService, client: anthropic.AsyncAnthropic
+) -> None:
+    with pytest.raises(anthropic.NotFoundError, match="model 'nosuch' not found"):
+        await client.messages.create(model="nosuch", max_tokens=5, messages=QUESTION)
+    with pytest.raises(anthropic.BadRequestError):
+        await client.messages.create(model="llama3.2", max_tokens=0, messages=QUESTION)
+    arm(service, FaultKind.ERROR, MESSAGES, status=500, message="CUDA error")
+    with pytest.raises(anthropic.InternalServerError, match="CUDA error"):
+        await client.messages.create(model="llama3.2", max_tokens=5, messages=QUESTION)
+
+
+async def test_what_we_have_tried_again_the_client_does_not() -> None:
+    async with service_for_clients() as service, client_of(service, max_retries=2) as client:
+        arm(service, FaultKind.ERROR, MESSAGES, status=500, message="CUDA error")
+        with pytest.raises(anthropic.InternalServerError):
+            await client.messages.create(model="llama3.2", max_tokens=5, messages=QUESTION)
+        assert service.ollama.observations.requests[MESSAGES] == 2
+
+
+@pytest.mark.parametrize("kind", CUTS)
+async def test_a_stream_that_is_cut_raises_the_clients_own_error(
+    service: RunningService, client: anthropic.AsyncAnthropic, kind: FaultKind
+) -> None:
+    arm(service, kind, MESSAGES, after_tokens=5)
+    found: list[Any] = []
+    stream = await client.messages.create(model="llama3.2", max_tokens=50, messages=QUESTION, stream=True)
+    with pytest.raises(anthropic.APIError):
+        await read(stream, found)
+    assert found
+    async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as managed:
+        with pytest.raises(anthropic.APIError):
+            await managed.get_final_message()
+
+
+async def test_a_client_that_stops_reading_ends_the_answer(service: RunningService) -> None:
+    stall = arm(service, FaultKind.STALL, MESSAGES, after_tokens=3)
+    async with client_of(service) as client:
+        async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as stream:
+            async for _ in stream:
+                break
+        whole = asyncio.create_task(client.messages.create(model="llama3.2", max_tokens=50, messages=QUESTION))
+        await service.ollama.observations.until(lambda seen: seen.stalled == 2)
+        whole.cancel()
+        await asyncio.wait((whole,))
+        await service.ollama.observations.until(lambda seen: seen.closed_connections == 2)
+    stall.release()
+
+
+async def test_heartbeats_do_not_disturb_the_client() -> None:
+    async with service_for_clients(queue__heartbeat_seconds=0.02) as service, client_of(service) as client:
+        arm(service, FaultKind.DELAY_HEADERS, MESSAGES, seconds=0.2)
+        async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as stream:
+            assert (await stream.get_final_message()).stop_reason == "end_turn"
+        arm(service, FaultKind.ERROR, MESSAGES, status=500, message="CUDA error")
+        with pytest.raises(anthropic.APIError, match="CUDA error"):
+            await read(await client.messages.create(model="llama3.2", max_tokens=9, messages=QUESTION, stream=True))
+
+
+async def test_the_client_that_blocks_works_too(service: RunningService) -> None:
+    def talk() -> tuple[str, str | None]:
+        with anthropic.Anthropic(base_url=service.url, api_key="any") as client:
+            whole = client.messages.create(model="llama3.2", max_tokens=50, messages=QUESTION)
+            with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as stream:
+                return whole.content[0].type, stream.get_final_message().stop_reason
+
+    assert await asyncio.to_thread(talk) == ("text", "end_turn")

@@ -1,0 +1,194 @@
+"""OpenAI's own client for Python works with the service as with Ollama."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from service.simulated import FaultKind
+from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
+from tests.support.running import RunningService
+
+CHAT = "/v1/chat/completions"
+
+
+def client_of(service: RunningService, *, max_retries: int = 0) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key="any", max_retries=max_retries)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[RunningService]:
+    async with service_for_clients() as service:
+        yield service
+
+
+@pytest.fixture
+async def client(service: RunningService) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with client_of(service) as client:
+        yield client
+
+
+@pytest.mark.parametrize("model", SPELLINGS)
+async def test_a_chat_whole_and_streamed_under_every_spelling(client: openai.AsyncOpenAI, model: str) -> None:
+    whole = await client.chat.completions.create(model=model, messages=QUESTION)
+    chunks = await read(
+        await client.chat.completions.create(
+            model=model, messages=QUESTION, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert said == whole.choices[0].message.content
+    assert (whole.model, whole.choices[0].finish_reason) == (model, "stop")
+    assert chunks[-1].usage.completion_tokens == 20
+
+
+async def test_tools_pictures_formats_and_reasoning(client: openai.AsyncOpenAI) -> None:
+    class Country(BaseModel):
+        name: str
+        languages: list[str]
+
+    tools: Any = [TOOL]
+    called = await client.chat.completions.create(model="llama3.2", messages=QUESTION, tools=tools)
+    assert called.choices[0].finish_reason == "tool_calls"
+    chunks = await read(
+        await client.chat.completions.create(model="llama3.2", messages=QUESTION, tools=tools, stream=True)
+    )
+    calls = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or []]
+    assert [call.function.name for call in calls] == ["weather"]
+    picture: Any = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is this?"},
+                {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
+            ],
+        }
+    ]
+    assert (await client.chat.completions.create(model="llama3.2", messages=picture)).choices[0].message.content
+    parsed = await client.chat.completions.parse(model="llama3.2", messages=QUESTION, response_format=Country)
+    assert parsed.choices[0].message.parsed is not None
+    thinking: Any = await client.chat.completions.create(model="qwen3:4b", messages=QUESTION, reasoning_effort="high")
+    assert thinking.choices[0].message.reasoning
+
+
+async def test_completions_embeddings_and_models(client: openai.AsyncOpenAI) -> None:
+    whole = await client.completions.create(model="llama3.2", prompt="Why?")
+    chunks = await read(await client.completions.create(model="llama3.2", prompt="Why?", stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    # Without a word about it the client asks for base64, and unpacks it.
+    packed = await client.embeddings.create(model="Nomic-Embed-Text", input=["one", "two"])
+    plain = await client.embeddings.create(model="nomic-embed-text", input=["one", "two"], encoding_format="float")
+    assert [len(each.embedding) for each in packed.data] == [768, 768]
+    assert packed.data[1].embedding == pytest.approx(plain.data[1].embedding)
+    assert {model.id async for model in client.models.list()} == {
+        "llama3.2:latest",
+        "qwen3:4b",
+        "nomic-embed-text:latest",
+    }
+    assert (await client.models.retrieve("LLAMA3.2")).id == "LLAMA3.2"
+
+
+@pytest.mark.parametrize("model", ["llama3.2", "qwen3:4b"])
+async def test_responses(client: openai.AsyncOpenAI, model: str) -> None:
+    whole = await client.responses.create(model=model, input="Why?")
+    events = await read(await client.responses.create(model=model, input="Why?", stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output_text == whole.output_text
+    tool: Any = {"type": "function", **TOOL["function"]}
+    events = await read(await client.responses.create(model=model, input="Why?", tools=[tool], stream=True))
+    assert events[-1].response.output[-1].name == "weather"
+
+
+async def test_refusals_raise_the_error_of_their_status(service: RunningService, client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="model 'nosuch' not found"):
+        await client.chat.completions.create(model="nosuch", messages=QUESTION)
+    with pytest.raises(openai.BadRequestError, match="too short"):
+        await client.chat.completions.create(model="llama3.2", messages=[])
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("nosuch")
+    arm(service, FaultKind.ERROR, CHAT, status=500, message="CUDA error")
+    with pytest.raises(openai.InternalServerError, match="CUDA error"):
+        await client.chat.completions.create(model="llama3.2", messages=QUESTION)
+
+
+async def test_what_we_have_tried_again_the_client_does_not() -> None:
+    async with service_for_clients() as service, client_of(service, max_retries=2) as client:
+        arm(service, FaultKind.ERROR, CHAT, status=500, message="CUDA error")
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(model="llama3.2", messages=QUESTION)
+        _, listed = await service.call("GET", "/api/v1/prompts")
+        assert listed["total"] == 1
+        assert service.ollama.observations.requests[CHAT] == 2
+
+
+@pytest.mark.parametrize("kind", CUTS)
+@pytest.mark.parametrize("route", ["chat", "completions", "responses"])
+async def test_a_stream_that_is_cut_raises_the_clients_own_error(
+    service: RunningService, client: Any, route: str, kind: FaultKind
+) -> None:
+    endpoint, asked = {
+        "chat": (CHAT, {"messages": QUESTION}),
+        "completions": ("/v1/completions", {"prompt": "Why?"}),
+        "responses": ("/v1/responses", {"input": "Why?"}),
+    }[route]
+    arm(service, kind, endpoint, after_tokens=5)
+    resource = client.chat.completions if route == "chat" else getattr(client, route)
+    found: list[Any] = []
+    with pytest.raises(openai.APIError):
+        await read(await resource.create(model="llama3.2", stream=True, **asked), found)
+    assert found
+
+
+async def test_a_client_that_stops_reading_ends_the_answer(service: RunningService) -> None:
+    stall = arm(service, FaultKind.STALL, CHAT, after_tokens=3)
+    async with client_of(service) as client:
+        stream = await client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True)
+        async for _ in stream:
+            break
+        await stream.close()
+        whole = asyncio.create_task(client.chat.completions.create(model="llama3.2", messages=QUESTION))
+        await service.ollama.observations.until(lambda seen: seen.stalled == 2)
+        whole.cancel()
+        await asyncio.wait((whole,))
+        await service.ollama.observations.until(lambda seen: seen.closed_connections == 2)
+    stall.release()
+
+
+async def test_heartbeats_do_not_disturb_the_client() -> None:
+    async with service_for_clients(queue__heartbeat_seconds=0.02) as service, client_of(service) as client:
+        for endpoint in (CHAT, "/v1/responses"):
+            arm(service, FaultKind.DELAY_HEADERS, endpoint, seconds=0.2)
+        chunks = await read(await client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True))
+        assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) == 20
+        events = await read(await client.responses.create(model="llama3.2", input="Why?", stream=True))
+        assert events[-1].type == "response.completed"
+        arm(service, FaultKind.ERROR, CHAT, status=500, message="CUDA error")
+        with pytest.raises(openai.APIError, match="CUDA error"):
+            await read(await client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True))
+
+
+async def test_our_own_headers_are_there_for_who_looks(client: openai.AsyncOpenAI) -> None:
+    raw = await client.chat.completions.with_raw_response.create(
+        model="llama3.2", messages=QUESTION, extra_headers={"X-Priority": "high"}
+    )
+    assert raw.headers["X-Job-Id"]
+    assert json.loads(raw.text)["object"] == "chat.completion"
+
+
+async def test_the_client_that_blocks_works_too(service: RunningService) -> None:
+    def talk() -> tuple[str | None, int]:
+        with openai.OpenAI(base_url=f"{service.url}/v1", api_key="any") as client:
+            whole = client.chat.completions.create(model="llama3.2", messages=QUESTION)
+            stream = client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True)
+            return whole.choices[0].message.content, len(list(stream))
+
+    content, chunks = await asyncio.to_thread(talk)
+    assert content
+    assert chunks > 20

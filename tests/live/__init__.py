@@ -1,0 +1,1 @@
+"""Tests of jobs as they are watched."""

@@ -1,0 +1,1 @@
+"""Tests of which job goes to which backend."""

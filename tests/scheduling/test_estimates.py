@@ -1,0 +1,237 @@
+"""When a waiting job is thought to begin, and where that is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from service.backend.http.connections import Connections
+from service.backend.models import InstalledModel
+from service.backend.pool import Backend, Pool, build_backend
+from service.clock import Clock
+from service.config import BackendConfig, Config, ModelConfig, QueueConfig
+from service.scheduling.estimates import Estimates
+from service.simulated import SimulatedModel, SimulatedSettings
+from tests.support.backends import until_answering
+from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
+
+START = 1_700_000_000_000
+MEAN_MS = 10_000.0
+LOAD_MS = 8_000
+
+
+class SettableClock(Clock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = START
+
+    def now_ms(self) -> int:
+        return self.now
+
+
+class Queue:
+    """So many jobs of each runner wait, each taking the same."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.since: dict[str, int] = {}
+
+    def expected_ms(self, runner: str) -> float:
+        return MEAN_MS
+
+    def ready_counts(self) -> Mapping[str, int]:
+        return self.counts
+
+
+class Stage(NamedTuple):
+    pool: Pool
+    queue: Queue
+    clock: SettableClock
+    estimates: Estimates
+
+    @property
+    def backend(self) -> Backend:
+        return next(iter(self.pool))
+
+    def start(self, runner: str, ahead: int = 0) -> float | None:
+        return self.estimates.start_seconds(runner, ahead)
+
+    def run(self, runner: str, jobs: int = 1, load_ms: int = 0, backend: Backend | None = None) -> None:
+        """Have so many jobs running, of which the first has got its first byte after a load."""
+        for number in range(jobs):
+            self.pool.take(backend or self.backend, runner)
+            if number == 0:
+                self.clock.now += load_ms
+                self.pool.answered(backend or self.backend, runner)
+
+    def end(self, runner: str, jobs: int = 1) -> None:
+        for _ in range(jobs):
+            self.pool.free(self.backend, runner)
+
+
+A, B, C = "a:latest", "b:latest", "c:latest"
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """One backend with two seats and three models of which one fits, and another that is away."""
+    config = Config(
+        backends=(BackendConfig(name="one", concurrency=2), BackendConfig(name="two", concurrency=1)),
+        models={"c": ModelConfig(parallel=1)},
+        queue=QueueConfig(max_swap_wait_seconds=30),
+    )
+    clock, queue = SettableClock(), Queue()
+    async with Connections() as connections:
+        members = [build_backend(one, connections, config, clock) for one in config.backends]
+        pool = Pool(members, config, clock)
+        for backend in members:
+            backend.note_installed(tuple(InstalledModel(name, "", 0, {}) for name in (A, B, C)))
+        members[0].is_answering = True
+        yield Stage(pool, queue, clock, Estimates(queue, pool, clock, lambda: queue.since))
+
+
+async def test_a_job_that_finds_a_free_seat_begins_at_once(stage: Stage) -> None:
+    stage.run(A)
+    assert stage.start(A) == 0.0
+
+
+async def test_a_queue_moves_by_its_seats_and_the_learned_mean(stage: Stage) -> None:
+    stage.run(A, 2)
+    assert stage.start(A, 0) == 5.0
+    assert stage.start(A, 1) == 10.0
+    assert stage.start(A, 9) == 50.0
+
+
+async def test_only_the_seats_that_a_model_may_have_count(stage: Stage) -> None:
+    stage.run(C)
+    assert stage.start(C, 0) == 10.0
+    assert stage.start(C, 3) == 40.0
+
+
+async def test_nobody_serves_the_model(stage: Stage) -> None:
+    stage.backend.is_drained = True
+    assert stage.start(A) is None
+    stage.backend.is_drained = False
+    assert stage.start("unknown:latest") is None
+    assert stage.start(A) is not None
+
+
+async def test_two_backends_that_have_it_share_the_queue(stage: Stage) -> None:
+    second = list(stage.pool)[1]
+    second.is_answering = True
+    stage.run(A, 2)
+    stage.run(A, 1, backend=second)
+    assert stage.start(A, 2) == 10.0
+
+
+async def test_a_load_that_is_under_way_is_waited_for(stage: Stage) -> None:
+    stage.run(A, load_ms=LOAD_MS)
+    stage.end(A)
+    stage.backend.placement.listed((), stage.clock.now)
+    stage.pool.take(stage.backend, A)
+    stage.clock.now += LOAD_MS // 4
+    assert stage.start(A) == LOAD_MS * 0.75 / 1000
+
+
+async def test_the_swap_to_come_is_part_of_it(stage: Stage) -> None:
+    stage.run(A, load_ms=LOAD_MS)
+    stage.queue.counts = {A: 1, B: 1}
+    # One job of A waits and one runs, then B is loaded, which is thought to take as long as A's load did.
+    assert stage.start(B) == (MEAN_MS / 2 + MEAN_MS + LOAD_MS) / 1000
+
+
+async def test_a_model_that_is_overdue_does_not_wait_for_the_whole_queue_of_another(stage: Stage) -> None:
+    stage.run(A, load_ms=LOAD_MS)
+    stage.queue.counts = {A: 1000, B: 1}
+    stage.queue.since = {B: stage.clock.now - 20_000}
+    assert stage.start(B) == (10_000 + MEAN_MS + LOAD_MS) / 1000
+
+
+async def test_models_that_have_waited_longer_come_first(stage: Stage) -> None:
+    stage.run(A, load_ms=LOAD_MS)
+    stage.end(A)
+    stage.queue.counts = {B: 1, C: 1}
+    stage.queue.since = {B: stage.clock.now, C: stage.clock.now - 1}
+    alone = LOAD_MS / 1000
+    assert stage.start(C) == alone
+    assert stage.start(B) == pytest.approx(alone + (LOAD_MS + MEAN_MS / 2) / 1000, abs=3)
+
+
+# Where it is told
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[RunningService]:
+    models = (SimulatedModel("llama3.2"),)
+    async with service_in_process(settings=SimulatedSettings(models=models), seats=1) as running:
+        await until_answering(running, 1)
+        yield running
+
+
+async def queue_of_three(service: RunningService) -> list[str]:
+    """One that runs, and two that wait."""
+    service.stall()
+    running = await service.submit("runs")
+    await service.until(running, "processing")
+    await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+    return [await service.submit("first"), await service.submit("second")]
+
+
+async def test_status_list_and_headers_tell_position_and_estimate(service: RunningService) -> None:
+    _, second = await queue_of_three(service)
+    async with service.session.get(f"/api/v1/prompt/{second}/status") as response:
+        status, headers = await response.json(), response.headers
+    _, page = await service.call("GET", "/api/v1/prompts")
+    places = [(row["prompt"], row.get("position"), row.get("estimated_start_seconds")) for row in page["prompts"]]
+    assert (status["position"], headers["X-Queue-Position"]) == (2, "2")
+    assert float(headers["X-Estimated-Start-Seconds"]) == status["estimated_start_seconds"] > 0
+    assert [place[:2] for place in places] == [("second", 2), ("first", 1), ("runs", None)]
+    assert places[2][2] is None
+    assert places[0][2] == 2 * places[1][2]
+
+
+async def test_the_answer_to_a_submission_tells_it_in_body_and_headers(service: RunningService) -> None:
+    await queue_of_three(service)
+    async with service.session.post("/api/v1/prompt", json={"prompt": "third"}) as response:
+        answer = await response.json()
+    assert (answer["position"], response.headers["X-Queue-Position"]) == (3, "3")
+    assert float(response.headers["X-Estimated-Start-Seconds"]) == answer["estimated_start_seconds"] > 0
+
+
+async def test_a_running_job_has_no_place(service: RunningService) -> None:
+    service.stall()
+    job_id = await service.submit("runs")
+    await service.until(job_id, "processing")
+    async with service.session.get(f"/api/v1/prompt/{job_id}/status") as response:
+        assert not {"X-Queue-Position", "X-Estimated-Start-Seconds"} & set(response.headers)
+
+
+async def test_the_websocket_tells_places_in_its_snapshot_in_news_and_as_they_move(service: RunningService) -> None:
+    async with service.session.ws_connect("/api/v1/ws") as websocket:
+        first, second = await queue_of_three(service)
+        await websocket.send_json({"type": "subscribe", "channel": "jobs"})
+        snapshot = await receive(websocket, "subscribed")
+        assert [row.get("position") for row in snapshot["jobs"]] == [2, 1, None]
+        third = await service.submit("third")
+        news = await receive(websocket, "job")
+        assert (news["id"], news["position"]) == (third, 3)
+        assert news["estimated_start_seconds"] > 0
+        await websocket.send_json({"type": "subscribe", "channel": "job", "id": second})
+        followed = await receive(websocket, "subscribed")
+        assert followed["job"]["position"] == 2
+        await service.call("DELETE", f"/api/v1/prompt/{first}")
+        while (moved := await receive(websocket, "job"))["id"] != second:
+            pass
+        assert moved["position"] == 1
+        assert moved["estimated_start_seconds"] < followed["job"]["estimated_start_seconds"]
+
+
+async def receive(websocket: Any, kind: str) -> dict[str, Any]:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            message = dict(await websocket.receive_json())
+            if message["type"] == kind:
+                return message

@@ -1,0 +1,254 @@
+"""Every statement finds its rows by the index that is meant for it, on every database and on a table with many rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+
+from service.job import Job, Line, Segment, Status
+from service.store.database import Batch, Database, Row, Settle, Statement, Written
+from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
+from service.store.jobs import Filter, JobStore
+from service.store.migrations.m0006_outcomes import STATEMENTS as OUTCOMES
+from service.store.postgres.connections import Link
+from service.store.postgres.database import PostgresDatabase
+from service.store.postgres.statements import converted
+from service.store.processes import WorkerStore
+from service.store.sqlite.bulk import for_rows
+from service.store.sqlite.database import SqliteDatabase
+from tests.support.databases import Place
+from tests.support.store_jobs import NOW
+
+ROWS = 12_000
+LINE = Line("model-1:latest", "owner-1", 0)
+
+_FILL = f"""
+    WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {ROWS}),
+    rows AS (
+        SELECT number, CASE WHEN number % 10 < 5 THEN 'queued' WHEN number % 100 = 5 THEN 'processing'
+                            WHEN number % 10 < 9 THEN 'completed' ELSE 'failed' END AS status
+        FROM numbers
+    )
+    INSERT INTO jobs (id, door, endpoint, model, model_key, runner, owner, priority, is_streamed, status, attempt,
+                      failures, crashes, not_before, deadline, worker, preview, size, created_at, updated_at,
+                      finished_at)
+    SELECT 'id-' || number, 'prompts', '/api/generate', 'model', 'model-' || (number % 4) || ':latest',
+           'model-' || (number % 4) || ':latest', 'owner-' || (number % 15), number % 3 - 1, 1, status, 0,
+           0, 0, CASE WHEN status = 'queued' AND number % 50 = 3 THEN {NOW} + number END,
+           CASE WHEN status = 'queued' AND number % 50 = 4 THEN {NOW} + number END,
+           CASE WHEN status = 'processing' THEN 'worker-' || number % 3 END, 'prompt', 100, {NOW} + number,
+           {NOW} + number, CASE WHEN status IN ('completed', 'failed') THEN {NOW} + number END
+    FROM rows
+"""
+
+
+class Recording:
+    """A database that keeps what it was asked."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.claim_lock = database.claim_lock
+        self.commit_seconds = database.commit_seconds
+        self.present_ms = database.present_ms
+        self.is_shared = database.is_shared
+        self.keeps_order = database.keeps_order
+        self.statements: list[Statement] = []
+
+    async def prepare(self) -> None:
+        await self._database.prepare()
+
+    def next_number(self) -> int | None:
+        return self._database.next_number()
+
+    def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
+        self.statements += (one for one in statements if isinstance(one, Statement))
+        return self._database.write(*statements, is_urgent=is_urgent, settle=settle)
+
+    def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
+        self.statements.append(Statement(sql, parameters))
+        return self._database.read(sql, parameters, is_scan=is_scan)
+
+    def notify(self, payload: str) -> None:
+        self._database.notify(payload)
+
+    def listen(self, receive: Callable[[str], None]) -> None:
+        self._database.listen(receive)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+class Asked(NamedTuple):
+    """A method of the store and the indexes by which its statements may find rows.
+
+    "seek jobs_pkey" is a look-up; a name alone may also be walked through in its order, up to a limit.
+    """
+
+    ask: Callable[[JobStore, Job], Awaitable[object]]
+    indexes: tuple[str, ...]
+
+
+ASKED = {
+    "claim": Asked(
+        lambda store, job: store.claim(LINE, 3, NOW), ("seek jobs_ready", "seek jobs_pkey", "seek bodies_pkey")
+    ),
+    "put back": Asked(lambda store, job: store.put_back(job, NOW), ("seek jobs_pkey",)),
+    "cancel": Asked(lambda store, job: store.cancel(job.id, NOW, (Segment("text", "a"),), 1), ("seek jobs_id",)),
+    "promote": Asked(lambda store, job: store.promote(NOW + 100), ("seek jobs_delayed", "seek jobs_pkey")),
+    "expire": Asked(lambda store, job: store.expire(NOW + 100), ("seek jobs_deadline", "seek jobs_pkey")),
+    "rescue": Asked(lambda store, job: store.rescue("worker-1", NOW), ("jobs_processing", "seek jobs_reserved")),
+    "prune": Asked(lambda store, job: store.prune(NOW + 100), ("seek jobs_finished", "seek jobs_pkey")),
+    "standing": Asked(lambda store, job: store.standing(job.id), ("seek jobs_id", "seek jobs_ready")),
+    "standing by number": Asked(
+        lambda store, job: store.standing_by_seq(job.seq), ("seek jobs_pkey", "seek jobs_ready")
+    ),
+    "result": Asked(lambda store, job: store.result(job.seq), ("seek results_pkey",)),
+    "prompt": Asked(lambda store, job: store.prompt(job.seq), ("seek bodies_pkey",)),
+    "prompts": Asked(lambda store, job: store.prompts(1, 5), ("seek bodies_pkey",)),
+    "oldest ready": Asked(lambda store, job: store.oldest_ready(LINE.runner), ("seek jobs_ready_oldest",)),
+    "oldest of a line": Asked(lambda store, job: store.oldest_of_line(LINE), ("seek jobs_ready",)),
+    "any ready": Asked(lambda store, job: store.has_ready(), ("jobs_ready",)),
+    "next due": Asked(lambda store, job: store.next_due(), ("jobs_delayed", "jobs_deadline")),
+    "latest time": Asked(lambda store, job: store.latest_time(), ("jobs_pkey", "jobs_finished")),
+    "newest": Asked(lambda store, job: store.newest(), ("jobs_pkey",)),
+    "by numbers": Asked(lambda store, job: store.by_seqs([job.seq, 5]), ("seek jobs_pkey",)),
+    "list": Asked(lambda store, job: store.page(Filter(), 5, 5), ("jobs_pkey",)),
+    "list of a model": Asked(
+        lambda store, job: store.page(Filter(model_key=LINE.runner), 5, 5), ("seek jobs_by_model",)
+    ),
+    "list of an owner": Asked(lambda store, job: store.page(Filter(owner="owner-1"), 5, 5), ("seek jobs_by_owner",)),
+} | {
+    f"list of {status}": Asked(
+        lambda store, job, status=status: store.page(Filter(status=status), 5, 5),  # type: ignore[misc]
+        (f"jobs_{status}",),
+    )
+    for status in Status
+}
+
+
+@pytest.fixture(params=["never analyzed", "analyzed"])
+async def filled(place: Place, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """Many jobs; the database has counted what is in its columns, or knows nothing."""
+    async with place.opened() as database:
+        await database.write(Statement(_FILL, {}))
+        if request.param == "analyzed":
+            await database.write(Statement("ANALYZE", {}))
+        yield database
+
+
+async def test_every_statement_finds_its_rows_by_the_index_that_is_meant_for_it(filled: Database) -> None:
+    recording = Recording(filled)
+    store = JobStore(recording, "own")
+    [claimed] = await store.claim(LINE, 1, NOW)
+    found: dict[str, list[str]] = {}
+    for name, asked in ASKED.items():
+        recording.statements.clear()
+        await asked.ask(store, claimed.job)
+        accesses = [access for one in tuple(recording.statements) for access in await explained(filled, one)]
+        # A mere name says that walking through it is no harm.
+        found[name] = sorted({access if access in asked.indexes else access.split()[1] for access in accesses})
+    assert found == {name: sorted(asked.indexes) for name, asked in ASKED.items()}
+
+
+async def test_a_job_that_ends_is_found_by_its_number(filled: Database) -> None:
+    # No plan is told of what a trigger does.
+    [update] = re.findall(r"UPDATE jobs SET .*?(?=;)", OUTCOMES[-1], re.DOTALL)
+    sql = re.sub(r"NEW\.(\w+)", r":\1", update)
+    row = {"status": "failed", "error_code": "e", "error_message": "m"}
+    nothing = dict.fromkeys(re.findall(r":(\w+)", sql), 1)
+    assert await explained(filled, Statement(sql, nothing | row)) == {"seek jobs_pkey"}
+
+
+async def test_the_gauges_are_counted_from_indexes_and_of_all_but_a_few_jobs_from_those_alone(
+    filled: Database, place: Place
+) -> None:
+    if place.is_sqlite:
+        rows = await filled.read("EXPLAIN QUERY PLAN " + GAUGES, {})
+        assert [row[3] for row in rows if "jobs" in row[3]] == [
+            "SCAN jobs USING COVERING INDEX jobs_ready",
+            "SEARCH jobs USING INDEX jobs_delayed (not_before>?)",
+            "SCAN jobs USING INDEX jobs_processing",
+            "SCAN jobs USING COVERING INDEX jobs_ended",
+        ]
+    else:
+        # Which it takes it decides by what was vacuumed.
+        accesses = await explained(filled, Statement(GAUGES, {}))
+        assert "walk jobs" not in accesses
+        assert len(accesses) == 4
+
+
+async def test_the_jobs_that_may_not_be_claimed_are_found_by_their_indexes(filled: Database) -> None:
+    accesses = await explained(filled, Statement(HELD, {"worker": "own"}))
+    assert accesses == {"seek jobs_delayed", "seek jobs_reserved"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "index"),
+    [
+        (CLAIM.replace("{claim_lock}", PostgresDatabase.claim_lock), "jobs_ready"),
+        (OLDEST_READY, "jobs_ready_oldest"),
+        (SELECT_STANDING + "id = :id", "jobs_ready"),
+    ],
+)
+async def test_a_plan_for_whatever_parameters_is_the_same(postgres_place: Place, sql: str, index: str) -> None:
+    # PostgreSQL makes such a plan when it has seen a statement five times, and keeps it.
+    async with postgres_place.opened() as database:
+        await database.write(Statement(_FILL, {}), Statement("ANALYZE", {}))
+    link = Link(postgres_place.config.url)
+    connection = await link.get()
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    statement = converted(sql)
+    await connection.execute(f"PREPARE asked AS {statement.sql}")
+    lines = await connection.fetch(f"EXPLAIN (COSTS OFF) EXECUTE asked({', '.join('NULL' for _ in statement.names)})")
+    await link.close()
+    assert f"seek {index}" in _accesses_of_postgres([line[0] for line in lines])
+
+
+async def test_lost_processes_are_looked_for_among_running_and_reserved_jobs_only(filled: Database) -> None:
+    recording = Recording(filled)
+    await WorkerStore(recording, "own").lost(30)
+    [statement] = recording.statements
+    accesses = {access.split()[1] for access in await explained(filled, statement)}
+    assert accesses - {"workers_pkey"} == {"jobs_processing", "jobs_reserved"}
+
+
+async def explained(database: Database, statement: Statement) -> set[str]:
+    """How a statement finds rows: "seek" or "walk", and the name of the index; "walk" and the table for want of one."""
+    assert isinstance(statement.parameters, Mapping)
+    if isinstance(database, SqliteDatabase):
+        rows = await database.read("EXPLAIN QUERY PLAN " + statement.sql, statement.parameters)
+        one = for_rows(statement.sql)
+        if one is not None:
+            # The same for many rows, whose parameters have numbers there and none here.
+            text = "EXPLAIN QUERY PLAN " + one.call([statement.parameters] * 3)[0].replace("?", "NULL")
+            rows = [*rows, *await database.read(text, {})]
+        return _accesses_of_sqlite([row[3] for row in rows])
+    lines = await database.read("EXPLAIN (COSTS OFF) " + statement.sql, statement.parameters)
+    return _accesses_of_postgres([line[0] for line in lines])
+
+
+def _accesses_of_sqlite(details: Sequence[str]) -> set[str]:
+    found = set()
+    for detail in details:
+        assert "FOR ORDER BY" not in detail
+        if access := re.match(
+            r"(SEARCH|SCAN) (jobs|ahead|bodies|results)(?: USING (?:COVERING )?INDEX (\w+))?", detail
+        ):
+            verb, table, index = access.groups()
+            is_seek = verb == "SEARCH" and "(" in detail
+            found.add(f"{'seek' if is_seek else 'walk'} {index or table + '_pkey'}")
+    return found
+
+
+def _accesses_of_postgres(lines: Sequence[str]) -> set[str]:
+    found = set()
+    for line, following in zip(lines, (*lines[1:], ""), strict=True):
+        assert "Sort" not in line
+        if access := re.search(r"Index (?:Only )?Scan (?:Backward )?using (\w+)", line):
+            found.add(f"{'seek' if 'Index Cond' in following else 'walk'} {access[1]}")
+        elif access := re.search(r"Scan on (jobs|bodies|results)", line):
+            found.add(f"walk {access[1]}")
+    return found

@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 
 from service.api.access.auth import AUTH, Auth
-from service.api.access.request_log import BOOKS, Books
-from service.api.context import CLOCK, CONFIG, HUB, JOBS, MEASURES, MODEL_LIMITS, POOL, QUEUE, QueueSettings
+from service.api.access.request_log import REQUEST_LOGGING, RequestLogging
+from service.api.context import CLOCK, CONFIG, HUB, JOBS, METRICS, MODEL_LIMITS, POOL, QUEUE, QueueSettings
 from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
 from service.backend.http.connections import Connections
@@ -20,22 +20,22 @@ from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
 from service.dispatcher import Dispatcher
-from service.errors import CorralError
+from service.errors import ServiceError
 from service.job import new_job_id
 from service.jobs import Jobs
 from service.jobs.repeats import KEPT_DAYS
 from service.key import Role
-from service.keys.keyring import Keys
-from service.keys.rate_limits import Allowances
+from service.keys.keyring import Keyring
+from service.keys.rate_limits import RateLimits
 from service.live.hub import Hub
 from service.maintenance.loops import beat_and_rescue, hear_others, prune_regularly
 from service.maintenance.order_keeping import OrderKeeping
-from service.metrics.values import Measures
+from service.metrics.values import Metrics
 from service.model_limits import ModelLimits
 from service.queue import Order
 from service.queue.gauges import Gauges
 from service.reloading import Reloading, boosts_ms_of, limits_of
-from service.request_log import Usage
+from service.request_log import RequestLog
 from service.scheduling.assignment import Assignment
 from service.scheduling.estimates import Estimates
 from service.store.database import Database
@@ -43,8 +43,8 @@ from service.store.jobs import JobStore
 from service.store.keys import KeyStore
 from service.store.opening import open_database
 from service.store.order import OrderStore
-from service.store.processes import WorkerStore
-from service.store.request_log import UsageStore
+from service.store.processes import ProcessStore
+from service.store.request_log import RequestLogStore
 from service.workers.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def build_app(config: Config) -> web.Application:
     app[CONFIG] = config
     app[QUEUE] = QueueSettings(config.queue)
     app[MODEL_LIMITS] = ModelLimits(config.models)
-    app[MEASURES] = Measures()
+    app[METRICS] = Metrics()
     app.cleanup_ctx.append(_engine)
     # Jobs are drained before anybody who watches them is sent away.
     app.on_shutdown.append(_drain)
@@ -77,30 +77,30 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
     async with AsyncExitStack() as started:
         clock = Clock()
         database = await open_database(config.database)
-        app[MEASURES].commit_seconds = database.commit_seconds
+        app[METRICS].commit_seconds = database.commit_seconds
         started.push_async_callback(database.close)
         await database.prepare()
         own_name = new_job_id(clock.now_ms())
         store = JobStore(database, own_name)
         clock.not_before(await store.latest_time())
 
-        keys = await Keys.open(KeyStore(database), clock, config.auth.secret_key)
+        keys = await Keyring.open(KeyStore(database), clock, config.auth.secret_key)
         await keys.keep_demo_key(Role.ADMIN, config.auth.demo_admin_key)
         await keys.keep_demo_key(Role.USER, config.auth.demo_user_key)
-        allowances = Allowances(KeyStore(database), keys, clock)
-        await allowances.recall()
+        rate_limits = RateLimits(KeyStore(database), keys, clock)
+        await rate_limits.recall()
 
         hub = Hub()
-        usage = Usage(UsageStore(database), keys, clock)
-        await started.enter_async_context(usage.listening(hub))
+        request_log = RequestLog(RequestLogStore(database), keys, clock)
+        await started.enter_async_context(request_log.listening(hub))
         order = Order(boosts_ms_of(config))
-        jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[MEASURES])
-        order.weights, jobs.key_seats.limit_of = keys.weights, keys.concurrency_of
+        jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[METRICS])
+        order.weights, jobs.key_limits.limit_of = keys.weights, keys.concurrency_of
         order_keeping = OrderKeeping(order, OrderStore(database), lambda: jobs.waiting)
         jobs.when_served(order_keeping.note)
         await order_keeping.load()
         await jobs.recount()
-        processes = WorkerStore(database, own_name)
+        processes = ProcessStore(database, own_name)
         if database.is_shared:
             jobs.when_changed(database.notify)
             await processes.beat()
@@ -123,16 +123,16 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("health", pool.watch()),
             ("pruning", prune_regularly(jobs.prune, clock, config.database.retention_days)),
             ("pruning of repeats", prune_regularly(jobs.prune_repeats, clock, KEPT_DAYS)),
-            ("pruning of the log", prune_regularly(usage.prune, clock, config.database.log_retention_days)),
-            ("log of requests", usage.keep_writing()),
+            ("pruning of the log", prune_regularly(request_log.prune, clock, config.database.log_retention_days)),
+            ("log of requests", request_log.keep_writing()),
             ("order", order_keeping.keep()),
             *_shared_work(config, database, processes, jobs),
-            *_shared_access(config, keys, allowances),
+            *_shared_access(config, keys, rate_limits),
         ):
             await started.enter_async_context(_running(name, work))
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
-        app[AUTH], app[BOOKS] = Auth(keys, allowances, clock, config), Books(usage, clock)
+        app[AUTH], app[REQUEST_LOGGING] = Auth(keys, rate_limits, clock, config), RequestLogging(request_log, clock)
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
         app[RELOADING] = Reloading(
             config, connections, clock, jobs, order, pool, workers, app[MODEL_LIMITS], app[QUEUE]
@@ -141,7 +141,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
 
 
 def _shared_work(
-    config: Config, database: Database, processes: WorkerStore, jobs: Jobs
+    config: Config, database: Database, processes: ProcessStore, jobs: Jobs
 ) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
     """Living with the other processes that share the database, where there may be any."""
     if not database.is_shared:
@@ -153,21 +153,21 @@ def _shared_work(
     )
 
 
-async def _leave(processes: WorkerStore) -> None:
+async def _leave(processes: ProcessStore) -> None:
     try:
         await processes.leave()
-    except CorralError as error:
+    except ServiceError as error:
         _log.warning("this process could not say that it leaves: %s", error)
 
 
 def _shared_access(
-    config: Config, keys: Keys, allowances: Allowances
+    config: Config, keys: Keyring, rate_limits: RateLimits
 ) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
     """What other processes do with keys, where there may be others."""
     if not config.database.url:
         return ()
     seconds = config.database.poll_interval_seconds
-    return (("look at the keys", keys.keep_fresh(seconds)), ("count of requests", allowances.keep_recalling(seconds)))
+    return (("look at the keys", keys.keep_fresh(seconds)), ("count of requests", rate_limits.keep_recalling(seconds)))
 
 
 async def _drain(app: web.Application) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Halt:
+class CancelScope:
     """Made by the task for a stretch of its work; whoever calls it makes that stretch raise CancelledError, once.
 
     Called by the task itself it only takes note: what runs cannot be interrupted by itself.

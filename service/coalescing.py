@@ -13,7 +13,7 @@ import logging
 _log = logging.getLogger(__name__)
 
 
-class Sending:
+class CoalescedWrites:
     """Only for what nobody will follow up or close the transport behind before the loop's next turn."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

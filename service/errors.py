@@ -1,6 +1,6 @@
 """Everything that can go wrong, as one tree; what HTTP makes of it is the business of ``service.api``.
 
-CorralError                        its text is what the user reads: the thing, why, and the remedy
+ServiceError                        its text is what the user reads: the thing, why, and the remedy
 ├── StartError                     the start ends with this one line
 │   ├── ConfigurationError         a key, its value and what to write instead
 │   └── DatabaseUnusableError      held by another process, newer than the program, on a disk without WAL
@@ -32,11 +32,11 @@ OUTPUT_TOO_LARGE = "output_too_large"
 """The code of an answer beyond ``output.max_bytes``: the same request would meet that again."""
 
 
-class CorralError(Exception):
+class ServiceError(Exception):
     """The root of everything that this program raises on purpose."""
 
 
-class StartError(CorralError):
+class StartError(ServiceError):
     """The service cannot start; the text is one line for the operator."""
 
 
@@ -48,7 +48,7 @@ class DatabaseUnusableError(StartError):
     """The database is there but must not or cannot be used."""
 
 
-class InvalidRequestError(CorralError):
+class InvalidRequestError(ServiceError):
     """The request cannot be understood; ``field`` is the place in it, "" for the whole."""
 
     def __init__(self, message: str, field: str = "") -> None:
@@ -60,19 +60,19 @@ class IdempotencyMismatchError(InvalidRequestError):
     """An idempotency key was used again with another body."""
 
 
-class NotFoundError(CorralError):
+class NotFoundError(ServiceError):
     """What was asked for does not exist for this caller."""
 
 
-class UnauthenticatedError(CorralError):
+class UnauthenticatedError(ServiceError):
     """The caller must say who it is, or said something that is not true."""
 
 
-class ForbiddenError(CorralError):
+class ForbiddenError(ServiceError):
     """The caller may not do this."""
 
 
-class LimitReachedError(CorralError):
+class LimitReachedError(ServiceError):
     """A limit of this caller is reached."""
 
     def __init__(self, message: str, retry_after_seconds: float) -> None:
@@ -80,7 +80,7 @@ class LimitReachedError(CorralError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class UnavailableError(CorralError):
+class UnavailableError(ServiceError):
     """The service cannot take this now; the same request may succeed later."""
 
     def __init__(self, message: str, retry_after_seconds: float = 5.0) -> None:
@@ -104,7 +104,7 @@ class NoBackendError(UnavailableError):
     """No backend can be reached."""
 
 
-class CallEndedError(CorralError):
+class CallEndedError(ServiceError):
     """The reply that a caller waits for will not come."""
 
 
@@ -124,7 +124,7 @@ class CallFailedError(CallEndedError):
         self.code = code
 
 
-class StoreError(CorralError):
+class StoreError(ServiceError):
     """The database refused a statement."""
 
 
@@ -147,7 +147,7 @@ class Fault(StrEnum):
     """Nobody answered: hold the job, no failure of its own."""
 
 
-class BackendError(CorralError):
+class BackendError(ServiceError):
     """An attempt failed. ``code`` is a stable word for programs, ``status`` Ollama's HTTP status where it gave one."""
 
     def __init__(self, message: str, *, code: str, fault: Fault, status: int | None = None) -> None:

@@ -12,7 +12,7 @@ from service.config import Config
 from service.jobs import Jobs
 from service.model_limits import ModelLimits
 from service.queue import Order
-from service.queue.capacity import Limits
+from service.queue.capacity import QueueLimits
 from service.workers.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -61,10 +61,10 @@ class Reloading:
         self._config = config
 
 
-def limits_of(config: Config) -> Limits:
+def limits_of(config: Config) -> QueueLimits:
     """What the core refuses."""
     queue = config.queue
-    return Limits(queue.max_size, queue.max_bytes, config.output.max_bytes, queue.max_size_per_owner)
+    return QueueLimits(queue.max_size, queue.max_bytes, config.output.max_bytes, queue.max_size_per_owner)
 
 
 def boosts_ms_of(config: Config) -> dict[int, float]:

@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from service.clock import Clock
-from service.errors import CannotStoreError, CorralError
+from service.errors import CannotStoreError, ServiceError
 from service.job import Job
-from service.keys.keyring import Keys
+from service.keys.keyring import Keyring
 from service.live.hub import ENDED, Hub, JobChanged
-from service.store.request_log import LogRow, Scope, Sums, UsageStore
+from service.store.request_log import LogRow, RequestLogStore, Scope, Sums
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ class Statistics(NamedTuple):
     by_day: dict[int, Sums]
 
 
-class Usage:
+class RequestLog:
     """The log of requests."""
 
-    def __init__(self, store: UsageStore, keys: Keys, clock: Clock) -> None:
+    def __init__(self, store: RequestLogStore, keys: Keyring, clock: Clock) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -101,7 +101,7 @@ class Usage:
             hub.unsubscribe(ENDED, self)
             try:
                 await self.flush()
-            except CorralError as error:
+            except ServiceError as error:
                 _log.warning("%d requests are missing in the log: %s", len(self._rows), error)
 
     async def keep_writing(self) -> None:
@@ -111,7 +111,7 @@ class Usage:
             await asyncio.sleep(_FLUSH_SECONDS)
             try:
                 await self.flush()
-            except CorralError as error:
+            except ServiceError as error:
                 _log.warning("the log of requests could not be written: %s", error)
 
     async def flush(self) -> None:
@@ -196,7 +196,7 @@ async def _written(
             await write(some)
         except CannotStoreError:
             unwritten += some
-        except CorralError as error:
+        except ServiceError as error:
             if len(some) == 1:
                 _log.error("a row of the log of requests was refused by the database: %s", error)
             else:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.long_lived import Audience
+from service.api.long_lived import LongLived
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.config import Config, QueueConfig
 from service.jobs import Jobs
 from service.live.hub import Hub
-from service.metrics.values import Measures
+from service.metrics.values import Metrics
 from service.model_limits import ModelLimits
 
 
@@ -24,10 +24,10 @@ class QueueSettings:
 CONFIG = web.AppKey("config", Config)
 """As it was at the start."""
 QUEUE = web.AppKey("queue", QueueSettings)
-MEASURES = web.AppKey("measures", Measures)
+METRICS = web.AppKey("metrics", Metrics)
 JOBS = web.AppKey("jobs", Jobs)
 HUB = web.AppKey("hub", Hub)
 CLOCK = web.AppKey("clock", Clock)
 POOL = web.AppKey("pool", Pool)
 MODEL_LIMITS = web.AppKey("model_limits", ModelLimits)
-AUDIENCE = web.AppKey("audience", Audience)
+LONG_LIVED = web.AppKey("long_lived", LongLived)

@@ -17,7 +17,7 @@ class _Seat(NamedTuple):
     lose_key: Callable[[], object]
 
 
-class Audience:
+class LongLived:
     """Who is to be told that the service stops, or that its key is good no more."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from service.api.http.failures import PROBLEM_JSON, Problem
-from service.api.http.operation import HTML, TEXT, Access, Operation, Operations, Parameter, Reply, refusals
+from service.api.http.operation import HTML, TEXT, Access, Operation, Operations, Parameter, ReplyDoc, refusals
 from service.config import find_static_folder
 
 _HEADERS = {
@@ -74,7 +74,7 @@ ROUTES = (
 
 def page_operation(summary: str) -> Operation:
     """What the document says of a page."""
-    return Operation(summary=summary, tag=PAGES, access=Access.OPEN, replies={200: Reply("The page.", {HTML: str})})
+    return Operation(summary=summary, tag=PAGES, access=Access.OPEN, replies={200: ReplyDoc("The page.", {HTML: str})})
 
 
 def file_operation(summary: str) -> Operation:
@@ -84,7 +84,7 @@ def file_operation(summary: str) -> Operation:
         tag=PAGES,
         access=Access.OPEN,
         parameters=(Parameter("name", "path", "The file's name."),),
-        replies={200: Reply("The file.", {"*/*": bytes}), **refusals(Problem, PROBLEM_JSON, 404)},
+        replies={200: ReplyDoc("The file.", {"*/*": bytes}), **refusals(Problem, PROBLEM_JSON, 404)},
     )
 
 
@@ -94,15 +94,15 @@ OPERATIONS: Operations = {
         description="A page for a browser; for a program what Ollama says there. ``HEAD`` is answered with 200.",
         tag=PAGES,
         access=Access.OPEN,
-        replies={200: Reply("The page, or ``Ollama is running``.", {HTML: str, TEXT: str})},
+        replies={200: ReplyDoc("The page, or ``Ollama is running``.", {HTML: str, TEXT: str})},
     ),
     ("GET", "/list"): page_operation("Look at all prompts"),
     ("GET", "/static/{name}"): file_operation("Read a file of the pages"),
-    # It is served from where the measures are, above everything here.
+    # It is served from where the metrics are, above everything here.
     ("GET", "/metrics"): Operation(
-        summary="Read the measures, for Prometheus",
+        summary="Read the metrics, for Prometheus",
         tag="operation",
         access=Access.OPEN,
-        replies={200: Reply("The measures.", {TEXT: str, "application/openmetrics-text": str})},
+        replies={200: ReplyDoc("The metrics.", {TEXT: str, "application/openmetrics-text": str})},
     ),
 }

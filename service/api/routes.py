@@ -18,31 +18,31 @@ from service.api import (
     prompts,
     requests,
 )
-from service.api.access.auth import AUTH, OPEN_PATHS, show_allowance
-from service.api.context import AUDIENCE, HUB, JOBS, POOL
+from service.api.access.auth import AUTH, OPEN_PATHS, show_rate_limit
+from service.api.context import HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.callers import CALLERS, Callers
 from service.api.dropin.passing import PASSING, passing_bound
 from service.api.http.cross_origin import allow_cross_origin
 from service.api.http.failures import ERROR_SHAPES, ErrorShapes, problem
-from service.api.http.middlewares import NO_HTTP, stand_around
-from service.api.http.raw_replies import SENDING
+from service.api.http.middlewares import NO_HTTP, around_handlers
+from service.api.http.raw_replies import COALESCED_WRITES
 from service.api.live import websocket
 from service.api.live.feeds import FEEDS, Feeds
 from service.api.live.websocket.stats import STATS, StatsChannel
-from service.api.long_lived import Audience
+from service.api.long_lived import LongLived
 from service.api.management import backends, health
-from service.coalescing import Sending
+from service.coalescing import CoalescedWrites
 
 
 def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
-    app[AUDIENCE] = Audience()
+    app[LONG_LIVED] = LongLived()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {
         "/metrics"
     }
     server_logger.addFilter(NO_HTTP)
-    app.middlewares.append(stand_around)
+    app.middlewares.append(around_handlers)
 
     shapes = app[ERROR_SHAPES]
     for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape), ("/v1/messages", anthropic.shape)):
@@ -70,16 +70,16 @@ def add_routes(app: web.Application) -> None:
     documentation.prepare_documentation(app)
     allow_cross_origin(app, interfaces)
     app.cleanup_ctx.append(_followers)
-    app.on_response_prepare.append(show_allowance)
+    app.on_response_prepare.append(show_rate_limit)
     app.on_shutdown.append(_send_away)
 
 
 async def _followers(app: web.Application) -> AsyncIterator[None]:
-    app[SENDING] = Sending(asyncio.get_running_loop())
+    app[COALESCED_WRITES] = CoalescedWrites(asyncio.get_running_loop())
     feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
     app[PASSING] = passing_bound()
-    app[AUTH].keys.when_changed(lambda: app[AUDIENCE].dismiss_holders(app[AUTH].keys.is_good))
+    app[AUTH].keys.when_changed(lambda: app[LONG_LIVED].dismiss_holders(app[AUTH].keys.is_good))
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
     rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]
     rounds.append(asyncio.create_task(callers.keep_looking()))
@@ -90,4 +90,4 @@ async def _followers(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _send_away(app: web.Application) -> None:
-    app[AUDIENCE].dismiss()
+    app[LONG_LIVED].dismiss()

@@ -11,11 +11,11 @@ from yarl import URL
 from service.backend.classification import failure_of
 from service.backend.http.call import Body, Call, Reply, not_ollama
 from service.backend.http.connections import Connections, Origin
-from service.backend.http.deadlines import Limits
+from service.backend.http.deadlines import Deadlines
 from service.backend.http.headers import base_headers, request_head, with_callers
 from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models, weights_of
 
-__all__ = ["BackendClient", "Call", "InstalledModel", "Limits", "LoadedModel", "Reply"]
+__all__ = ["BackendClient", "Call", "Deadlines", "InstalledModel", "LoadedModel", "Reply"]
 
 _QUICK_SECONDS = 5.0
 _MOST_HEADS = 64
@@ -45,14 +45,14 @@ class BackendClient:
         self._origin = Origin(base.raw_host or "", base.port or 80, base.scheme == "https")
         self._host = base.host_port_subcomponent or ""
         self._path = base.raw_path.rstrip("/")
-        self._quick = Limits(connect=quick_seconds, first_byte=None, stall=None, attempt=quick_seconds)
+        self._quick = Deadlines(connect=quick_seconds, first_byte=None, stall=None, attempt=quick_seconds)
         self._heads: dict[tuple[str, str], bytes] = {}
 
     def call(
         self,
         endpoint: str,
         body: Body,
-        limits: Limits,
+        limits: Deadlines,
         *,
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
@@ -91,7 +91,7 @@ class BackendClient:
     async def load(
         self,
         model: str,
-        limits: Limits,
+        limits: Deadlines,
         *,
         endpoint: str = "/api/generate",
         options: Mapping[str, Any] | None = None,
@@ -113,7 +113,7 @@ class BackendClient:
         """Ask for a model to be unloaded as soon as its running requests are done. Never loads it; answers at once."""
         await self._command("/api/generate", {"model": model, "keep_alive": 0, "stream": False}, self._quick)
 
-    async def _command(self, endpoint: str, request: dict[str, Any], limits: Limits) -> None:
+    async def _command(self, endpoint: str, request: dict[str, Any], limits: Deadlines) -> None:
         async with self.call(endpoint, to_json(request), limits.for_whole_reply()) as reply:
             body = await reply.read()
             if reply.status != 200:

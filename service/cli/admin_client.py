@@ -11,7 +11,7 @@ from urllib.parse import quote
 import aiohttp
 
 from service.config import Config
-from service.errors import CorralError, StartError
+from service.errors import ServiceError, StartError
 
 _SOCKET_PATH_BYTES = 107
 """sun_path holds 108 with the final NUL (unix(7))."""
@@ -44,7 +44,7 @@ async def show_backends(
         answer = await ask_running_service(config, "GET", path)
     except NotRunningError:
         raise
-    except CorralError as error:
+    except ServiceError as error:
         raise StartError(str(error)) from error
     for backend in answer["backends"]:
         say(_backend_line(backend))
@@ -65,7 +65,7 @@ def _backend_line(backend: dict[str, Any]) -> str:
 
 
 async def ask_running_service(config: Config, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    """One request and its JSON answer. Raises NotRunningError, or CorralError with the service's own refusal."""
+    """One request and its JSON answer. Raises NotRunningError, or ServiceError with the service's own refusal."""
     socket = admin_socket_path(config)
     if socket is None:
         raise NotRunningError("this command needs the service's socket, which only a service with SQLite has")
@@ -83,5 +83,5 @@ async def ask_running_service(config: Config, method: str, path: str, body: Any 
             "start it with: python -m service"
         ) from error
     if response.status >= 400 and path != "/health":
-        raise CorralError(str(answer.get("error", answer)))
+        raise ServiceError(str(answer.get("error", answer)))
     return dict(answer)

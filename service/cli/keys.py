@@ -14,8 +14,8 @@ from service.api.management.translation import key_fields, to_new_key
 from service.cli.admin_client import NotRunningError, ask_running_service
 from service.clock import Clock
 from service.config import Config
-from service.errors import CorralError, NotFoundError
-from service.keys.keyring import Keys
+from service.errors import NotFoundError, ServiceError
+from service.keys.keyring import Keyring
 from service.store.keys import KeyStore
 from service.store.opening import open_database
 
@@ -71,7 +71,7 @@ async def run_key_command(
     except NotFoundError as error:
         note(f"corral: {error}; python -m service keys list shows those there are")
         return 1
-    except CorralError as error:
+    except ServiceError as error:
         note(f"corral: {error}")
         return 1
     return 0
@@ -93,7 +93,7 @@ async def _create(config: Config, asked: dict[str, Any]) -> dict[str, Any]:
     except NotRunningError:
         async with _opened_store(config) as store:
             clock = Clock()
-            keys = await Keys.open(store, clock, config.auth.secret_key)
+            keys = await Keyring.open(store, clock, config.auth.secret_key)
             key, text = await keys.create(to_new_key(request))
             return {"key": text, **key_fields(key, clock.now_ms())}
 
@@ -115,7 +115,7 @@ async def _revoke(config: Config, key_id: str) -> Mapping[str, Any]:
     except NotRunningError:
         async with _opened_store(config) as store:
             # The secret is not needed for this, so that keys made with one that is lost can be revoked, too.
-            return key_fields(await Keys(store, b"", Clock()).revoke(key_id), Clock().now_ms())
+            return key_fields(await Keyring(store, b"", Clock()).revoke(key_id), Clock().now_ms())
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from service.api.access.auth import AUTH
-from service.api.http.fast_router import Runner
+from service.api.http.fast_router import FastRouterRunner
 from service.api.http.middlewares import AccessLogger
 from service.app import RELOADING, build_app
 from service.cli.admin_client import admin_socket_path
@@ -59,7 +59,7 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
     watchdog = asyncio.create_task(notifier.feed_watchdog())
     app = build_app(config)
     loop.add_signal_handler(signal.SIGHUP, _reload, app, read_again)
-    runner = Runner(
+    runner = FastRouterRunner(
         app,
         handle_signals=False,
         access_log_class=AccessLogger,

@@ -33,21 +33,21 @@ class Attempts(Core):
         ``doubtful`` are lines to pass over.
         """
         waiting = self._gauges.waiting.get(runner, {})
-        without = self.key_seats.held_lines(runner, waiting)
+        without = self.key_limits.held_lines(runner, waiting)
         if doubtful:
             without = {*without, *(line for line in doubtful if line.runner == runner)}
         line = self._order.pick(runner, waiting, without)
         if line is None:
             return None
         self._gauges.add_ready(line, -1)
-        self._recent.take(line)
-        self.key_seats.take(line.owner)
+        self._row_cache.take(line)
+        self.key_limits.take(line.owner)
         return Pick(line, self._order.charge(line, self._clock.now_ms()))
 
     def _give_back(self, pick: Pick) -> None:
         """The turn could not be used."""
         self._gauges.add_ready(pick.line, 1)
-        self.key_seats.free(pick.line.owner)
+        self.key_limits.free(pick.line.owner)
         self._order.refund(pick.line, pick.charged_ms)
 
     @property
@@ -64,7 +64,7 @@ class Attempts(Core):
 
     def has_ready(self, runner: str) -> bool:
         """Whether any job waits for this runner, and not for its key alone."""
-        return self.key_seats.any_may_run(self._gauges.waiting.get(runner, ()))
+        return self.key_limits.any_may_run(self._gauges.waiting.get(runner, ()))
 
     async def waiting_since(self, *, is_alone: bool = True) -> dict[str, int]:
         """Since when the oldest ready job of each runner is ready; for a lone runner since now, as nobody asks."""
@@ -92,7 +92,7 @@ class Attempts(Core):
         finally:
             for pick in picks[len(claimed) :]:
                 self._give_back(pick)
-            self._recent.taken(line, len(picks), len(claimed))
+            self._row_cache.taken(line, len(picks), len(claimed))
         begun = []
         for one, pick in zip(claimed, picks, strict=False):
             job = one.job
@@ -118,7 +118,7 @@ class Attempts(Core):
         )
         self._end(running, now, is_typical=outcome.status == Status.COMPLETED, load_ms=outcome.counts.load_ms or 0)
         if finished is not None:
-            self._room.finished(now)
+            self._capacity.finished(now)
             self._gauges.move(job.line, Status.PROCESSING, finished.status, job.size)
             self._announce(finished, Status.PROCESSING)
 
@@ -170,6 +170,6 @@ class Attempts(Core):
         self._order.correct(job.line, running.charged_ms, used_ms, is_typical=is_typical)
         self._note_served(job.line)
         self._running.pop(job.id, None)
-        if self.key_seats.free(job.owner):
+        if self.key_limits.free(job.owner):
             self._wake_dispatcher()
         running.output.close()

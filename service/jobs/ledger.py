@@ -11,16 +11,16 @@ from service.clock import Clock
 from service.errors import CannotStoreError
 from service.job import Job, Line, Status
 from service.jobs.records import Change, conclude
-from service.jobs.views import JobViews
+from service.jobs.views import Views
 from service.live.following import Follower
 from service.live.hub import Hub
 from service.live.outputs import Output, Position
 from service.live.relay import Relay
-from service.metrics.values import Measures
+from service.metrics.values import Metrics
 from service.queue import Order
-from service.queue.capacity import Limits, Room
+from service.queue.capacity import Capacity, QueueLimits
 from service.queue.gauges import Gauges
-from service.queue.key_limits import KeySeats
+from service.queue.key_limits import KeyLimits
 from service.scheduling.assignment import Running
 from service.store.jobs import JobStore
 
@@ -32,7 +32,7 @@ _STORE_AGAIN_SECONDS = 0.5
 _Stored = TypeVar("_Stored")
 
 
-class Core(JobViews):
+class Core(Views):
     """The state of the core; its parts are Submission, Attempts and Upkeep."""
 
     def __init__(
@@ -42,15 +42,15 @@ class Core(JobViews):
         order: Order,
         hub: Hub,
         clock: Clock,
-        limits: Limits,
-        measures: Measures | None = None,
+        limits: QueueLimits,
+        metrics: Metrics | None = None,
     ) -> None:
         super().__init__(store, gauges, order, clock)
         self._hub = hub
         self.limits = limits
-        self._measures = measures or Measures()
-        self._room = Room(gauges, clock)
-        self.key_seats = KeySeats()
+        self._metrics = metrics or Metrics()
+        self._capacity = Capacity(gauges, clock)
+        self.key_limits = KeyLimits()
         self._running: dict[str, Running] = {}
         self._relays: dict[str, Relay] = {}
         self._asking: dict[tuple[str, str], asyncio.Future[None]] = {}
@@ -158,7 +158,7 @@ class Core(JobViews):
         """Move the gauges with a job; ``ready`` is what its line gains or loses in jobs that are ready."""
         here = ready if self._store.may_claim(job) else 0
         if ready:
-            self._recent.disturb(job.line)
+            self._row_cache.disturb(job.line)
         if here > 0:
             self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
         if before == job.status:
@@ -180,7 +180,7 @@ class Core(JobViews):
 
     def _publish(self, job: Job) -> None:
         """Tell those who listen in this process."""
-        self._recent.put(job)
+        self._row_cache.put(job)
         self._hub.publish(job)
         if job.is_final:
             relay = self._relays.pop(job.id, None)
@@ -188,7 +188,7 @@ class Core(JobViews):
                 conclude(relay, job)
 
     def _measure(self, job: Job) -> None:
-        model = self._measures.of_model(job.model_key)
+        model = self._metrics.of_model(job.model_key)
         model.ended[job.status] = model.ended.get(job.status, 0) + 1
         if job.status != Status.COMPLETED or job.started_at is None:
             return

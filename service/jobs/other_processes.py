@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from service.errors import CorralError
+from service.errors import ServiceError
 from service.job import Job, Status
 from service.jobs.records import Change
 from service.jobs.upkeep import Upkeep
@@ -19,7 +19,7 @@ from service.scheduling.assignment import Running
 _log = logging.getLogger(__name__)
 
 
-class Elsewhere(Upkeep):
+class OtherProcesses(Upkeep):
     """Catching up with other processes."""
 
     async def catch_up(self, changes: Sequence[Change]) -> bool:
@@ -62,7 +62,7 @@ class Elsewhere(Upkeep):
         else:
             self._move(as_told, change.before, change.ready, now)
         if change.before == Status.PROCESSING and as_told.is_final:
-            self._room.finished(now)
+            self._capacity.finished(now)
         if change.ready:
             self._correct(job.line)
         if change.ready > 0:
@@ -83,7 +83,7 @@ class Elsewhere(Upkeep):
         if job.status == Status.CANCELLED and job.attempt == attempt:
             try:
                 await self._store.keep_output(job, running.output.segments())
-            except CorralError as error:
+            except ServiceError as error:
                 _log.warning("what the cancelled job %s had written could not be stored: %s", job.id, error)
 
     async def _check(self, running: Running) -> None:

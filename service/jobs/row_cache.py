@@ -16,7 +16,7 @@ _COUNTED_MS = 30_000
 """After so long a rank is counted again, although nothing that would change it was heard of."""
 
 
-class Recent:
+class RowCache:
     """Rows by id, and the ranks of those that wait."""
 
     def __init__(self, *, is_enabled: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from service.errors import (
     CannotStoreError,
-    CorralError,
+    ServiceError,
     StoppingError,
     UniqueViolationError,
 )
@@ -54,7 +54,7 @@ class Submission(Core):
         ahead = self._gauges.ready(line)
         # Who has others of his own before him need not look any further; and while nothing can be stored, no backend is
         # given work that would be thrown away.
-        is_next = not ahead and self.key_seats.may_run(line.owner)
+        is_next = not ahead and self.key_limits.may_run(line.owner)
         if is_ready and is_certain and is_next and self.store_trouble is None:
             start = self._start_at_once(line)
             if start is not None:
@@ -82,14 +82,14 @@ class Submission(Core):
             self._relays[job_id] = relay
         if is_ahead:
             self._arrive(line, size, now, ahead, is_ready=is_ready)
-        stamp = self._recent.stamp(line)
+        stamp = self._row_cache.stamp(line)
 
-        def settle(answers: Answers, error: CorralError | None) -> None:
+        def settle(answers: Answers, error: ServiceError | None) -> None:
             self._write_ends()
             if error is not None:
                 if is_ahead:
                     self._gauges.leave(line, Status.QUEUED, size, was_ready=is_ready)
-                    self._recent.disturb(line)
+                    self._row_cache.disturb(line)
                 self._not_stored(job_id, relay, error)
                 return
             if not is_ahead:
@@ -120,7 +120,7 @@ class Submission(Core):
         One who does not wait for the reply is told how it stood when it came, and everybody else both changes.
         """
 
-        def settle(answers: Answers, error: CorralError | None) -> None:
+        def settle(answers: Answers, error: ServiceError | None) -> None:
             self._write_ends()
             if error is not None:
                 self._gauges.leave(line, Status.PROCESSING, size, was_ready=False)
@@ -147,7 +147,7 @@ class Submission(Core):
         )
         self._order.begin_waiting(line, now, {})
         charged_ms = self._order.charge(line, now)
-        self.key_seats.take(line.owner)
+        self.key_limits.take(line.owner)
         size = len(new.request)
         self._gauges.arrive(line, Status.PROCESSING, size, is_ready=False)
         running = Running(
@@ -160,7 +160,7 @@ class Submission(Core):
         start(running)
         return entered
 
-    def _not_stored(self, job_id: str, relay: Relay | None, error: CorralError) -> None:
+    def _not_stored(self, job_id: str, relay: Relay | None, error: ServiceError) -> None:
         self._relays.pop(job_id, None)
         self._note_trouble(error)
         # Whose request another process has made into a job reads on in that one's stead, or tries again with this.
@@ -170,8 +170,8 @@ class Submission(Core):
     def _stored(self, view: View, now: int, rank: int | None = None, stamp: Stamp | None = None) -> None:
         job = view.job
         self.store_trouble = None
-        if self._recent.get(job.id) is None:
-            self._recent.put(job, rank, now, stamp)
+        if self._row_cache.get(job.id) is None:
+            self._row_cache.put(job, rank, now, stamp)
         if job.seq > self._newest:
             self._newest = job.seq
         self._hub.publish(job, view.position, view.estimated_start_seconds)
@@ -200,7 +200,7 @@ class Submission(Core):
     def _check_room(self, size: int, owner: str) -> None:
         if self._is_stopping:
             raise StoppingError(STOPPING)
-        self._room.check(self.limits, size, owner)
+        self._capacity.check(self.limits, size, owner)
 
     async def _cancel(self, job: Job, code: str, message: str) -> Job | None:
         running = self._running.get(job.id)

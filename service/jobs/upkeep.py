@@ -46,7 +46,7 @@ class Upkeep(Core):
         """Forget a batch of jobs that finished before then; how many."""
         pruned = await self._tracked(self._store.prune(before))
         if pruned:
-            self._recent.clear()
+            self._row_cache.clear()
         for gauge in pruned:
             self._gauges.leave(gauge.line, gauge.status, gauge.size, was_ready=False)
         if pruned:

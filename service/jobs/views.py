@@ -9,7 +9,7 @@ from service.clock import Clock
 from service.errors import NotFoundError
 from service.job import Job, Line, Result, Status
 from service.jobs.records import Page, View
-from service.jobs.row_cache import Recent
+from service.jobs.row_cache import RowCache
 from service.queue import Order
 from service.queue.gauges import Gauges
 from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
@@ -32,13 +32,13 @@ def no_request(seq: int) -> NotFoundError:
     return NotFoundError(f"there is no request {seq}: it never was, or it is older than what is kept")
 
 
-class JobViews:
+class Views:
     """What may be seen of jobs; nothing here changes one."""
 
     def __init__(self, store: JobStore, gauges: Gauges, order: Order, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._recent = Recent(is_enabled=store.is_exclusive)
+        self._row_cache = RowCache(is_enabled=store.is_exclusive)
         self._gauges = gauges
         self._order = order
         self._newest = 0
@@ -60,13 +60,13 @@ class JobViews:
 
     def remembered_view(self, job_id: str) -> View | None:
         """A job with its position, as far as that is known without a look into the database."""
-        job = self._recent.get(job_id)
+        job = self._row_cache.get(job_id)
         if job is None:
             return None
         if not _is_ready(job):
             return View(job, None)
         now = self._clock.now_ms()
-        rank = self._recent.rank(job, now)
+        rank = self._row_cache.rank(job, now)
         if rank is None:
             return None
         if rank < EXACT_RANK:
@@ -80,11 +80,11 @@ class JobViews:
 
     async def found_view(self, job_id: str) -> View:
         """The same of a job of which not enough is remembered. Raises NotFoundError."""
-        job = self._recent.get(job_id)
-        rank = self._recent.rank(job, self._clock.now_ms()) if job is not None else None
+        job = self._row_cache.get(job_id)
+        rank = self._row_cache.rank(job, self._clock.now_ms()) if job is not None else None
         if job is not None and rank is not None:
             return await self._ready_view(job, rank)
-        calm = self._recent.calm()
+        calm = self._row_cache.calm()
         standing = await self._store.standing(job_id)
         if standing is None:
             raise no_prompt(job_id)
@@ -92,7 +92,7 @@ class JobViews:
 
     async def view_by_seq(self, seq: int) -> View:
         """The same by the integer id."""
-        calm = self._recent.calm()
+        calm = self._row_cache.calm()
         standing = await self._store.standing_by_seq(seq)
         if standing is None:
             raise no_request(seq)
@@ -128,7 +128,7 @@ class JobViews:
         """A page of the list, newest first."""
         jobs = await self._store.page(which, limit, offset)
         for job in jobs:
-            self._recent.learn(job)
+            self._row_cache.learn(job)
         if which.text is None and which.key_id is None:
             return Page(jobs, self._gauges.total(which.status, which.model_key, which.owner), is_capped=False)
         total = await self._store.count(which)
@@ -137,19 +137,19 @@ class JobViews:
     async def _view_of_row(self, job: Job) -> View:
         if not _is_ready(job):
             return View(job, None)
-        calm = self._recent.calm()
+        calm = self._row_cache.calm()
         standing = await self._store.standing(job.id)
         return await self._viewed(standing, calm) if standing is not None else View(job, None)
 
     async def _viewed(self, standing: Standing, calm: int | None = None) -> View:
         job, rank = standing
         if not _is_ready(job):
-            self._recent.learn(job)
+            self._row_cache.learn(job)
             return View(job, None)
-        if self._recent.get(job.id) in (None, job):
+        if self._row_cache.get(job.id) in (None, job):
             # A rank is believed only if nothing has moved while the database was asked.
-            is_certain = calm is not None and calm == self._recent.calm()
-            self._recent.put(job, rank if is_certain else None, self._clock.now_ms())
+            is_certain = calm is not None and calm == self._row_cache.calm()
+            self._row_cache.put(job, rank if is_certain else None, self._clock.now_ms())
         return await self._ready_view(job, rank)
 
     async def _ready_view(self, job: Job, rank: int) -> View:

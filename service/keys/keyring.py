@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 
 from service.clock import Clock
-from service.errors import ConfigurationError, CorralError, NotFoundError, UnauthenticatedError
+from service.errors import ConfigurationError, NotFoundError, ServiceError, UnauthenticatedError
 from service.key import Key, NewKey, Role, key_of_owner
 from service.store.keys import KeyStore
 
@@ -29,7 +29,7 @@ DEMO_KEYS = {Role.ADMIN: "demo-admin", Role.USER: "demo-user"}
 """The ids of the keys that DEMO_ADMIN_KEY and DEMO_USER_KEY make."""
 
 
-class Keys:
+class Keyring:
     """Every key there is, and what they were used for last."""
 
     def __init__(self, store: KeyStore, secret: bytes, clock: Clock) -> None:
@@ -46,7 +46,7 @@ class Keys:
         """The weights of owners, for the order; who has no key has 1.0."""
 
     @classmethod
-    async def open(cls, store: KeyStore, clock: Clock, configured_secret: str = "") -> Keys:
+    async def open(cls, store: KeyStore, clock: Clock, configured_secret: str = "") -> Keyring:
         """All keys that are stored. Raises ConfigurationError when they were made with another secret."""
         keys = cls(store, await _open_secret(store, configured_secret), clock)
         await keys.refresh()
@@ -101,7 +101,7 @@ class Keys:
         unwritten, self._unwritten = self._unwritten, set()
         try:
             await self._store.touch([(key_id, self._used[key_id]) for key_id in sorted(unwritten)])
-        except CorralError:
+        except ServiceError:
             self._unwritten |= unwritten
             raise
 
@@ -167,7 +167,7 @@ class Keys:
             await asyncio.sleep(seconds)
             try:
                 await self.refresh()
-            except CorralError as error:
+            except ServiceError as error:
                 _log.warning("the keys could not be read again: %s", error)
 
     def _hash(self, text: str) -> str:

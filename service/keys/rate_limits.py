@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from service.clock import Clock
-from service.errors import CorralError, LimitReachedError
+from service.errors import LimitReachedError, ServiceError
 from service.key import Key
-from service.keys.keyring import Keys
+from service.keys.keyring import Keyring
 from service.store.keys import KeyStore
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _SETTLED_SECONDS = 10
 """What was asked so long ago is stored by now, by whichever process."""
 
 
-class Allowance(NamedTuple):
+class RateLimit(NamedTuple):
     """What a key may still ask for."""
 
     limit: int
@@ -58,10 +58,10 @@ class _Window:
                 del self.slots[second]
 
 
-class Allowances:
+class RateLimits:
     """The windows of all keys that have a limit."""
 
-    def __init__(self, store: KeyStore, keys: Keys, clock: Clock) -> None:
+    def __init__(self, store: KeyStore, keys: Keyring, clock: Clock) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
@@ -89,7 +89,7 @@ class Allowances:
         window, _ = self._window(key)
         window.remove(second)
 
-    def left(self, key: Key) -> Allowance | None:
+    def left(self, key: Key) -> RateLimit | None:
         """How the key stands; None for one without a limit."""
         limit = key.requests_per_hour
         if limit is None:
@@ -97,7 +97,7 @@ class Allowances:
         window, second = self._window(key)
         newest = next(reversed(window.slots), None)
         full_again = 0 if newest is None else newest + _WINDOW_SECONDS - second
-        return Allowance(limit, max(0, limit - window.count), full_again)
+        return RateLimit(limit, max(0, limit - window.count), full_again)
 
     async def recall(self) -> None:
         """Count what the jobs of the last hour tell, in place of what is known; the last seconds only add to that."""
@@ -119,7 +119,7 @@ class Allowances:
             await asyncio.sleep(seconds)
             try:
                 await self.recall()
-            except CorralError as error:
+            except ServiceError as error:
                 _log.warning("the requests of other processes could not be counted: %s", error)
 
     def _window(self, key: Key) -> tuple[_Window, int]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from service.errors import CorralError
+from service.errors import ServiceError
 
 
 class Head(NamedTuple):
@@ -43,7 +43,7 @@ class Relay:
         self.size = 0
         """Bytes of the body so far, also of what is let go of already."""
         self.is_ended = False
-        self.failure: CorralError | None = None
+        self.failure: ServiceError | None = None
         """Why the reply is missing or broke off; None while it runs and when it is whole."""
         self.is_kept = is_kept
         """What was read is kept for others, who may come later; else there is one reader, and it is let go of."""
@@ -92,7 +92,7 @@ class Relay:
         self.append(body)
         self.end()
 
-    def fail(self, failure: CorralError) -> None:
+    def fail(self, failure: ServiceError) -> None:
         """There will be no more of it. A reply that has ended stays as it is."""
         if not self.is_ended:
             self.failure = failure

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from service.clock import Clock
-from service.errors import CorralError
+from service.errors import ServiceError
 from service.jobs import Jobs
 from service.jobs.records import Change
 from service.store.database import Database
-from service.store.processes import WorkerStore
+from service.store.processes import ProcessStore
 
 _log = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, 
         try:
             pruned = await prune(clock.now_ms() - int(retention_days * _DAY_MS))
             pause = _BATCH_PAUSE_SECONDS if pruned else _PRUNE_SECONDS
-        except CorralError as error:
+        except ServiceError as error:
             _log.warning("what is old could not be pruned: %s", error)
             pause = _PRUNE_SECONDS
         await asyncio.sleep(pause)
 
 
-async def beat_and_rescue(processes: WorkerStore, jobs: Jobs, beat_seconds: float, dead_after_seconds: float) -> None:
+async def beat_and_rescue(processes: ProcessStore, jobs: Jobs, beat_seconds: float, dead_after_seconds: float) -> None:
     """Say that this process lives, and take over the jobs of those that do not any more; never returns."""
     loop = asyncio.get_running_loop()
     judges_from = loop.time()
@@ -55,7 +55,7 @@ async def beat_and_rescue(processes: WorkerStore, jobs: Jobs, beat_seconds: floa
                 rescued = await jobs.rescue(dead)
                 _log.warning("%d processes are dead; %d of their jobs were taken back", len(dead), rescued)
             await processes.forget(dead_after_seconds)
-        except CorralError as error:
+        except ServiceError as error:
             _log.warning("this process could not say that it lives, nor ask about the others: %s", error)
             # While the database was away nobody could say anything.
             judges_from = loop.time() + dead_after_seconds
@@ -89,6 +89,6 @@ async def hear_others(database: Database, jobs: Jobs, poll_seconds: float) -> No
             if loop.time() >= look_again_at:
                 is_set = await jobs.look_again()
                 look_again_at = loop.time() + (_LOOK_AGAIN_SECONDS if is_set else poll_seconds)
-        except CorralError as error:
+        except ServiceError as error:
             _log.warning("what other processes do could not be looked at: %s", error)
             look_again_at = loop.time() + poll_seconds

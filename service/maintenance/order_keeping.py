@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from service.errors import CorralError
+from service.errors import ServiceError
 from service.job import Line
 from service.queue import Order
 from service.store.order import OrderStore
@@ -66,7 +66,7 @@ class OrderKeeping:
                 [self._order.runner_row(runner) for runner in runners],
                 [self._order.share_row(line) for line in changed.values()],
             )
-        except CorralError as error:
+        except ServiceError as error:
             self._changed = {**changed, **self._changed}
             _log.warning("what owners were served could not be stored: %s", error)
 
@@ -77,5 +77,5 @@ class OrderKeeping:
             self._changed.pop(share, None)
         try:
             await self._store.drop(runners, shares)
-        except CorralError as error:
+        except ServiceError as error:
             _log.debug("rows of the order were not dropped: %s", error)

@@ -31,7 +31,7 @@ class Histogram:
         self.total += value
 
 
-class ModelMeasures:
+class ModelMetrics:
     """One model's jobs: seconds of waiting and to the first token, tokens a second, and how they ended."""
 
     __slots__ = ("ended", "first_token_seconds", "tokens_per_second", "wait_seconds")
@@ -43,7 +43,7 @@ class ModelMeasures:
         self.ended: dict[str, int] = {}
 
 
-class RouteMeasures:
+class RouteMetrics:
     """One route and method: answers by status, and their seconds."""
 
     __slots__ = ("seconds", "statuses")
@@ -53,28 +53,28 @@ class RouteMeasures:
         self.statuses: dict[int, int] = {}
 
 
-class Measures:
+class Metrics:
     """Everything that this process has measured since its start."""
 
     def __init__(self) -> None:
-        self.models: dict[str, ModelMeasures] = {}
-        self.routes: dict[tuple[str, str], RouteMeasures] = {}
+        self.models: dict[str, ModelMetrics] = {}
+        self.routes: dict[tuple[str, str], RouteMetrics] = {}
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
         """The database's own, once it is open."""
         self.websockets = 0
 
-    def of_model(self, model: str) -> ModelMeasures:
-        """The measures of a model; the names are the callers', so that only so many are told apart."""
+    def of_model(self, model: str) -> ModelMetrics:
+        """The metrics of a model; the names are the callers', so that only so many are told apart."""
         found = self.models.get(model)
         if found is None:
             name = model if len(self.models) < _MOST_MODELS else OTHER
-            found = self.models.setdefault(name, ModelMeasures())
+            found = self.models.setdefault(name, ModelMetrics())
         return found
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered. ``route`` is the pattern, never the path."""
-        measures = self.routes.get((route, method))
-        if measures is None:
-            measures = self.routes[route, method] = RouteMeasures()
-        measures.statuses[status] = measures.statuses.get(status, 0) + 1
-        measures.seconds.observe(seconds)
+        metrics = self.routes.get((route, method))
+        if metrics is None:
+            metrics = self.routes[route, method] = RouteMetrics()
+        metrics.statuses[status] = metrics.statuses.get(status, 0) + 1
+        metrics.seconds.observe(seconds)

@@ -15,7 +15,7 @@ from service.queue.gauges import Gauges
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """What the core refuses: jobs and bytes that wait, bytes of one output, and what a failed attempt may do again."""
 
     max_queued: int
@@ -30,7 +30,7 @@ _UNKNOWN_SECONDS = 30.0
 _LONGEST_SECONDS = 3600.0
 
 
-class Room:
+class Capacity:
     """The room in the queue."""
 
     def __init__(self, gauges: Gauges, clock: Clock) -> None:
@@ -42,7 +42,7 @@ class Room:
         """A job has ended, and another may come for it."""
         self._finished.add(now)
 
-    def check(self, limits: Limits, size: int, owner: str) -> None:
+    def check(self, limits: QueueLimits, size: int, owner: str) -> None:
         """Raises QueueFullError, or LimitReachedError when it is the owner that has too many, for a request of ``size``
         bytes.
         """

@@ -8,7 +8,7 @@ from service.job import Line
 from service.key import key_of_owner
 
 
-class KeySeats:
+class KeyLimits:
     """Counts the running jobs of keys; ``limit_of`` gives a key's limit by its id, None for a key without one.
 
     A key counts as one, however many people are behind it. Each process counts its own jobs.

@@ -13,7 +13,7 @@ Lines = Mapping[int, int]
 """Ready jobs of one owner by priority."""
 Waiting = Mapping[str, Lines]
 """Ready jobs of one runner by owner and priority; no entry is empty."""
-Entry = tuple[float, int, str]
+HeapEntry = tuple[float, int, str]
 """A rank that its owner is not below, when the owner last had a turn, and the owner."""
 
 FIRST_GUESS_MS = 1.0
@@ -56,7 +56,7 @@ class Share:
     lines: dict[int, Counter] = field(default_factory=dict)
     reached: float = 0.0
     running: int = 0
-    entry: Entry | None = None
+    entry: HeapEntry | None = None
     """Its valid place in the runner's heap; older ones are passed over."""
 
     def row(self, runner: str, owner: str) -> ShareRow:
@@ -80,7 +80,7 @@ class RunnerShares:
     def __init__(self, boosts_ms: Mapping[int, float]) -> None:
         self._boosts_ms = boosts_ms
         self._highest_boost = max(boosts_ms.values())
-        self._heap: list[Entry] = []
+        self._heap: list[HeapEntry] = []
         self.shares: dict[str, Share] = {}
         self.reached = 0.0
         self.mean_ms: float | None = None
@@ -132,7 +132,7 @@ class RunnerShares:
 
         None: all that wait are left none.
         """
-        aside: list[Entry] = []
+        aside: list[HeapEntry] = []
         if not len(waiting) <= len(self._heap) <= 4 * len(waiting) + 64:
             self._rebuild(waiting)
         owner = self._least_served(waiting, limited, aside)
@@ -145,9 +145,9 @@ class RunnerShares:
             heapq.heappush(self._heap, entry)
         return owner
 
-    def _least_served(self, waiting: Waiting, limited: Waiting, aside: list[Entry]) -> str | None:
+    def _least_served(self, waiting: Waiting, limited: Waiting, aside: list[HeapEntry]) -> str | None:
         heap, shares = self._heap, self.shares
-        best: Entry | None = None
+        best: HeapEntry | None = None
         while heap:
             entry = heap[0]
             owner = entry[2]

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from service.errors import CorralError
+from service.errors import ServiceError
 from service.metrics.values import Histogram
 
 Row = tuple[Any, ...]
@@ -22,7 +22,7 @@ Answers = list[list[Row]]
 """The rows of each statement of a write."""
 Written = asyncio.Future[Answers]
 """A write that is on disk when this is done."""
-Settle = Callable[[Answers, CorralError | None], None]
+Settle = Callable[[Answers, ServiceError | None], None]
 """Hears what a write came to: its answers, or why it was not carried out."""
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.errors import CorralError, StoreError
+from service.errors import ServiceError, StoreError
 from service.store.database import Answers, Batch, Row, Settle, Statement, Written
 from service.store.job_statements import INSERT
 
@@ -37,7 +37,7 @@ class Write:
         self.rank = OTHER if statements[0].sql is not INSERT else NEW_JOB if len(statements) == 1 else NEW_JOB_AND_MORE
         self.future = future
         self.answers: Answers = []
-        self.error: CorralError | None = None
+        self.error: ServiceError | None = None
         self._settle = settle
 
     def settle(self) -> None:
@@ -66,7 +66,7 @@ class Read:
         self.parameters = parameters
         self.future = future
         self.rows: list[Row] = []
-        self.error: CorralError | None = None
+        self.error: ServiceError | None = None
 
     def settle(self) -> None:
         if self.future.done():

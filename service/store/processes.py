@@ -30,7 +30,7 @@ _FORGOTTEN_AFTER = 20
 """As many times the silence after which a process is dead."""
 
 
-class WorkerStore:
+class ProcessStore:
     """What a process says of itself, and knows of the others."""
 
     def __init__(self, database: Database, worker: str) -> None:

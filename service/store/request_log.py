@@ -86,7 +86,7 @@ _PRUNE = """
 """
 
 
-class UsageStore:
+class RequestLogStore:
     """The log of requests and its periods."""
 
     def __init__(self, database: Database) -> None:
@@ -163,7 +163,7 @@ def _storable(row: LogRow) -> LogRow:
     return row if owner == row.owner and model == row.model else row._replace(owner=owner, model=model)
 
 
-class Outcome(NamedTuple):
+class LoggedOutcome(NamedTuple):
     """What a log row says of a job that has ended."""
 
     job_status: str
@@ -172,9 +172,9 @@ class Outcome(NamedTuple):
     queue_ms: int | None
 
 
-def outcome_of(job: Job) -> Outcome:
+def outcome_of(job: Job) -> LoggedOutcome:
     """What a log row says of a job that has ended."""
-    return Outcome(
+    return LoggedOutcome(
         job.status,
         job.prompt_tokens,
         job.completion_tokens,

@@ -8,11 +8,11 @@ import random
 from functools import partial
 
 from service.backend.classification import failure_of, failure_of_ending
-from service.backend.client import Limits
+from service.backend.client import Deadlines
 from service.backend.http.call import not_ollama
 from service.backend.pool import Backend, Pool
 from service.backend.protocols import reader_for
-from service.cancel_scope import Halt
+from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import RetryConfig, TimeoutsConfig
 from service.errors import OUTPUT_TOO_LARGE, BackendError, CallFailedError, Fault
@@ -56,7 +56,7 @@ class Workers:
         self._warm = _limits(timeouts, timeouts.first_byte_resident_seconds)
         self._retry = retry
         self._holds_busy = holds_busy
-        self._attempts: dict[str, Halt] = {}
+        self._attempts: dict[str, CancelScope] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._kept_for_load: set[Running] = set()
@@ -80,8 +80,8 @@ class Workers:
         """
         settling = asyncio.create_task(self._settle())
         await asyncio.wait((settling,), timeout=seconds)
-        for halt in tuple(self._attempts.values()):
-            halt()
+        for scope in tuple(self._attempts.values()):
+            scope()
         await asyncio.wait((settling,), timeout=_STORE_SECONDS)
         if settling.done():
             settling.result()
@@ -90,7 +90,7 @@ class Workers:
         return self._jobs.running
 
     def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
-        """Limits and retries of the attempts that begin from now on; and the seats may be others."""
+        """Deadlines and retries of the attempts that begin from now on; and the seats may be others."""
         self._cold = _limits(timeouts, timeouts.first_byte_cold_seconds)
         self._warm = _limits(timeouts, timeouts.first_byte_resident_seconds)
         self._retry = retry
@@ -120,12 +120,12 @@ class Workers:
 
     async def _work(self, running: Running, backend: Backend) -> None:
         job_id, runner = running.job.id, running.job.runner
-        halt = self._attempts[job_id] = Halt()
+        scope = self._attempts[job_id] = CancelScope()
         self._idle.clear()
-        running.stop = partial(self._stop, running, backend, halt)
+        running.stop = partial(self._stop, running, backend, scope)
         is_seated = True
         try:
-            ending = await self._attempted(running, backend, halt)
+            ending = await self._attempted(running, backend, scope)
             self._kept_for_load.discard(running)
             self._report(running, backend, ending)
             if self._jobs.store_trouble is None:
@@ -142,27 +142,27 @@ class Workers:
             if not self._attempts:
                 self._idle.set()
 
-    async def _attempted(self, running: Running, backend: Backend, halt: Halt) -> Outcome | Exception | None:
+    async def _attempted(self, running: Running, backend: Backend, scope: CancelScope) -> Outcome | Exception | None:
         """How the attempt ended: with an outcome or an error; None when it was called off."""
         try:
             return None if running.is_cancelled else await self._attempt(running, backend)
         except asyncio.CancelledError:
-            if not halt.is_meant():
+            if not scope.is_meant():
                 raise
             return None
         except Exception as error:
             return error
         finally:
-            halt.end()
+            scope.end()
 
-    def _stop(self, running: Running, backend: Backend, halt: Halt) -> None:
+    def _stop(self, running: Running, backend: Backend, scope: CancelScope) -> None:
         """A load belongs to everybody who waits for the model: whoever cancels meanwhile does not end it, and the seat
         is kept until the model is known to be there (Ollama would kill the runner and begin anew, wire contract 2.6).
         """
         if backend.placement.is_loading(running.job.runner):
             self._kept_for_load.add(running)
         else:
-            halt()
+            scope()
 
     def _stop_after_load(self) -> None:
         if self._kept_for_load:
@@ -325,8 +325,8 @@ async def _is_stored(running: Running) -> bool:
     return stored.exception() is None
 
 
-def _limits(timeouts: TimeoutsConfig, first_byte_seconds: float) -> Limits:
-    return Limits(
+def _limits(timeouts: TimeoutsConfig, first_byte_seconds: float) -> Deadlines:
+    return Deadlines(
         connect=timeouts.connect_seconds,
         first_byte=first_byte_seconds,
         stall=timeouts.stall_seconds,

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from service.coalescing import Sending
+from service.coalescing import CoalescedWrites
 
 
 @pytest.fixture
@@ -20,14 +20,14 @@ async def pair() -> tuple[asyncio.Transport, socket.socket]:
 async def test_it_goes_out_together_and_in_its_order(pair: tuple[asyncio.Transport, socket.socket]) -> None:
     transport, theirs = pair
     theirs.setblocking(False)
-    sending = Sending(asyncio.get_running_loop())
+    writes = CoalescedWrites(asyncio.get_running_loop())
     for piece in (b"one ", b"two ", b"three"):
-        sending.send(transport, piece)
+        writes.send(transport, piece)
     with pytest.raises(BlockingIOError):
         theirs.recv(100)
     await asyncio.sleep(0)
     assert theirs.recv(100) == b"one two three"
-    sending.send(transport, b"again")
+    writes.send(transport, b"again")
     await asyncio.sleep(0)
     assert theirs.recv(100) == b"again"
     transport.abort()
@@ -37,17 +37,17 @@ async def test_it_goes_out_together_and_in_its_order(pair: tuple[asyncio.Transpo
 async def test_what_comes_one_at_a_time_goes_out_at_once(pair: tuple[asyncio.Transport, socket.socket]) -> None:
     transport, theirs = pair
     theirs.setblocking(False)
-    sending = Sending(asyncio.get_running_loop())
-    sending.send(transport, b"first")
+    writes = CoalescedWrites(asyncio.get_running_loop())
+    writes.send(transport, b"first")
     await asyncio.sleep(0)
     assert theirs.recv(100) == b"first"
-    sending.send(transport, b"second")
+    writes.send(transport, b"second")
     assert theirs.recv(100) == b"second"
     # Others come in the same turn: they wait for its end, and so does the first of the next one.
-    sending.send(transport, b" and third")
+    writes.send(transport, b" and third")
     await asyncio.sleep(0)
     assert theirs.recv(100) == b" and third"
-    sending.send(transport, b"fourth")
+    writes.send(transport, b"fourth")
     with pytest.raises(BlockingIOError):
         theirs.recv(100)
     await asyncio.sleep(0)
@@ -58,8 +58,8 @@ async def test_what_comes_one_at_a_time_goes_out_at_once(pair: tuple[asyncio.Tra
 
 async def test_nothing_goes_to_who_is_gone(pair: tuple[asyncio.Transport, socket.socket]) -> None:
     transport, theirs = pair
-    sending = Sending(asyncio.get_running_loop())
-    sending.send(transport, b"too late")
+    writes = CoalescedWrites(asyncio.get_running_loop())
+    writes.send(transport, b"too late")
     transport.close()
     await asyncio.sleep(0)
     assert theirs.recv(100) == b""
@@ -82,9 +82,9 @@ async def test_a_peer_that_cannot_be_written_to_takes_no_other_along(
             self.is_aborted = True
 
     transport, theirs = pair
-    broken, sending = Broken(), Sending(asyncio.get_running_loop())
-    sending.send(broken, b"lost")
-    sending.send(transport, b"well")
+    broken, writes = Broken(), CoalescedWrites(asyncio.get_running_loop())
+    writes.send(broken, b"lost")
+    writes.send(transport, b"well")
     await asyncio.sleep(0)
     assert theirs.recv(100) == b"well"
     assert broken.is_aborted

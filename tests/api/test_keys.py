@@ -19,7 +19,7 @@ from service.clock import Clock
 from service.config import DatabaseConfig
 from service.errors import ConfigurationError, NotFoundError, UnauthenticatedError
 from service.key import NewKey, Role, key_of_owner, owner_of_key
-from service.keys.keyring import KEY_PREFIX, Keys
+from service.keys.keyring import KEY_PREFIX, Keyring
 from service.store.database import Database
 from service.store.keys import KeyStore
 from tests.conftest import ROOT
@@ -46,11 +46,11 @@ def store(database: Database) -> KeyStore:
 
 
 @pytest.fixture
-async def keys(store: KeyStore) -> Keys:
-    return await Keys.open(store, Clock())
+async def keys(store: KeyStore) -> Keyring:
+    return await Keyring.open(store, Clock())
 
 
-async def test_a_key_is_found_by_its_text_and_only_by_that(keys: Keys) -> None:
+async def test_a_key_is_found_by_its_text_and_only_by_that(keys: Keyring) -> None:
     key, text = await keys.create(EVERYTHING)
     assert text.startswith(KEY_PREFIX)
     assert len(text) >= len(KEY_PREFIX) + 43
@@ -59,10 +59,10 @@ async def test_a_key_is_found_by_its_text_and_only_by_that(keys: Keys) -> None:
         assert keys.find(wrong) is None
 
 
-async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keys) -> None:
+async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keyring) -> None:
     key, text = await keys.create(EVERYTHING)
     plain, _ = await keys.create(NewKey("plain"))
-    again = await Keys.open(store, Clock())
+    again = await Keyring.open(store, Clock())
     assert again.find(text) == key
     assert sorted(again.listed()) == sorted([key, plain])
     assert key._replace(id="", created_at=0) == (
@@ -71,7 +71,7 @@ async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keys)
     )  # fmt: skip
 
 
-async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Keys) -> None:
+async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Keyring) -> None:
     _, text = await keys.create(NewKey("secret"))
     rows = [
         *await database.read("SELECT * FROM keys", {}),
@@ -81,12 +81,12 @@ async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Ke
     assert text.removeprefix(KEY_PREFIX) not in str(rows)
 
 
-async def test_two_keys_are_never_alike(keys: Keys) -> None:
+async def test_two_keys_are_never_alike(keys: Keyring) -> None:
     made = [await keys.create(NewKey("same")) for _ in range(20)]
     assert len({text for _, text in made}) == len({key.id for key, _ in made}) == 20
 
 
-async def test_a_revoked_key_is_known_and_good_for_nothing(keys: Keys) -> None:
+async def test_a_revoked_key_is_known_and_good_for_nothing(keys: Keyring) -> None:
     key, text = await keys.create(NewKey("old"))
     keys.check(key)
     assert keys.is_good(key)
@@ -102,7 +102,7 @@ async def test_a_revoked_key_is_known_and_good_for_nothing(keys: Keys) -> None:
 
 async def test_a_key_ends_at_its_time(store: KeyStore) -> None:
     clock = Clock()
-    keys = await Keys.open(store, clock)
+    keys = await Keyring.open(store, clock)
     key, _ = await keys.create(NewKey("short", expires_at=clock.now_ms() + 60_000))
     keys.check(key)
     clock.not_before(clock.now_ms() + 60_000)
@@ -110,7 +110,7 @@ async def test_a_key_ends_at_its_time(store: KeyStore) -> None:
         keys.check(key)
 
 
-async def test_the_last_use_is_written_with_the_next_batch(store: KeyStore, keys: Keys) -> None:
+async def test_the_last_use_is_written_with_the_next_batch(store: KeyStore, keys: Keyring) -> None:
     key, _ = await keys.create(NewKey("used"))
     other, _ = await keys.create(NewKey("unused"))
     keys.note_use(key)
@@ -122,8 +122,8 @@ async def test_the_last_use_is_written_with_the_next_batch(store: KeyStore, keys
     assert {one.id: one.last_used_at for _, one in await store.all()} == {key.id: shown, other.id: None}
 
 
-async def test_what_one_process_changes_another_learns_with_its_next_look(store: KeyStore, keys: Keys) -> None:
-    other = await Keys.open(store, Clock())
+async def test_what_one_process_changes_another_learns_with_its_next_look(store: KeyStore, keys: Keyring) -> None:
+    other = await Keyring.open(store, Clock())
     told: list[int] = []
     other.when_changed(lambda: told.append(len(other.listed())))
     key, text = await keys.create(NewKey("shared"))
@@ -137,27 +137,27 @@ async def test_what_one_process_changes_another_learns_with_its_next_look(store:
     assert told == [1, 1]
 
 
-async def test_a_secret_that_was_made_here_is_used_again(store: KeyStore, keys: Keys) -> None:
-    again = await Keys.open(store, Clock())
+async def test_a_secret_that_was_made_here_is_used_again(store: KeyStore, keys: Keyring) -> None:
+    again = await Keyring.open(store, Clock())
     assert again.derived_secret("a") == keys.derived_secret("a") != keys.derived_secret("b")
     assert len(keys.derived_secret("a")) == 32
 
 
 @pytest.mark.parametrize(("before", "after"), [("one", "two"), ("", "two"), ("one", "")])
 async def test_a_secret_that_does_not_fit_the_keys_stops_the_start(store: KeyStore, before: str, after: str) -> None:
-    keys = await Keys.open(store, Clock(), before)
+    keys = await Keyring.open(store, Clock(), before)
     key, text = await keys.create(NewKey("kept"))
     with pytest.raises(ConfigurationError, match=r"^SECRET_KEY .* set it back, or revoke") as refusal:
-        await Keys.open(store, Clock(), after)
+        await Keyring.open(store, Clock(), after)
     assert "\n" not in str(refusal.value)
-    assert (await Keys.open(store, Clock(), before)).find(text) == key
+    assert (await Keyring.open(store, Clock(), before)).find(text) == key
     await keys.revoke(key.id)
-    assert (await Keys.open(store, Clock(), after)).find(text) is None
+    assert (await Keyring.open(store, Clock(), after)).find(text) is None
 
 
 async def test_a_demo_key_is_there_for_as_long_as_it_is_configured(store: KeyStore) -> None:
-    async def begun(text: str) -> Keys:
-        keys = await Keys.open(store, Clock())
+    async def begun(text: str) -> Keyring:
+        keys = await Keyring.open(store, Clock())
         await keys.keep_demo_key(Role.ADMIN, text)
         return keys
 
@@ -178,21 +178,21 @@ async def test_a_demo_key_is_there_for_as_long_as_it_is_configured(store: KeySto
 
 
 async def test_demo_keys_stand_in_the_way_of_no_new_secret(store: KeyStore) -> None:
-    await (await Keys.open(store, Clock(), "one")).keep_demo_key(Role.USER, "demo")
-    keys = await Keys.open(store, Clock(), "two")
+    await (await Keyring.open(store, Clock(), "one")).keep_demo_key(Role.USER, "demo")
+    keys = await Keyring.open(store, Clock(), "two")
     await keys.keep_demo_key(Role.USER, "demo")
     found = keys.find("demo")
     assert found is not None
     assert found.is_active
 
 
-async def test_the_demo_keys_must_differ(keys: Keys) -> None:
+async def test_the_demo_keys_must_differ(keys: Keyring) -> None:
     await keys.keep_demo_key(Role.ADMIN, "same")
     with pytest.raises(ConfigurationError, match="must differ"):
         await keys.keep_demo_key(Role.USER, "same")
 
 
-async def test_an_owner_has_the_weight_of_its_key(keys: Keys) -> None:
+async def test_an_owner_has_the_weight_of_its_key(keys: Keyring) -> None:
     key, _ = await keys.create(NewKey("heavy", weight=3.0))
     assert keys.weights.get(owner_of_key(key.id), 1.0) == 3.0
     assert keys.weights.get(owner_of_key(key.id, "anna"), 1.0) == 3.0
@@ -206,7 +206,7 @@ def test_an_owner_says_whose_key_it_is() -> None:
 
 
 @pytest.mark.parametrize("model", ["llama3.2", "LLAMA3.2:latest", "library/llama3.2"])
-async def test_an_allowed_model_is_matched_as_ollama_matches_names(keys: Keys, model: str) -> None:
+async def test_an_allowed_model_is_matched_as_ollama_matches_names(keys: Keyring, model: str) -> None:
     key, _ = await keys.create(NewKey("some", models=("llama3.2:LATEST", "mistral")))
     assert key.may_use(model)
     assert not key.may_use("llama3.2:1b")
@@ -342,7 +342,7 @@ async def test_keys_of_a_lost_secret_can_be_revoked(tmp_path: Path) -> None:
 async def test_the_database_and_the_socket_are_for_the_services_own_user(tmp_path: Path) -> None:
     place = Place(DatabaseConfig(path=tmp_path / "queue.db"))
     async with place.opened() as database:
-        await Keys.open(KeyStore(database), Clock())
+        await Keyring.open(KeyStore(database), Clock())
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir() if path.suffix != ".lock"}
     assert modes
     assert set(modes.values()) == {0o600}

@@ -12,9 +12,9 @@ from service.clock import Clock
 from service.errors import LimitReachedError
 from service.job import Line
 from service.key import NewKey, owner_of_key
-from service.keys.keyring import Keys
-from service.keys.rate_limits import Allowance, Allowances
-from service.queue.key_limits import KeySeats
+from service.keys.keyring import Keyring
+from service.keys.rate_limits import RateLimit, RateLimits
+from service.queue.key_limits import KeyLimits
 from service.store.database import Database
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
@@ -148,44 +148,44 @@ async def test_the_limit_holds_over_a_restart(tmp_path: Path) -> None:
 
 async def test_what_other_processes_were_asked_counts_too(database: Database) -> None:
     clock = Clock()
-    keys = await Keys.open(KeyStore(database), clock)
+    keys = await Keyring.open(KeyStore(database), clock)
     key, _ = await keys.create(NewKey("shared", requests_per_hour=5))
-    allowances = Allowances(KeyStore(database), keys, clock)
-    allowances.take(key)
+    rate_limits = RateLimits(KeyStore(database), keys, clock)
+    rate_limits.take(key)
     store = JobStore(database, "other")
     for ago in (HOUR_MS + 1000, HOUR_MS // 2, 60_000, 0):
         await stored(store, now=clock.now_ms() - ago, owner=owner_of_key(key.id), key_id=key.id)
     for _ in range(2):
-        await allowances.recall()
-    left = allowances.left(key)
+        await rate_limits.recall()
+    left = rate_limits.left(key)
     assert left is not None
     # What was taken here in this second may be the job that is stored there.
     assert left.remaining in (1, 2)
     clock.not_before(clock.now_ms() + HOUR_MS // 2)
-    left = allowances.left(key)
+    left = rate_limits.left(key)
     assert left is not None
     assert left.remaining in (2, 3)
 
 
 async def test_the_window_slides(database: Database) -> None:
     clock = Clock()
-    keys = await Keys.open(KeyStore(database), clock)
+    keys = await Keyring.open(KeyStore(database), clock)
     key, _ = await keys.create(NewKey("x", requests_per_hour=2))
     unlimited, _ = await keys.create(NewKey("y"))
-    allowances = Allowances(KeyStore(database), keys, clock)
-    assert allowances.left(unlimited) is None
-    allowances.take(unlimited)
-    assert allowances.left(key) == Allowance(2, 2, 0)
-    allowances.take(key)
+    rate_limits = RateLimits(KeyStore(database), keys, clock)
+    assert rate_limits.left(unlimited) is None
+    rate_limits.take(unlimited)
+    assert rate_limits.left(key) == RateLimit(2, 2, 0)
+    rate_limits.take(key)
     clock.not_before(clock.now_ms() + HOUR_MS // 2)
-    allowances.take(key)
+    rate_limits.take(key)
     with pytest.raises(LimitReachedError) as refusal:
-        allowances.take(key)
+        rate_limits.take(key)
     assert 1790 <= refusal.value.retry_after_seconds <= 1801
     clock.not_before(clock.now_ms() + int(refusal.value.retry_after_seconds * 1000))
-    allowances.take(key)
+    rate_limits.take(key)
     with pytest.raises(LimitReachedError):
-        allowances.take(key)
+        rate_limits.take(key)
 
 
 # Jobs at a time
@@ -254,7 +254,7 @@ async def statuses(service: RunningService, ids: list[str]) -> list[str]:
 
 
 def test_a_key_is_full_at_its_limit_and_only_then() -> None:
-    seats = KeySeats({"narrow": 2, "wide": None}.get)
+    seats = KeyLimits({"narrow": 2, "wide": None}.get)
     anna, ben = owner_of_key("narrow", "anna"), owner_of_key("narrow", "ben")
     seats.take(anna)
     assert seats.may_run(ben)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.api.context import AUDIENCE
+from service.api.context import LONG_LIVED
 from service.simulated import Fault, FaultKind
 from tests.support.running import QUICK, RunningService, service_in_process
 
@@ -170,7 +170,7 @@ async def test_a_long_poll_ends_after_its_time_and_at_a_stop(service: RunningSer
     assert (await service.call("GET", path, params={"wait": "0.01"}))[1]["status"] == "processing"
     poll = asyncio.create_task(service.call("GET", path, params={"wait": "60"}))
     await service.ollama.observations.until(lambda seen: seen.stalled == 1)
-    await service.look(job_id, lambda _: len(service.app[AUDIENCE]) == 1)
+    await service.look(job_id, lambda _: len(service.app[LONG_LIVED]) == 1)
     async with service.session.get(path):
         await service.stop()
     status, answer = await poll

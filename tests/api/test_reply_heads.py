@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from service.api.context import MEASURES
+from service.api.context import METRICS
 from service.api.dropin.headers import passed_on
 from service.api.http.raw_replies import whole_reply
 from tests.dropin.test_wire import CHAT, connected, post, reply_of
@@ -127,7 +127,7 @@ async def test_replies_to_who_reads_none_of_them_are_not_made_for_ever(service: 
         while made[-1] == 0 or len(set(made[-4:])) > 1:
             for _ in range(30):
                 await service.call("GET", "/api/version")
-            measured = service.app[MEASURES].routes.get((path, "GET"))
+            measured = service.app[METRICS].routes.get((path, "GET"))
             made.append(sum(measured.statuses.values()) if measured is not None else 0)
         sending.cancel()
     assert made[-1] < count / 2

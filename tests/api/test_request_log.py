@@ -10,14 +10,14 @@ import pytest
 
 from service.clock import Clock
 from service.errors import CannotStoreError
-from service.keys.keyring import Keys
+from service.keys.keyring import Keyring
 from service.live.hub import Hub, JobChanged
 from service.maintenance.loops import prune_regularly
-from service.request_log import Usage
+from service.request_log import RequestLog
 from service.store.database import Database
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
-from service.store.request_log import LogRow, Scope, Sums, UsageStore
+from service.store.request_log import LogRow, RequestLogStore, Scope, Sums
 from tests.support.log_rows import written
 from tests.support.running import PATIENCE_SECONDS
 from tests.support.store_jobs import NOW, claimed
@@ -34,22 +34,22 @@ def row(**fields: Any) -> LogRow:
 
 
 @pytest.fixture
-def log(database: Database) -> UsageStore:
-    return UsageStore(database)
+def log(database: Database) -> RequestLogStore:
+    return RequestLogStore(database)
 
 
-async def usage_of(store: UsageStore, database: Database) -> Usage:
-    return Usage(store, await Keys.open(KeyStore(database), Clock()), Clock())
+async def usage_of(store: RequestLogStore, database: Database) -> RequestLog:
+    return RequestLog(store, await Keyring.open(KeyStore(database), Clock()), Clock())
 
 
-async def appended(log: UsageStore, *rows: LogRow) -> None:
+async def appended(log: RequestLogStore, *rows: LogRow) -> None:
     await log.append(rows)
 
 
 # The store
 
 
-async def test_rows_are_stored_as_they_are_however_many_come_together(log: UsageStore, database: Database) -> None:
+async def test_rows_are_stored_as_they_are_however_many_come_together(log: RequestLogStore, database: Database) -> None:
     rows = [row(at=NOW + number, owner=f"{number}") for number in range(123)]
     awkward = row(owner="\ud800\0wörter", model="a\0b", key_id=None, job_id="j", queue_ms=1)
     await appended(log, *rows, awkward)
@@ -58,7 +58,9 @@ async def test_rows_are_stored_as_they_are_however_many_come_together(log: Usage
     assert last == awkward._replace(owner="��wörter", model="a�b")
 
 
-async def test_a_job_that_ends_later_completes_its_row(log: UsageStore, database: Database, store: JobStore) -> None:
+async def test_a_job_that_ends_later_completes_its_row(
+    log: RequestLogStore, database: Database, store: JobStore
+) -> None:
     running = await claimed(store)
     await appended(log, row(job_id=running.id), row(job_id="another"))
     ended = running._replace(status="failed", prompt_tokens=3, completion_tokens=4, finished_at=NOW)
@@ -68,7 +70,7 @@ async def test_a_job_that_ends_later_completes_its_row(log: UsageStore, database
     assert second == row(job_id="another")
 
 
-async def test_sums_are_drawn_by_key_model_and_day(log: UsageStore) -> None:
+async def test_sums_are_drawn_by_key_model_and_day(log: RequestLogStore) -> None:
     day = 86_400_000
     await appended(
         log,
@@ -94,7 +96,7 @@ async def test_sums_are_drawn_by_key_model_and_day(log: UsageStore) -> None:
     assert await log.owners(Scope(), NOW) == [("key:k1", Sums(5, 2, 3, 30)), ("192.0.2.1", Sums(1, 1, 4, 0))]
 
 
-async def test_percentiles_are_response_times_that_were_measured(log: UsageStore, database: Database) -> None:
+async def test_percentiles_are_response_times_that_were_measured(log: RequestLogStore, database: Database) -> None:
     usage = await usage_of(log, database)
     assert (await usage.statistics(Scope())).response_ms == {}
     await appended(log, *(row(response_ms=number) for number in range(200, 0, -1)))
@@ -102,13 +104,13 @@ async def test_percentiles_are_response_times_that_were_measured(log: UsageStore
     assert (await usage.statistics(Scope(key_id="nobody"))).response_ms == {}
 
 
-async def test_old_rows_are_pruned_in_batches(log: UsageStore, database: Database) -> None:
+async def test_old_rows_are_pruned_in_batches(log: RequestLogStore, database: Database) -> None:
     await appended(log, *(row(at=NOW + number) for number in range(10)))
     assert [await log.prune(NOW + 5, most=3) for _ in range(3)] == [3, 2, 0]
     assert [one.at for one in await written(database)] == [NOW + number for number in range(5, 10)]
 
 
-async def test_pruning_goes_by_the_configured_days(log: UsageStore, database: Database) -> None:
+async def test_pruning_goes_by_the_configured_days(log: RequestLogStore, database: Database) -> None:
     usage, clock = await usage_of(log, database), Clock()
     now, day = clock.now_ms(), 86_400_000
     await appended(log, row(at=now - 91 * day), row(at=now - 89 * day))
@@ -130,7 +132,7 @@ async def test_pruning_goes_by_the_configured_days(log: UsageStore, database: Da
 # The log in memory
 
 
-class FailingStore(UsageStore):
+class FailingStore(RequestLogStore):
     """A log whose database takes nothing for a while."""
 
     is_full = True
@@ -164,7 +166,7 @@ async def test_what_cannot_be_written_waits_and_is_written_later_in_its_order(
 
 @pytest.mark.parametrize("ends", ["before its request is answered", "while its row is in memory", "later"])
 async def test_a_row_learns_how_its_job_has_ended(
-    log: UsageStore, database: Database, store: JobStore, ends: str
+    log: RequestLogStore, database: Database, store: JobStore, ends: str
 ) -> None:
     usage, job = await usage_of(log, database), await claimed(store)
     ended = JobChanged(job._replace(status="completed", prompt_tokens=7))
@@ -183,7 +185,7 @@ async def test_a_row_learns_how_its_job_has_ended(
     assert (only.job_status, only.prompt_tokens) == ("completed", 7)
 
 
-async def test_a_row_that_the_database_refuses_costs_no_other(log: UsageStore, database: Database) -> None:
+async def test_a_row_that_the_database_refuses_costs_no_other(log: RequestLogStore, database: Database) -> None:
     usage = await usage_of(log, database)
     usage.record(row(owner="first"))
     usage.record(row(response_ms=None))
@@ -207,7 +209,7 @@ async def test_what_waits_is_bounded(database: Database, monkeypatch: pytest.Mon
     assert len(await written(database)) == 3
 
 
-async def test_a_request_costs_no_write_of_its_own(log: UsageStore, database: Database) -> None:
+async def test_a_request_costs_no_write_of_its_own(log: RequestLogStore, database: Database) -> None:
     usage = await usage_of(log, database)
     for number in range(100):
         usage.record(row(owner=f"{number}"))

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from service.api.access.request_log import BOOKS, JOB_PATHS
+from service.api.access.request_log import JOB_PATHS, REQUEST_LOGGING
 from service.store.request_log import LogRow
 from tests.support.access import (
     ADMIN,
@@ -62,7 +62,7 @@ async def test_each_request_of_a_job_route_is_one_row_with_what_it_took() -> Non
 
 
 async def rows_of(service: RunningService) -> list[LogRow]:
-    usage = service.app[BOOKS].usage
+    usage = service.app[REQUEST_LOGGING].log
     await usage.flush()
     return await written(usage._store._database)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from service.backend.client import BackendClient, Limits
+from service.backend.client import BackendClient, Deadlines
 from service.backend.http.connection import Connection
 from service.backend.http.connections import Connections
 from service.errors import BackendError
@@ -106,7 +106,7 @@ async def test_a_call_that_failed_is_freed_at_once(sent: bytes) -> None:
             # Its end waits until every connection is closed.
             async with Connections() as opened:
                 with suppress(BackendError):
-                    await collect(BackendClient(opened, server.url), Limits(first_byte=SOON, stall=SOON))
+                    await collect(BackendClient(opened, server.url), Deadlines(first_byte=SOON, stall=SOON))
             assert not any(isinstance(one, Connection) for one in gc.get_objects())
         finally:
             gc.enable()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from service.backend.http.connection import Connection
-from service.backend.http.deadlines import Limits, Watch
+from service.backend.http.deadlines import Deadlines, DeadlineWatch
 from service.errors import BackendError
 
 
@@ -61,14 +61,14 @@ class Exchange:
         return None if self.error is None else self.error.code
 
 
-def watched(limits: Limits, *, has_head: bool = True) -> tuple[HandTurnedLoop, Watch, Exchange]:
+def watched(limits: Deadlines, *, has_head: bool = True) -> tuple[HandTurnedLoop, DeadlineWatch, Exchange]:
     """A watch whose reply has just shown its headers, unless it has none yet."""
     loop, exchange = HandTurnedLoop(), Exchange(has_head=has_head)
-    watch = Watch(cast(asyncio.AbstractEventLoop, loop), limits, "box", cast(Connection, exchange), loop.time())
+    watch = DeadlineWatch(cast(asyncio.AbstractEventLoop, loop), limits, "box", cast(Connection, exchange), loop.time())
     return loop, watch, exchange
 
 
-LIMITS = Limits(first_byte=100.0, stall=10.0, attempt=1000.0)
+LIMITS = Deadlines(first_byte=100.0, stall=10.0, attempt=1000.0)
 
 
 async def test_there_is_one_timer_at_a_time() -> None:
@@ -140,10 +140,10 @@ async def test_bytes_that_bring_no_piece_put_a_stall_off_only_once() -> None:
 
 
 async def test_the_first_byte_and_the_ceiling_have_limits_of_their_own() -> None:
-    cases: list[tuple[Limits, float, str]] = [
+    cases: list[tuple[Deadlines, float, str]] = [
         (LIMITS, 100.0, "first_byte_timeout"),
-        (Limits(first_byte=None, stall=10.0, attempt=50.0), 50.0, "attempt_timeout"),
-        (Limits(first_byte=100.0, stall=10.0, attempt=50.0), 50.0, "attempt_timeout"),
+        (Deadlines(first_byte=None, stall=10.0, attempt=50.0), 50.0, "attempt_timeout"),
+        (Deadlines(first_byte=100.0, stall=10.0, attempt=50.0), 50.0, "attempt_timeout"),
         (LIMITS.for_whole_reply(), 1000.0, "attempt_timeout"),
     ]
     for limits, seconds, code in cases:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.backend.protocols import Ending, reader_for
-from service.backend.protocols.lines import Lines
-from service.backend.protocols.whole import Body
+from service.backend.protocols.lines import LineSplitter
+from service.backend.protocols.whole import WholeBody
 from service.job import Counts, Segment
 from tests.support.protocols import read
 
@@ -127,7 +127,7 @@ class CountingBytes(bytes):
 
 def test_an_unfinished_line_is_not_searched_again() -> None:
     CountingBytes.searched = 0
-    lines = Lines()
+    lines = LineSplitter()
     for _ in range(1000):
         assert lines.split(CountingBytes(b"x" * 100)) == []
     assert lines.split(b"\n") == [b"x" * 100_000]
@@ -138,13 +138,13 @@ def test_an_unfinished_line_is_not_searched_again() -> None:
 def test_a_line_beyond_the_bound_ends_the_reading(sizes: list[int]) -> None:
     text = b"12345678\n123456789\n12\n"
     pieces = [text[start:end] for start, end in itertools.pairwise([0, *itertools.accumulate(sizes)])]
-    lines = Lines(limit_bytes=8)
+    lines = LineSplitter(limit_bytes=8)
     found = [line for piece in [*pieces, text[sum(sizes) :]] for line in lines.split(piece)]
     assert (found, lines.is_too_long, lines.rest()) == ([b"12345678"], True, b"")
 
 
 def test_a_reply_beyond_the_bound_is_an_error() -> None:
-    body = Body(limit_bytes=10)
+    body = WholeBody(limit_bytes=10)
     body.add(b"x" * 11)
     body.add(b"x")
     ending = body.read(lambda _: Ending(True))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from service.backend.client import BackendClient, Limits
+from service.backend.client import BackendClient, Deadlines
 from service.backend.http.connections import Connections
 from service.errors import BackendError, Fault
 from tests.support.backend_client import LAST, LINE, SOON, answer_stream, backend, failure
@@ -37,7 +37,7 @@ async def test_a_server_that_accepts_nobody_is_connect_failed() -> None:
             filler.connect_ex(listener.getsockname())
         async with Connections() as connections:
             client = BackendClient(connections, f"http://127.0.0.1:{listener.getsockname()[1]}")
-            error = await failure(client, Limits(connect=SOON))
+            error = await failure(client, Deadlines(connect=SOON))
             assert (error.code, error.fault) == ("connect_failed", Fault.ABSENT)
 
 
@@ -49,7 +49,7 @@ async def test_silence_before_the_head_is_a_first_byte_timeout() -> None:
         gone.set()
 
     async with backend(answer) as (client, _):
-        error = await failure(client, Limits(first_byte=SOON))
+        error = await failure(client, Deadlines(first_byte=SOON))
         assert (error.code, error.fault) == ("first_byte_timeout", Fault.TRANSIENT)
         await gone.wait()
 
@@ -61,7 +61,7 @@ async def test_silence_in_the_middle_is_a_stall(sent: bytes) -> None:
         await exchange.until_gone()
 
     async with backend(answer) as (client, _):
-        error = await failure(client, Limits(stall=SOON))
+        error = await failure(client, Deadlines(stall=SOON))
         assert (error.code, error.fault) == ("stalled", Fault.TRANSIENT)
 
 
@@ -72,7 +72,7 @@ async def test_an_attempt_has_a_ceiling_at_every_stage(sent: bytes) -> None:
         await exchange.until_gone()
 
     async with backend(answer) as (client, _):
-        error = await failure(client, Limits(attempt=SOON).for_whole_reply())
+        error = await failure(client, Deadlines(attempt=SOON).for_whole_reply())
         assert (error.code, error.fault) == ("attempt_timeout", Fault.PERMANENT)
 
 
@@ -84,7 +84,7 @@ async def test_an_endless_reply_meets_the_ceiling() -> None:
             await asyncio.sleep(0)
 
     async with backend(answer) as (client, _):
-        assert (await failure(client, Limits(attempt=SOON))).code == "attempt_timeout"
+        assert (await failure(client, Deadlines(attempt=SOON))).code == "attempt_timeout"
 
 
 async def test_the_ceiling_holds_while_nobody_reads() -> None:
@@ -95,7 +95,7 @@ async def test_the_ceiling_holds_while_nobody_reads() -> None:
         await exchange.until_gone()
         gone.set()
 
-    async with backend(answer) as (client, _), client.call("/api/generate", b"{}", Limits(attempt=SOON)) as reply:
+    async with backend(answer) as (client, _), client.call("/api/generate", b"{}", Deadlines(attempt=SOON)) as reply:
         pieces = reply.chunks()
         await anext(pieces)
         await gone.wait()
@@ -171,7 +171,7 @@ def test_bytes_that_arrived_during_a_pause_of_the_process_are_no_stall(
 
         async with Connections() as connections:
             client = BackendClient(connections, f"http://127.0.0.1:{listener.getsockname()[1]}")
-            async with client.call("/api/generate", b"{}", Limits(stall=2 * SOON)) as reply:
+            async with client.call("/api/generate", b"{}", Deadlines(stall=2 * SOON)) as reply:
                 pieces = reply.chunks()
                 assert await anext(pieces) == LINE
                 loop.call_soon(pause)

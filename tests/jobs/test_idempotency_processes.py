@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.api.context import AUDIENCE
+from service.api.context import LONG_LIVED
 from service.simulated import Fault, FaultKind
 from tests.dropin.test_callers import until_listed
 from tests.jobs.test_idempotency import CHAT, KEY, ask
@@ -31,7 +31,7 @@ async def listed(service: RunningService) -> int:
 async def until_asked(service: RunningService) -> None:
     """Wait until somebody waits there for another process's reply."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not len(service.app[AUDIENCE]):
+        while not len(service.app[LONG_LIVED]):
             await service.call("GET", "/api/version")
 
 

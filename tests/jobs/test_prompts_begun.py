@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import CannotStoreError, CorralError
+from service.errors import CannotStoreError, ServiceError
 from service.job import Job, NewJob
 from service.live.hub import JOBS, JobChanged
 from service.store.database import Settle, Statement, Written
@@ -51,7 +51,7 @@ class HeldDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.goes_on = asyncio.Event()
-        self.error: CorralError | None = None
+        self.error: ServiceError | None = None
         self._held: list[asyncio.Task[None]] = []
         write = SqliteDatabase.write
 

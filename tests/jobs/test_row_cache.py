@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.job import Job, Line, Outcome, Status
-from service.jobs.row_cache import Recent
+from service.jobs.row_cache import RowCache
 from service.store.job_statements import EXACT_RANK
 from service.store.jobs import Filter
 from tests.support.running import service_in_process
@@ -20,7 +20,7 @@ def waiting(seq: int) -> Job:
 
 
 def test_a_remembered_rank_falls_with_every_claim_of_its_line_and_never_below_zero() -> None:
-    recent, job = Recent(is_enabled=True), waiting(10)
+    recent, job = RowCache(is_enabled=True), waiting(10)
     recent.put(job, 9, now=0)
     assert recent.rank(job, 0) == 9
     for _ in range(4):
@@ -33,14 +33,14 @@ def test_a_remembered_rank_falls_with_every_claim_of_its_line_and_never_below_ze
 
 
 def test_a_rank_is_counted_anew_after_a_while() -> None:
-    recent, job = Recent(is_enabled=True), waiting(10)
+    recent, job = RowCache(is_enabled=True), waiting(10)
     recent.put(job, 9, 0)
     assert (recent.rank(job, 20_000), recent.rank(job, 60_000)) == (9, None)
     assert recent.get(job.id) == job
 
 
 def test_a_rank_falls_by_what_was_taken_since_it_was_known() -> None:
-    recent, job = Recent(is_enabled=True), waiting(10)
+    recent, job = RowCache(is_enabled=True), waiting(10)
     recent.take(LINE)
     stamp = recent.stamp(LINE)
     recent.take(LINE)
@@ -49,7 +49,7 @@ def test_a_rank_falls_by_what_was_taken_since_it_was_known() -> None:
 
 
 def test_what_the_database_counts_is_believed_only_while_nothing_moves() -> None:
-    recent = Recent(is_enabled=True)
+    recent = RowCache(is_enabled=True)
     before = recent.calm()
     assert before is not None
     assert recent.calm() == before
@@ -63,7 +63,7 @@ def test_what_the_database_counts_is_believed_only_while_nothing_moves() -> None
 
 
 def test_a_claim_that_found_less_has_every_rank_counted_anew() -> None:
-    recent, job = Recent(is_enabled=True), waiting(10)
+    recent, job = RowCache(is_enabled=True), waiting(10)
     recent.put(job, 9, 0)
     recent.take(LINE)
     recent.take(LINE)
@@ -72,7 +72,7 @@ def test_a_claim_that_found_less_has_every_rank_counted_anew() -> None:
 
 
 def test_a_rank_is_counted_anew_when_its_line_was_disturbed() -> None:
-    recent, job = Recent(is_enabled=True), waiting(10)
+    recent, job = RowCache(is_enabled=True), waiting(10)
     recent.put(job, 9, 0)
     recent.disturb(LINE._replace(owner="you"))
     assert recent.rank(job, 0) == 9
@@ -101,13 +101,13 @@ async def test_positions_follow_what_leaves_from_the_middle() -> None:
 
 
 def test_nothing_is_remembered_where_others_may_change_the_rows() -> None:
-    recent, job = Recent(is_enabled=False), waiting(10)
+    recent, job = RowCache(is_enabled=False), waiting(10)
     recent.put(job, 9, now=0)
     assert recent.get(job.id) is None
 
 
 def test_a_row_that_was_read_replaces_an_older_one_only() -> None:
-    recent = Recent(is_enabled=True)
+    recent = RowCache(is_enabled=True)
     running = waiting(10)._replace(status=Status.PROCESSING, attempt=1)
     recent.learn(running)
     assert recent.get(running.id) is None

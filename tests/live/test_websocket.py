@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.api.context import AUDIENCE
+from service.api.context import LONG_LIVED
 from service.api.live.feeds import FEEDS
 from service.simulated import Fault, FaultKind, SimulatedSettings
 from tests.support.running import MODELS, PATIENCE_SECONDS, RunningService, service_in_process
@@ -339,7 +339,7 @@ async def test_a_client_that_leaves_frees_everything(service: RunningService) ->
         await client.subscribe("job", id=job_id)
         assert service.hub._channels != listening
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while service.hub._channels != listening or service.app[AUDIENCE] or service.app[FEEDS]._open:
+        while service.hub._channels != listening or service.app[LONG_LIVED] or service.app[FEEDS]._open:
             await service.call("GET", "/health")
     stalled.release()
 

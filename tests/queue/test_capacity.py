@@ -9,11 +9,11 @@ import pytest
 from service.clock import Clock
 from service.errors import LimitReachedError, QueueFullError
 from service.job import Line, Status
-from service.queue.capacity import Limits, Room
+from service.queue.capacity import Capacity, QueueLimits
 from service.queue.gauges import Gauges
 from tests.support.running import RunningService, service_in_process
 
-LIMITS = Limits(max_queued=10, max_queued_bytes=1000, max_output_bytes=0, max_queued_per_owner=4)
+LIMITS = QueueLimits(max_queued=10, max_queued_bytes=1000, max_output_bytes=0, max_queued_per_owner=4)
 NOW = 1_700_000_000_000
 
 
@@ -22,17 +22,17 @@ class StillClock(Clock):
         return NOW
 
 
-def room_with(jobs: int, size: int = 10, owner: str = "a", ended_a_second: float = 0) -> Room:
+def room_with(jobs: int, size: int = 10, owner: str = "a", ended_a_second: float = 0) -> Capacity:
     gauges = Gauges()
     for _ in range(jobs):
         gauges.arrive(Line("m:latest", owner, 0), Status.QUEUED, size, is_ready=True)
-    room = Room(gauges, StillClock())
+    room = Capacity(gauges, StillClock())
     for number in range(int(60 * ended_a_second)):
         room.finished(NOW - 59_000 + int(number * 1000 / ended_a_second))
     return room
 
 
-def seconds_until_room(room: Room, size: int = 10, owner: str = "b") -> float:
+def seconds_until_room(room: Capacity, size: int = 10, owner: str = "b") -> float:
     with pytest.raises((QueueFullError, LimitReachedError)) as refusal:
         room.check(LIMITS, size, owner)
     assert isinstance(refusal.value, QueueFullError | LimitReachedError)

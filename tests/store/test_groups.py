@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
+from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 from service.job import Job, Outcome, Status, new_job_id
 from service.store.database import Answers, Database, Statement, Written
 from service.store.job_statements import INSERT
@@ -114,7 +114,7 @@ async def test_what_a_write_came_to_is_heard_before_its_caller_goes_on_and_also_
 
 
 async def test_an_error_in_what_follows_a_write_costs_its_caller_only(store: JobStore) -> None:
-    def fail(_answers: Answers, _error: CorralError | None) -> None:
+    def fail(_answers: Answers, _error: ServiceError | None) -> None:
         raise ZeroDivisionError
 
     wrong, right = await asyncio.gather(
@@ -132,7 +132,7 @@ async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones
     await asyncio.sleep(0)
     await database.close()
     assert len({job.seq for job in await asyncio.gather(*writes)}) == 1500
-    refused: list[CorralError | None] = []
+    refused: list[ServiceError | None] = []
     with pytest.raises(CannotStoreError):
         await inserted(store, new_job(), new_job_id(NOW), settle=lambda _answers, error: refused.append(error))
     assert [type(error) for error in refused] == [CannotStoreError]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import CorralError, StoreError, UniqueViolationError
+from service.errors import ServiceError, StoreError, UniqueViolationError
 from service.job import Claimed, Counts, Outcome, Result, Segment, Status, new_job_id
 from service.store.database import Database, Statement
 from service.store.job_statements import EXACT_RANK
@@ -169,6 +169,6 @@ async def test_a_statement_that_the_database_refuses_is_an_error_of_the_store(da
 async def test_a_reading_connection_writes_nothing(store: JobStore, database: Database) -> None:
     job = await stored(store)
     for is_scan in (False, True):
-        with pytest.raises(CorralError):
+        with pytest.raises(ServiceError):
             await database.read("DELETE FROM jobs RETURNING seq", {}, is_scan=is_scan)
     assert await look(store, job) == job

@@ -16,7 +16,7 @@ from service.store.migrations.m0006_outcomes import STATEMENTS as OUTCOMES
 from service.store.postgres.connections import Link
 from service.store.postgres.database import PostgresDatabase
 from service.store.postgres.statements import converted
-from service.store.processes import WorkerStore
+from service.store.processes import ProcessStore
 from service.store.sqlite.bulk import for_rows
 from service.store.sqlite.database import SqliteDatabase
 from tests.support.databases import Place
@@ -209,7 +209,7 @@ async def test_a_plan_for_whatever_parameters_is_the_same(postgres_place: Place,
 
 async def test_lost_processes_are_looked_for_among_running_and_reserved_jobs_only(filled: Database) -> None:
     recording = Recording(filled)
-    await WorkerStore(recording, "own").lost(30)
+    await ProcessStore(recording, "own").lost(30)
     [statement] = recording.statements
     accesses = {access.split()[1] for access in await explained(filled, statement)}
     assert accesses - {"workers_pkey"} == {"jobs_processing", "jobs_reserved"}

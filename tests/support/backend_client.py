@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.backend.client import BackendClient, Limits
+from service.backend.client import BackendClient, Deadlines
 from service.backend.http.connections import Connections
 from service.errors import BackendError
 from tests.support.raw_server import END, STREAM, Exchange, RawServer, chunk, raw_server
@@ -19,7 +19,7 @@ LINE = b'{"response":"a","done":false}\n'
 LAST = b'{"response":"","done":true}\n'
 SOON = 0.05
 """A limit that is to run out. Every other limit of these tests is far away."""
-FAR = Limits(connect=60.0, first_byte=60.0, stall=60.0, attempt=60.0)
+FAR = Deadlines(connect=60.0, first_byte=60.0, stall=60.0, attempt=60.0)
 
 _LOCALHOST = Path(__file__).with_name("localhost.pem")
 
@@ -36,12 +36,12 @@ async def answer_stream(exchange: Exchange) -> None:
     await exchange.send(STREAM + chunk(LINE) + chunk(LAST) + END)
 
 
-async def collect(client: BackendClient, limits: Limits = FAR, body: bytes = b"{}") -> bytes:
+async def collect(client: BackendClient, limits: Deadlines = FAR, body: bytes = b"{}") -> bytes:
     async with client.call("/api/generate", body, limits) as reply:
         return b"".join([data async for data in reply.chunks()])
 
 
-async def failure(client: BackendClient, limits: Limits = FAR) -> BackendError:
+async def failure(client: BackendClient, limits: Deadlines = FAR) -> BackendError:
     with pytest.raises(BackendError) as caught:
         await collect(client, limits)
     return caught.value

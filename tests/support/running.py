@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from service.api.context import HUB, JOBS
-from service.api.http.fast_router import Runner
+from service.api.http.fast_router import FastRouterRunner
 from service.app import build_app
 from service.config import Config, load_config
 from service.jobs import Jobs
@@ -131,7 +131,7 @@ async def service_in_process(
 @asynccontextmanager
 async def _serving(config: Config, ollama: SimulatedServer) -> AsyncIterator[RunningService]:
     app = build_app(config)
-    runner = Runner(app, access_log=None, shutdown_timeout=5.0)
+    runner = FastRouterRunner(app, access_log=None, shutdown_timeout=5.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()

@@ -40,7 +40,7 @@ def authorise(request: web.Request, model: str, priority: int) -> int:
             raise ForbiddenError(f"this API key may not ask for priority {Priority(priority).word}; at most {highest}")
         # Normal is what a request has that asks for nothing.
         priority = key.max_priority
-    note_count(request, key, request.app[AUTH].allowances)
+    note_count(request, key, request.app[AUTH].rate_limits)
     return priority
 
 

@@ -15,8 +15,8 @@ from service.clock import Clock
 from service.config import Config
 from service.errors import ForbiddenError, UnauthenticatedError
 from service.key import Key, Role, owner_of_key
-from service.keys.keyring import Keys
-from service.keys.rate_limits import Allowances
+from service.keys.keyring import Keyring
+from service.keys.rate_limits import RateLimits
 
 _API_KEY = istr("X-Api-Key")
 
@@ -33,9 +33,9 @@ _ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
 class Auth:
     """Finds out who is asking."""
 
-    def __init__(self, keys: Keys, allowances: Allowances, clock: Clock, config: Config) -> None:
+    def __init__(self, keys: Keyring, rate_limits: RateLimits, clock: Clock, config: Config) -> None:
         self.keys = keys
-        self.allowances = allowances
+        self.rate_limits = rate_limits
         self.tokens = BrowserTokens(keys, clock, config.auth.token_minutes)
         self.is_required = config.auth.required
         self._addresses = ClientAddresses(config.server.trusted_proxies)
@@ -95,13 +95,13 @@ class Auth:
 AUTH = web.AppKey("auth", Auth)
 
 
-def allowance_headers(request: web.Request) -> Mapping[str, str]:
+def rate_limit_headers(request: web.Request) -> Mapping[str, str]:
     """How the caller with a limited key stands, for every reply to it, in OpenAI's words; nothing for any other."""
     try:
         key = request[CALLER].key
     except KeyError:
         return _NOT_LIMITED
-    left = request.app[AUTH].allowances.left(key) if key is not None else None
+    left = request.app[AUTH].rate_limits.left(key) if key is not None else None
     if left is None:
         return _NOT_LIMITED
     minutes, seconds = divmod(left.full_again_seconds, 60)
@@ -112,9 +112,9 @@ def allowance_headers(request: web.Request) -> Mapping[str, str]:
     }
 
 
-async def show_allowance(request: web.Request, response: web.StreamResponse) -> None:
+async def show_rate_limit(request: web.Request, response: web.StreamResponse) -> None:
     """Tell the caller with a limited key how it stands."""
-    response.headers.update(allowance_headers(request))
+    response.headers.update(rate_limit_headers(request))
 
 
 def identify(app: web.Application, request: web.Request) -> Caller | None:

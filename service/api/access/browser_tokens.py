@@ -9,7 +9,7 @@ import jwt
 from service.clock import Clock
 from service.errors import UnauthenticatedError
 from service.key import Key
-from service.keys.keyring import Keys
+from service.keys.keyring import Keyring
 
 _ALGORITHM = "HS256"
 _AUDIENCE = "corral"
@@ -25,7 +25,7 @@ class Token(NamedTuple):
 class BrowserTokens:
     """Makes tokens for keys and reads them; ``minutes`` is how long one is good."""
 
-    def __init__(self, keys: Keys, clock: Clock, minutes: float) -> None:
+    def __init__(self, keys: Keyring, clock: Clock, minutes: float) -> None:
         self._keys = keys
         self._clock = clock
         self._lifetime_ms = int(minutes * 60_000)

@@ -12,8 +12,8 @@ from service.api.access.caller import Caller
 from service.clock import Clock
 from service.job import Job, model_key
 from service.key import Key
-from service.keys.rate_limits import Allowances
-from service.request_log import Usage
+from service.keys.rate_limits import RateLimits
+from service.request_log import RequestLog
 from service.store.request_log import LogRow
 
 JOB_PATHS = frozenset(
@@ -35,7 +35,7 @@ LEFT = 499
 """What is written down of a caller that has closed the connection (nginx's word for it)."""
 
 
-class Entry:
+class LoggedRequest:
     """What a handler finds out about the request that is being written down."""
 
     __slots__ = ("at", "endpoint", "give_back", "job_id", "model")
@@ -49,54 +49,54 @@ class Entry:
         self.model: str | None = None
 
 
-ENTRY = web.RequestKey("entry", Entry)
+LOGGED_REQUEST = web.RequestKey("logged_request", LoggedRequest)
 
 
-class Books:
-    """Opens an entry for each request that may make a job, and writes it down when it is answered."""
+class RequestLogging:
+    """Opens an logged for each request that may make a job, and writes it down when it is answered."""
 
-    def __init__(self, usage: Usage, clock: Clock) -> None:
-        self.usage = usage
+    def __init__(self, log: RequestLog, clock: Clock) -> None:
+        self.log = log
         self._clock = clock
 
-    def begin(self, request: web.Request, route: str) -> Entry | None:
-        """The entry of a request that may make a job; None for any other."""
+    def begin(self, request: web.Request, route: str) -> LoggedRequest | None:
+        """The logged of a request that may make a job; None for any other."""
         if route not in JOB_PATHS or request.method != "POST":
             return None
-        entry = request[ENTRY] = Entry(route, self._clock.now_ms())
-        return entry
+        logged = request[LOGGED_REQUEST] = LoggedRequest(route, self._clock.now_ms())
+        return logged
 
-    def end(self, entry: Entry, caller: Caller | None, status: int, begun: float) -> None:
+    def end(self, logged: LoggedRequest, caller: Caller | None, status: int, begun: float) -> None:
         """Write down how ``caller`` was answered. ``begun`` is when, by ``perf_counter``."""
-        if entry.give_back is not None and entry.job_id is None:
-            entry.give_back()
+        if logged.give_back is not None and logged.job_id is None:
+            logged.give_back()
         # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
         if caller is None:
             return
         # From one tuple: by its fields Python takes twice as long. What becomes of the job is added when it ends.
-        self.usage.record(LogRow._make((
-            entry.at, caller.key_id, caller.owner, entry.endpoint, "POST", status,
-            model_key(entry.model) if entry.model is not None else None, entry.job_id, None, None, None,
+        self.log.record(LogRow._make((
+            logged.at, caller.key_id, caller.owner, logged.endpoint, "POST", status,
+            model_key(logged.model) if logged.model is not None else None, logged.job_id, None, None, None,
             round((perf_counter() - begun) * 1000), None,
         )))  # fmt: skip
 
 
-BOOKS = web.AppKey("books", Books)
+REQUEST_LOGGING = web.AppKey("request_logging", RequestLogging)
 
 
 def note_model(request: web.Request, model: str) -> None:
     """The request, which may make a job, asks for this model."""
-    request[ENTRY].model = model
+    request[LOGGED_REQUEST].model = model
 
 
 def note_job(request: web.Request, job: Job) -> None:
     """The request made this job, or found it."""
-    request[ENTRY].job_id = job.id
-    request.app[BOOKS].usage.expect(job)
+    request[LOGGED_REQUEST].job_id = job.id
+    request.app[REQUEST_LOGGING].log.expect(job)
 
 
-def note_count(request: web.Request, key: Key, allowances: Allowances) -> None:
+def note_count(request: web.Request, key: Key, rate_limits: RateLimits) -> None:
     """Count the request; it does not count in the end when it makes no job. Raises LimitReachedError."""
-    second = allowances.take(key)
+    second = rate_limits.take(key)
     if second is not None:
-        request[ENTRY].give_back = partial(allowances.give_back, key, second)
+        request[LOGGED_REQUEST].give_back = partial(rate_limits.give_back, key, second)

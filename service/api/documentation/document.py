@@ -13,7 +13,7 @@ from aiohttp import web
 from service.api import pages
 from service.api.anthropic import openapi as anthropic
 from service.api.documentation.schemas import Schemas
-from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, Reply
+from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, ReplyDoc
 from service.api.live.websocket import openapi as websocket
 from service.api.management import backends, health
 from service.api.management import openapi as management
@@ -28,7 +28,7 @@ _OWN: Operations = {
         summary="Read this document",
         tag=pages.PAGES,
         access=Access.OPEN,
-        replies={200: Reply("The document.", {JSON: dict[str, Any]})},
+        replies={200: ReplyDoc("The document.", {JSON: dict[str, Any]})},
     ),
     ("GET", "/docs"): page_operation("Try the API"),
     ("GET", "/redoc"): page_operation("Read about the API"),
@@ -172,7 +172,7 @@ def _query(operation: Operation, schemas: Schemas) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "query", **words, "schema": described}
 
 
-def _reply(reply: Reply, schemas: Schemas) -> dict[str, Any]:
+def _reply(reply: ReplyDoc, schemas: Schemas) -> dict[str, Any]:
     described: dict[str, Any] = {"description": reply.description}
     if reply.headers:
         described["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in reply.headers}

@@ -10,13 +10,13 @@ from aiohttp import web
 from service.api.access.request_log import note_job
 from service.api.context import JOBS, QUEUE
 from service.api.dropin.boundaries import Boundaries
-from service.api.dropin.callers import CALLERS, Waiting, hang_up, is_gone
+from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up, is_gone
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.headers import media_type, passed_on
 from service.api.http.failures import Failure, failure_of_ours
 from service.api.http.raw_replies import stream_reply, whole_reply
 from service.backend.classification import message_of
-from service.errors import CallEndedError, CorralError, StoppingError
+from service.errors import CallEndedError, ServiceError, StoppingError
 from service.job import Job
 from service.jobs import Entered, View
 from service.live.relay import Head, Relay
@@ -57,7 +57,7 @@ class Answer:
         self._job = job
         self._relay = relay
         self._headers = headers
-        self._caller = Waiting(request, relay.poke)
+        self._caller = WaitingCaller(request, relay.poke)
         self._heartbeat_seconds = request.app[QUEUE].present.heartbeat_seconds if job.is_streamed else 0.0
         self._entered = entered
         self._response: web.StreamResponse | None = None
@@ -194,6 +194,6 @@ class Answer:
         # Shielded: what was begun in the database must not be left half done by whoever cancels this handler.
         try:
             await asyncio.shield(self._request.app[JOBS].abandon(self._job))
-        except CorralError:
+        except ServiceError:
             self._relay.is_abandoned = False
             self._relay.poke()

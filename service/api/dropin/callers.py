@@ -16,7 +16,7 @@ _PATIENCE_SECONDS = 600.0
 """A caller that takes nothing of what is written to it for so long is cut off: what waits for it fills memory."""
 
 
-class Waiting:
+class WaitingCaller:
     """One caller. ``leave`` is called, again and again, when its connection is gone."""
 
     __slots__ = ("leave", "request", "writing_since")
@@ -44,13 +44,13 @@ class Callers:
     """Everybody who waits for a reply."""
 
     def __init__(self) -> None:
-        self._waiting: set[Waiting] = set()
+        self._waiting: set[WaitingCaller] = set()
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, waiting: WaitingCaller) -> None:
         """Look after it from now on."""
         self._waiting.add(waiting)
 
-    def remove(self, waiting: Waiting) -> None:
+    def remove(self, waiting: WaitingCaller) -> None:
         """It has its reply, or is gone."""
         self._waiting.discard(waiting)
 

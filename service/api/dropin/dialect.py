@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.api.dropin.details import CallDetails
-from service.api.http.failures import Shape
+from service.api.http.failures import ErrorShape
 from service.model_limits import ModelLimits
 
 Describe = Callable[[str, dict[str, Any], str, ModelLimits], CallDetails | None]
@@ -22,7 +22,7 @@ class Dialect:
 
     door: str
     describe: Describe
-    shape: Shape
+    shape: ErrorShape
     """An error as a reply of its own."""
     error_frame: Callable[[str, str], bytes]
     """An error in the middle of a stream: from endpoint and message to the bytes of its last frame."""

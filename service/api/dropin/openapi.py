@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.api.http.fields import PriorityWords
-from service.api.http.operation import IDEMPOTENCY_KEY, JSON, Operation, Parameter, Reply, others, refusals
+from service.api.http.operation import IDEMPOTENCY_KEY, JSON, Operation, Parameter, ReplyDoc, others, refusals
 
 _JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")
 _ASKED = (
@@ -39,7 +39,7 @@ def relayed(summary: str, tag: str, request: Any, content: Mapping[str, Any], er
         request=request,
         parameters=_ASKED,
         replies={
-            200: Reply("Ollama's reply, as it comes.", content, _JOB),
+            200: ReplyDoc("Ollama's reply, as it comes.", content, _JOB),
             **refusals(error, JSON, 401, 403, 413, 422),
             **refusals(error, JSON, 400, 404, 429, 499, 503, 504, headers=_JOB),
             "default": others({JSON: error}, _JOB),

@@ -12,18 +12,18 @@ from types import TracebackType
 from aiohttp import web
 
 from service.api.context import POOL
-from service.api.dropin.callers import CALLERS, Waiting, hang_up
+from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
 from service.backend.http.call import Reply
-from service.backend.http.deadlines import Limits
+from service.backend.http.deadlines import Deadlines
 from service.backend.pool import Backend
 from service.errors import BackendError, NoBackendError
 from service.job import model_key, model_of_runner
 
 _AT_ONCE = 32
-_LIMITS = Limits(connect=5.0, first_byte=60.0, stall=60.0, attempt=120.0)
-QUICK = Limits(connect=4.0, first_byte=4.0, stall=4.0, attempt=8.0)
+_LIMITS = Deadlines(connect=5.0, first_byte=60.0, stall=60.0, attempt=120.0)
+QUICK = Deadlines(connect=4.0, first_byte=4.0, stall=4.0, attempt=8.0)
 """For what is asked in passing: its askers give up after ten seconds, and may have a list that is a little old."""
 _MOST_BYTES = 64 << 20
 
@@ -48,7 +48,7 @@ async def pass_on(
     endpoint: str,
     body: bytes | AsyncIterable[bytes] | None,
     backend: Backend,
-    limits: Limits = _LIMITS,
+    limits: Deadlines = _LIMITS,
 ) -> web.StreamResponse:
     """Relay a call as it is. Raises NoBackendError when the backend gives no answer."""
     with _WhileThere(request) as caller:
@@ -116,10 +116,10 @@ class _WhileThere:
         assert task is not None
         self._task = task
         self._callers = request.app[CALLERS]
-        self._caller = Waiting(request, self._leave)
+        self._caller = WaitingCaller(request, self._leave)
         self._has_left = False
 
-    def __enter__(self) -> Waiting:
+    def __enter__(self) -> WaitingCaller:
         self._callers.add(self._caller)
         return self._caller
 
@@ -135,7 +135,7 @@ class _WhileThere:
             self._task.cancel()
 
 
-async def _relayed(request: web.Request, reply: Reply, caller: Waiting) -> web.StreamResponse:
+async def _relayed(request: web.Request, reply: Reply, caller: WaitingCaller) -> web.StreamResponse:
     length = reply.headers.get("Content-Length")
     if length is None and request.method != "HEAD":
         return await _streamed(request, reply, caller)
@@ -150,7 +150,7 @@ async def _relayed(request: web.Request, reply: Reply, caller: Waiting) -> web.S
     return response
 
 
-async def _streamed(request: web.Request, reply: Reply, caller: Waiting) -> web.StreamResponse:
+async def _streamed(request: web.Request, reply: Reply, caller: WaitingCaller) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=passed_on(reply.headers))
     await response.prepare(request)
     async for data in reply.chunks():

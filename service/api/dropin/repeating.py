@@ -7,7 +7,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from service.api.access.admission import REPLAYED, call_once
-from service.api.context import AUDIENCE, CONFIG, HUB, JOBS
+from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED
 from service.api.dropin.answering import Answer, place_headers
 from service.api.dropin.callers import is_gone
 from service.api.dropin.dialect import Dialect
@@ -37,8 +37,8 @@ async def answer_once(request: web.Request, dialect: Dialect, key: RequestKey, m
 async def _until_ended(request: web.Request, view: View) -> None:
     """Wait until a job is final, or its caller is gone. Raises StoppingError."""
     app = request.app
-    poll = LongPoll(app[JOBS], app[HUB], app[AUDIENCE], app[CONFIG].database.poll_interval_seconds)
+    poll = LongPoll(app[JOBS], app[HUB], app[LONG_LIVED], app[CONFIG].database.poll_interval_seconds)
     while not view.job.is_final and not is_gone(request):
-        if app[AUDIENCE].is_dismissed:
+        if app[LONG_LIVED].is_dismissed:
             raise StoppingError(STOPPING)
         view = await poll.until_changed(view.job.id, view.job.status, _LOOK_SECONDS)

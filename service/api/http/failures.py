@@ -16,17 +16,17 @@ from service.errors import (
     CallCancelledError,
     CallExpiredError,
     CallFailedError,
-    CorralError,
     ForbiddenError,
     IdempotencyMismatchError,
     InvalidRequestError,
     LimitReachedError,
     NotFoundError,
+    ServiceError,
     UnauthenticatedError,
     UnavailableError,
 )
 
-_STATUSES: Mapping[type[CorralError], int] = {
+_STATUSES: Mapping[type[ServiceError], int] = {
     InvalidRequestError: 400,
     IdempotencyMismatchError: 422,
     NotFoundError: 404,
@@ -50,26 +50,26 @@ class Failure(NamedTuple):
     message: str
     field: str = ""
     headers: Mapping[str, str] = {}
-    error: CorralError | None = None
+    error: ServiceError | None = None
     """Where it came from, when that was one of ours."""
 
 
-Shape = Callable[[Failure], web.Response]
+ErrorShape = Callable[[Failure], web.Response]
 
 
 class ErrorShapes:
     """Which shape an error has on which path: that of the longest prefix that was registered."""
 
-    def __init__(self, default: Shape) -> None:
+    def __init__(self, default: ErrorShape) -> None:
         self._default = default
-        self._by_prefix: list[tuple[str, Shape]] = []
+        self._by_prefix: list[tuple[str, ErrorShape]] = []
 
-    def register(self, prefix: str, shape: Shape) -> None:
+    def register(self, prefix: str, shape: ErrorShape) -> None:
         """Errors on ``prefix``, and on every path below it, look like ``shape``."""
         self._by_prefix.append((prefix.rstrip("/"), shape))
         self._by_prefix.sort(key=lambda pair: len(pair[0]), reverse=True)
 
-    def find(self, path: str) -> Shape:
+    def find(self, path: str) -> ErrorShape:
         for prefix, shape in self._by_prefix:
             if path == prefix or path.startswith(prefix + "/"):
                 return shape
@@ -79,7 +79,7 @@ class ErrorShapes:
 ERROR_SHAPES = web.AppKey("error_shapes", ErrorShapes)
 
 
-def failure_of_ours(error: CorralError) -> Failure | None:
+def failure_of_ours(error: ServiceError) -> Failure | None:
     """How one of our own errors is answered; None for one that no caller should ever see."""
     status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
     if status is None:

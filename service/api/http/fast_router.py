@@ -28,7 +28,7 @@ one connection could hold as many times the longest.
 """
 
 
-class Runner(web.AppRunner):
+class FastRouterRunner(web.AppRunner):
     """Runs the application, within bounds for what may come before a body."""
 
     def __init__(self, app: web.Application, **options: Any) -> None:
@@ -46,10 +46,10 @@ class Runner(web.AppRunner):
         # What every handler asks for several times, and aiohttp looks for in what was found to be the request's path.
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)
-        self.server.request_handler = Entrance(self.app, self.server.request_handler).lead
+        self.server.request_handler = FastRouter(self.app, self.server.request_handler).lead
 
 
-class Entrance:
+class FastRouter:
     """Leads requests to handlers; ``general`` leads those to whom it knows no shorter way."""
 
     def __init__(self, app: web.Application, general: _Handler) -> None:

@@ -13,11 +13,11 @@ from aiohttp.typedefs import Handler
 
 from service.api.access.auth import identify
 from service.api.access.caller import Caller
-from service.api.access.request_log import BOOKS, LEFT
-from service.api.context import MEASURES
+from service.api.access.request_log import LEFT, REQUEST_LOGGING
+from service.api.context import METRICS
 from service.api.http.cross_origin import add_cross_origin_headers
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
-from service.errors import CorralError
+from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +26,9 @@ _TOKEN = re.compile(r"\btoken=[^&]*")
 
 
 @web.middleware
-async def stand_around(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What happens around every handler: the books, who asks, errors as answers in the shape of their dialect, and the
-    measure of it. One function, since every coroutine around a handler costs each request.
+async def around_handlers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What happens around every handler: the row in the log, who asks, errors as answers in the shape of their dialect,
+    and the metrics. One function, since every coroutine around a handler costs each request.
 
     Only an error that nobody knows gets a traceback.
     """
@@ -36,14 +36,14 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
     # By route: the pattern, since there is no end of paths.
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    books = app[BOOKS]
-    entry = books.begin(request, route)
+    requests = app[REQUEST_LOGGING]
+    logged = requests.begin(request, route)
     caller: Caller | None = None
     response: web.StreamResponse | None = None
     try:
         caller = identify(app, request)
         response = await handler(request)
-    except CorralError as error:
+    except ServiceError as error:
         response = _refusal(request, failure_of_ours(error) or _unknown(request, error))
     except web.HTTPException as error:
         if error.status < 400:
@@ -58,10 +58,10 @@ async def stand_around(request: web.Request, handler: Handler) -> web.StreamResp
         else:
             response = _refusal(request, _unknown(request, error))
     finally:
-        if entry is not None:
-            books.end(entry, caller, LEFT if response is None else response.status, begun)
+        if logged is not None:
+            requests.end(logged, caller, LEFT if response is None else response.status, begun)
         status = 500 if response is None else response.status
-        app[MEASURES].answered(route, request.method, status, perf_counter() - begun)
+        app[METRICS].answered(route, request.method, status, perf_counter() - begun)
     return response
 
 

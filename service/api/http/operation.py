@@ -39,7 +39,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ReplyDoc:
     """What may be answered under one status: the type of the body for each media type; of a stream, the type of what
     each line or event holds.
     """
@@ -56,7 +56,7 @@ class Operation:
 
     summary: str
     tag: str
-    replies: Mapping[int | Literal["default"], Reply]
+    replies: Mapping[int | Literal["default"], ReplyDoc]
     description: str = ""
     request: Any = None
     """The type of the body; None: there is none."""
@@ -91,17 +91,17 @@ _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def others(content: Mapping[str, Any], headers: tuple[str, ...] = ()) -> Reply:
+def others(content: Mapping[str, Any], headers: tuple[str, ...] = ()) -> ReplyDoc:
     """What else may come of a call that is passed on, by media type."""
-    return Reply("Whatever else Ollama answers, as it comes.", content, headers)
+    return ReplyDoc("Whatever else Ollama answers, as it comes.", content, headers)
 
 
 def refusals(
     shape: Any, media_type: str, *statuses: int, headers: tuple[str, ...] = ()
-) -> dict[int | Literal["default"], Reply]:
+) -> dict[int | Literal["default"], ReplyDoc]:
     """The replies to what is refused, in a dialect's shape."""
-    refused: dict[int | Literal["default"], Reply] = {}
+    refused: dict[int | Literal["default"], ReplyDoc] = {}
     for status in statuses:
         description, own_headers = _REFUSALS[status]
-        refused[status] = Reply(description, {media_type: shape}, (*own_headers, *headers))
+        refused[status] = ReplyDoc(description, {media_type: shape}, (*own_headers, *headers))
     return refused

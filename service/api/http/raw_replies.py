@@ -20,12 +20,12 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
 
-from service.api.access.auth import allowance_headers
-from service.coalescing import Sending
+from service.api.access.auth import rate_limit_headers
+from service.coalescing import CoalescedWrites
 
 Headers = Sequence[tuple[str, str]]
 
-SENDING = web.AppKey("sending", Sending)
+COALESCED_WRITES = web.AppKey("coalesced_writes", CoalescedWrites)
 
 _FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _BODILESS = (204, 304)
@@ -40,7 +40,7 @@ def whole_reply(request: web.Request, status: int, headers: Headers, body: bytes
     return (
         web.Response(status=status, headers=headers, body=body)
         if lines is None
-        else _PlainReply(status, lines, body, request.app[SENDING])
+        else _RawReply(status, lines, body, request.app[COALESCED_WRITES])
     )
 
 
@@ -48,7 +48,9 @@ def stream_reply(request: web.Request, status: int, headers: Headers) -> web.Str
     """A reply whose body is still to come, in pieces; its head goes out with the first of them."""
     lines = _own_lines(request, status, headers)
     return (
-        _Stream(status=status, headers=headers) if lines is None else _PlainStream(status, lines, request.app[SENDING])
+        _Stream(status=status, headers=headers)
+        if lines is None
+        else _RawStream(status, lines, request.app[COALESCED_WRITES])
     )
 
 
@@ -65,7 +67,7 @@ def _own_lines(request: web.Request, status: int, headers: Headers) -> str | Non
         or request.version != HttpVersion11
     ):
         return None
-    told = allowance_headers(request)
+    told = rate_limit_headers(request)
     if told:
         headers = [*(header for header in headers if header[0].lower() not in told), *told.items()]
     lines = ""
@@ -83,7 +85,7 @@ class _Stream(web.StreamResponse):
     _send_headers_immediately = False
 
 
-class _Plain(web.StreamResponse):
+class _Raw(web.StreamResponse):
     """What both kinds have in common.
 
     There is nothing in it of what a StreamResponse makes for itself: the headers are written, and to make an empty
@@ -94,9 +96,9 @@ class _Plain(web.StreamResponse):
     _is_ended = False
     _size = 0
 
-    def __init__(self, status: int, sending: Sending) -> None:
+    def __init__(self, status: int, writes: CoalescedWrites) -> None:
         self._status = status
-        self._sending = sending
+        self._writes = writes
 
     @property
     def keep_alive(self) -> bool:
@@ -128,7 +130,7 @@ class _Plain(web.StreamResponse):
             await request.writer.write(last)
             await request.writer.drain()
             return
-        self._sending.send(transport, last)
+        self._writes.send(transport, last)
         if sys.version_info >= (3, 12):
             # There aiohttp begins its tasks at once: what comes next on this connection could be answered, or end it,
             # before this turn does.
@@ -139,22 +141,22 @@ class _Plain(web.StreamResponse):
         """What is left to send when ``data`` is the last of the body."""
 
 
-class _PlainReply(_Plain):
+class _RawReply(_Raw):
     """``lines`` are its headers but for those that every reply has."""
 
-    def __init__(self, status: int, lines: str, body: bytes, sending: Sending) -> None:
-        super().__init__(status, sending)
+    def __init__(self, status: int, lines: str, body: bytes, writes: CoalescedWrites) -> None:
+        super().__init__(status, writes)
         self._whole = _head(status, f"{lines}Content-Length: {len(body)}\r\n") + body
 
     def _last(self, data: bytes) -> bytes:
         return self._whole
 
 
-class _PlainStream(_Plain):
+class _RawStream(_Raw):
     """In the chunks of HTTP."""
 
-    def __init__(self, status: int, lines: str, sending: Sending) -> None:
-        super().__init__(status, sending)
+    def __init__(self, status: int, lines: str, writes: CoalescedWrites) -> None:
+        super().__init__(status, writes)
         self._unsent_head = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from service.api.live.job_shape import event_fields, job_fields
-from service.errors import CorralError
+from service.errors import ServiceError
 from service.job import Job, Status
 from service.jobs import Jobs, View
 from service.live.following import StatusChanged
@@ -154,7 +154,7 @@ class Feeds:
     async def _look(self, job_id: str) -> None:
         try:
             view = await self._jobs.view(job_id)
-        except CorralError as error:
+        except ServiceError as error:
             _log.debug("a followed job could not be looked at: %s", error)
             return
         for feed in tuple(self._open.get(job_id, ())):

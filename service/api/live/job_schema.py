@@ -92,7 +92,7 @@ class ResultReply(JobReply):
     timings: NotRequired[Timings]
 
 
-class Output(TypedDict):
+class OutputMessage(TypedDict):
     """A piece of an attempt's output."""
 
     id: JobId
@@ -105,14 +105,14 @@ class Output(TypedDict):
     """Where to go on after it: ``attempt.offset``."""
 
 
-class Restart(TypedDict):
+class RestartMessage(TypedDict):
     """What was read so far is worth nothing: another attempt begins."""
 
     id: JobId
     attempt: int
 
 
-class Done(TypedDict):
+class DoneMessage(TypedDict):
     """The job is final, and its output is whole."""
 
     id: JobId
@@ -120,19 +120,19 @@ class Done(TypedDict):
     error: NotRequired[JobError]
 
 
-class OutputEvent(Output):
+class OutputEvent(OutputMessage):
     """The same as a message."""
 
     type: Annotated[str, one_of(["output"])]
 
 
-class RestartEvent(Restart):
+class RestartEvent(RestartMessage):
     """The same as a message."""
 
     type: Annotated[str, one_of(["restart"])]
 
 
-class DoneEvent(Done):
+class DoneEvent(DoneMessage):
     """The same as a message."""
 
     type: Annotated[str, one_of(["done"])]

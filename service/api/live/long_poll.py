@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.api.long_lived import Audience
+from service.api.long_lived import LongLived
 from service.jobs import Jobs, View
 from service.live.hub import Hub, JobChanged, job_channel
 
@@ -22,10 +22,10 @@ class _Bell:
 class LongPoll:
     """What a long poll needs; ``look_again_seconds`` is the pause between two looks when no event comes."""
 
-    def __init__(self, jobs: Jobs, hub: Hub, audience: Audience, look_again_seconds: float) -> None:
+    def __init__(self, jobs: Jobs, hub: Hub, long_lived: LongLived, look_again_seconds: float) -> None:
         self._jobs = jobs
         self._hub = hub
-        self._audience = audience
+        self._long_lived = long_lived
         self._look_again_seconds = look_again_seconds
 
     async def until_changed(self, job_id: str, known: str, seconds: float) -> View:
@@ -35,7 +35,7 @@ class LongPoll:
         # Listen first and look then: what happens in between rings.
         self._hub.subscribe(channel, bell)
         try:
-            with self._audience.seated(bell.rung.set):
+            with self._long_lived.seated(bell.rung.set):
                 return await self._listen(bell, job_id, known, seconds)
         finally:
             self._hub.unsubscribe(channel, bell)
@@ -46,7 +46,7 @@ class LongPoll:
         while True:
             view = await self._jobs.view(job_id)
             left = end - loop.time()
-            if view.job.is_final or view.job.status != known or left <= 0 or self._audience.is_dismissed:
+            if view.job.is_final or view.job.status != known or left <= 0 or self._long_lived.is_dismissed:
                 return view
             await wait_for(bell.rung, min(left, self._look_again_seconds))
 

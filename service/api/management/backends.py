@@ -8,7 +8,7 @@ from service.api.access.auth import require_admin
 from service.api.context import CLOCK, POOL
 from service.api.http.failures import PROBLEM_JSON, Problem
 from service.api.http.json_replies import json_reply
-from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, Reply, refusals
+from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, ReplyDoc, refusals
 from service.api.live.backend_shape import BackendList, BackendReply, backend_fields
 
 
@@ -41,7 +41,7 @@ ROUTES = (
 _NAME = Parameter("name", "path", "The backend's name.")
 _REFUSED = refusals(Problem, PROBLEM_JSON, 401, 403)
 _ONE = {
-    200: Reply("The backend.", {JSON: BackendReply}),
+    200: ReplyDoc("The backend.", {JSON: BackendReply}),
     **_REFUSED,
     **refusals(Problem, PROBLEM_JSON, 404),
 }
@@ -50,7 +50,7 @@ OPERATIONS: Operations = {
         summary="List the backends",
         tag="operation",
         access=Access.ADMIN,
-        replies={200: Reply("All of them.", {JSON: BackendList}), **_REFUSED},
+        replies={200: ReplyDoc("All of them.", {JSON: BackendList}), **_REFUSED},
     ),
     ("POST", "/api/v1/backends/{name}/drain"): Operation(
         summary="Take a backend out of service",

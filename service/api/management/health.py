@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from service.api.context import JOBS, POOL
 from service.api.http.fields import one_of
 from service.api.http.json_replies import json_reply
-from service.api.http.operation import JSON, Access, Operation, Operations, Reply
+from service.api.http.operation import JSON, Access, Operation, Operations, ReplyDoc
 from service.api.live.websocket.stats import count_jobs
 from service.backend.pool import Backend
 from service.job import Status
@@ -90,8 +90,8 @@ OPERATIONS: Operations = {
         tag="operation",
         access=Access.OPEN,
         replies={
-            200: Reply("It can take jobs.", {JSON: HealthReply}),
-            503: Reply("Nothing can be stored.", {JSON: HealthReply}),
+            200: ReplyDoc("It can take jobs.", {JSON: HealthReply}),
+            503: ReplyDoc("Nothing can be stored.", {JSON: HealthReply}),
         },
     ),
 }

@@ -18,22 +18,22 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from service.api.context import CLOCK, JOBS, MEASURES, POOL
+from service.api.context import CLOCK, JOBS, METRICS, POOL
 from service.backend.breaker import State
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.job import Priority, Status, model_of_runner
 from service.jobs import Jobs
-from service.metrics.values import OTHER, Histogram, Measures
+from service.metrics.values import OTHER, Histogram, Metrics
 
 
 class _Service(Collector):
     """The figures of one moment."""
 
-    def __init__(self, jobs: Jobs, pool: Pool, measures: Measures, clock: Clock, waiting_since: dict[str, int]) -> None:
+    def __init__(self, jobs: Jobs, pool: Pool, metrics: Metrics, clock: Clock, waiting_since: dict[str, int]) -> None:
         self._jobs = jobs
         self._pool = pool
-        self._measures = measures
+        self._metrics = metrics
         self._clock = clock
         self._waiting_since = waiting_since
 
@@ -43,7 +43,7 @@ class _Service(Collector):
         yield from self._models()
         yield from self._http()
         commits = HistogramMetricFamily("corral_database_commit_seconds", "Time of one commit of the database")
-        _add(commits, [], self._measures.commit_seconds)
+        _add(commits, [], self._metrics.commit_seconds)
         yield commits
 
     def _queue(self) -> Iterator[Metric]:
@@ -73,7 +73,7 @@ class _Service(Collector):
             age.add_metric([model], seconds)
         yield age
         yield GaugeMetricFamily("corral_jobs_running", "Jobs that this process works on", value=self._jobs.running)
-        yield GaugeMetricFamily("corral_websockets", "Open websockets", value=self._measures.websockets)
+        yield GaugeMetricFamily("corral_websockets", "Open websockets", value=self._metrics.websockets)
         trouble = self._jobs.store_trouble is not None
         yield GaugeMetricFamily("corral_database_up", "Whether the last write was stored", value=0 if trouble else 1)
 
@@ -107,21 +107,21 @@ class _Service(Collector):
         waits = HistogramMetricFamily("corral_wait_seconds", "From submission to the first attempt", labels=label)
         first = HistogramMetricFamily("corral_first_token_seconds", "From submission to the first token", labels=label)
         speed = HistogramMetricFamily("corral_tokens_per_second", "Generated tokens a second, by job", labels=label)
-        for model, measures in self._measures.models.items():
-            for status, count in measures.ended.items():
+        for model, metrics in self._metrics.models.items():
+            for status, count in metrics.ended.items():
                 ended.add_metric([model, status], count)
-            _add(waits, [model], measures.wait_seconds)
-            _add(first, [model], measures.first_token_seconds)
-            _add(speed, [model], measures.tokens_per_second)
+            _add(waits, [model], metrics.wait_seconds)
+            _add(first, [model], metrics.first_token_seconds)
+            _add(speed, [model], metrics.tokens_per_second)
         yield from (ended, waits, first, speed)
 
     def _http(self) -> Iterator[Metric]:
         answers = CounterMetricFamily("corral_http_requests", "Answered requests", labels=["route", "method", "status"])
         seconds = HistogramMetricFamily("corral_http_seconds", "Time to answer", labels=["route", "method"])
-        for (route, method), measures in self._measures.routes.items():
-            for status, count in measures.statuses.items():
+        for (route, method), metrics in self._metrics.routes.items():
+            for status, count in metrics.statuses.items():
                 answers.add_metric([route, method, str(status)], count)
-            _add(seconds, [route, method], measures.seconds)
+            _add(seconds, [route, method], metrics.seconds)
         yield from (answers, seconds)
 
     def _model(self, runner: str) -> str:
@@ -135,7 +135,7 @@ async def show_metrics(request: web.Request) -> web.Response:
     app = request.app
     registry = CollectorRegistry(auto_describe=False)
     since = await app[JOBS].waiting_since()
-    registry.register(_Service(app[JOBS], app[POOL], app[MEASURES], app[CLOCK], since))
+    registry.register(_Service(app[JOBS], app[POOL], app[METRICS], app[CLOCK], since))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.api.http.failures import PROBLEM_JSON, Problem
-from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, Reply, refusals
+from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, ReplyDoc, refusals
 from service.api.management.schema import (
     CreatedKey,
     KeyList,
@@ -19,19 +19,19 @@ _TAG = "gateway"
 _ID = Parameter("id", "path", "The key's id, which is not the key.")
 _REFUSED = refusals(Problem, PROBLEM_JSON, 401, 503)
 _NOT_ADMIN = {**_REFUSED, **refusals(Problem, PROBLEM_JSON, 403)}
-_OF_A_KEY = {200: Reply("The key.", {JSON: KeyReply}), **_NOT_ADMIN, **refusals(Problem, PROBLEM_JSON, 404)}
+_OF_A_KEY = {200: ReplyDoc("The key.", {JSON: KeyReply}), **_NOT_ADMIN, **refusals(Problem, PROBLEM_JSON, 404)}
 
 OPERATIONS: Operations = {
     ("GET", "/api/models"): Operation(
         summary="List the models of all backends",
         tag=_TAG,
-        replies={200: Reply("The models, by name.", {JSON: ModelList}), **_REFUSED},
+        replies={200: ReplyDoc("The models, by name.", {JSON: ModelList}), **_REFUSED},
     ),
     ("GET", "/api/keys"): Operation(
         summary="List the keys",
         tag=_TAG,
         access=Access.ADMIN,
-        replies={200: Reply("All keys, revoked ones too.", {JSON: KeyList}), **_NOT_ADMIN},
+        replies={200: ReplyDoc("All keys, revoked ones too.", {JSON: KeyList}), **_NOT_ADMIN},
     ),
     ("POST", "/api/keys"): Operation(
         summary="Create a key",
@@ -40,7 +40,7 @@ OPERATIONS: Operations = {
         access=Access.ADMIN,
         request=KeyRequest,
         replies={
-            201: Reply("The new key.", {JSON: CreatedKey}, ("Location",)),
+            201: ReplyDoc("The new key.", {JSON: CreatedKey}, ("Location",)),
             **_NOT_ADMIN,
             **refusals(Problem, PROBLEM_JSON, 400, 413),
         },
@@ -63,19 +63,19 @@ OPERATIONS: Operations = {
             "or as ``?token=``."
         ),
         tag=_TAG,
-        replies={200: Reply("The token.", {JSON: TokenReply}), **_REFUSED},
+        replies={200: ReplyDoc("The token.", {JSON: TokenReply}), **_REFUSED},
     ),
     ("GET", "/api/stats"): Operation(
         summary="Read what was asked and what it took",
         description="Of the caller's own key, or address; an admin sees all.",
         tag=_TAG,
-        replies={200: Reply("The statistics of this period.", {JSON: StatisticsReply}), **_REFUSED},
+        replies={200: ReplyDoc("The statistics of this period.", {JSON: StatisticsReply}), **_REFUSED},
     ),
     ("POST", "/api/stats/reset"): Operation(
         summary="Begin a new period",
         description="Nothing is deleted.",
         tag=_TAG,
         access=Access.ADMIN,
-        replies={200: Reply("When it began.", {JSON: PeriodReply}), **_NOT_ADMIN},
+        replies={200: ReplyDoc("When it began.", {JSON: PeriodReply}), **_NOT_ADMIN},
     ),
 }

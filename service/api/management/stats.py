@@ -6,7 +6,7 @@ from aiohttp import web
 
 from service.api.access.auth import AUTH, require_admin
 from service.api.access.caller import CALLER
-from service.api.access.request_log import BOOKS
+from service.api.access.request_log import REQUEST_LOGGING
 from service.api.http.json_replies import json_reply
 from service.api.live.job_shape import moment
 from service.api.management.schema import PeriodReply
@@ -18,7 +18,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
     """Of the caller's own key, or address; an admin sees all."""
     caller = request[CALLER]
     scope = Scope() if caller.is_admin else Scope(caller.key_id, None if caller.key else caller.owner)
-    statistics = await request.app[BOOKS].usage.statistics(scope)
+    statistics = await request.app[REQUEST_LOGGING].log.statistics(scope)
     names = {key.id: key.name for key in request.app[AUTH].keys.listed()}
     return json_reply(request, statistics_fields(statistics, names))
 
@@ -26,7 +26,7 @@ async def stats(request: web.Request) -> web.StreamResponse:
 async def reset(request: web.Request) -> web.StreamResponse:
     """A new period; nothing is deleted."""
     caller = require_admin(request)
-    started_at = await request.app[BOOKS].usage.begin_period(caller.key_id)
+    started_at = await request.app[REQUEST_LOGGING].log.begin_period(caller.key_id)
     period: PeriodReply = {"period_started_at": moment(started_at)}
     return json_reply(request, period)
 

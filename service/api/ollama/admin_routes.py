@@ -7,10 +7,10 @@ from aiohttp import web
 from service.api.access.auth import require_admin
 from service.api.context import POOL
 from service.api.dropin.passing import first_answering, pass_on
-from service.backend.http.deadlines import Limits
+from service.backend.http.deadlines import Deadlines
 from service.errors import ForbiddenError, UnauthenticatedError
 
-_LIMITS = Limits(connect=5.0, first_byte=86_400.0, stall=3_600.0, attempt=86_400.0)
+_LIMITS = Deadlines(connect=5.0, first_byte=86_400.0, stall=3_600.0, attempt=86_400.0)
 """A pull lasts as long as the network needs; one that is asked for whole says nothing until it is done."""
 
 

@@ -16,7 +16,7 @@ from service.api.http.operation import (
     Operation,
     Operations,
     Parameter,
-    Reply,
+    ReplyDoc,
     others,
     refusals,
 )
@@ -49,11 +49,11 @@ _BACKEND = Parameter("X-Backend", "header", "The backend's name; else it is the 
 _RELAYED = others({JSON: OllamaError, TEXT: str})
 
 
-def _list(summary: str, reply: Reply) -> Operation:
+def _list(summary: str, reply: ReplyDoc) -> Operation:
     return Operation(summary=summary, tag=_TAG, replies={200: reply, **_REFUSED, "default": _RELAYED})
 
 
-def _management(summary: str, request: Any, *replies: tuple[int, Reply], **more: Any) -> Operation:
+def _management(summary: str, request: Any, *replies: tuple[int, ReplyDoc], **more: Any) -> Operation:
     refused = refusals(OllamaError, JSON, 403, 404, 413)
     return Operation(
         summary=summary,
@@ -66,8 +66,11 @@ def _management(summary: str, request: Any, *replies: tuple[int, Reply], **more:
     )
 
 
-_DONE = (200, Reply("Done."))
-_PROGRESS = (200, Reply("How far it is, line by line.", {JSON: OllamaProgress, NDJSON: OllamaProgress | OllamaError}))
+_DONE = (200, ReplyDoc("Done."))
+_PROGRESS = (
+    200,
+    ReplyDoc("How far it is, line by line.", {JSON: OllamaProgress, NDJSON: OllamaProgress | OllamaError}),
+)
 
 OPERATIONS: Operations = {
     ("POST", "/api/generate"): relayed(
@@ -89,18 +92,19 @@ OPERATIONS: Operations = {
         "Embed one text", _TAG, OllamaEmbeddingsRequest, {JSON: OllamaEmbeddingsReply}, OllamaError
     ),
     ("GET", "/api/tags"): _list(
-        "List the installed models", Reply("Those of all backends, newest first.", {JSON: OllamaTags})
+        "List the installed models", ReplyDoc("Those of all backends, newest first.", {JSON: OllamaTags})
     ),
-    ("GET", "/api/ps"): _list("List the loaded models", Reply("Those of all backends.", {JSON: OllamaLoaded})),
+    ("GET", "/api/ps"): _list("List the loaded models", ReplyDoc("Those of all backends.", {JSON: OllamaLoaded})),
     ("GET", "/api/version"): _list(
-        "Tell the version", Reply("The lowest of all backends': what it can do all can.", {JSON: OllamaVersion})
+        "Tell the version",
+        ReplyDoc("The lowest of all backends': what it can do all can.", {JSON: OllamaVersion}),
     ),
     ("POST", "/api/show"): Operation(
         summary="Describe a model",
         tag=_TAG,
         request=OllamaShowRequest,
         replies={
-            200: Reply("What is known of it.", {JSON: OllamaShowReply}),
+            200: ReplyDoc("What is known of it.", {JSON: OllamaShowReply}),
             **_REFUSED,
             **refusals(OllamaError, JSON, 400, 404, 413),
             "default": _RELAYED,
@@ -114,12 +118,12 @@ OPERATIONS: Operations = {
     ("POST", "/api/blobs/{digest}"): _management(
         "Upload a file",
         bytes,
-        (201, Reply("It is stored.")),
-        (200, Reply("It was there.")),
+        (201, ReplyDoc("It is stored.")),
+        (200, ReplyDoc("It was there.")),
         request_media_type=BYTES,
         parameters=(_DIGEST, _BACKEND),
     ),
     ("HEAD", "/api/blobs/{digest}"): _management(
-        "Look for a file", None, (200, Reply("It is there.")), parameters=(_DIGEST, _BACKEND)
+        "Look for a file", None, (200, ReplyDoc("It is there.")), parameters=(_DIGEST, _BACKEND)
     ),
 }

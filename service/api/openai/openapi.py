@@ -10,7 +10,7 @@ from service.api.http.operation import (
     Operation,
     Operations,
     Parameter,
-    Reply,
+    ReplyDoc,
     others,
     refusals,
 )
@@ -57,15 +57,15 @@ OPERATIONS: Operations = {
     ("GET", "/v1/models"): Operation(
         summary="List the models",
         tag=_TAG,
-        replies={200: Reply("Those of all backends.", {JSON: OpenAIModelList}), **_REFUSED},
+        replies={200: ReplyDoc("Those of all backends.", {JSON: OpenAIModelList}), **_REFUSED},
     ),
     ("GET", "/v1/models/{name}"): Operation(
         summary="Read one model",
         tag=_TAG,
         parameters=(Parameter("name", "path", "As the list has it; with ``/``, too."),),
         replies={
-            200: Reply("The model.", {JSON: OpenAIModel}),
-            404: Reply("There is no such model.", {JSON: OpenAIError, TEXT: str}),
+            200: ReplyDoc("The model.", {JSON: OpenAIModel}),
+            404: ReplyDoc("There is no such model.", {JSON: OpenAIError, TEXT: str}),
             **_REFUSED,
         },
     ),

@@ -13,10 +13,10 @@ from service.api.http.operation import (
     Operation,
     Operations,
     Parameter,
-    Reply,
+    ReplyDoc,
     refusals,
 )
-from service.api.live.job_schema import AcceptedReply, Done, JobReply, Output, Restart, ResultReply
+from service.api.live.job_schema import AcceptedReply, DoneMessage, JobReply, OutputMessage, RestartMessage, ResultReply
 from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, StatusQuery
 
 _TAG = "prompts"
@@ -35,7 +35,7 @@ OPERATIONS: Operations = {
         request=PromptRequest,
         parameters=(IDEMPOTENCY_KEY,),
         replies={
-            202: Reply(
+            202: ReplyDoc(
                 "The job is stored and waits for its turn.",
                 {JSON: AcceptedReply},
                 ("Location", *_PLACE, "Idempotent-Replayed"),
@@ -50,14 +50,14 @@ OPERATIONS: Operations = {
         tag=_TAG,
         query=StatusQuery,
         parameters=(_ID,),
-        replies={200: Reply("The job.", {JSON: JobReply}, _PLACE), **_INVALID, **_OF_A_JOB},
+        replies={200: ReplyDoc("The job.", {JSON: JobReply}, _PLACE), **_INVALID, **_OF_A_JOB},
     ),
     ("GET", "/api/v1/prompt/{id}/result"): Operation(
         summary="Read what a job has brought",
         tag=_TAG,
         parameters=(_ID,),
         replies={
-            200: Reply("The whole of it once it is completed, else where it stands.", {JSON: ResultReply}),
+            200: ReplyDoc("The whole of it once it is completed, else where it stands.", {JSON: ResultReply}),
             **_OF_A_JOB,
         },
     ),
@@ -69,7 +69,7 @@ OPERATIONS: Operations = {
         ),
         tag=_TAG,
         parameters=(_ID,),
-        replies={200: Reply("The body.", {JSON: dict[str, Any]}), **_OF_A_JOB},
+        replies={200: ReplyDoc("The body.", {JSON: dict[str, Any]}), **_OF_A_JOB},
     ),
     ("GET", "/api/v1/prompt/{id}/stream"): Operation(
         summary="Follow a job",
@@ -88,7 +88,7 @@ OPERATIONS: Operations = {
             Parameter("token", "query", "A token from ``POST /api/token``, for who cannot send headers."),
         ),
         replies={
-            200: Reply("The events.", {EVENT_STREAM: Output | JobReply | Restart | Done}),
+            200: ReplyDoc("The events.", {EVENT_STREAM: OutputMessage | JobReply | RestartMessage | DoneMessage}),
             **_INVALID,
             **_OF_A_JOB,
         },
@@ -98,12 +98,12 @@ OPERATIONS: Operations = {
         description="Queued: at once; running: by closing the connection to Ollama; final: nothing changes.",
         tag=_TAG,
         parameters=(_ID,),
-        replies={200: Reply("The job.", {JSON: JobReply}), **_OF_A_JOB},
+        replies={200: ReplyDoc("The job.", {JSON: JobReply}), **_OF_A_JOB},
     ),
     ("GET", "/api/v1/prompts"): Operation(
         summary="List the jobs",
         tag=_TAG,
         query=ListQuery,
-        replies={200: Reply("A page of them, newest first.", {JSON: PromptPage}), **_INVALID, **_REFUSED},
+        replies={200: ReplyDoc("A page of them, newest first.", {JSON: PromptPage}), **_INVALID, **_REFUSED},
     ),
 }

@@ -10,7 +10,7 @@ from aiohttp import web
 from service.api.access.admission import submit_once
 from service.api.access.caller import CALLER
 from service.api.access.visibility import check_visible, require_visible, visible_view
-from service.api.context import AUDIENCE, CLOCK, CONFIG, HUB, JOBS, MODEL_LIMITS, QUEUE
+from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import first_object
 from service.api.http.bodies import parse_object, read_body
 from service.api.http.json_replies import json_reply
@@ -69,7 +69,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     events = EventStream(request, request.app[CONFIG].websocket.heartbeat_seconds)
     async with request.app[FEEDS].opened(job_id, position, events.wake) as feed:
         check_visible(request, feed.job)
-        with request.app[AUDIENCE].seated(events.leave, lambda: request[CALLER].key):
+        with request.app[LONG_LIVED].seated(events.leave, lambda: request[CALLER].key):
             await events.relay(feed)
     return events.response
 
@@ -98,7 +98,7 @@ async def listed(request: web.Request) -> web.StreamResponse:
 
 
 def _long_poll(app: web.Application) -> LongPoll:
-    return LongPoll(app[JOBS], app[HUB], app[AUDIENCE], app[CONFIG].database.poll_interval_seconds)
+    return LongPoll(app[JOBS], app[HUB], app[LONG_LIVED], app[CONFIG].database.poll_interval_seconds)
 
 
 ROUTES = (

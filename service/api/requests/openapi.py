@@ -7,7 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from service.api.http.failures import PROBLEM_JSON, Problem
-from service.api.http.operation import IDEMPOTENCY_KEY, JSON, Operation, Operations, Parameter, Reply, refusals
+from service.api.http.operation import (
+    IDEMPOTENCY_KEY,
+    JSON,
+    Operation,
+    Operations,
+    Parameter,
+    ReplyDoc,
+    refusals,
+)
 from service.api.requests.schema import AcceptedRequest, GenerateRequest, ListQuery, RequestPage, RequestReply
 
 _TAG = "requests"
@@ -21,7 +29,7 @@ OPERATIONS: Operations = {
         request=GenerateRequest,
         parameters=(IDEMPOTENCY_KEY,),
         replies={
-            200: Reply(
+            200: ReplyDoc(
                 "The request is stored and waits for its turn.", {JSON: AcceptedRequest}, ("Idempotent-Replayed",)
             ),
             **refusals(Problem, PROBLEM_JSON, 400, 401, 403, 404, 413, 422, 429, 503),
@@ -32,7 +40,7 @@ OPERATIONS: Operations = {
         tag=_TAG,
         parameters=(_ID,),
         replies={
-            200: Reply("The request.", {JSON: RequestReply}),
+            200: ReplyDoc("The request.", {JSON: RequestReply}),
             **refusals(Problem, PROBLEM_JSON, 401, 404, 503),
         },
     ),
@@ -41,7 +49,7 @@ OPERATIONS: Operations = {
         tag=_TAG,
         query=ListQuery,
         replies={
-            200: Reply("A page of them, newest first.", {JSON: RequestPage}),
+            200: ReplyDoc("A page of them, newest first.", {JSON: RequestPage}),
             **refusals(Problem, PROBLEM_JSON, 400, 401, 503),
         },
     ),

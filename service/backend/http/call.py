@@ -11,7 +11,7 @@ from multidict import CIMultiDictProxy
 from service.backend.classification import foreign_reply
 from service.backend.http.connection import Connection, LostError, NotHttpError
 from service.backend.http.connections import Connections, Origin
-from service.backend.http.deadlines import Limits, Watch
+from service.backend.http.deadlines import Deadlines, DeadlineWatch
 from service.errors import BackendError, Fault
 
 _PIECE_BYTES = 256 * 1024
@@ -31,7 +31,9 @@ class Reply:
 
     __slots__ = ("_backend", "_connection", "_watch", "content_type", "headers", "status")
 
-    def __init__(self, connection: Connection, headers: CIMultiDictProxy[str], watch: Watch, backend: str) -> None:
+    def __init__(
+        self, connection: Connection, headers: CIMultiDictProxy[str], watch: DeadlineWatch, backend: str
+    ) -> None:
         self._connection = connection
         self._watch = watch
         self._backend = backend
@@ -61,7 +63,7 @@ class Chunks:
 
     __slots__ = ("_backend", "_connection", "_watch")
 
-    def __init__(self, connection: Connection, watch: Watch, backend: str) -> None:
+    def __init__(self, connection: Connection, watch: DeadlineWatch, backend: str) -> None:
         self._connection = connection
         self._watch = watch
         self._backend = backend
@@ -103,7 +105,7 @@ class Call:
     )
 
     def __init__(
-        self, connections: Connections, origin: Origin, backend: str, head: bytes, body: Body, limits: Limits
+        self, connections: Connections, origin: Origin, backend: str, head: bytes, body: Body, limits: Deadlines
     ) -> None:
         self._connections = connections
         self._origin = origin
@@ -121,7 +123,7 @@ class Call:
         for tries_left in reversed(range(_MOST_TRIES)):
             began = loop.time()
             self._connection = connection = (self._kept() if tries_left else None) or await self._connect()
-            self._watch = Watch(loop, self._limits, self._backend, connection, started)
+            self._watch = DeadlineWatch(loop, self._limits, self._backend, connection, started)
             try:
                 self._send(loop, connection)
                 await connection.head()

@@ -13,7 +13,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from service.coalescing import Sending
+from service.coalescing import CoalescedWrites
 
 _MOST_HEAD_BYTES = 256 * 1024
 _MOST_WAITING_BYTES = 1024 * 1024
@@ -44,11 +44,11 @@ class Connection(asyncio.Protocol):
         "_on_lost",
         "_parser",
         "_pieces",
-        "_sending",
         "_transport",
         "_waiter",
         "_waiting_bytes",
         "_whole_pieces",
+        "_writes",
         "error",
         "has_head",
         "headers",
@@ -63,10 +63,10 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sending: Sending, on_lost: Callable[[Connection], None]
+        self, loop: asyncio.AbstractEventLoop, writes: CoalescedWrites, on_lost: Callable[[Connection], None]
     ) -> None:
         self._loop = loop
-        self._sending = sending
+        self._writes = writes
         self._on_lost = on_lost
         self._pieces: list[bytes] = []
         # The parser's callback for each piece of a body: a stream has one for every token.
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
                 self.is_reusable = False
             self._is_head_only = is_head_only
             if is_whole and self._transport is not None:
-                self._sending.send(self._transport, data)
+                self._writes.send(self._transport, data)
             else:
                 self.write(data)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from aiohappyeyeballs import start_connection
 
 from service.backend.http.connection import Connection
-from service.coalescing import Sending
+from service.coalescing import CoalescedWrites
 
 _KEEP_SECONDS = 60.0
 """How long an idle connection is kept. Ollama itself never closes one; proxies before it do after about this time."""
@@ -44,7 +44,7 @@ class Connections:
 
     async def __aenter__(self) -> Connections:
         self._loop = asyncio.get_running_loop()
-        self._sending = Sending(self._loop)
+        self._writes = CoalescedWrites(self._loop)
         return self
 
     async def __aexit__(
@@ -84,7 +84,7 @@ class Connections:
         """A new connection. Raises TimeoutError after so many seconds, and OSError when there is none to be had."""
         if self._is_closed:
             raise ConnectionError("the connections are closed")
-        connection = Connection(self._loop, self._sending, partial(self._forget, origin))
+        connection = Connection(self._loop, self._writes, partial(self._forget, origin))
         tls = self._tls_context() if origin.is_tls else None
         async with asyncio.timeout(seconds):
             addresses = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)

@@ -13,7 +13,7 @@ _LATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Deadlines:
     """How long the parts of a call may take, in seconds; None: as long as the attempt."""
 
     connect: float = 5.0
@@ -23,12 +23,12 @@ class Limits:
     """Between two pieces of the body, while one is waited for."""
     attempt: float = 3600.0
 
-    def for_whole_reply(self) -> Limits:
+    def for_whole_reply(self) -> Deadlines:
         """The limits of a reply that is asked for whole: it is silent until it is done."""
         return replace(self, first_byte=None, stall=None)
 
 
-class Watch:
+class DeadlineWatch:
     """Ends a call that takes too long.
 
     The timer is set once and looks, when it fires, at how far the call has come; progress costs nothing. A time that
@@ -52,7 +52,7 @@ class Watch:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        limits: Limits,
+        limits: Deadlines,
         backend: str,
         connection: Connection,
         started: float,

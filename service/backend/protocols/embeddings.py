@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from service.backend.protocols.reading import Ending, count, mapping, milliseconds, parsed
-from service.backend.protocols.whole import Body
+from service.backend.protocols.whole import WholeBody
 from service.job import Counts, Segment
 
 
-class Shape(NamedTuple):
+class VectorLayout(NamedTuple):
     """Where a reply has its vectors, and how to count them without reading millions of numbers."""
 
     key: str
@@ -21,17 +21,17 @@ class Shape(NamedTuple):
     """How many vectors there are without any mark."""
 
 
-EMBED = Shape("embeddings", b'"embeddings":[[', b"]]", b"],[", 1)
-LEGACY = Shape("embedding", b'"embedding":[', b"]", b"", 1)
-OPENAI = Shape("data", b'"data":[{', b"}]", b'"object":"embedding"', 0)
+EMBED = VectorLayout("embeddings", b'"embeddings":[[', b"]]", b"],[", 1)
+LEGACY = VectorLayout("embedding", b'"embedding":[', b"]", b"", 1)
+OPENAI = VectorLayout("data", b'"data":[{', b"}]", b'"object":"embedding"', 0)
 
 
 class EmbeddingsReader:
     """Counts the vectors and reads the rest. Complete is the reply that has vectors, or the empty list of a load."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: VectorLayout) -> None:
         self._shape = shape
-        self._body = Body()
+        self._body = WholeBody()
 
     def feed(self, data: bytes) -> list[Segment]:
         self._body.add(data)

@@ -6,7 +6,7 @@ LIMIT_BYTES = 64 * 1024 * 1024
 """The longest line that is waited for. Ollama's own limit for a line is 8 MB."""
 
 
-class Lines:
+class LineSplitter:
     """Gathers the pieces of a line until its end comes. Each byte is copied a bounded number of times."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:

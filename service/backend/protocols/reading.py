@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json, to_json
 
-from service.backend.protocols.lines import Lines
+from service.backend.protocols.lines import LineSplitter
 from service.job import Counts, Segment
 
 _DEEPEST = 4
@@ -87,7 +87,7 @@ class StreamReader(ABC):
     """A reader that looks at one line after the other. What follows an error is not looked at."""
 
     def __init__(self) -> None:
-        self._lines = Lines()
+        self._lines = LineSplitter()
         self._error: str | None = None
         self._is_complete = False
         self._counts = Counts()

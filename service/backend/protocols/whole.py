@@ -12,7 +12,7 @@ LIMIT_BYTES = 256 * 1024 * 1024
 """The largest reply that is read: vectors for a large document fill tens of megabytes."""
 
 
-class Body:
+class WholeBody:
     """The bytes of a reply, up to the bound."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -43,7 +43,7 @@ class WholeReader:
     """Gathers the reply and reads it at its end: all its output is in ``finish().segments``."""
 
     def __init__(self, understand: Callable[[dict[str, Any]], Ending]) -> None:
-        self._body = Body()
+        self._body = WholeBody()
         self._understand = understand
 
     def feed(self, data: bytes) -> list[Segment]:

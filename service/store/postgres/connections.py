@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
+from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
@@ -53,7 +53,7 @@ class Link:
         self._connection: asyncpg.Connection[Any] | None = None
         self._pause = _FIRST_PAUSE_SECONDS
         self._not_before = 0.0
-        self._trouble: CorralError | None = None
+        self._trouble: ServiceError | None = None
 
     async def get(self) -> asyncpg.Connection[Any]:
         """The connection. Raises CannotStoreError when the server cannot be reached, without trying each time."""
@@ -143,9 +143,9 @@ def is_in_the_way(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _IN_THE_WAY
 
 
-def translated(error: BaseException) -> CorralError:
+def translated(error: BaseException) -> ServiceError:
     """What the store makes of an error of PostgreSQL's or of the way there."""
-    if isinstance(error, CorralError):
+    if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncpg.UniqueViolationError):
         return UniqueViolationError(str(error))

@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from service.errors import CannotStoreError, CorralError, StoreError, UniqueViolationError
+from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 from service.store.database import Batch, Parameters, Row, Statement
 from service.store.pending import NEW_JOB, Read, Write
 from service.store.sqlite.bulk import ForRows, Kind, for_rows, in_runs, positional
@@ -276,9 +276,9 @@ def _is_about_the_whole_database(error: BaseException) -> bool:
     return code is not None and (code & 0xFF) in _WHOLE_DATABASE
 
 
-def translated(error: BaseException) -> CorralError:
+def translated(error: BaseException) -> ServiceError:
     """What the store makes of an error of SQLite's."""
-    if isinstance(error, CorralError):
+    if isinstance(error, ServiceError):
         return error
     if _is_about_the_whole_database(error):
         return CannotStoreError(f"the database takes no writes: {error}; nothing was accepted, try again later")

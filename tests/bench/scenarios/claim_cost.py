@@ -18,7 +18,7 @@ from service.job import Priority
 from service.jobs import Jobs
 from service.live.hub import Hub
 from service.queue import Order
-from service.queue.capacity import Limits
+from service.queue.capacity import QueueLimits
 from service.queue.gauges import Gauges
 from service.store.jobs import JobStore
 from service.store.sqlite.database import SqliteDatabase
@@ -71,7 +71,7 @@ class _Queue(NamedTuple):
         database = await SqliteDatabase.open(path)
         opened.push_async_callback(database.close)
         order = Order({priority: priority * _BOOST_MS for priority in Priority})
-        limits = Limits(10 * JOBS, 1 << 50, 1 << 20)
+        limits = QueueLimits(10 * JOBS, 1 << 50, 1 << 20)
         jobs = Jobs(JobStore(database, "bench"), Gauges(), order, Hub(), Clock(), limits)
         await jobs.recount()
         return cls(jobs, [])

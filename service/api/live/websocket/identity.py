@@ -10,7 +10,7 @@ from aiohttp import web
 from service.api.access.auth import AUTH
 from service.api.access.caller import CALLER, Caller
 from service.api.context import CLOCK
-from service.errors import CorralError, UnauthenticatedError
+from service.errors import ServiceError, UnauthenticatedError
 
 GRACE_SECONDS = 10.0
 """A chance to send ``auth`` again before the connection is closed."""
@@ -21,7 +21,7 @@ class Identity:
 
     __slots__ = ("_close", "_request", "_tell", "_timer", "caller")
 
-    def __init__(self, request: web.Request, tell: Callable[[CorralError], None], close: Callable[[], object]) -> None:
+    def __init__(self, request: web.Request, tell: Callable[[ServiceError], None], close: Callable[[], object]) -> None:
         self._request = request
         self._tell = tell
         self._close = close

@@ -24,7 +24,7 @@ class Subscription(BaseModel):
     from_: str | None = Field(default=None, alias="from", max_length=100)
 
 
-class Auth(BaseModel):
+class Authenticate(BaseModel):
     """A token in place of the header that a browser cannot send."""
 
     model_config = _STRICT
@@ -33,9 +33,13 @@ class Auth(BaseModel):
     token: str = Field(max_length=8192)
 
 
-ClientMessage = Subscription | Auth
+ClientMessage = Subscription | Authenticate
 
-_MODELS: dict[object, type[ClientMessage]] = {"subscribe": Subscription, "unsubscribe": Subscription, "auth": Auth}
+_MODELS: dict[object, type[ClientMessage]] = {
+    "subscribe": Subscription,
+    "unsubscribe": Subscription,
+    "auth": Authenticate,
+}
 
 
 def read_message(text: str) -> ClientMessage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.api.http.failures import PROBLEM_JSON, Problem
-from service.api.http.operation import Operation, Operations, Reply, refusals
+from service.api.http.operation import Operation, Operations, ReplyDoc, refusals
 
 _MESSAGES = """
 Both sides send JSON objects with a `type`.
@@ -38,7 +38,7 @@ OPERATIONS: Operations = {
         description=_MESSAGES,
         tag="prompts",
         replies={
-            101: Reply("The connection is a websocket now."),
+            101: ReplyDoc("The connection is a websocket now."),
             **refusals(Problem, PROBLEM_JSON, 400, 401, 403),
         },
     ),

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from service.api.http.json_replies import json_text
 from service.api.live.job_shape import job_fields
-from service.errors import CorralError
+from service.errors import ServiceError
 from service.live.hub import JobChanged
 
 _log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _MOST_REPLIES = 100
 """To what the client itself asked: beyond it, it is not listened to until they are sent."""
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """Something that is read when there is room, such as the feed of a job."""
 
     async def read(self) -> list[dict[str, Any]]: ...
@@ -40,7 +40,7 @@ class Outbox:
         self._replies: deque[str] = deque()
         self._changes: dict[str, JobChanged] = {}
         self._figures: str | None = None
-        self._sources: dict[Source, None] = {}
+        self._sources: dict[EventSource, None] = {}
         self._writer: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
 
@@ -62,12 +62,12 @@ class Outbox:
         self._figures = text
         self._begin()
 
-    def ready(self, source: Source) -> None:
+    def ready(self, source: EventSource) -> None:
         """A source may have something."""
         self._sources[source] = None
         self._begin()
 
-    def forget(self, source: Source) -> None:
+    def forget(self, source: EventSource) -> None:
         """Read a source no more."""
         self._sources.pop(source, None)
 
@@ -130,9 +130,9 @@ def rendered(event: JobChanged) -> str:
     return event.text
 
 
-async def _read(source: Source) -> list[dict[str, Any]]:
+async def _read(source: EventSource) -> list[dict[str, Any]]:
     try:
         return await source.read()
-    except CorralError as error:
+    except ServiceError as error:
         _log.warning("a followed job could not be read: %s", error)
         return [{"type": "error", "error": str(error)}]

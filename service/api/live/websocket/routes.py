@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.context import AUDIENCE, CONFIG
+from service.api.context import CONFIG, LONG_LIVED
 from service.api.http.cross_origin import is_allowed_origin
-from service.api.live.websocket.session import Connection
+from service.api.live.websocket.session import Session
 from service.errors import ForbiddenError, InvalidRequestError
 
 _CLOSING_SECONDS = 2.0
@@ -29,9 +29,9 @@ async def connect(request: web.Request) -> web.WebSocketResponse:
     )
     await socket.prepare(request)
     transport = request.transport
-    connection = Connection(request, socket)
+    connection = Session(request, socket)
     try:
-        with request.app[AUDIENCE].seated(connection.leave, connection.key, connection.lose_key):
+        with request.app[LONG_LIVED].seated(connection.leave, connection.key, connection.lose_key):
             await connection.listen()
     finally:
         connection.close()

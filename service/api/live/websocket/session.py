@@ -11,11 +11,11 @@ from service.api.context import CONFIG, HUB, JOBS
 from service.api.live.feeds import FEEDS
 from service.api.live.job_shape import view_fields
 from service.api.live.websocket.identity import Identity
-from service.api.live.websocket.messages import Auth, Subscription, read_message
+from service.api.live.websocket.messages import Authenticate, Subscription, read_message
 from service.api.live.websocket.outbox import Outbox
 from service.api.live.websocket.stats import STATS
 from service.api.live.websocket.subscription import JobSubscription
-from service.errors import CorralError, InvalidRequestError, LimitReachedError
+from service.errors import InvalidRequestError, LimitReachedError, ServiceError
 from service.job import Job
 from service.jobs import no_prompt
 from service.key import Key
@@ -29,7 +29,7 @@ UNAUTHENTICATED = 4401
 """The close code for a token or key that has ended; the codes from 4000 on are ours to choose (RFC 6455, 7.4.2)."""
 
 
-class Connection:
+class Session:
     """Subscriptions and their messages; a subscriber of the hub while it listens to all jobs."""
 
     __slots__ = (
@@ -108,10 +108,10 @@ class Connection:
             return
         try:
             await self._carry_out(message)
-        except CorralError as error:
+        except ServiceError as error:
             self._refuse(error, message if isinstance(message, Subscription) else None)
 
-    async def _carry_out(self, message: Subscription | Auth) -> None:
+    async def _carry_out(self, message: Subscription | Authenticate) -> None:
         match message:
             case Subscription(type="subscribe", channel="jobs"):
                 await self._hear_all()
@@ -126,7 +126,7 @@ class Connection:
             case Subscription(type="unsubscribe", channel="stats"):
                 self._has_stats = False
                 self._app[STATS].unsubscribe(self._outbox)
-            case Auth():
+            case Authenticate():
                 self._authenticate(message.token)
 
     def _authenticate(self, token: str) -> None:
@@ -147,7 +147,7 @@ class Connection:
         try:
             page = await self._app[JOBS].page(caller.only_visible(Filter()), _SNAPSHOT_ROWS, 0)
             views = await self._app[JOBS].views(page.jobs)
-        except CorralError:
+        except ServiceError:
             self._stop_hearing_all()
             raise
         finally:
@@ -209,7 +209,7 @@ class Connection:
         if is_new and len(self._follows) + self._hears_all + self._has_stats >= self._most:
             raise LimitReachedError(f"at most {self._most} subscriptions on one websocket; unsubscribe from some", 0)
 
-    def _refuse(self, error: CorralError, about: Subscription | None = None) -> None:
+    def _refuse(self, error: ServiceError, about: Subscription | None = None) -> None:
         message: dict[str, Any] = {"type": "error", "error": str(error)}
         if about is not None:
             message["channel"] = about.channel

@@ -23,7 +23,14 @@ from service.dispatcher import Dispatcher
 from service.errors import ServiceError
 from service.job import new_job_id
 from service.jobs import Jobs
-from service.jobs.repeats import KEPT_DAYS
+from service.jobs.attempts import Attempts
+from service.jobs.ledger import Ledger
+from service.jobs.other_processes import OtherProcesses
+from service.jobs.repeats import KEPT_DAYS, Repeats
+from service.jobs.row_cache import RowCache
+from service.jobs.submission import Submission
+from service.jobs.upkeep import Upkeep
+from service.jobs.views import Views
 from service.key import Role
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
@@ -33,11 +40,13 @@ from service.maintenance.order_keeping import OrderKeeping
 from service.metrics.values import Metrics
 from service.model_limits import ModelLimits
 from service.queue import Order
-from service.queue.gauges import Gauges
+from service.queue.backlog import Backlog
+from service.queue.key_limits import KeyLimits
 from service.reloading import Reloading, boosts_ms_of, limits_of
 from service.request_log import RequestLog
 from service.scheduling.assignment import Assignment
 from service.scheduling.estimates import Estimates
+from service.scheduling.scheduler import Scheduler
 from service.store.database import Database
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
@@ -82,7 +91,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         await database.prepare()
         own_name = new_job_id(clock.now_ms())
         store = JobStore(database, own_name)
-        clock.not_before(await store.latest_time())
+        clock.not_before(await store.queries.latest_time())
 
         keys = await Keyring.open(KeyStore(database), clock, config.auth.secret_key)
         await keys.keep_demo_key(Role.ADMIN, config.auth.demo_admin_key)
@@ -93,51 +102,84 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         hub = Hub()
         request_log = RequestLog(RequestLogStore(database), keys, clock)
         await started.enter_async_context(request_log.listening(hub))
-        order = Order(boosts_ms_of(config))
-        jobs = Jobs(store, Gauges(), order, hub, clock, limits_of(config), app[METRICS])
-        order.weights, jobs.key_limits.limit_of = keys.weights, keys.concurrency_of
-        order_keeping = OrderKeeping(order, OrderStore(database), lambda: jobs.waiting)
-        jobs.when_served(order_keeping.note)
+        work = asyncio.Event()
+        connections = await started.enter_async_context(Connections())
+        pool = Pool([build_backend(one, connections, config, clock) for one in config.backends], config, clock, work)
+        backlog = Backlog(
+            Order(boosts_ms_of(config), keys.weights),
+            KeyLimits(keys.concurrency_of),
+            limits_of(config),
+            clock,
+            process=own_name,
+            is_exclusive=store.is_exclusive,
+            work=work,
+        )
+        scheduler = Scheduler(backlog, pool, clock)
+        hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
+        jobs = _jobs(store, backlog, pool, scheduler, hand_off, hub, clock, app[METRICS], work)
+        order_keeping = OrderKeeping(backlog, OrderStore(database))
         await order_keeping.load()
-        await jobs.recount()
+        await jobs.upkeep.recount()
         processes = ProcessStore(database, own_name)
         if database.is_shared:
-            jobs.when_changed(database.notify)
             await processes.beat()
             started.push_async_callback(_leave, processes)
-        rescued = await jobs.rescue(await processes.lost(config.database.dead_after_seconds))
+        rescued = await jobs.upkeep.rescue(await processes.lost(config.database.dead_after_seconds))
         if rescued:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 
         started.push_async_callback(order_keeping.save)
-        connections = await started.enter_async_context(Connections())
-        pool = Pool([build_backend(one, connections, config, clock) for one in config.backends], config, clock)
-        hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
-        dispatcher = Dispatcher(jobs, pool, hand_off, clock, config.database.poll_interval_seconds)
-        estimates = Estimates(jobs, pool, clock, lambda: dispatcher.waiting_since)
-        jobs.when_estimated(estimates.start_seconds)
+        poll_seconds = config.database.poll_interval_seconds
+        dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
         workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
-        for name, work in (
+        for name, part in (
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),
             ("health", pool.watch()),
-            ("pruning", prune_regularly(jobs.prune, clock, config.database.retention_days)),
-            ("pruning of repeats", prune_regularly(jobs.prune_repeats, clock, KEPT_DAYS)),
+            ("pruning", prune_regularly(jobs.upkeep.prune, clock, config.database.retention_days)),
+            ("pruning of repeats", prune_regularly(jobs.repeats.prune_repeats, clock, KEPT_DAYS)),
             ("pruning of the log", prune_regularly(request_log.prune, clock, config.database.log_retention_days)),
             ("log of requests", request_log.keep_writing()),
             ("order", order_keeping.keep()),
             *_shared_work(config, database, processes, jobs),
             *_shared_access(config, keys, rate_limits),
         ):
-            await started.enter_async_context(_running(name, work))
+            await started.enter_async_context(_running(name, part))
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
         app[AUTH], app[REQUEST_LOGGING] = Auth(keys, rate_limits, clock, config), RequestLogging(request_log, clock)
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
-        app[RELOADING] = Reloading(
-            config, connections, clock, jobs, order, pool, workers, app[MODEL_LIMITS], app[QUEUE]
-        )
+        app[RELOADING] = Reloading(config, connections, clock, backlog, pool, workers, app[MODEL_LIMITS], app[QUEUE])
         yield
+
+
+def _jobs(
+    store: JobStore,
+    backlog: Backlog,
+    pool: Pool,
+    scheduler: Scheduler,
+    hand_off: asyncio.Queue[Assignment],
+    hub: Hub,
+    clock: Clock,
+    metrics: Metrics,
+    work: asyncio.Event,
+) -> Jobs:
+    """The core, each part with what it needs."""
+    row_cache = RowCache(is_enabled=store.is_exclusive)
+    ledger = Ledger(store, backlog, row_cache, hub, clock, metrics)
+    views = Views(store.queries, backlog, row_cache, Estimates(backlog, pool, scheduler, clock), clock)
+    submission = Submission(store, ledger, backlog, row_cache, views, scheduler, hand_off, hub, clock)
+    upkeep = Upkeep(store, ledger, backlog, row_cache, clock)
+    return Jobs(
+        backlog,
+        ledger,
+        views,
+        submission,
+        Repeats(store, ledger, submission, views, clock),
+        Attempts(store, ledger, backlog, clock),
+        upkeep,
+        OtherProcesses(store, ledger, backlog, upkeep, clock, work),
+    )
 
 
 def _shared_work(
@@ -173,7 +215,7 @@ def _shared_access(
 async def _drain(app: web.Application) -> None:
     if _WORKERS not in app:
         return
-    app[JOBS].stop_accepting()
+    app[JOBS].submission.stop_accepting()
     app[_DISPATCHER].stop()
     unstored = await app[_WORKERS].drain(app[CONFIG].server.drain_seconds)
     if unstored:

@@ -9,9 +9,8 @@ from service.backend.http.connections import Connections
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
 from service.config import Config
-from service.jobs import Jobs
 from service.model_limits import ModelLimits
-from service.queue import Order
+from service.queue.backlog import Backlog
 from service.queue.capacity import QueueLimits
 from service.workers.workers import Workers
 
@@ -29,8 +28,7 @@ class Reloading:
         config: Config,
         connections: Connections,
         clock: Clock,
-        jobs: Jobs,
-        order: Order,
+        backlog: Backlog,
         pool: Pool,
         workers: Workers,
         model_limits: ModelLimits,
@@ -39,8 +37,7 @@ class Reloading:
         self._config = config
         self._connections = connections
         self._clock = clock
-        self._jobs = jobs
-        self._order = order
+        self._backlog = backlog
         self._pool = pool
         self._workers = workers
         self._model_limits = model_limits
@@ -49,8 +46,8 @@ class Reloading:
     def apply(self, config: Config) -> None:
         """From now on this configuration holds, for all that can be changed without a restart."""
         self._queue.present = config.queue
-        self._jobs.limits = limits_of(config)
-        self._order.set_boosts(boosts_ms_of(config))
+        self._backlog.limits = limits_of(config)
+        self._backlog.order.set_boosts(boosts_ms_of(config))
         self._model_limits.replace(config.models)
         self._pool.reconfigure(config, lambda one: build_backend(one, self._connections, config, self._clock))
         self._workers.reconfigure(config.timeouts, config.retry, holds_busy=config.queue.hold_busy)

@@ -79,7 +79,7 @@ async def _followers(app: web.Application) -> AsyncIterator[None]:
     feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
     app[PASSING] = passing_bound()
-    app[AUTH].keys.when_changed(lambda: app[LONG_LIVED].dismiss_holders(app[AUTH].keys.is_good))
+    app[AUTH].keys.changed.connect(lambda: app[LONG_LIVED].dismiss_holders(app[AUTH].keys.is_good))
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
     rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]
     rounds.append(asyncio.create_task(callers.keep_looking()))

@@ -13,6 +13,7 @@ from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig
 from service.errors import BackendError, Fault, NotFoundError
 from service.job import model_key, model_of_runner
+from service.signal import Signal
 
 __all__ = ["Backend", "Pool", "build_backend"]
 
@@ -24,15 +25,17 @@ _REMEMBERED_LOADS = 256
 
 
 class Pool:
-    """All backends of this process."""
+    """All backends of this process. ``work`` is set when a seat is free, a model is loaded or a backend is back."""
 
-    def __init__(self, backends: Sequence[Backend], config: Config, clock: Clock) -> None:
+    def __init__(self, backends: Sequence[Backend], config: Config, clock: Clock, work: asyncio.Event) -> None:
         self._backends = tuple(backends)
         self._leaving: list[Backend] = []
         self._parallel = _parallel(config.models)
         self._clock = clock
         self._load_ms: dict[str, float] = {}
-        self._listeners: list[Callable[[], None]] = []
+        self._work = work
+        self.load_ended = Signal()
+        """Sent when a load has ended, or may have."""
         self._members_changed = asyncio.Event()
         self._probing = Probing(config.health, clock, self._on_change)
 
@@ -60,10 +63,6 @@ class Pool:
         return 2 * sum(max(backend.config.concurrency, backend.in_flight) for backend in self._backends) + sum(
             backend.in_flight for backend in self._leaving
         )
-
-    def when_changed(self, wake: Callable[[], None]) -> None:
-        """Have ``wake`` called when a seat is free, a model is loaded or a backend answers again."""
-        self._listeners.append(wake)
 
     # Seats
 
@@ -316,8 +315,8 @@ class Pool:
                 await self._members_changed.wait()
 
     def _on_change(self) -> None:
-        for wake in self._listeners:
-            wake()
+        self._work.set()
+        self.load_ended.send()
 
 
 def _used(backend: Backend, model: str) -> int:

@@ -10,33 +10,53 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from service.clock import Clock
 from service.errors import ServiceError
 from service.job import Job, Status
+from service.jobs.ledger import Ledger
 from service.jobs.records import Change
 from service.jobs.upkeep import Upkeep
+from service.queue.backlog import Backlog
 from service.scheduling.assignment import Running
+from service.store.jobs import JobStore
 
 _log = logging.getLogger(__name__)
 
 
-class OtherProcesses(Upkeep):
-    """Catching up with other processes."""
+class OtherProcesses:
+    """Catching up with other processes. ``work`` is set when one of their changes may have left us something to do."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        ledger: Ledger,
+        backlog: Backlog,
+        upkeep: Upkeep,
+        clock: Clock,
+        work: asyncio.Event,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._backlog = backlog
+        self._upkeep = upkeep
+        self._clock = clock
+        self._work = work
 
     async def catch_up(self, changes: Sequence[Change]) -> bool:
         """Take over changes that others have stored; whether all of them were found."""
-        return await self._tracked(self._catch_up(changes))
+        return await self._ledger.tracked(self._catch_up(changes))
 
     async def look_again(self) -> bool:
         """Hold what runs here, who waits here and the gauges against the rows; whether nothing changed meanwhile."""
-        for running in tuple(self._running.values()):
+        for running in tuple(self._ledger.running.values()):
             await self._check(running)
-        await asyncio.gather(*(self._check_caller(job_id) for job_id in tuple(self._relays)))
-        is_set = await self.recount()
-        self._wake_dispatcher()
+        await asyncio.gather(*(self._check_caller(job_id) for job_id in tuple(self._ledger.relays)))
+        is_set = await self._upkeep.recount()
+        self._work.set()
         return is_set
 
     async def _catch_up(self, changes: Sequence[Change]) -> bool:
-        jobs = await self._store.by_seqs({change.seq for change in changes})
+        jobs = await self._store.queries.by_seqs({change.seq for change in changes})
         now = self._clock.now_ms()
         for change in changes:
             job = jobs.get(change.seq)
@@ -44,31 +64,25 @@ class OtherProcesses(Upkeep):
                 self._clock.not_before(job.updated_at)
                 self._take_over(change, job, now)
         for job in jobs.values():
-            self._newest = max(self._newest, job.seq)
-            running = self._running.get(job.id)
+            self._backlog.newest = max(self._backlog.newest, job.seq)
+            running = self._ledger.running.get(job.id)
             if running is not None:
                 await self._stop_if_over(running, job)
-            self._publish(job)
+            self._ledger.publish(job)
         return len(jobs) == len({change.seq for change in changes})
 
     def _take_over(self, change: Change, job: Job, now: int) -> None:
-        """Move the gauges by one change; the row may stand further already."""
+        """Move what is counted by one change; the row may stand further already."""
         as_told = job._replace(status=change.after)
-        if change.before is None:
-            is_ready = change.ready > 0 and self._store.may_claim(job)
-            if is_ready:
-                self._order.begin_waiting(job.line, now, self._gauges.waiting.get(job.runner, {}))
-            self._gauges.arrive(job.line, change.after, job.size, is_ready=is_ready)
-        else:
-            self._move(as_told, change.before, change.ready, now)
+        self._backlog.moved(as_told, change.before, change.ready, now)
         if change.before == Status.PROCESSING and as_told.is_final:
-            self._capacity.finished(now)
+            self._backlog.finished(now)
         if change.ready:
-            self._correct(job.line)
+            self._backlog.trust(job.line)
         if change.ready > 0:
-            self._wake_dispatcher()
+            self._work.set()
         if change.after == Status.QUEUED and (job.not_before is not None or job.deadline is not None):
-            self._look_due()
+            self._backlog.due_changed.set()
 
     async def _stop_if_over(self, running: Running, job: Job) -> None:
         """End an attempt whose job another process has cancelled, or taken back for dead."""
@@ -77,9 +91,7 @@ class OtherProcesses(Upkeep):
             return
         if running.is_cancelled:
             return
-        running.is_cancelled = True
-        if running.stop is not None:
-            running.stop()
+        running.call_off()
         if job.status == Status.CANCELLED and job.attempt == attempt:
             try:
                 await self._store.keep_output(job, running.output.segments())
@@ -88,14 +100,14 @@ class OtherProcesses(Upkeep):
 
     async def _check(self, running: Running) -> None:
         if running.job.seq:
-            found = await self._store.by_seqs((running.job.seq,))
+            found = await self._store.queries.by_seqs((running.job.seq,))
             job = found.get(running.job.seq)
             if job is not None:
                 await self._stop_if_over(running, job)
 
     async def _check_caller(self, job_id: str) -> None:
-        if job_id in self._running:
+        if job_id in self._ledger.running:
             return
-        standing = await self._store.standing(job_id)
+        standing = await self._store.queries.standing(job_id)
         if standing is not None and standing.job.is_final:
-            self._publish(standing.job)
+            self._ledger.publish(standing.job)

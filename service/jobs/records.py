@@ -39,11 +39,12 @@ class Entered:
 
     __slots__ = ("view", "written")
 
-    def __init__(self, view: View, written: Written) -> None:
+    written: Written
+    """Set when the write has begun; done when the job is on disk. Awaiting it raises what became of the write."""
+
+    def __init__(self, view: View) -> None:
         self.view = view
         """As its caller is to see it; where the database gives the numbers, without one until it is stored."""
-        self.written = written
-        """Done when it is on disk; to be waited for raises what has become of it otherwise."""
 
     async def stored(self) -> View:
         """The job, once it is on disk."""

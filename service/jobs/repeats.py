@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 from multidict import CIMultiDict
 
+from service.clock import Clock
 from service.errors import IdempotencyMismatchError, UniqueViolationError
 from service.job import Job, NewJob, Status
+from service.jobs.ledger import Ledger
 from service.jobs.records import View, conclude
 from service.jobs.submission import Submission
+from service.jobs.views import Views
 from service.live.relay import Head, Relay
 from service.store.idempotency import Earlier, KeptReply, RequestKey
+from service.store.jobs import JobStore
 
 KEPT_DAYS = 1.0
 _KEPT_MS = int(KEPT_DAYS * 86_400_000)
@@ -37,10 +41,19 @@ class Repeated(NamedTuple):
     """It is the job of an earlier request."""
 
 
-class Repeats(Submission):
-    """Submit once."""
+class Repeats:
+    """Submit a job once, however often its request comes."""
 
-    async def submit_once(self, asked: RequestKey, make: Make, relay: Relay | None = None) -> Repeated:
+    def __init__(self, store: JobStore, ledger: Ledger, submission: Submission, views: Views, clock: Clock) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._submission = submission
+        self._views = views
+        self._clock = clock
+        self._asking: dict[tuple[str, str], asyncio.Future[None]] = {}
+        """The keys for which a job is being looked up or stored."""
+
+    async def submit(self, asked: RequestKey, make: Make, relay: Relay | None = None) -> Repeated:
         """The job of the first request with this key, or a new one, which ``make`` makes.
 
         Raises IdempotencyMismatchError when the key was used for something else, and what ``make`` and ``submit`` do.
@@ -64,7 +77,7 @@ class Repeats(Submission):
                 if found is not None:
                     return found
             try:
-                view = await self.submit(await make(), relay, asked, earlier.job_id if earlier else None)
+                view = await self._submission.submit(await make(), relay, asked, earlier.job_id if earlier else None)
             except UniqueViolationError:
                 # Another process was a moment faster.
                 continue
@@ -76,11 +89,11 @@ class Repeats(Submission):
                 f"Idempotency-Key: {asked.key!r} was used for another request; use a new key for each"
             )
         while True:
-            standing = await self._store.standing(earlier.job_id)
+            standing = await self._store.queries.standing(earlier.job_id)
             if standing is None or (standing.job.is_final and standing.job.error_code in _TRIED_AGAIN):
                 return None
-            view = await self._viewed(standing)
-            live = self._relays.get(earlier.job_id)
+            view = await self._views.viewed(standing)
+            live = self._ledger.relays.get(earlier.job_id)
             if live is not None and live.is_worth_retrying:
                 return None
             if live is None or not live.is_abandoned or live.is_ended:
@@ -91,12 +104,17 @@ class Repeats(Submission):
 
     async def _relay_of(self, job: Job) -> Relay | None:
         """Counts as read from now on, so that nobody else's leaving ends it."""
-        live = self._relays.get(job.id)
+        live = self._ledger.relays.get(job.id)
         if live is None and job.is_final:
             return await self.kept_reply(job)
-        if live is None and job.status == Status.QUEUED and job.id not in self._running and self._store.is_exclusive:
+        if (
+            live is None
+            and job.status == Status.QUEUED
+            and job.id not in self._ledger.running
+            and self._store.is_exclusive
+        ):
             # It is left over from before a restart; when its turn comes, its reply is heard here.
-            live = self._relays[job.id] = Relay(is_kept=True, readers=0)
+            live = self._ledger.relays[job.id] = Relay(is_kept=True, readers=0)
         if live is not None:
             live.readers += 1
         return live

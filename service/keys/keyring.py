@@ -11,11 +11,12 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from service.clock import Clock
 from service.errors import ConfigurationError, NotFoundError, ServiceError, UnauthenticatedError
 from service.key import Key, NewKey, Role, key_of_owner
+from service.signal import Signal
 from service.store.keys import KeyStore
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class Keyring:
         self._used: dict[str, int] = {}
         self._unwritten: set[str] = set()
         self._version: str | None = None
-        self._listeners: list[Callable[[], None]] = []
+        self.changed = Signal()
+        """Sent when a key was made or revoked, by whomever."""
         self.weights: Mapping[str, float] = _Weights(self._by_id)
         """The weights of owners, for the order; who has no key has 1.0."""
 
@@ -141,10 +143,6 @@ class Keyring:
         await self._store.put(key, self._hash(text), _new_version())
         await self.refresh()
 
-    def when_changed(self, tell: Callable[[], None]) -> None:
-        """Have ``tell`` called when a key was made or revoked, by whomever."""
-        self._listeners.append(tell)
-
     async def refresh(self) -> None:
         """Read all keys again, unless their version is the one that is known."""
         version = await self._store.version()
@@ -158,8 +156,7 @@ class Keyring:
             digest = bytes.fromhex(hashed)
             self._by_hash[digest[:_LOOKUP_BYTES]] = (digest, key)
             self._by_id[key.id] = key
-        for tell in self._listeners:
-            tell()
+        self.changed.send()
 
     async def keep_fresh(self, seconds: float) -> None:
         """Look for changes that other processes made; never returns."""

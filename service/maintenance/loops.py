@@ -52,7 +52,7 @@ async def beat_and_rescue(processes: ProcessStore, jobs: Jobs, beat_seconds: flo
                 continue
             dead = await processes.lost(dead_after_seconds)
             if dead:
-                rescued = await jobs.rescue(dead)
+                rescued = await jobs.upkeep.rescue(dead)
                 _log.warning("%d processes are dead; %d of their jobs were taken back", len(dead), rescued)
             await processes.forget(dead_after_seconds)
         except ServiceError as error:
@@ -83,11 +83,11 @@ async def hear_others(database: Database, jobs: Jobs, poll_seconds: float) -> No
         try:
             has_missed = len(changes) < len(payloads)
             if changes:
-                has_missed |= not await jobs.catch_up(changes)
+                has_missed |= not await jobs.other_processes.catch_up(changes)
             if payloads:
                 look_again_at = min(look_again_at, loop.time() + (poll_seconds if has_missed else _COUNT_AGAIN_SECONDS))
             if loop.time() >= look_again_at:
-                is_set = await jobs.look_again()
+                is_set = await jobs.other_processes.look_again()
                 look_again_at = loop.time() + (_LOOK_AGAIN_SECONDS if is_set else poll_seconds)
         except ServiceError as error:
             _log.warning("what other processes do could not be looked at: %s", error)

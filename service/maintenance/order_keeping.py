@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 
 from service.errors import ServiceError
-from service.job import Line
-from service.queue import Order
+from service.queue.backlog import Backlog
 from service.store.order import OrderStore
 
 _log = logging.getLogger(__name__)
-
-Waiting = Mapping[str, Mapping[str, Mapping[int, int]]]
-"""Ready jobs by runner, owner and priority."""
 
 _SAVE_SECONDS = 0.2
 _FORGET_SECONDS = 60.0
@@ -26,28 +21,20 @@ _FORGET_SECONDS = 60.0
 class OrderKeeping:
     """Loads the order at the start and stores what changes of it."""
 
-    def __init__(self, order: Order, store: OrderStore, waiting: Callable[[], Waiting]) -> None:
-        self._order = order
+    def __init__(self, backlog: Backlog, store: OrderStore) -> None:
+        self._backlog = backlog
         self._store = store
-        self._waiting = waiting
-        self._changed: dict[tuple[str, str], Line] = {}
-        self._has_changes = asyncio.Event()
 
     async def load(self) -> None:
         """Go on where the order was left."""
-        self._order.restore(*await self._store.load())
-
-    def note(self, line: Line) -> None:
-        """Somebody was served on this line."""
-        self._changed[line.runner, line.owner] = line
-        self._has_changes.set()
+        self._backlog.order.restore(*await self._store.load())
 
     async def keep(self) -> None:
         """Store changes as they come; never returns."""
         loop = asyncio.get_running_loop()
         forget_at = loop.time() + _FORGET_SECONDS
         while True:
-            await self._has_changes.wait()
+            await self._backlog.order.has_changed.wait()
             await asyncio.sleep(_SAVE_SECONDS)
             await self.save()
             if loop.time() >= forget_at:
@@ -56,25 +43,23 @@ class OrderKeeping:
 
     async def save(self) -> None:
         """Store what has changed; what cannot be stored now is stored with the next change."""
-        if not self._changed:
+        order = self._backlog.order
+        changed = order.take_changes()
+        if not changed:
             return
-        changed, self._changed = self._changed, {}
-        self._has_changes.clear()
-        runners = {line.runner for line in changed.values()}
+        runners = {line.runner for line in changed}
         try:
             await self._store.save(
-                [self._order.runner_row(runner) for runner in runners],
-                [self._order.share_row(line) for line in changed.values()],
+                [order.runner_row(runner) for runner in runners], [order.share_row(line) for line in changed]
             )
         except ServiceError as error:
-            self._changed = {**changed, **self._changed}
+            for line in changed:
+                order.note(line)
             _log.warning("what owners were served could not be stored: %s", error)
 
     async def _forget(self) -> None:
         """Let go of those who are the same as newcomers: the rows stay bounded."""
-        runners, shares = self._order.forget_idle(self._waiting())
-        for share in shares:
-            self._changed.pop(share, None)
+        runners, shares = self._backlog.order.forget_idle(self._backlog.gauges.waiting)
         try:
             await self._store.drop(runners, shares)
         except ServiceError as error:

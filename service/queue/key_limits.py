@@ -14,8 +14,8 @@ class KeyLimits:
     A key counts as one, however many people are behind it. Each process counts its own jobs.
     """
 
-    def __init__(self, limit_of: Callable[[str], int | None] = lambda _key_id: None) -> None:
-        self.limit_of = limit_of
+    def __init__(self, limit_of: Callable[[str], int | None]) -> None:
+        self._limit_of = limit_of
         self._running: dict[str, int] = {}
         self._full: set[str] = set()
 
@@ -29,7 +29,7 @@ class KeyLimits:
         if key_id is None:
             return
         running = self._running[key_id] = self._running.get(key_id, 0) + 1
-        limit = self.limit_of(key_id)
+        limit = self._limit_of(key_id)
         if limit is not None and running >= limit:
             self._full.add(key_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping
 
 from service.job import Line
@@ -13,14 +14,18 @@ _REMEMBERED_RUNNERS = 1000
 
 
 class Order:
-    """Who was served what, and who is next. ``boosts_ms`` is the lead of each priority, in backend milliseconds."""
+    """Who was served what, and who is next. ``boosts_ms`` is the lead of each priority, in backend milliseconds;
+    ``weights`` are those of owners that have another than 1: seconds count for less with a higher weight.
+    """
 
-    def __init__(self, boosts_ms: Mapping[int, float]) -> None:
+    def __init__(self, boosts_ms: Mapping[int, float], weights: Mapping[str, float] | None = None) -> None:
         self._boosts_ms = _as_floats(boosts_ms)
+        self._weights: Mapping[str, float] = {} if weights is None else weights
         self._runners: dict[str, RunnerShares] = {}
-        self.weights: Mapping[str, float] = {}
-        """Of owners whose weight is not 1: seconds count for less with a higher weight."""
+        self._changed: dict[tuple[str, str], Line] = {}
         self._last_turn = 0
+        self.has_changed = asyncio.Event()
+        """Set while there are changes that :meth:`take_changes` has not given yet."""
 
     def set_boosts(self, boosts_ms: Mapping[int, float]) -> None:
         """From now on priorities lead by these; what anybody was served stays as it is."""
@@ -77,6 +82,7 @@ class Order:
         """The job ended after ``used_ms`` of a backend, loads aside; ``is_typical`` when it ran to its own end."""
         self._settle(line, charged, exact(used_ms / self._weight(line.owner)))
         self._runner(line.runner).learn(used_ms, is_typical=is_typical)
+        self.note(line)
 
     # What to do
 
@@ -112,6 +118,17 @@ class Order:
         return None if known is None else known.mean_ms
 
     # What is kept
+
+    def note(self, line: Line) -> None:
+        """What the owner of this line was served has changed, and is to be stored."""
+        self._changed[line.runner, line.owner] = line
+        self.has_changed.set()
+
+    def take_changes(self) -> list[Line]:
+        """One line of each runner and owner whose counters have changed since this was last asked."""
+        changed, self._changed = self._changed, {}
+        self.has_changed.clear()
+        return list(changed.values())
 
     def runner_row(self, runner: str) -> RunnerRow:
         """To be stored with an outcome on this runner."""
@@ -159,6 +176,7 @@ class Order:
             shares += ((runner, owner) for owner in gone)
             for owner in gone:
                 del known.shares[owner]
+                self._changed.pop((runner, owner), None)
             if is_idle:
                 idle.append(runner)
         runners = idle[: max(0, len(self._runners) - _REMEMBERED_RUNNERS)]
@@ -190,7 +208,7 @@ class Order:
         return served - self._boosts_ms[priority], turn
 
     def _weight(self, owner: str) -> float:
-        return self.weights.get(owner, 1.0)
+        return self._weights.get(owner, 1.0)
 
     def _next_turn(self, now: int) -> int:
         """The present, and later than every turn before it: claims of one millisecond keep their order."""

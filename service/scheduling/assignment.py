@@ -39,6 +39,12 @@ class Running:
         self.stop: Callable[[], object] | None = None
         """Set by the worker that has it: ends the attempt and closes the connection to the backend."""
 
+    def call_off(self) -> None:
+        """The job is final, or taken back, whatever the backend still says."""
+        self.is_cancelled = True
+        if self.stop is not None:
+            self.stop()
+
 
 class Assignment(NamedTuple):
     """A running job and the backend on which it has a seat."""

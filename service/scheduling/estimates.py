@@ -4,37 +4,28 @@ the swap still to come where its model is not loaded. A guess, made afresh whene
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol
 
 from service.backend.placement import is_remote
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.job import model_of_runner
+from service.queue.backlog import Backlog
+from service.scheduling.scheduler import Scheduler
 
 _MOST_RUNNERS = 100
 """That are looked at for one guess, when jobs for more of them wait."""
 
 
-class Queue(Protocol):
-    """What is asked of the core."""
-
-    def expected_ms(self, runner: str) -> float:
-        """What a job of this runner takes of a backend."""
-
-    def ready_counts(self) -> Mapping[str, int]:
-        """How many jobs of each runner wait."""
-
-
 class Estimates:
-    """``waiting_since`` gives, as far as it is known, since when the oldest job of each runner waits."""
+    """When waiting jobs will begin."""
 
-    def __init__(self, queue: Queue, pool: Pool, clock: Clock, waiting_since: Callable[[], Mapping[str, int]]) -> None:
-        self._queue = queue
+    def __init__(self, backlog: Backlog, pool: Pool, scheduler: Scheduler, clock: Clock) -> None:
+        self._backlog = backlog
         self._pool = pool
+        self._scheduler = scheduler
         self._clock = clock
-        self._waiting_since = waiting_since
 
     def start_seconds(self, runner: str, ahead: int) -> float | None:
         """In how many seconds a job begins before which ``ahead`` of its runner go; None while nobody serves it."""
@@ -50,14 +41,14 @@ class Estimates:
 
     def _turn_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
         """Until a seat is free after all that go before; jobs of other loaded models take turns with these."""
-        expected_ms = self._queue.expected_ms(runner)
+        expected_ms = self._backlog.expected_ms(runner)
         jobs, work_ms = ahead, ahead * expected_ms
-        counts = self._queue.ready_counts()
+        counts = self._backlog.gauges.ready_by_runner
         if len(counts) > (runner in counts):
             for other in {loaded for one in backends for loaded in _others_loaded(one, runner)}:
                 between = min(counts.get(other, 0), ahead + 1)
                 jobs += between
-                work_ms += between * self._queue.expected_ms(other)
+                work_ms += between * self._backlog.expected_ms(other)
         free = sum(self._pool.free_seats_for(one, runner) for one in backends)
         if jobs < free:
             return 0.0
@@ -66,26 +57,26 @@ class Estimates:
 
     def _own_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
         """For a runner that finds all seats empty when its model is loaded."""
-        return (ahead // self._seats(backends, runner)) * self._queue.expected_ms(runner)
+        return (ahead // self._seats(backends, runner)) * self._backlog.expected_ms(runner)
 
     def _swap_ms(self, backend: Backend, runner: str) -> float:
         """Until the model is loaded: what is loaded works on, until nothing waits for it or this one is overdue; then
         it drains; the models that have waited longer come first; and the load itself.
         """
-        placement, now, since = backend.placement, self._clock.now_ms(), self._waiting_since()
+        placement, now, since = backend.placement, self._clock.now_ms(), self._scheduler.waiting_since
         mine = since.get(runner, now)
         work_ms, before_ms = 0.0, 0.0
-        for other, waiting in islice(self._queue.ready_counts().items(), _MOST_RUNNERS):
+        for other, waiting in islice(self._backlog.gauges.ready_by_runner.items(), _MOST_RUNNERS):
             if other == runner or not backend.has_model(model_of_runner(other)):
                 continue
-            own_ms = waiting * self._queue.expected_ms(other) / self._seats([backend], other)
+            own_ms = waiting * self._backlog.expected_ms(other) / self._seats([backend], other)
             if placement.is_loaded(other):
                 work_ms += own_ms
             elif since.get(other, now) < mine:
                 load_ms = self._pool.load_ms(other)
                 before_ms += load_ms + min(own_ms, load_ms)
         overdue_ms = max(0.0, mine + placement.max_swap_wait_ms - now)
-        drain_ms = max((self._queue.expected_ms(other) for other in placement.in_flight), default=0.0)
+        drain_ms = max((self._backlog.expected_ms(other) for other in placement.in_flight), default=0.0)
         return min(work_ms, overdue_ms) + drain_ms + before_ms + self._pool.load_ms(runner)
 
     def _load_left_ms(self, backends: list[Backend], runner: str) -> float:

@@ -48,7 +48,7 @@ class Standing(NamedTuple):
     rank: int
 
 
-class JobReading:
+class JobQueries:
     """Jobs in the database, to be looked at."""
 
     def __init__(self, database: Database, worker: str) -> None:

@@ -9,7 +9,7 @@ from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, mo
 from service.queue.gauges import Gauge
 from service.store.database import Answers, Database, Settle, Statement, Written
 from service.store.idempotency import IdempotencyStore, KeptReply, keep
-from service.store.job_queries import Filter, JobReading, Standing, job_of
+from service.store.job_queries import Filter, JobQueries, Standing, job_of
 from service.store.job_statements import (
     CANCEL,
     CLAIM,
@@ -47,12 +47,13 @@ def numbered(job: Job, answers: Answers) -> Job:
     return job if job.seq else job._replace(seq=answers[0][0][0])
 
 
-class JobStore(JobReading):
+class JobStore:
     """Jobs in the database."""
 
     def __init__(self, database: Database, worker: str) -> None:
-        super().__init__(database, worker)
+        self._database = database
         self._worker = worker
+        self.queries = JobQueries(database, worker)
         self.idempotency = IdempotencyStore(database)
         self.keeps_order = database.keeps_order
         self.is_exclusive = not database.is_shared
@@ -61,35 +62,28 @@ class JobStore(JobReading):
             sql.replace("{claim_lock}", database.claim_lock) for sql in (CLAIM, PROMOTE, EXPIRE, PRUNE)
         )
 
-    def insert(
-        self,
-        new: NewJob,
-        job_id: str,
-        now: int,
-        *,
-        is_started: bool = False,
-        also: Sequence[Statement] = (),
-        settle: Settle | None = None,
-    ) -> tuple[Job, Written]:
-        """Store a new job, waiting or already started as this process's first attempt, and ``also`` this with it.
-
-        Its row as it will be there, without a number (0) where the database gives them, see :func:`numbered`; and the
-        write, which is on its way. ``settle`` hears what it came to; awaiting it raises CannotStoreError, and what
-        ``also`` brings about.
+    def new_job(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
+        """The row of a new job, waiting or already started as this process's first attempt; without a number (0) where
+        the database gives them, see :func:`numbered`.
         """
         # All at once, and the job from one tuple: by name Python takes twice as long for either.
         (door, endpoint, model, request, prompt, priority, owner, key_id, not_before, deadline, runner, is_streamed,
          on_disconnect) = new  # fmt: skip
-        key, prompt = model_key(model), storable(prompt)
+        key = model_key(model)
         status, attempt, worker = (_PROCESSING, 1, self._worker) if is_started else (_QUEUED, 0, None)
-        job = Job._make((
+        return Job._make((
             self._database.next_number() or 0, job_id, door, endpoint, model, key, runner or key, owner, key_id,
             int(priority), int(is_streamed), status, attempt, 0, 0, not_before, deadline, on_disconnect, worker,
-            self._worker if on_disconnect else None, preview_of(prompt), len(request), None, None, None, None, None,
-            None, None, now, now, now if is_started else None, None, None,
+            self._worker if on_disconnect else None, preview_of(storable(prompt)), len(request), None, None, None, None,
+            None, None, None, now, now, now if is_started else None, None, None,
         ))  # fmt: skip
-        statement = Statement(INSERT, (*new_values(job), prompt, request))
-        return job, self._database.write(statement, *also, settle=settle)
+
+    def insert(self, job: Job, new: NewJob, *, also: Sequence[Statement] = (), settle: Settle | None = None) -> Written:
+        """Store a new job, and ``also`` this with it; the write is on its way. ``settle`` hears what it came to;
+        awaiting it raises CannotStoreError, and what ``also`` brings about.
+        """
+        statement = Statement(INSERT, (*new_values(job), storable(new.prompt), new.request))
+        return self._database.write(statement, *also, settle=settle)
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
         """Make up to ``seats`` of the oldest ready jobs of a line this process's own, oldest first."""
@@ -226,10 +220,6 @@ class JobStore(JobReading):
         (rows,) = await self._database.write(Statement(self._expire, row))
         return [job_of(row) for row in rows]
 
-    def may_claim(self, job: Job) -> bool:
-        """Whether this process may claim it when it is ready: not if its caller waits at another."""
-        return job.caller_at is None or job.caller_at == self._worker
-
     async def rescue(self, worker: str, now: int) -> list[Rescued]:
         """Take back the jobs of a process that is gone; no failure is counted."""
         row = {"worker": worker, "now": now}
@@ -248,3 +238,8 @@ class JobStore(JobReading):
         """Forget finished jobs older than ``before``; one gauge of one job for each."""
         (rows,) = await self._database.write(Statement(self._prune, {"before": before, "most": most}))
         return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]
+
+    def tell(self, change: str) -> None:
+        """Tell the other processes that share the database of a change that is stored."""
+        if self._database.is_shared:
+            self._database.notify(change)

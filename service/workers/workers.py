@@ -60,7 +60,7 @@ class Workers:
         self._idle = asyncio.Event()
         self._idle.set()
         self._kept_for_load: set[Running] = set()
-        pool.when_changed(self._stop_after_load)
+        pool.load_ended.connect(self._stop_after_load)
         self._consumers = 0
         self._seats_changed = asyncio.Event()
 
@@ -87,7 +87,7 @@ class Workers:
             settling.result()
             return 0
         settling.cancel()
-        return self._jobs.running
+        return len(self._jobs.ledger.running)
 
     def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
         """Deadlines and retries of the attempts that begin from now on; and the seats may be others."""
@@ -101,9 +101,9 @@ class Workers:
         while not self._hand_off.empty():
             running, backend = self._hand_off.get_nowait()
             if await _is_stored(running):
-                await self._jobs.put_back(running)
+                await self._jobs.attempts.put_back(running)
             else:
-                self._jobs.let_go(running)
+                self._jobs.attempts.let_go(running)
             self._pool.free(backend, running.job.runner)
         await self._idle.wait()
 
@@ -128,7 +128,7 @@ class Workers:
             ending = await self._attempted(running, backend, scope)
             self._kept_for_load.discard(running)
             self._report(running, backend, ending)
-            if self._jobs.store_trouble is None:
+            if self._jobs.ledger.store_trouble is None:
                 # What is left to do is the disk's; the backend has room for the next. An outcome that cannot be stored
                 # keeps its seat, so that no more of them gather.
                 is_seated = False
@@ -229,14 +229,14 @@ class Workers:
     async def _conclude(self, running: Running, backend: Backend, ending: Outcome | Exception | None) -> None:
         if not await _is_stored(running):
             # There is no such job, as its caller was told.
-            self._jobs.let_go(running)
+            self._jobs.attempts.let_go(running)
         elif isinstance(ending, Outcome):
-            await self._jobs.finish(running, ending)
+            await self._jobs.attempts.finish(running, ending)
         elif ending is None:
             if running.is_cancelled:
-                self._jobs.let_go(running)
+                self._jobs.attempts.let_go(running)
             else:
-                await self._jobs.put_back(running)
+                await self._jobs.attempts.put_back(running)
         elif isinstance(ending, BackendError):
             await self._fail_or_retry(running, backend, ending)
         else:
@@ -276,7 +276,7 @@ class Workers:
     async def _try_again(self, running: Running, retry: Retry) -> None:
         if running.relay is not None:
             running.relay.reset()
-        await self._jobs.put_back(running, retry)
+        await self._jobs.attempts.put_back(running, retry)
 
     async def _fail(self, running: Running, code: str, message: str) -> None:
         relay, refusal = running.relay, running.refusal
@@ -287,10 +287,10 @@ class Workers:
             else:
                 relay.fail(CallFailedError(message, code=code))
         outcome = Outcome(Status.FAILED, running.output.segments(), error_code=code, error_message=message)
-        await self._jobs.finish(running, outcome)
+        await self._jobs.attempts.finish(running, outcome)
 
     async def _give_up(self, running: Running, error: Exception) -> None:
-        if self._jobs.output_of(running.job.id) is not running.output:
+        if self._jobs.ledger.output_of(running.job.id) is not running.output:
             return
         try:
             await self._fail(running, "internal_error", f"internal error: {type(error).__name__}")

@@ -301,7 +301,7 @@ async def test_an_error_of_ours_is_answered_plainly_and_logged_with_its_tracebac
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with service_in_process() as service:
-        service.jobs.limits = None  # type: ignore[assignment]
+        service.jobs.backlog.limits = None  # type: ignore[assignment]
         status, problem = await refused(service, "/api/v1/prompt", b'{"prompt": "x"}')
     assert status == 500
     assert "internal error" in problem["error"]

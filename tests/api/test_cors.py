@@ -54,7 +54,7 @@ async def test_every_answer_can_be_read_by_a_page_of_any_origin(
 
 
 async def test_an_error_of_ours_can_be_read_too(service: RunningService) -> None:
-    service.jobs.limits = None  # type: ignore[assignment]
+    service.jobs.backlog.limits = None  # type: ignore[assignment]
     async with service.session.post("/api/v1/prompt", data=b'{"prompt": "x"}', headers=ORIGIN) as response:
         assert response.status == 500
         assert response.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]

@@ -125,7 +125,7 @@ async def test_the_last_use_is_written_with_the_next_batch(store: KeyStore, keys
 async def test_what_one_process_changes_another_learns_with_its_next_look(store: KeyStore, keys: Keyring) -> None:
     other = await Keyring.open(store, Clock())
     told: list[int] = []
-    other.when_changed(lambda: told.append(len(other.listed())))
+    other.changed.connect(lambda: told.append(len(other.listed())))
     key, text = await keys.create(NewKey("shared"))
     assert other.find(text) is None
     await other.refresh()

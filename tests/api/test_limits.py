@@ -250,7 +250,7 @@ async def until(service: RunningService, job_id: str, wanted: str, headers: dict
 
 
 async def statuses(service: RunningService, ids: list[str]) -> list[str]:
-    return [(await service.jobs.view(job_id)).job.status for job_id in ids]
+    return [(await service.jobs.views.view(job_id)).job.status for job_id in ids]
 
 
 def test_a_key_is_full_at_its_limit_and_only_then() -> None:

@@ -279,7 +279,7 @@ async def test_health_says_that_all_is_well_or_what_is_not(service: RunningServi
     status, health = await service.call("GET", "/health")
     assert (status, health["status"], health["database"]) == (200, "ok", {"status": "ok"})
     assert health["backends"][0]["status"] == "ok"
-    service.jobs.store_trouble = "the disk is full"
+    service.jobs.ledger.store_trouble = "the disk is full"
     status, health = await service.call("GET", "/health")
     assert (status, health["database"]) == (503, {"status": "failed", "error": "the disk is full"})
 

@@ -40,7 +40,7 @@ async def test_each_request_of_a_job_route_is_one_row_with_what_it_took() -> Non
         for stream in (False, True):
             async with service.session.post("/api/chat", json={**CHAT, "stream": stream}, headers=user) as response:
                 await response.read()
-                job = (await service.jobs.view(response.headers["X-Job-Id"])).job
+                job = (await service.jobs.views.view(response.headers["X-Job-Id"])).job
         assert (await service.call("POST", "/v1/chat/completions", {"model": ""}, headers=user))[0] >= 400
         assert (await service.call("POST", "/api/v1/prompt", {"prompt": "x"}))[0] == 401
         rows = await rows_of(service)

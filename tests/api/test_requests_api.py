@@ -26,7 +26,7 @@ async def submit(service: RunningService, prompt: str = "hello") -> int:
 
 async def job_of(service: RunningService, request_id: int) -> str:
     """The other id of the same job."""
-    return (await service.jobs.view_by_seq(request_id)).job.id
+    return (await service.jobs.views.view_by_seq(request_id)).job.id
 
 
 async def test_a_request_is_pending_until_it_is_completed_with_its_response(service: RunningService) -> None:

@@ -28,8 +28,7 @@ async def make_database(path: Path, jobs: int) -> None:
     )
     try:
         store = JobStore(database, worker="bench")
-        _, written = store.insert(new, new_job_id(_CREATED_MS), _CREATED_MS)
-        await written
+        await store.insert(store.new_job(new, new_job_id(_CREATED_MS), _CREATED_MS), new)
     finally:
         await database.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

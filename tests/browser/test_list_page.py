@@ -60,10 +60,9 @@ async def _fill(path: Path) -> None:
 
 async def _insert(store: JobStore, number: int) -> None:
     model = "rare" if number % 100 == 0 else "llama3.2"
-    job = NewJob("prompts", "/api/generate", model, "{}", f"Prompt number {number}")
+    new = NewJob("prompts", "/api/generate", model, "{}", f"Prompt number {number}")
     now = FIRST_TIME + number
-    _, written = store.insert(job, new_job_id(now), now)
-    await written
+    await store.insert(store.new_job(new, new_job_id(now), now), new)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

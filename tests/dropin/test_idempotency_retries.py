@@ -50,8 +50,8 @@ async def test_who_asks_again_right_after_a_cut_gets_a_whole_answer() -> None:
 
 async def test_and_also_while_the_cancel_is_on_its_way_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     async with service_in_process(settings=SETTINGS) as service:
-        store, has_looked = service.jobs._store, asyncio.Event()
-        cancel, standing = store.cancel, store.standing
+        store, has_looked = service.jobs.submission._store, asyncio.Event()
+        cancel, standing = store.cancel, store.queries.standing
 
         async def cancel_later(*arguments: Any, **options: Any) -> Job | None:
             await has_looked.wait()
@@ -63,7 +63,7 @@ async def test_and_also_while_the_cancel_is_on_its_way_to_the_disk(monkeypatch: 
             return found
 
         monkeypatch.setattr(store, "cancel", cancel_later)
-        monkeypatch.setattr(store, "standing", look)
+        monkeypatch.setattr(store.queries, "standing", look)
         status, body = await cut_then_again(service, "key")
         assert status == 200
         assert b'"done":true' in body

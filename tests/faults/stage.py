@@ -71,7 +71,7 @@ class Stage:
         for status in ("queued", "processing"):
             _, page = await self.service.call("GET", "/api/v1/prompts", params={"status": status})
             assert page["prompts"] == []
-        assert self.service.jobs.running == 0
+        assert len(self.service.jobs.ledger.running) == 0
 
     async def follow(self, job_id: str) -> Follower:
         """Somebody who watches a job by server-sent events."""

@@ -46,7 +46,7 @@ async def total(service: RunningService) -> int:
 async def until_waiting(service: RunningService, count: int) -> None:
     """Wait until so many callers share replies."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while sum(relay.readers for relay in service.jobs._relays.values()) != count:
+        while sum(relay.readers for relay in service.jobs.ledger.relays.values()) != count:
             await service.call("GET", "/api/version")
 
 
@@ -200,8 +200,8 @@ async def test_without_a_key_nothing_is_kept(tmp_path: Path) -> None:
         await ask(service, "/api/chat", CHAT, {})
         await ask(service, "/api/chat", CHAT, {})
         assert await total(service) == 2
-        assert await service.jobs.prune_repeats(1 << 60) == 0
+        assert await service.jobs.repeats.prune_repeats(1 << 60) == 0
         await ask(service, "/api/chat", CHAT, KEY)
-        assert await service.jobs.prune_repeats(1) == 0
-        assert await service.jobs.prune_repeats(1 << 60) == 1
+        assert await service.jobs.repeats.prune_repeats(1) == 0
+        assert await service.jobs.repeats.prune_repeats(1 << 60) == 1
         assert "Idempotent-Replayed" not in (await ask(service, "/api/chat", CHAT, KEY))[3]

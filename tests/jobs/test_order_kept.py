@@ -14,9 +14,9 @@ async def test_what_an_owner_was_served_is_there_after_a_restart(tmp_path: Path)
     async with service_in_process(folder=tmp_path) as service:
         for _ in range(3):
             await service.finished()
-        before = service.jobs.expected_ms(model_key(service.config.queue.default_model))
+        before = service.jobs.backlog.expected_ms(model_key(service.config.queue.default_model))
     async with service_in_process(folder=tmp_path) as service:
-        assert service.jobs.expected_ms(model_key(service.config.queue.default_model)) == before
+        assert service.jobs.backlog.expected_ms(model_key(service.config.queue.default_model)) == before
         database_path = service.config.database
     database = await open_database(database_path)
     try:

@@ -150,7 +150,7 @@ async def test_a_prompt_whose_caller_is_cut_off_on_its_way_to_the_disk_runs_all_
 ) -> None:
     disk, heard = await HeldDisk.of(service, monkeypatch), Listener()
     service.hub.subscribe(JOBS, heard)
-    submitting = asyncio.create_task(service.jobs.submit(NEW))
+    submitting = asyncio.create_task(service.jobs.submission.submit(NEW))
     await service.ollama.observations.until(lambda seen: seen.answers == 2)
     submitting.cancel()
     await asyncio.wait((submitting,))

@@ -95,11 +95,11 @@ async def test_a_cancel_reaches_the_process_that_runs_the_job(both: Both) -> Non
     await there.ollama.observations.until(lambda seen: seen.closed_connections == 1)
     assert (await there.until(job_id, "cancelled"))["attempt"] == 1
     # What it had written is kept.
-    job = (await here.jobs.view(job_id)).job
+    job = (await here.jobs.views.view(job_id)).job
     result: Result | None = None
     async with asyncio.timeout(PATIENCE_SECONDS):
         while result is None:
-            result = await here.jobs.result(job)
+            result = await here.jobs.views.result(job)
     assert result.attempt == 1
     assert result.joined("text")
 

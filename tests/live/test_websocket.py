@@ -309,7 +309,7 @@ async def test_a_slow_reader_gets_the_whole_answer_and_holds_up_nobody() -> None
 
 async def test_a_reader_that_falls_too_far_behind_is_told_to_read_the_list_again() -> None:
     async with service_in_process({"websocket.max_outbox_messages": 10}) as service, connected(service) as client:
-        job = (await service.jobs.view(await service.finished())).job
+        job = (await service.jobs.views.view(await service.finished())).job
         await client.subscribe("jobs")
         # No message is written before the next await: all of these wait at once.
         for number in range(11):
@@ -321,7 +321,7 @@ async def test_a_reader_that_falls_too_far_behind_is_told_to_read_the_list_again
 
 
 async def test_of_one_job_only_the_latest_change_waits(service: RunningService) -> None:
-    job = (await service.jobs.view(await service.finished())).job
+    job = (await service.jobs.views.view(await service.finished())).job
     async with connected(service) as client:
         await client.subscribe("jobs")
         for attempt in range(1, 6):

@@ -95,19 +95,19 @@ def test_owners_who_wait_without_a_break_are_served_alike(costs: dict[str, list[
 @given(job_lists(), SEATS, st.lists(st.sampled_from([0.5, 1.0, 2.0, 5.0]), min_size=5, max_size=5))
 def test_weights_divide_the_time(costs: dict[str, list[int]], seats: int, weights: list[float]) -> None:
     queue = SimulatedQueue(seats)
-    queue.order.weights = dict(zip(costs, weights, strict=False))
+    queue.weights.update(zip(costs, weights, strict=False))
     for owner, mine in costs.items():
         queue.keep_waiting(owner, itertools.cycle(mine).__next__)
     longest = max(itertools.chain.from_iterable(costs.values()))
     apart = []
 
     def look() -> None:
-        served = [queue.served(owner) / queue.order.weights[owner] for owner in costs]
+        served = [queue.served(owner) / queue.weights[owner] for owner in costs]
         apart.append(max(served) - min(served))
 
     queue.on_event = look
     queue.run(claims=150)
-    assert max(apart) <= seats * longest / min(queue.order.weights.values()) + 1
+    assert max(apart) <= seats * longest / min(queue.weights.values()) + 1
 
 
 # Who passes whom

@@ -28,7 +28,7 @@ from tests.support.order_strategies import (
 def test_positions_are_the_real_order_where_jobs_cost_what_is_expected(queue: SimulatedQueue, weighted: bool) -> None:
     order = queue.order
     if weighted:
-        order.weights = dict(zip(queue.waiting, (2.0, 0.5, 3.0), strict=False))
+        queue.weights.update(zip(queue.waiting, (2.0, 0.5, 3.0), strict=False))
     ranks = {
         (line, rank): order.ahead(line, rank, queue.waiting)
         for owner, lines in queue.waiting.items()

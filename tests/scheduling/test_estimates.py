@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,7 +13,13 @@ from service.backend.models import InstalledModel
 from service.backend.pool import Backend, Pool, build_backend
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig, QueueConfig
+from service.job import Line
+from service.queue import Order, RunnerRow
+from service.queue.backlog import Backlog
+from service.queue.capacity import QueueLimits
+from service.queue.key_limits import KeyLimits
 from service.scheduling.estimates import Estimates
+from service.scheduling.scheduler import Scheduler
 from service.simulated import SimulatedModel, SimulatedSettings
 from tests.support.backends import until_answering
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
@@ -32,23 +38,10 @@ class SettableClock(Clock):
         return self.now
 
 
-class Queue:
-    """So many jobs of each runner wait, each taking the same."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.since: dict[str, int] = {}
-
-    def expected_ms(self, runner: str) -> float:
-        return MEAN_MS
-
-    def ready_counts(self) -> Mapping[str, int]:
-        return self.counts
-
-
 class Stage(NamedTuple):
     pool: Pool
-    queue: Queue
+    backlog: Backlog
+    scheduler: Scheduler
     clock: SettableClock
     estimates: Estimates
 
@@ -67,6 +60,12 @@ class Stage(NamedTuple):
                 self.clock.now += load_ms
                 self.pool.answered(backend or self.backend, runner)
 
+    def wait(self, **jobs: int) -> None:
+        """Have so many jobs of each model waiting."""
+        for model, count in jobs.items():
+            for _ in range(count):
+                self.backlog.arrive(Line(f"{model}:latest", "owner", 0), 0, self.clock.now, is_ready=True)
+
     def end(self, runner: str, jobs: int = 1) -> None:
         for _ in range(jobs):
             self.pool.free(self.backend, runner)
@@ -83,14 +82,26 @@ async def stage() -> AsyncIterator[Stage]:
         models={"c": ModelConfig(parallel=1)},
         queue=QueueConfig(max_swap_wait_seconds=30),
     )
-    clock, queue = SettableClock(), Queue()
+    clock, work = SettableClock(), asyncio.Event()
     async with Connections() as connections:
         members = [build_backend(one, connections, config, clock) for one in config.backends]
-        pool = Pool(members, config, clock)
+        pool = Pool(members, config, clock, work)
         for backend in members:
             backend.note_installed(tuple(InstalledModel(name, "", 0, {}) for name in (A, B, C)))
         members[0].is_answering = True
-        yield Stage(pool, queue, clock, Estimates(queue, pool, clock, lambda: queue.since))
+        order = Order({0: 0.0})
+        order.restore([RunnerRow(name, 0.0, MEAN_MS, 8) for name in (A, B, C)], [])
+        backlog = Backlog(
+            order,
+            KeyLimits(lambda _key_id: None),
+            QueueLimits(10_000, 1 << 30, 1 << 20),
+            clock,
+            process="one",
+            is_exclusive=True,
+            work=work,
+        )
+        scheduler = Scheduler(backlog, pool, clock)
+        yield Stage(pool, backlog, scheduler, clock, Estimates(backlog, pool, scheduler, clock))
 
 
 async def test_a_job_that_finds_a_free_seat_begins_at_once(stage: Stage) -> None:
@@ -138,23 +149,23 @@ async def test_a_load_that_is_under_way_is_waited_for(stage: Stage) -> None:
 
 async def test_the_swap_to_come_is_part_of_it(stage: Stage) -> None:
     stage.run(A, load_ms=LOAD_MS)
-    stage.queue.counts = {A: 1, B: 1}
+    stage.wait(a=1, b=1)
     # One job of A waits and one runs, then B is loaded, which is thought to take as long as A's load did.
     assert stage.start(B) == (MEAN_MS / 2 + MEAN_MS + LOAD_MS) / 1000
 
 
 async def test_a_model_that_is_overdue_does_not_wait_for_the_whole_queue_of_another(stage: Stage) -> None:
     stage.run(A, load_ms=LOAD_MS)
-    stage.queue.counts = {A: 1000, B: 1}
-    stage.queue.since = {B: stage.clock.now - 20_000}
+    stage.wait(a=1000, b=1)
+    stage.scheduler.waiting_since = {B: stage.clock.now - 20_000}
     assert stage.start(B) == (10_000 + MEAN_MS + LOAD_MS) / 1000
 
 
 async def test_models_that_have_waited_longer_come_first(stage: Stage) -> None:
     stage.run(A, load_ms=LOAD_MS)
     stage.end(A)
-    stage.queue.counts = {B: 1, C: 1}
-    stage.queue.since = {B: stage.clock.now, C: stage.clock.now - 1}
+    stage.wait(b=1, c=1)
+    stage.scheduler.waiting_since = {B: stage.clock.now, C: stage.clock.now - 1}
     alone = LOAD_MS / 1000
     assert stage.start(C) == alone
     assert stage.start(B) == pytest.approx(alone + (LOAD_MS + MEAN_MS / 2) / 1000, abs=3)

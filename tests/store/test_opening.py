@@ -213,5 +213,5 @@ async def test_jobs_of_the_schema_before_new_jobs_was_a_view_keep_bodies_and_num
             await database.write(Statement("DELETE FROM jobs WHERE seq = :seq", {"seq": numbers[1]}))
     async with place.opened() as database:
         store = JobStore(database, "one")
-        assert await store.prompt(numbers[0]) == "prompt one"
+        assert await store.queries.prompt(numbers[0]) == "prompt one"
         assert (await stored(store)).seq > numbers[1]

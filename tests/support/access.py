@@ -95,7 +95,7 @@ async def finished(service: RunningService, headers: dict[str, str]) -> str:
 
 async def owner_of(service: RunningService, headers: dict[str, str]) -> str:
     job_id = await finished(service, headers)
-    return (await service.jobs.view(job_id)).job.owner
+    return (await service.jobs.views.view(job_id)).job.owner
 
 
 async def token_of(service: RunningService, headers: dict[str, str]) -> str:

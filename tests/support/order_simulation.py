@@ -49,7 +49,8 @@ class SimulatedQueue:
 
     def __post_init__(self) -> None:
         self.now = 0
-        self.order = Order(self.boosts_ms)
+        self.weights: dict[str, float] = {}
+        self.order = Order(self.boosts_ms, self.weights)
         if self.expected_ms is not None:
             self.order.restore([RunnerRow(self.runner, 0.0, self.expected_ms, 8)], [])
         self.waiting: dict[str, dict[int, int]] = {}

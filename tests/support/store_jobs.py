@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from service.clock import Clock
 from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, new_job_id
+from service.queue.backlog import Backlog
+from service.queue.capacity import QueueLimits
 from service.queue.gauges import Gauges
+from service.queue.key_limits import KeyLimits
+from service.queue.order import Order
 from service.store.database import Database, Settle, Statement
 from service.store.jobs import JobStore, numbered
 
@@ -45,8 +51,8 @@ async def inserted(
     settle: Settle | None = None,
 ) -> Job:
     """A job with this id, as it was stored."""
-    job, written = store.insert(new, job_id, now, is_started=is_started, also=also, settle=settle)
-    return numbered(job, await written)
+    job = store.new_job(new, job_id, now, is_started=is_started)
+    return numbered(job, await store.insert(job, new, also=also, settle=settle))
 
 
 async def claimed(store: JobStore, now: int = NOW, **fields: Any) -> Job:
@@ -66,7 +72,7 @@ async def finished(store: JobStore, now: int = NOW, status: Status = Status.COMP
 
 async def look(store: JobStore, job: Job) -> Job:
     """The job as it is stored."""
-    standing = await store.standing(job.id)
+    standing = await store.queries.standing(job.id)
     assert standing is not None
     return standing.job
 
@@ -98,7 +104,7 @@ def seqs(jobs: list[Job] | list[Claimed]) -> list[int]:
 async def counted(store: JobStore) -> Gauges:
     """Gauges that begin from the rows."""
     gauges = Gauges()
-    gauges.set(*await store.gauges())
+    gauges.set(*await store.queries.gauges())
     return gauges
 
 
@@ -112,3 +118,16 @@ def store(database: Database) -> JobStore:
 def other(database: Database) -> JobStore:
     """The same jobs, as the process "two" has them."""
     return JobStore(database, "two")
+
+
+def backlog_of(process: str) -> Backlog:
+    """An empty backlog of a process with this name."""
+    return Backlog(
+        Order({}),
+        KeyLimits(lambda _key_id: None),
+        QueueLimits(1_000, 1 << 30, 1 << 20),
+        Clock(),
+        process=process,
+        is_exclusive=False,
+        work=asyncio.Event(),
+    )

@@ -70,7 +70,7 @@ async def submit_once(
     jobs = request.app[JOBS]
     if HEADER not in request.headers:
         is_certain = request.app[POOL].may_have(new.model)
-        entered = jobs.enter(admit(request, new) if is_certain else await _admitted(request, new))
+        entered = jobs.submission.enter(admit(request, new) if is_certain else await _admitted(request, new))
         # A turn of the loop, so that the disk is at work while the reply is made.
         await asyncio.sleep(0)
         # Where the database gives the numbers there is none to tell yet.
@@ -78,14 +78,14 @@ async def submit_once(
         await entered.written
         note_job(request, entered.view.job)
         return reply(entered.view, _NEW) if answer is None else answer
-    repeated = await jobs.submit_once(request_key(request, body), partial(_admitted, request, new))
+    repeated = await jobs.repeats.submit(request_key(request, body), partial(_admitted, request, new))
     _note(request, repeated)
     return reply(repeated.view, REPLAYED if repeated.is_earlier else _NEW)
 
 
 async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeated:
     """The same for a caller that waits for the backend's reply, which is kept."""
-    repeated = await request.app[JOBS].submit_once(key, make, Relay(is_kept=True))
+    repeated = await request.app[JOBS].repeats.submit(key, make, Relay(is_kept=True))
     _note(request, repeated)
     return repeated
 

@@ -13,14 +13,14 @@ from service.jobs import View, no_prompt, no_request
 async def visible_view(request: web.Request, job_id: str) -> View:
     """The job with its position. Raises NotFoundError."""
     jobs = request.app[JOBS]
-    view = jobs.remembered_view(job_id) or await jobs.found_view(job_id)
+    view = jobs.views.remembered_view(job_id) or await jobs.views.found_view(job_id)
     check_visible(request, view.job)
     return view
 
 
 async def visible_view_by_seq(request: web.Request, seq: int) -> View:
     """The same by the integer id."""
-    view = await request.app[JOBS].view_by_seq(seq)
+    view = await request.app[JOBS].views.view_by_seq(seq)
     if not request[CALLER].sees(view.job):
         raise no_request(seq)
     return view

@@ -193,7 +193,7 @@ class Answer:
         self._relay.is_abandoned = True
         # Shielded: what was begun in the database must not be left half done by whoever cancels this handler.
         try:
-            await asyncio.shield(self._request.app[JOBS].abandon(self._job))
+            await asyncio.shield(self._request.app[JOBS].submission.abandon(self._job))
         except ServiceError:
             self._relay.is_abandoned = False
             self._relay.poke()

@@ -51,7 +51,7 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if HEADER in request.headers:
             return await answer_once(request, dialect, request_key(request, body), make)
         relay = Relay()
-        entered = app[JOBS].enter(await make(), relay)
+        entered = app[JOBS].submission.enter(await make(), relay)
         view = entered.view
         return await Answer(request, dialect, view.job, relay, place_headers(view), entered).give()
 

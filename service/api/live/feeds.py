@@ -37,7 +37,7 @@ class JobFeed:
         self._place = view.position
         self._estimate = view.estimated_start_seconds
         self._has_moved = False
-        self._follower = jobs.follow(view.job, position, wake)
+        self._follower = jobs.ledger.follow(view.job, position, wake)
 
     @property
     def job(self) -> Job:
@@ -112,7 +112,7 @@ class Feeds:
         # Listen first and look then: what changes while the job is looked up is in nobody's snapshot.
         self._hub.subscribe(channel, early)
         try:
-            feed = JobFeed(self._jobs, await self._jobs.view(job_id), position, wake)
+            feed = JobFeed(self._jobs, await self._jobs.views.view(job_id), position, wake)
         finally:
             self._hub.unsubscribe(channel, early)
         self._open.setdefault(job_id, {})[feed] = None
@@ -147,13 +147,13 @@ class Feeds:
         for job_id in list(self._open)[:_MOST_LOOKS]:
             feeds = self._open[job_id] = self._open.pop(job_id)
             job = next(iter(feeds)).job
-            if not job.is_final and self._jobs.output_of(job.id) is None:
+            if not job.is_final and self._jobs.ledger.output_of(job.id) is None:
                 chosen.append(job_id)
         return chosen
 
     async def _look(self, job_id: str) -> None:
         try:
-            view = await self._jobs.view(job_id)
+            view = await self._jobs.views.view(job_id)
         except ServiceError as error:
             _log.debug("a followed job could not be looked at: %s", error)
             return

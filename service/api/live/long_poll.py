@@ -44,7 +44,7 @@ class LongPoll:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while True:
-            view = await self._jobs.view(job_id)
+            view = await self._jobs.views.view(job_id)
             left = end - loop.time()
             if view.job.is_final or view.job.status != known or left <= 0 or self._long_lived.is_dismissed:
                 return view

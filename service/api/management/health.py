@@ -55,7 +55,7 @@ class HealthReply(TypedDict):
 async def health(request: web.Request) -> web.StreamResponse:
     """503 while nothing can be stored; a backend that is away holds up its jobs, but the service is well."""
     jobs = request.app[JOBS]
-    trouble = jobs.store_trouble
+    trouble = jobs.ledger.store_trouble
     backends = [_backend_fields(backend) for backend in request.app[POOL]]
     counts = count_jobs(jobs)
     is_served = any(backend["status"] == "ok" for backend in backends)

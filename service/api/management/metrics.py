@@ -49,13 +49,13 @@ class _Service(Collector):
     def _queue(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("corral_jobs", "Jobs that are kept, by status", labels=["status"])
         for status in Status:
-            jobs.add_metric([str(status)], self._jobs.total(status))
+            jobs.add_metric([str(status)], self._jobs.backlog.gauges.total(status))
         yield jobs
         depth = GaugeMetricFamily(
             "corral_queue_depth", "Jobs that could start now, by model and priority", labels=["model", "priority"]
         )
         waiting: Counter[tuple[str, str]] = Counter()
-        for runner, owners in self._jobs.waiting.items():
+        for runner, owners in self._jobs.backlog.gauges.waiting.items():
             for priorities in owners.values():
                 for priority, count in priorities.items():
                     waiting[self._model(runner), Priority(priority).word] += count
@@ -72,9 +72,11 @@ class _Service(Collector):
         for model, seconds in ages.items():
             age.add_metric([model], seconds)
         yield age
-        yield GaugeMetricFamily("corral_jobs_running", "Jobs that this process works on", value=self._jobs.running)
+        yield GaugeMetricFamily(
+            "corral_jobs_running", "Jobs that this process works on", value=len(self._jobs.ledger.running)
+        )
         yield GaugeMetricFamily("corral_websockets", "Open websockets", value=self._metrics.websockets)
-        trouble = self._jobs.store_trouble is not None
+        trouble = self._jobs.ledger.store_trouble is not None
         yield GaugeMetricFamily("corral_database_up", "Whether the last write was stored", value=0 if trouble else 1)
 
     def _backends(self) -> Iterator[Metric]:
@@ -134,7 +136,8 @@ async def show_metrics(request: web.Request) -> web.Response:
     """Everything at this moment, in the format that the caller accepts."""
     app = request.app
     registry = CollectorRegistry(auto_describe=False)
-    since = await app[JOBS].waiting_since()
+    waiting = await app[JOBS].attempts.waiting()
+    since = {runner: one.since for runner, one in waiting.items()}
     registry.register(_Service(app[JOBS], app[POOL], app[METRICS], app[CLOCK], since))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

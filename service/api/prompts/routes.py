@@ -55,12 +55,14 @@ async def result(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
-    return json_reply(request, result_fields(view.job, await jobs.result(view.job), await jobs.prompt(view.job)))
+    return json_reply(
+        request, result_fields(view.job, await jobs.views.result(view.job), await jobs.views.prompt(view.job))
+    )
 
 
 async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
-    text = await request.app[JOBS].request(view.job)
+    text = await request.app[JOBS].views.request(view.job)
     return json_reply(request, first_object(text.encode()))
 
 
@@ -77,16 +79,16 @@ async def stream(request: web.Request) -> web.StreamResponse:
 async def cancel(request: web.Request) -> web.StreamResponse:
     job_id = job_id_of(request)
     await require_visible(request, job_id)
-    return json_reply(request, job_fields(await request.app[JOBS].cancel(job_id)))
+    return json_reply(request, job_fields(await request.app[JOBS].submission.cancel(job_id)))
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
     which = request[CALLER].only_visible(Filter(query.status, query.model and model_key(query.model), text=query.q))
     jobs = request.app[JOBS]
-    page = await jobs.page(which, query.page_size, (query.page - 1) * query.page_size)
+    page = await jobs.views.page(which, query.page_size, (query.page - 1) * query.page_size)
     fields: PromptPage = {
-        "prompts": [view_fields(view) for view in await jobs.views(page.jobs)],
+        "prompts": [view_fields(view) for view in await jobs.views.views(page.jobs)],
         "page": query.page,
         "page_size": query.page_size,
         "total": page.total,

@@ -24,8 +24,8 @@ from service.store.jobs import Filter
 async def page_of(jobs: Jobs, which: Filter, status: str | None, limit: int, offset: int) -> Page:
     """A page, newest first, of those that are ``status``; None for all."""
     if status is None:
-        return await jobs.page(which, limit, offset)
-    pages = [await jobs.page(which._replace(status=each), offset + limit, 0) for each in STATUSES[status]]
+        return await jobs.views.page(which, limit, offset)
+    pages = [await jobs.views.page(which._replace(status=each), offset + limit, 0) for each in STATUSES[status]]
     found = sorted((job for page in pages for job in page.jobs), key=lambda job: job.seq, reverse=True)
     return Page(
         found[offset : offset + limit], sum(page.total for page in pages), any(page.is_capped for page in pages)
@@ -48,8 +48,8 @@ def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.
 async def status(request: web.Request) -> web.StreamResponse:
     jobs = request.app[JOBS]
     job = (await visible_view_by_seq(request, seq_of(request))).job
-    result = await jobs.result(job) if job.is_final else None
-    return json_reply(request, request_fields(job, await jobs.prompt(job), result))
+    result = await jobs.views.result(job) if job.is_final else None
+    return json_reply(request, request_fields(job, await jobs.views.prompt(job), result))
 
 
 async def listed(request: web.Request) -> web.StreamResponse:

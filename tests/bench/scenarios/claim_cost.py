@@ -6,6 +6,7 @@ turn it is, and the claim with its commit.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import statistics
 import time
@@ -15,11 +16,16 @@ from typing import NamedTuple
 
 from service.clock import Clock
 from service.job import Priority
-from service.jobs import Jobs
+from service.jobs.attempts import Attempts
+from service.jobs.ledger import Ledger
+from service.jobs.row_cache import RowCache
+from service.jobs.upkeep import Upkeep
 from service.live.hub import Hub
+from service.metrics.values import Metrics
 from service.queue import Order
+from service.queue.backlog import Backlog
 from service.queue.capacity import QueueLimits
-from service.queue.gauges import Gauges
+from service.queue.key_limits import KeyLimits
 from service.store.jobs import JobStore
 from service.store.sqlite.database import SqliteDatabase
 from tests.bench.load import LoadError
@@ -62,7 +68,8 @@ async def measure(bench: Bench) -> list[Figure]:
 class _Queue(NamedTuple):
     """The core on a database, without anybody who works."""
 
-    jobs: Jobs
+    backlog: Backlog
+    attempts: Attempts
     choosing: list[float]
     """Seconds that each choice took."""
 
@@ -72,24 +79,35 @@ class _Queue(NamedTuple):
         opened.push_async_callback(database.close)
         order = Order({priority: priority * _BOOST_MS for priority in Priority})
         limits = QueueLimits(10 * JOBS, 1 << 50, 1 << 20)
-        jobs = Jobs(JobStore(database, "bench"), Gauges(), order, Hub(), Clock(), limits)
-        await jobs.recount()
-        return cls(jobs, [])
+        clock, store = Clock(), JobStore(database, "bench")
+        backlog = Backlog(
+            order,
+            KeyLimits(lambda _key_id: None),
+            limits,
+            clock,
+            process="bench",
+            is_exclusive=True,
+            work=asyncio.Event(),
+        )
+        row_cache = RowCache(is_enabled=True)
+        ledger = Ledger(store, backlog, row_cache, Hub(), clock, Metrics())
+        await Upkeep(store, ledger, backlog, row_cache, clock).recount()
+        return cls(backlog, Attempts(store, ledger, backlog, clock), [])
 
     async def claim_microseconds(self) -> float:
         """The median of many claims of one job each."""
         seconds = []
         for number in range(CLAIMS):
             begun = time.perf_counter()
-            waiting = await self.jobs.waiting_since()
+            waiting = await self.attempts.waiting()
             choice_begun = time.perf_counter()
-            pick = self.jobs.pick(f"model-{number % MODELS}:latest")
+            pick = self.backlog.pick(f"model-{number % MODELS}:latest")
             self.choosing.append(time.perf_counter() - choice_begun)
             if pick is None or len(waiting) != MODELS:
                 raise LoadError(f"{len(waiting)} models are waited for, not {MODELS}")
-            [running] = await self.jobs.claim([pick])
+            [running] = await self.attempts.claim([pick])
             seconds.append(time.perf_counter() - begun)
-            self.jobs.let_go(running)
+            self.attempts.let_go(running)
         return statistics.median(seconds) * 1_000_000
 
 

@@ -145,8 +145,8 @@ class Session:
         self._outbox.forget_changes()
         self._app[HUB].subscribe(ALL_JOBS, self)
         try:
-            page = await self._app[JOBS].page(caller.only_visible(Filter()), _SNAPSHOT_ROWS, 0)
-            views = await self._app[JOBS].views(page.jobs)
+            page = await self._app[JOBS].views.page(caller.only_visible(Filter()), _SNAPSHOT_ROWS, 0)
+            views = await self._app[JOBS].views.views(page.jobs)
         except ServiceError:
             self._stop_hearing_all()
             raise

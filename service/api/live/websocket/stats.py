@@ -15,12 +15,12 @@ from service.jobs import Jobs
 
 def count_jobs(jobs: Jobs) -> dict[str, int]:
     """How many jobs there are in each status, from the gauges."""
-    return {str(status): jobs.total(status) for status in Status}
+    return {str(status): jobs.backlog.gauges.total(status) for status in Status}
 
 
 def figures_of(jobs: Jobs, pool: Pool) -> dict[str, int]:
     """Jobs by status, how many of them run in this process, and how many could."""
-    return {**count_jobs(jobs), "running": jobs.running, "seats": pool.seats}
+    return {**count_jobs(jobs), "running": len(jobs.ledger.running), "seats": pool.seats}
 
 
 _ROUND_SECONDS = 1.0

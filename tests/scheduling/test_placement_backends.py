@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.backend.placement import Placement
 from service.job import model_of_runner
+from tests.support.ollama_in_time import any_two
 from tests.support.placement_simulation import (
     A_LONG,
     CLOUD,
@@ -22,7 +23,6 @@ from tests.support.placement_simulation import (
     SimulatedBackend,
     SimulatedJob,
     SimulatedService,
-    any_two,
     assert_safe,
 )
 

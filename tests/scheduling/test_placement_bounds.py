@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from service.job import model_of_runner
+from tests.support.ollama_in_time import Fits, any_two, one_at_a_time
 from tests.support.placement_simulation import (
     A_LONG,
     CLOUD,
@@ -19,11 +20,8 @@ from tests.support.placement_simulation import (
     B,
     C,
     D,
-    Fits,
     SimulatedService,
-    any_two,
     assert_safe,
-    one_at_a_time,
 )
 
 quick = settings(max_examples=60, deadline=None)

@@ -9,18 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.job import runner_key
-from tests.support.placement_simulation import (
-    CLOUD,
-    A,
-    B,
-    C,
-    D,
-    Fits,
-    SimulatedService,
-    any_two,
-    assert_safe,
-    one_at_a_time,
-)
+from tests.support.ollama_in_time import Fits, any_two, one_at_a_time
+from tests.support.placement_simulation import CLOUD, A, B, C, D, SimulatedService, assert_safe
 
 WEIGHTS = dict.fromkeys((A, B, C), A)
 NAMINGS: tuple[dict[str, str], ...] = ({}, {B: B, C: B}, {A: A, B: A}, WEIGHTS)

@@ -35,3 +35,18 @@ def test_each_section_of_the_wire_contract_that_a_comment_cites_is_there() -> No
     assert len(set(headings)) == len(headings)
     assert sum(map(len, cited.values())) >= FEWEST_CITATIONS
     assert {str(path): missing for path, found in cited.items() if (missing := found - {*headings})} == {}
+
+
+def figures(path: Path) -> set[tuple[str, ...]]:
+    """The figure, its baseline and the ratio of each row of a document's table of benchmarks."""
+    heading = "| what | figure | baseline, same run | ratio |"
+    _, found, table = path.read_text(encoding="utf-8").partition(heading)
+    assert found, f"{path} has no table of figures"
+    rows = table.split("\n\n", 1)[0].splitlines()[2:]
+    return {tuple(cell.strip() for cell in row.split("|")[2:5]) for row in rows}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_page_on_benchmarks() -> None:
+    few = figures(ROOT / "README.md")
+    assert few
+    assert few - figures(ROOT / "tests/bench/README.md") == set()

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest import ROOT
 
 CONTRACT = ROOT / "service/simulated/wire-contract.md"
+MAP = ROOT / "service/README.md"
 
 FEWEST_CITATIONS = 60
 """So many comments cite the wire contract at least; fewer means that they are no longer found."""
 
+PLACEHOLDER = re.compile("DIALECT|NAME|NUMBER")
+"""Stands in a path for a name that the reader chooses."""
+
 
 def modules() -> Iterator[Path]:
     yield from (*ROOT.glob("service/**/*.py"), *ROOT.glob("tests/**/*.py"))
+
+
+def section(path: Path, heading: str) -> str:
+    """What stands below a heading of the second degree."""
+    _, found, text = path.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
+    assert found, f"{path} has no section {heading!r}"
+    return text.partition("\n## ")[0]
+
+
+# The wire contract
 
 
 def numbers(text: str) -> set[str]:
@@ -35,6 +50,70 @@ def test_each_section_of_the_wire_contract_that_a_comment_cites_is_there() -> No
     assert len(set(headings)) == len(headings)
     assert sum(map(len, cited.values())) >= FEWEST_CITATIONS
     assert {str(path): missing for path, found in cited.items() if (missing := found - {*headings})} == {}
+
+
+# Files
+
+
+def is_there(name: str, *above: Path) -> bool:
+    """Whether a path that a document names is a file or folder below one of these folders."""
+    pattern = PLACEHOLDER.sub("*", name).rstrip("/")
+    return any(next(folder.glob(pattern), None) is not None for folder in above)
+
+
+def test_each_file_that_is_named_for_contributors_is_there() -> None:
+    text = MAP.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/.<-])(?:service|tests|static|deploy|\.ci|\.github)/[\w./*-]*\w/?", text))
+    assert len(named) >= 10
+    assert {name for name in named if not is_there(name, ROOT)} == set()
+    for path, test in re.findall(r"(tests/[\w/]+\.py)::(\w+)", text):
+        assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_each_module_in_the_drawings_is_there() -> None:
+    drawings = "".join(re.findall(r"^```\n(.*?)^```$", MAP.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL))
+    named = set(re.findall(r"(?<![\w/.…])(?:(?:\w+/)*\w+\.py\b|(?:\w+/)+(?![\w{]))", drawings))
+    # A module may be named without its folder, where one of its neighbours was named with it.
+    folders = (ROOT / "service", ROOT / "service/api/prompts", ROOT / "service/api/dropin")
+    assert len(named) >= 40
+    assert {name for name in named if not is_there(name, *folders)} == set()
+
+
+# The map and its words
+
+
+def test_every_room_is_on_the_map_above_those_from_which_it_imports() -> None:
+    drawn = re.findall(r"^(\w+(?:/|\.py)) ", section(MAP, "The map"), flags=re.MULTILINE)
+    rooms = {f"{path.name}/" for path in (ROOT / "service").iterdir() if (path / "__init__.py").exists()}
+    rooms |= {path.name for path in (ROOT / "service").glob("*.py")} - {"__init__.py"}
+    assert set(drawn) == rooms
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    [layers] = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
+    depths = {name: depth for depth, layer in enumerate(layers) for name in re.findall(r"\w+", layer)}
+    assert drawn == sorted(drawn, key=lambda room: depths[room.removesuffix("/").removesuffix(".py")])
+
+
+def test_the_states_are_drawn_as_beside_the_code() -> None:
+    docstring = (ROOT / "service/job.py").read_text(encoding="utf-8").split('"""')[1]
+    drawing = docstring.partition("\n\n")[2].partition("\n\n")[0]
+    assert "──claim──▶" in drawing
+    assert f"```\n{drawing}\n```" in section(MAP, "The states of a job")
+
+
+def test_each_class_among_the_words_is_there() -> None:
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)`", section(MAP, "Words")))
+    classes = {
+        name
+        for path in ROOT.glob("service/**/*.py")
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    }
+    assert {"NewJob", "Entered", "View", "Pick", "Claimed", "Running", "Assignment"} <= named
+    assert named - classes == set()
+
+
+# Figures
 
 
 def figures(path: Path) -> set[tuple[str, ...]]:

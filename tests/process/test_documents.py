@@ -5,18 +5,34 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 
 CONTRACT = ROOT / "service/simulated/wire-contract.md"
+CONTRIBUTING = ROOT / ".github/CONTRIBUTING.md"
 MAP = ROOT / "service/README.md"
 
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for path in (
+        ROOT / "README.md",
+        CONTRIBUTING,
+        MAP,
+        CONTRACT,
+        *ROOT.glob("tests/*/README.md"),
+    )
+)
 FEWEST_CITATIONS = 60
 """So many comments cite the wire contract at least; fewer means that they are no longer found."""
 
 PLACEHOLDER = re.compile("DIALECT|NAME|NUMBER")
 """Stands in a path for a name that the reader chooses."""
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 
 
 def modules() -> Iterator[Path]:
@@ -52,7 +68,7 @@ def test_each_section_of_the_wire_contract_that_a_comment_cites_is_there() -> No
     assert {str(path): missing for path, found in cited.items() if (missing := found - {*headings})} == {}
 
 
-# Files
+# Files, links and commands
 
 
 def is_there(name: str, *above: Path) -> bool:
@@ -61,8 +77,9 @@ def is_there(name: str, *above: Path) -> bool:
     return any(next(folder.glob(pattern), None) is not None for folder in above)
 
 
-def test_each_file_that_is_named_for_contributors_is_there() -> None:
-    text = MAP.read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", [MAP, CONTRIBUTING], ids=lambda path: path.name)
+def test_each_file_that_is_named_for_contributors_is_there(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w/.<-])(?:service|tests|static|deploy|\.ci|\.github)/[\w./*-]*\w/?", text))
     assert len(named) >= 10
     assert {name for name in named if not is_there(name, ROOT)} == set()
@@ -77,6 +94,36 @@ def test_each_module_in_the_drawings_is_there() -> None:
     folders = (ROOT / "service", ROOT / "service/api/prompts", ROOT / "service/api/dropin")
     assert len(named) >= 40
     assert {name for name in named if not is_there(name, *folders)} == set()
+
+
+@every_document
+def test_each_link_of_a_document_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = ROOT / document.parent / path if path else ROOT / document
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+@every_document
+def test_each_module_that_a_document_has_run_is_there(document: Path) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for name in re.findall(r"python -m ((?:service|tests)(?:\.\w+)*)", text):
+        assert find_spec(name) is not None, name
+
+
+def test_each_scenario_that_is_named_as_a_benchmark_is_there() -> None:
+    named = re.findall(
+        r"^python -m tests\.bench ([a-z_ ]+?) *#", CONTRIBUTING.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert named
+    assert {
+        name for line in named for name in line.split() if not is_there(f"tests/bench/scenarios/{name}.py", ROOT)
+    } == set()
 
 
 # The map and its words

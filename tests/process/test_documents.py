@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.__main__ import CHECKS
 from tests.conftest import ROOT
 
 CONTRACT = ROOT / "service/simulated/wire-contract.md"
@@ -160,7 +162,14 @@ def test_each_class_among_the_words_is_there() -> None:
     assert named - classes == set()
 
 
-# Figures
+# Checks and figures
+
+
+def test_the_hooks_before_a_commit_are_the_checks_of_the_test_command() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    found = re.findall(r"^ +- id: (\w+)\n +name: \1\n +entry: (.+)\n +language: system$", hooks, flags=re.MULTILINE)
+    assert {name: shlex.split(command) for name, command in found} == CHECKS
+    assert hooks.count("- id:") == hooks.count("pass_filenames: false") == len(found)
 
 
 def figures(path: Path) -> set[tuple[str, ...]]:

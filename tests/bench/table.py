@@ -1,4 +1,4 @@
-"""What was measured, as a table to read and to paste into the README."""
+"""What was measured, as a table to read and to paste into ``tests/bench/README.md``."""
 
 from __future__ import annotations
 

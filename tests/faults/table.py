@@ -1,4 +1,4 @@
-"""The fault matrix as a table in the README, between two markers."""
+"""The fault matrix as a table on its page, between two markers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.rows import Row
 
-README = Path(__file__).parent.parent.parent / "README.md"
+PAGE = Path(__file__).parent / "README.md"
 BEGIN = "<!-- fault matrix: written by python -m tests.faults -->"
 END = "<!-- end of the fault matrix -->"
 
@@ -22,14 +22,14 @@ def rendered(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", END])
 
 
-def written(path: Path = README) -> str:
+def written(path: Path = PAGE) -> str:
     """What stands between the markers now, with them; "" where they are missing."""
     text = path.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     return text[begin : end + len(END)] if 0 <= begin < end else ""
 
 
-def write(rows: Sequence[Row], path: Path = README) -> None:
+def write(rows: Sequence[Row], path: Path = PAGE) -> None:
     """Put the table where the old one stands. Raises ValueError where there is none."""
     old = written(path)
     if not old:

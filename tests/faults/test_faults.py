@@ -1,4 +1,4 @@
-"""Every row of the fault matrix, and the matrix in the README."""
+"""Every row of the fault matrix, and the matrix on its page."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_every_fault_that_ollama_can_be_made_to_have_is_in_the_matrix() -> None:
     assert [kind.name for kind in FaultKind if f"FaultKind.{kind.name}" not in source] == []
 
 
-def test_the_matrix_in_the_readme_is_this_one() -> None:
+def test_the_matrix_on_its_page_is_this_one() -> None:
     assert written() == rendered(ROWS), "write it anew with: python -m tests.faults"

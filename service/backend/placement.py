@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from service.backend.fitting import FittingSets
+from service.backend.turns import Turns
 from service.job import model_of_runner
 
-_REMEMBERED_SETS = 64
-_REMEMBERED_TURNS = 256
 _UNKNOWN = ""
 """A model that was loaded when we came: with which options nobody knows; the first runner to ask is taken for it."""
 _LINGER_SHARE = 0.05
@@ -67,8 +67,8 @@ class Placement:
     loaded: dict[str, str] = field(default_factory=dict)
     """By model, the runner that it was loaded for."""
     residences: dict[str, Residence] = field(default_factory=dict)
-    together: list[frozenset[str]] = field(default_factory=list)
-    """Sets of runners that were seen loaded at once; none is part of another."""
+    fitting: FittingSets = field(default_factory=FittingSets)
+    """What is known to fit together here."""
     swap: Swap | None = None
     """Which there was when :meth:`choose` was last asked."""
     swaps: int = 0
@@ -82,7 +82,7 @@ class Placement:
     _at_work: dict[str, int] = field(default_factory=dict)
     _doubtful: set[str] = field(default_factory=set)
     """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
-    _sent_at: dict[str, int] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)
     _used_at: int = 0
     """When a job was last sent or ended."""
     _ended_at: int | None = None
@@ -105,7 +105,7 @@ class Placement:
             model_of_runner(self.own(model)): self.own(runner) if runner else runner
             for model, runner in self.loaded.items()
         }
-        self.together = [frozenset(map(self.own, known)) for known in self.together]
+        self.fitting.rename(self.own)
         self._forget_others()
 
     def own(self, runner: str) -> str:
@@ -118,10 +118,10 @@ class Placement:
     def sent(self, runner: str, now: int) -> None:
         """A job of this runner has a seat."""
         self.in_flight[runner] = self.in_flight.get(runner, 0) + 1
-        self._note_turn(runner, now)
+        self._turns.note(runner, now)
         if self._names:
             runner = self.own(runner)
-            self._note_turn(runner, now)
+            self._turns.note(runner, now)
         is_loaded = self.is_loaded(runner)
         self._at_work[runner] = self._at_work.get(runner, 0) + 1
         if self._takes_no_room(runner):
@@ -160,7 +160,7 @@ class Placement:
             residence.loaded_at = now
         self.loaded[model] = runner
         self._doubtful.discard(model)
-        if not self._fit(self.loaded.values()):
+        if not self.fitting.fit(self.loaded.values()):
             # Whatever it pushed out is gone until /api/ps says otherwise, save what is at work.
             busy = {model_of_runner(one) for one in self._at_work}
             self._doubtful |= {one for one in self.loaded if one != model and one not in busy}
@@ -182,7 +182,7 @@ class Placement:
         for model in present:
             self.loaded.setdefault(model, _UNKNOWN)
         self._forget_others()
-        self._remember_together(present)
+        self.fitting.remember(frozenset(self._certain(present)))
 
     # What to do
 
@@ -222,7 +222,7 @@ class Placement:
         first: dict[str, str] = {}
         since: dict[str, int] = {}
         # The names of one runner take turns, as runners do that fit together.
-        for runner in sorted(waiting, key=lambda one: (self.in_flight.get(one, 0), self._without_since(one, waiting))):
+        for runner in sorted(waiting, key=self._turns.by_seats(self.in_flight, waiting)):
             own = self.own(runner)
             first.setdefault(own, runner)
             since[own] = min(waiting[runner], since.get(own, waiting[runner]))
@@ -243,7 +243,8 @@ class Placement:
         else:
             going = [one for one in waiting if self._goes_at_once(one, may_load=may_load or one not in elsewhere)]
         if going:
-            return going[0] if len(going) == 1 else self._fewest(going, waiting)
+            # Those that fit together share the seats.
+            return going[0] if len(going) == 1 else min(going, key=self._turns.by_seats(self._at_work, waiting))
         target = self.swap.runner if self.swap else self._idle_swap(waiting, now, elsewhere)
         if target is None or not may_load or self._in_the_way_of(target):
             return None
@@ -261,12 +262,6 @@ class Placement:
         return min((int(time) for time in times if time > now), default=None) if waiting else None
 
     # Within
-
-    def _note_turn(self, runner: str, now: int) -> None:
-        self._sent_at.pop(runner, None)
-        self._sent_at[runner] = now
-        if len(self._sent_at) > _REMEMBERED_TURNS:
-            del self._sent_at[next(iter(self._sent_at))]
 
     def _takes_no_room(self, runner: str) -> bool:
         """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""
@@ -289,7 +284,7 @@ class Placement:
             if runner in self._at_work or self.is_loaded(runner)
         ):
             return None
-        return Swap(self._longest_without(overdue, waiting))
+        return Swap(self._turns.longest_without(overdue, waiting))
 
     def _idle_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> str | None:
         """The runner to load because nothing waits for what is loaded, or for what is being loaded."""
@@ -298,7 +293,7 @@ class Placement:
         others = [runner for runner in waiting if runner not in elsewhere]
         if not others:
             others = [runner for runner, since in waiting.items() if self._deserves_a_copy(runner, since, now)]
-        return self._longest_without(others, waiting) if others else None
+        return self._turns.longest_without(others, waiting) if others else None
 
     def _deserves_a_copy(self, runner: str, since: int, now: int) -> bool:
         """Whether to load here what another backend has too: not if that pushes out what was just in use."""
@@ -320,24 +315,15 @@ class Placement:
         """Whether runners are at work that must be drained before a job of this one is sent."""
         busy = self._busy()
         busy.discard(runner)
-        return bool(busy) and not self._fit({*busy, runner})
+        return bool(busy) and not self.fitting.fit({*busy, runner})
 
     def _has_room_for(self, runner: str) -> bool:
         """Whether its load pushes nothing out, as far as is known."""
         resident = {one for model, one in self.loaded.items() if model not in self._doubtful}
-        return self._fit(resident | self._busy() | {runner})
+        return self.fitting.fit(resident | self._busy() | {runner})
 
     def _busy(self) -> set[str]:
         return {runner for runner in self._at_work if not self._takes_no_room(runner)}
-
-    def _fit(self, runners: Collection[str]) -> bool:
-        return len(runners) <= 1 or any(known.issuperset(runners) for known in self.together)
-
-    def _remember_together(self, present: Collection[str]) -> None:
-        seen = frozenset(self._certain(present))
-        if len(seen) > 1 and not self._fit(seen):
-            larger = [known for known in self.together if not known <= seen]
-            self.together = [*larger, seen][-_REMEMBERED_SETS:]
 
     def _certain(self, present: Collection[str]) -> Iterator[str]:
         for model in present:
@@ -351,7 +337,7 @@ class Placement:
         for runner, one in self.residences.items():
             if self.is_loading(runner) and now - one.asked_at >= self._patience_ms:
                 busy = {other for other in self._at_work if other != runner}
-                self.together = [known for known in self.together if runner not in known or not known & busy]
+                self.fitting.doubt(runner, busy)
 
     @property
     def _patience_ms(self) -> float:
@@ -366,17 +352,6 @@ class Placement:
     @property
     def _longest_load_ms(self) -> int:
         return max((one.load_ms for one in self.residences.values()), default=0)
-
-    def _fewest(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
-        """Of those that may go now, the one with the fewest seats: models that fit share them."""
-        return min(runners, key=lambda runner: (self._at_work.get(runner, 0), self._without_since(runner, waiting)))
-
-    def _longest_without(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
-        return min(runners, key=lambda runner: self._without_since(runner, waiting))
-
-    def _without_since(self, runner: str, waiting: Mapping[str, int]) -> int:
-        """Since when it has waited without a turn: two models with old backlogs do not take turns for ever."""
-        return max(waiting[runner], self._sent_at.get(runner, 0))
 
     def _forget_others(self) -> None:
         self.residences = {

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from service.backend.backend import Backend, build_backend
+from service.backend.catalogue import Catalogue
 from service.backend.placement import is_remote
 from service.backend.probing import Probing
 from service.clock import Clock
@@ -18,8 +19,6 @@ __all__ = ["Backend", "Pool", "build_backend"]
 
 _log = logging.getLogger(__name__)
 
-_NAMES_SHOWN = 20
-_FRESH_MS = 1_000
 _REMEMBERED_LOADS = 256
 
 
@@ -35,6 +34,8 @@ class Pool:
         self._listeners: list[Callable[[], None]] = []
         self._members_changed = asyncio.Event()
         self._probing = Probing(config.health, clock, self._on_change)
+        self.catalogue = Catalogue(self, self._probing, clock)
+        """Which models there are."""
 
     def __iter__(self) -> Iterator[Backend]:
         return iter(self._backends)
@@ -203,69 +204,6 @@ class Pool:
         backend.note_missing(model)
         others = [one for one in self._backends if one is not backend]
         return any(one.has_model(model) or one.installed is None for one in others)
-
-    # Which models there are
-
-    def knows(self, model: str) -> bool:
-        """Whether any backend had the model when it was last asked."""
-        key = model_key(model)
-        return any(backend.has_model(key) for backend in self._backends)
-
-    def hides(self, model: str) -> bool:
-        """Whether every backend that answers has the model but must not use it: none of them can say that it is not
-        there.
-        """
-        key = model_key(model)
-        answering = [backend for backend in self._backends if backend.is_answering]
-        return bool(answering) and all(backend.hides(key) for backend in answering)
-
-    async def look_for(self, model: str) -> bool:
-        """Whether any backend has the model; the lists are asked for again before the answer is no."""
-        if not self.knows(model):
-            await self.refresh_lists()
-        return self.knows(model)
-
-    async def refresh_lists(self) -> None:
-        """Ask every backend that answers for its models, unless that was just done; and those that nobody has asked."""
-        stale = self._clock.now_ms() - _FRESH_MS
-        asked = [
-            backend
-            for backend in self._backends
-            if backend.is_unknown or (backend.is_answering and backend.listed_at < stale)
-        ]
-        if asked:
-            await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
-
-    def may_have(self, model: str) -> bool:
-        """Whether a job for the model can be accepted without asking anybody: a backend had it when it was last asked,
-        or none answers, so that any model may be there.
-        """
-        key, is_silent = model_key(model), True
-        for backend in self._backends:
-            if backend.has_model(key):
-                return True
-            is_silent = is_silent and not (backend.is_answering or backend.is_unknown)
-        return is_silent
-
-    async def require_model(self, model: str) -> None:
-        """Raises NotFoundError for a model that no backend has, with the names that exist.
-
-        While no backend answers, any model may be there.
-        """
-        if self.may_have(model):
-            return
-        if await self.look_for(model) or not any(backend.is_answering for backend in self._backends):
-            return
-        names = sorted(
-            {
-                one.name
-                for backend in self._backends
-                for one in backend.installed or ()
-                if backend.has_model(model_key(one.name))
-            }
-        )
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-        raise NotFoundError(f"no backend has the model {model!r}; there are: {shown or 'none, pull one first'}")
 
     # The operator
 

@@ -9,9 +9,10 @@ from types import TracebackType
 from multidict import CIMultiDictProxy
 
 from service.backend.classification import foreign_reply
-from service.backend.http.connection import Connection, LostError, NotHttpError
+from service.backend.http.connection import Connection, LostError
 from service.backend.http.connections import Connections, Origin
 from service.backend.http.deadlines import Deadlines, DeadlineWatch
+from service.backend.http.incoming import NotHttpError
 from service.errors import BackendError, Fault
 
 _PIECE_BYTES = 256 * 1024
@@ -37,7 +38,7 @@ class Reply:
         self._connection = connection
         self._watch = watch
         self._backend = backend
-        self.status = connection.status
+        self.status = connection.incoming.status
         self.headers = headers
         self.content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         """The media type without its parameters, in lower case; "" when there is none."""
@@ -76,7 +77,7 @@ class Chunks:
         data = connection.take()
         if data:
             return data
-        if not connection.is_whole:
+        if not connection.incoming.is_whole:
             watch = self._watch
             watch.begin_wait()
             try:
@@ -158,8 +159,9 @@ class Call:
             raise _unreachable(f"{self._backend} cannot be reached at {host}:{port}: {problem}") from problem
 
     def _reply(self, connection: Connection) -> Reply:
-        assert connection.headers is not None
-        reply = Reply(connection, connection.headers, self._watch, self._backend)
+        headers = connection.incoming.headers
+        assert headers is not None
+        reply = Reply(connection, headers, self._watch, self._backend)
         foreign = foreign_reply(reply.status, reply.content_type)
         if foreign is not None:
             raise foreign

@@ -1,4 +1,8 @@
-"""The connections to all backends: made when they are needed, and kept for the next call."""
+"""The connections to all backends: made when they are needed, and kept for the next call.
+
+Nothing private of a library is used. Unusual is that the socket is connected first (aiohappyeyeballs), and only then
+given to a transport, which is the socket's owner from the moment when its TLS handshake begins.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import NamedTuple
 from aiohappyeyeballs import start_connection
 
 from service.backend.http.connection import Connection
+from service.backend.http.incoming import check_parser
 from service.coalescing import CoalescedWrites
 
 _KEEP_SECONDS = 60.0
@@ -45,6 +50,7 @@ class Connections:
     async def __aenter__(self) -> Connections:
         self._loop = asyncio.get_running_loop()
         self._writes = CoalescedWrites(self._loop)
+        check_parser()
         return self
 
     async def __aexit__(

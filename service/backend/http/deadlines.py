@@ -99,7 +99,7 @@ class DeadlineWatch:
     def _due(self, now: float) -> float:
         limits = self._limits
         ceiling = self._started + limits.attempt
-        if not self._connection.has_head:
+        if not self._connection.incoming.has_head:
             return ceiling if limits.first_byte is None else min(ceiling, self._started + limits.first_byte)
         if limits.stall is None:
             return ceiling
@@ -121,7 +121,7 @@ class DeadlineWatch:
                 code="attempt_timeout",
                 fault=Fault.PERMANENT,
             )
-        if not self._connection.has_head:
+        if not self._connection.incoming.has_head:
             return BackendError(
                 f"{self._backend} sent nothing for {limits.first_byte:g} s",
                 code="first_byte_timeout",

@@ -119,11 +119,6 @@ class Backend:
         """Whether this is the server that ``config`` means, asked in the same way."""
         return (self.config.url, self.config.headers) == (config.url, config.headers)
 
-    @property
-    def usable_models(self) -> frozenset[str]:
-        """The keys of the models that may be used here."""
-        return self._keys
-
 
 class Work:
     """What a backend has finished lately."""

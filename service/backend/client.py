@@ -88,27 +88,6 @@ class BackendClient:
         async with self.call("/api/show", request, self._quick.for_whole_reply()) as reply:
             return weights_of(await self._object(reply, "/api/show"))
 
-    async def load(
-        self,
-        model: str,
-        limits: Deadlines,
-        *,
-        endpoint: str = "/api/generate",
-        options: Mapping[str, Any] | None = None,
-        keep_alive: str | float | None = None,
-        shift: bool | None = None,
-    ) -> None:
-        """Load a model and wait until it is there. ``endpoint`` is ``/api/embed`` for one that only embeds.
-
-        Options and shift must be those of the calls that follow, else the next one loads again (wire contract 1.4).
-        """
-        request: dict[str, Any] = {"model": model}
-        if endpoint == "/api/generate":
-            request["stream"] = False
-        given = {"options": options, "keep_alive": keep_alive, "shift": shift}
-        request.update({key: value for key, value in given.items() if value is not None})
-        await self._command(endpoint, request, limits)
-
     async def unload(self, model: str) -> None:
         """Ask for a model to be unloaded as soon as its running requests are done. Never loads it; answers at once."""
         await self._command("/api/generate", {"model": model, "keep_alive": 0, "stream": False}, self._quick)

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from service.backend.protocols.reading import TEXT, THINKING, Ending, add, add_tool_calls, count, items, mapping, reason
+from service.backend.protocols.reading import Ending, add, add_tool_calls, count, items, mapping, reason
 from service.backend.protocols.sse import SseReader
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 
 class MessagesReader(SseReader):

@@ -8,8 +8,6 @@ from typing import Any
 from pydantic_core import from_json
 
 from service.backend.protocols.reading import (
-    TEXT,
-    THINKING,
     Ending,
     StreamReader,
     add,
@@ -19,7 +17,7 @@ from service.backend.protocols.reading import (
     parsed,
     reason,
 )
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 
 def _plain_generated(chunks: Iterator[Any], texts: list[str]) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from service.backend.protocols.reading import TEXT, THINKING, Ending, add, add_tool_calls, count, items, mapping, reason
+from service.backend.protocols.reading import Ending, add, add_tool_calls, count, items, mapping, reason
 from service.backend.protocols.sse import SseReader
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 
 class _CompletionReader(SseReader):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from service.backend.protocols.reading import (
-    TEXT,
-    THINKING,
     Ending,
     ReplyError,
     add,
@@ -17,7 +15,7 @@ from service.backend.protocols.reading import (
     reason,
 )
 from service.backend.protocols.sse import SseReader
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 _DELTAS = {
     "response.output_text.delta": TEXT,

@@ -1,4 +1,4 @@
-"""Which runner one backend serves next: stay with what is loaded, swap when nothing for it waits or another is overdue.
+"""Which runner one backend serves next: what is loaded, until nothing waits for it or another runner is overdue.
 
 Before a swap the victims are drained: requests that keep one model busy while another waits to load hang Ollama's
 scheduler for good (wire contract 4.3). Runners that were once seen loaded together are known to fit together; between
@@ -18,14 +18,14 @@ from service.backend.turns import Turns
 from service.job import model_of_runner
 
 _UNKNOWN = ""
-"""A model that was loaded when we came: with which options nobody knows; the first runner to ask is taken for it."""
+"""The runner of a model that was loaded when we came. Its options are not known: the first to ask is taken for it."""
 _LINGER_SHARE = 0.05
 _LONGEST_LINGER_MS = 100
-"""How much of a load's time may be waited for the next of those who were answered just now: they often want the same
-model, and a load that was not needed costs more.
+"""How long a swap waits for more jobs of those who were answered just now: a share of a load's time, and at most so
+long. They often want the same model again, and a needless load costs more.
 """
 _LEAST_PATIENCE_MS = 10_000
-"""What a load beside working runners may take at the least before we doubt that they fit together."""
+"""A load beside working runners may take at least this long before we doubt that they fit together."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Residence:
     """When its first job was sent."""
     loaded_at: int | None = None
     has_answered: bool = False
-    """Listed is not enough: it may be the same model with other options that still is."""
+    """To be listed is not enough: the model may still be loaded with other options."""
 
     @property
     def load_ms(self) -> int:
@@ -63,14 +63,14 @@ class Placement:
 
     max_swap_wait_ms: float
     in_flight: dict[str, int] = field(default_factory=dict)
-    """Jobs by the runners that they were sent for, each with its own model's name."""
+    """How many jobs run, by the runner that they were sent for, under its own model's name."""
     loaded: dict[str, str] = field(default_factory=dict)
     """By model, the runner that it was loaded for."""
     residences: dict[str, Residence] = field(default_factory=dict)
     fitting: FittingSets = field(default_factory=FittingSets)
     """What is known to fit together here."""
     swap: Swap | None = None
-    """Which there was when :meth:`choose` was last asked."""
+    """The one that was due when :meth:`choose` was last asked."""
     swaps: int = 0
     """How many loads this process has caused."""
     installed: frozenset[str] | None = None
@@ -78,8 +78,9 @@ class Placement:
     has to say that it does not have it.
     """
     _names: Mapping[str, str] = field(default_factory=dict)
-    """Of models that share their weights with others, the one whose name their runner has here."""
+    """By model that shares its weights with others, the model whose name their runner has here."""
     _at_work: dict[str, int] = field(default_factory=dict)
+    """How many jobs run, by the names that the runners have here."""
     _doubtful: set[str] = field(default_factory=set)
     """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
     _turns: Turns = field(default_factory=Turns)
@@ -90,7 +91,7 @@ class Placement:
     # What happens
 
     def know_names(self, names: Mapping[str, str]) -> None:
-        """From now on these models' runners have the names of those: they share their weights."""
+        """Which models share their weights: by model, the one whose name their runner has from now on."""
         if names == self._names:
             return
         self._names = names
@@ -143,11 +144,11 @@ class Placement:
             return
         residence = self.residences.get(runner)
         if residence is not None and residence.loaded_at is None:
-            # It ended without a byte: whether it was loaded is not known, so the next job asks again.
+            # The job ended without a byte. Whether the runner was loaded is not known: the next job is its first.
             del self.residences[runner]
 
     def answered(self, runner: str, now: int) -> bool:
-        """A job of this runner has got its first byte; whether that is news: then ``/api/ps`` is worth asking."""
+        """A job of this runner has got its first byte. Returns whether that is news and ``/api/ps`` is worth asking."""
         runner = self.own(runner)
         if self._takes_no_room(runner):
             return False
@@ -161,7 +162,7 @@ class Placement:
         self.loaded[model] = runner
         self._doubtful.discard(model)
         if not self.fitting.fit(self.loaded.values()):
-            # Whatever it pushed out is gone until /api/ps says otherwise, save what is at work.
+            # The load may have pushed out whatever is not at work: that is doubtful until /api/ps tells.
             busy = {model_of_runner(one) for one in self._at_work}
             self._doubtful |= {one for one in self.loaded if one != model and one not in busy}
         self._forget_others()
@@ -173,7 +174,7 @@ class Placement:
         self._doubtful.clear()
         for runner in self._at_work:
             model = model_of_runner(runner)
-            # Where the model was loaded before with other options, being listed says nothing of these.
+            # A model that was loaded before with other options may be listed for those.
             if self.is_loading(runner) and model in present and model not in self.loaded:
                 self.residences[runner].loaded_at = now
                 self.loaded[model] = runner
@@ -193,13 +194,13 @@ class Placement:
         return self.loaded.get(model) in (runner, _UNKNOWN) and model not in self._doubtful
 
     def is_loading(self, runner: str) -> bool:
-        """Whether its first job is on its way and nothing has come back yet."""
+        """Whether the first job of this runner is on its way and nothing has come back yet."""
         runner = self.own(runner)
         residence = self.residences.get(runner)
         return residence is not None and residence.loaded_at is None and runner in self._at_work
 
     def has(self, runner: str) -> bool:
-        """Whether it is loaded, is being loaded, or is what the others are drained for."""
+        """Whether this runner is loaded, is being loaded, or is the one for which the others are drained."""
         runner = self.own(runner)
         return runner in self.residences or (self.swap is not None and self.swap.runner == runner)
 
@@ -212,16 +213,17 @@ class Placement:
         may_load: bool = True,
         may_evict: bool = True,
     ) -> str | None:
-        """Whose job goes next, of the runners that ``waiting`` names with the time since which their oldest is ready.
+        """The runner whose job goes next; None when no job may go now.
 
-        None: nobody's now. ``elsewhere`` are runners that another backend has or loads; without ``may_load`` only what
-        is loaded here is served, without ``may_evict`` only what pushes nothing out.
+        ``waiting`` says of each runner since when its oldest job is ready; ``elsewhere`` are runners that another
+        backend has or loads. Without ``may_load`` only what is loaded here is served, without ``may_evict`` only what
+        pushes nothing out.
         """
         if not self._names:
             return self._choose(waiting, now, elsewhere, may_load=may_load, may_evict=may_evict)
         first: dict[str, str] = {}
         since: dict[str, int] = {}
-        # The names of one runner take turns, as runners do that fit together.
+        # The models that share a runner take turns, as runners do that fit together.
         for runner in sorted(waiting, key=self._turns.by_seats(self.in_flight, waiting)):
             own = self.own(runner)
             first.setdefault(own, runner)
@@ -234,7 +236,7 @@ class Placement:
     ) -> str | None:
         self._doubt_slow_loads(now)
         if len(waiting) == 1 and self._goes_at_once(only := next(iter(waiting)), may_load=False):
-            # By far the most frequent.
+            # This is by far the most frequent case.
             self.swap = None
             return only
         self.swap = self._due_swap(waiting, now, elsewhere)
@@ -277,7 +279,7 @@ class Placement:
             and not self.is_loading(runner)
             and not self._goes_at_once(runner, may_load=False)
         ]
-        # Without that, four overdue models would swap after every job.
+        # Each must have worked as long as its load took: else four overdue models would swap after every job.
         if not overdue or not all(
             one.loaded_at is not None and now - one.loaded_at >= one.load_ms
             for runner, one in self.residences.items()
@@ -287,7 +289,7 @@ class Placement:
         return Swap(self._turns.longest_without(overdue, waiting))
 
     def _idle_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> str | None:
-        """The runner to load because nothing waits for what is loaded, or for what is being loaded."""
+        """The runner to load because nothing waits for those that are loaded or being loaded."""
         if now < self._linger_until or any(self.is_loading(runner) for runner in waiting):
             return None
         others = [runner for runner in waiting if runner not in elsewhere]
@@ -304,7 +306,9 @@ class Placement:
         )
 
     def _goes_at_once(self, runner: str, *, may_load: bool) -> bool:
-        """Loaded, or known to fit with all that is; and nothing at work that it is not known to fit with."""
+        """Whether a job of this runner may be sent now: the runner is loaded, or known to fit with all that is loaded;
+        and it is known to fit with all that is at work.
+        """
         if self._takes_no_room(runner):
             return True
         if self.is_loading(runner) or self._in_the_way_of(runner):
@@ -326,6 +330,7 @@ class Placement:
         return {runner for runner in self._at_work if not self._takes_no_room(runner)}
 
     def _certain(self, present: Collection[str]) -> Iterator[str]:
+        """The runners of the listed models, where it is certain which they are."""
         for model in present:
             runner = self.loaded.get(model, _UNKNOWN)
             residence = self.residences.get(runner)
@@ -363,7 +368,7 @@ class Placement:
 
 
 def _take_one(jobs: dict[str, int], runner: str) -> bool:
-    """One job fewer; whether it was the last."""
+    """Count one job fewer. Returns whether it was the last."""
     left = jobs[runner] - 1
     if left:
         jobs[runner] = left

@@ -55,8 +55,8 @@ class Pool:
 
     @property
     def wanted_consumers(self) -> int:
-        """How many jobs may be at work: one in each seat, as many whose outcomes are on their way to the disk, and what
-        still runs beyond the seats after a reload.
+        """How many jobs may be at work: in each seat one that runs and one whose outcome is on its way to the disk, and
+        after a reload those that still run beyond the seats.
         """
         return 2 * sum(max(backend.config.concurrency, backend.in_flight) for backend in self._backends) + sum(
             backend.in_flight for backend in self._leaving
@@ -75,9 +75,9 @@ class Pool:
 
     def may_take(self, backend: Backend, runner: str) -> bool:
         """Whether a job of this runner may be sent to this backend: its model is there and does not rest after faults,
-        and its share is not used up.
+        and its share of the seats is not used up.
 
-        A model that nobody has goes to anybody who answers, so that Ollama itself says that it is not there.
+        A job for a model that no backend has may go to any, so that Ollama itself says that the model is not there.
         """
         model = model_of_runner(runner)
         if not backend.breakers.let_through(model):
@@ -110,7 +110,7 @@ class Pool:
         return max(0, free)
 
     def load_ms(self, runner: str) -> float:
-        """How long the last load of this runner took; of one that was never loaded, the mean of all others."""
+        """How long the last load of this runner took; for one that was never loaded, the mean of all others."""
         known = self._load_ms
         return known[runner] if runner in known else sum(known.values()) / max(1, len(known))
 
@@ -136,7 +136,7 @@ class Pool:
         loads = backend.placement.swaps
         backend.placement.sent(runner, self._clock.now_ms())
         if backend.placement.swaps > loads:
-            # From now on it is asked often: when the model is listed, others can follow before its first byte.
+            # While a model loads the backend is asked often: once it lists the model, more jobs can follow the first.
             backend.wants_probe.set()
 
     def free(self, backend: Backend, runner: str) -> None:
@@ -166,13 +166,13 @@ class Pool:
         backend.work.add(self._clock.now_ms(), used_ms, tokens)
 
     def report(self, backend: Backend, runner: str, error: BackendError | None, job_id: str | None = None) -> None:
-        """How a call ended, for the breakers; None: as it should."""
+        """Tell the breakers how a call ended; ``error`` is None when it ended as it should."""
         breakers, model = backend.breakers, model_of_runner(runner)
         if error is None or error.fault in (Fault.PERMANENT, Fault.BUSY):
             breakers.succeeded(model)
             backend.last_failed_job = None
             return
-        # Whatever Ollama itself says in its reply is over this model, and it is well enough to say it.
+        # An error in a reply of Ollama's own is about this model: the server is well enough to send it.
         is_models = error.status is not None and error.fault is not Fault.ABSENT
         if error.code == "truncated":
             # Ollama itself stops a model that repeats one token again and again (wire contract 2.1): that says nothing
@@ -195,11 +195,11 @@ class Pool:
         if error.fault is Fault.ABSENT:
             self._probing.note_trouble(backend, str(error))
         if error.fault is Fault.ABSENT or error.code == "connection_lost":
-            # It may be gone, and that is to be known before it is back.
+            # The backend may be gone, and that must be noticed before it is back.
             backend.wants_probe.set()
 
     def may_be_elsewhere(self, backend: Backend, runner: str) -> bool:
-        """This backend says that it does not have the model: whether another has it, or was never asked."""
+        """Whether another backend has the model, or was never asked; this one says that it does not have it."""
         model = model_of_runner(runner)
         backend.note_missing(model)
         others = [one for one in self._backends if one is not backend]

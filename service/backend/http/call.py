@@ -22,7 +22,7 @@ _STALE_SECONDS = 1.0
 _MOST_TRIES = 4
 
 _BODILESS = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
-"""Methods whose requests have no body unless one is announced. Of any other, some servers want a length (411)."""
+"""Methods whose requests have no body unless one is announced. With any other, some servers demand a length (411)."""
 
 Body = bytes | AsyncIterable[bytes] | None
 
@@ -117,8 +117,8 @@ class Call:
         self._sending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Reply:
-        # A kept connection that the server had closed fails at once and says nothing about the server. As many as were
-        # closed together may be waiting in the pool: the last try has a connection of its own.
+        # A kept connection that the server has closed fails at once, and that says nothing about the server. All that
+        # are kept may have been closed together: the last try makes a new one.
         loop = asyncio.get_running_loop()
         started = loop.time()
         for tries_left in reversed(range(_MOST_TRIES)):
@@ -137,7 +137,7 @@ class Call:
             except BaseException:
                 self._end()
                 raise
-        raise AssertionError("a connection of its own is never stale")
+        raise AssertionError("a new connection is never stale")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -145,7 +145,7 @@ class Call:
         self._end()
 
     def _kept(self) -> Connection | None:
-        # What comes from elsewhere can be sent only once: over a connection that cannot have been closed unnoticed.
+        # A body that comes in pieces can be sent only once: not over a connection that may have been closed unnoticed.
         return None if isinstance(self._body, AsyncIterable) else self._connections.kept(self._origin)
 
     async def _connect(self) -> Connection:
@@ -215,7 +215,7 @@ async def _send_pieces(connection: Connection, body: AsyncIterable[bytes]) -> No
                 connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 await connection.drain()
     except Exception as problem:
-        # Whoever waits for the reply hears of it; without its end the request is none.
+        # Whoever waits for the reply is told of it. The end is not sent, so that the server gets no whole request.
         connection.fail(LostError(f"what was to be sent broke off: {problem}"))
     else:
         connection.write(b"0\r\n\r\n")

@@ -26,7 +26,7 @@ class LostError(Exception):
 class Connection(asyncio.Protocol):
     """One exchange after the other: ``send``, then ``head``, then ``piece`` until it is empty.
 
-    What is waited for raises LostError, NotHttpError, or whatever ``fail`` was told.
+    Waiting raises LostError, NotHttpError, or the error that ``fail`` was given.
     """
 
     __slots__ = (
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """At once, whatever is under way: that is how Ollama is told to stop."""
+        """End the connection at once, whatever is under way: that is how Ollama is told to stop."""
         if not self.is_closed:
             self.is_closed = True
             if self.error is None and not self.incoming.is_whole:
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def forget_error(self) -> None:
-        """One that was raised holds the frames it went through, and they hold this connection, in a cycle."""
+        """An error that was raised holds the frames it went through, and they hold this connection: undo the cycle."""
         if self.error is not None:
             self.error = LostError("it was closed")
 
@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
             return
         incoming = self.incoming
         if incoming.is_whole:
-            # Nobody has asked for more.
+            # Nobody has asked for what comes behind the reply.
             self.close()
             return
         self.received_bytes += len(data)

@@ -107,7 +107,7 @@ class DeadlineWatch:
             return min(ceiling, now + limits.stall)
         received = self._connection.received_bytes
         if received > self._seen_bytes:
-            # The wait may go on: what came need not be of the body.
+            # Something has come, even if nothing of the body: the wait begins anew.
             self._seen_bytes = received
             self._waiting_since = now
         return min(ceiling, self._waiting_since + limits.stall)

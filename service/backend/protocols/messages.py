@@ -12,7 +12,7 @@ from service.job import TEXT, THINKING, Counts, Segment
 
 
 class MessagesReader(SseReader):
-    """Complete is the stream that had ``message_stop``; a cut one just stops before it."""
+    """A stream is complete that had ``message_stop``; one that was cut just stops before it."""
 
     def __init__(self) -> None:
         super().__init__()

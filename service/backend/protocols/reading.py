@@ -75,7 +75,7 @@ class UnreadableError(ReplyError):
 
 
 def error_of_last(problem: ReplyError) -> str | None:
-    """What to say of the last bytes of a reply: a document that was cut is no error, only not complete."""
+    """The error in the last bytes of a reply; None for a document that was cut, which is only not complete."""
     return None if isinstance(problem, UnreadableError) and problem.may_be_cut else str(problem)
 
 

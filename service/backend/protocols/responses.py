@@ -27,7 +27,7 @@ _LAST = ("response.completed", "response.incomplete")
 
 
 class ResponsesReader(SseReader):
-    """Complete is the stream that had ``response.completed``; a cut one just stops before it."""
+    """A stream is complete that had ``response.completed``; one that was cut just stops before it."""
 
     def _read(self, event: dict[str, Any], segments: list[Segment]) -> None:
         kind = event.get("type")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -62,11 +62,32 @@ def line_of(runner: str, owner: str, priority: int) -> Line:
     return Line(runner, owner, priority)
 
 
+TEXT = "text"
+THINKING = "thinking"
+TOOL_CALLS = "tool_calls"
+
+
 class Segment(NamedTuple):
     """A run of output of one kind: ``text``, ``thinking`` or ``tool_calls`` (a JSON array)."""
 
     kind: str
     data: str
+
+
+def joined(segments: Iterable[Segment]) -> list[Segment]:
+    """The same output with neighbours of one kind as one. Tool calls are arrays and stay as they are."""
+    result: list[Segment] = []
+    parts: list[str] = []
+    kind = ""
+    for segment in segments:
+        if segment.kind != kind or kind == TOOL_CALLS:
+            if parts:
+                result.append(Segment(kind, "".join(parts)))
+            kind, parts = segment.kind, []
+        parts.append(segment.data)
+    if parts:
+        result.append(Segment(kind, "".join(parts)))
+    return result
 
 
 class Counts(NamedTuple):

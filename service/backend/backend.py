@@ -32,22 +32,22 @@ class Backend:
         self.is_drained = False
         """The operator wants no more jobs there."""
         self.is_leaving = False
-        """It is no longer in the configuration, and finishes what it has."""
+        """It is no longer in the configuration, and finishes the jobs that it has."""
         self.trouble: str | None = None
         self.version: str | None = None
         self.installed: tuple[InstalledModel, ...] | None = None
-        """As last told; None until it has been."""
+        """As it last told; None until it has."""
         self.loaded: tuple[LoadedModel, ...] = ()
         self.listed_at = 0
         """When its models were last asked for."""
         self.idle_since = 0
         self.last_failed_job: str | None = None
-        """The job of the last call, when that failed."""
+        """The job of the last call, if that call failed."""
         self.wants_probe = asyncio.Event()
         self.sharing = Sharing()
         """Which of its models share their weights."""
         self.work = Work()
-        # Until it has been asked, what it is configured for is all that is known of it.
+        # Until the backend has been asked, only the configuration says which models it has.
         self._keys = frozenset(model_key(name) for name in config.models)
         self._installed_keys: frozenset[str] = frozenset()
 
@@ -71,7 +71,7 @@ class Backend:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether no question to it has had an end yet, as right after the start."""
+        """Whether it has neither answered nor failed to answer yet, as right after the start."""
         return self.installed is None and self.trouble is None
 
     def has_model(self, model: str) -> bool:
@@ -98,11 +98,11 @@ class Backend:
             self.placement.know_names(self.sharing.names(self.installed))
 
     def note_missing(self, model: str) -> None:
-        """It has refused a job because this model is not there: ask again what is."""
+        """The backend has refused a job because this model is not there: ask again which models are."""
         self._keys -= {model}
         self._installed_keys = self.placement.installed = self._installed_keys - {model}
         if self.installed is not None:
-            # Its name may have stood for others.
+            # Other models of the same weights may have had their runner under its name.
             self.installed = tuple(one for one in self.installed if model_key(one.name) != model)
             self.placement.know_names(self.sharing.names(self.installed))
         self.wants_probe.set()
@@ -119,11 +119,6 @@ class Backend:
         """Whether this is the server that ``config`` means, asked in the same way."""
         return (self.config.url, self.config.headers) == (config.url, config.headers)
 
-    @property
-    def usable_models(self) -> frozenset[str]:
-        """The keys of the models that may be used here."""
-        return self._keys
-
 
 class Work:
     """What a backend has finished lately."""
@@ -136,7 +131,7 @@ class Work:
         self._busy_ms = RateMeter()
 
     def add(self, now: int, used_ms: float, tokens: int) -> None:
-        """A job was completed now that took so long and has so many tokens."""
+        """A job was completed now: it took a seat for ``used_ms`` and has so many tokens."""
         self._jobs.add(now)
         self._tokens.add(now, tokens)
         self._busy_ms.add(now, used_ms)

@@ -1,4 +1,4 @@
-"""Keeps a backend that fails again and again from being asked for a while.
+"""Gives a rest to a backend that fails again and again: for a while nothing is sent to it.
 
 closed ──threshold faults in a row──▶ open ──open_seconds, or back──▶ half-open ──success──▶ closed
                                        ▲                                  │
@@ -18,7 +18,7 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Counts the faults of a backend, not those of its callers: who calls it decides what is one.
+    """Counts the faults of a backend, not those of its callers: whoever reports one decides whose it is.
 
     ``clock`` gives seconds that never go back.
     """
@@ -59,7 +59,7 @@ class Breaker:
         return self._opened is None or (self.state is State.HALF_OPEN and not self._is_probing)
 
     def begin(self) -> bool:
-        """Take leave to make a call, and then report how it ended. False: there is none."""
+        """Ask leave to make a call, whose end is then to be reported. Returns whether there is leave."""
         if not self.lets_through:
             return False
         self._is_probing = self._opened is not None
@@ -73,8 +73,9 @@ class Breaker:
         self._has_come_back = False
 
     def failed(self) -> bool:
-        """The backend was at fault; whether the breaker has opened now. While it is open this is an older call that
-        tells nothing new.
+        """The backend was at fault. Returns whether the breaker has opened now.
+
+        While the breaker is open, the call that has failed is an older one and tells nothing new.
         """
         if self.state is State.OPEN:
             return False
@@ -86,10 +87,10 @@ class Breaker:
         return True
 
     def came_back(self) -> None:
-        """It was away and answers again: whatever it failed for may be over, and one call may find out at once.
+        """The backend was away and answers again: its trouble may be over, and one call may find out at once.
 
-        Once until the next success: a server that every job brings down comes back after each, too, and must not be
-        given all that wait, one after another.
+        That is so once until the next success. A server that every job brings down comes back after each of them, and
+        must not be given all waiting jobs one after another.
         """
         if self._opened is not None and not self._has_come_back:
             self._has_come_back = True

@@ -1,7 +1,7 @@
-"""Whose faults they are: a backend's breaker for the server, and one for each model that fails there.
+"""Whose fault a failure is: a backend has a breaker for the server, and one for each model that fails there.
 
-A model that cannot be loaded, or whose runner dies, says nothing of the others: its own jobs rest. When a second one
-fails without a success in between it is taken for the server.
+A model that cannot be loaded, or whose runner dies, says nothing about the others: only its own jobs rest. When a
+second model fails without a success in between, the server is taken to be at fault.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Breakers:
         self.server = build()
         self._models: dict[str, Breaker] = {}
         self._suspects: set[str] = set()
-        """The weights that have failed since anything was well."""
+        """The weights that have failed since the last success of any model."""
 
     @property
     def failing(self) -> Mapping[str, Breaker]:
-        """Of the models that have failed since their last success. Read it, and never keep it."""
+        """The breakers of the models that have failed since their last success. Read it, and never keep it."""
         return self._models
 
     def let_through(self, model: str) -> bool:
@@ -34,7 +34,7 @@ class Breakers:
         return one is None or one.lets_through
 
     def are_closed_for(self, model: str) -> bool:
-        """Whether nothing has opened that keeps jobs of this model back."""
+        """Whether no breaker has opened that could keep jobs of this model back."""
         one = self._models.get(model)
         return self.server.is_closed and (one is None or one.is_closed)
 
@@ -57,15 +57,15 @@ class Breakers:
             self._models[model].abandoned()
 
     def server_failed(self, model: str) -> Breaker | None:
-        """The server was at fault, with a job of this model. Its breaker, if that has opened now."""
+        """The server was at fault, with a job of this model. Returns its breaker if that has opened now."""
         one = self._models.get(model)
         if one is not None and not one.is_closed:
-            # Its trial has ended, and not well.
+            # The one call that may try this model has ended, and not well.
             one.failed()
         return self.server if self.server.failed() else None
 
     def model_failed(self, model: str, weights: str | None) -> Breaker | None:
-        """The server answered, and it was over this model. The breaker that has opened now.
+        """The server answered with a failure of this model. Returns the breaker that has opened now.
 
         ``weights`` tell a second model from one more name of the first; None for a model that runs elsewhere.
         """
@@ -82,6 +82,6 @@ class Breakers:
         return one if has_opened else None
 
     def came_back(self) -> None:
-        """It was away and answers again: see :meth:`service.backend.breaker.Breaker.came_back`."""
+        """The backend was away and answers again: see :meth:`service.backend.breaker.Breaker.came_back`."""
         for one in (self.server, *self._models.values()):
             one.came_back()

@@ -132,7 +132,7 @@ def foreign_reply(status: int, content_type: str) -> BackendError | None:
     if content_type != "text/html" or status == 413:
         # 413: a proxy's bound on bodies. The same body would meet it again.
         return None
-    # 504: a proxy that lost patience with this request; it may go on doing so, which must end some time.
+    # 504: a proxy lost patience with this request. It may do so every time, and the retries must end some time.
     return _not_ollama(status, Fault.TRANSIENT if status == 504 else Fault.ABSENT, "an HTML page")
 
 

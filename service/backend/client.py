@@ -88,45 +88,18 @@ class BackendClient:
         async with self.call("/api/show", request, self._quick.for_whole_reply()) as reply:
             return weights_of(await self._object(reply, "/api/show"))
 
-    async def load(
-        self,
-        model: str,
-        limits: Deadlines,
-        *,
-        endpoint: str = "/api/generate",
-        options: Mapping[str, Any] | None = None,
-        keep_alive: str | float | None = None,
-        shift: bool | None = None,
-    ) -> None:
-        """Load a model and wait until it is there. ``endpoint`` is ``/api/embed`` for one that only embeds.
-
-        Options and shift must be those of the calls that follow, else the next one loads again (wire contract 1.4).
-        """
-        request: dict[str, Any] = {"model": model}
-        if endpoint == "/api/generate":
-            request["stream"] = False
-        given = {"options": options, "keep_alive": keep_alive, "shift": shift}
-        request.update({key: value for key, value in given.items() if value is not None})
-        await self._command(endpoint, request, limits)
-
     async def unload(self, model: str) -> None:
         """Ask for a model to be unloaded as soon as its running requests are done. Never loads it; answers at once."""
-        await self._command("/api/generate", {"model": model, "keep_alive": 0, "stream": False}, self._quick)
-
-    async def _command(self, endpoint: str, request: dict[str, Any], limits: Deadlines) -> None:
-        async with self.call(endpoint, to_json(request), limits.for_whole_reply()) as reply:
-            body = await reply.read()
-            if reply.status != 200:
-                raise failure_of(reply.status, body, reply.content_type, endpoint)
+        request = to_json({"model": model, "keep_alive": 0, "stream": False})
+        async with self.call("/api/generate", request, self._quick.for_whole_reply()) as reply:
+            await _body(reply, "/api/generate")
 
     async def _ask(self, endpoint: str) -> dict[str, Any]:
         async with self.call(endpoint, None, self._quick, method="GET") as reply:
             return await self._object(reply, endpoint)
 
     async def _object(self, reply: Reply, endpoint: str) -> dict[str, Any]:
-        body = await reply.read()
-        if reply.status != 200:
-            raise failure_of(reply.status, body, reply.content_type, endpoint)
+        body = await _body(reply, endpoint)
         try:
             answer = from_json(body)
         except ValueError:
@@ -141,6 +114,13 @@ class BackendClient:
         if callers is None and len(self._heads) < _MOST_HEADS:
             self._heads[method, endpoint] = head
         return head
+
+
+async def _body(reply: Reply, endpoint: str) -> bytes:
+    body = await reply.read()
+    if reply.status != 200:
+        raise failure_of(reply.status, body, reply.content_type, endpoint)
+    return body
 
 
 def _understood(name: str, understand: Callable[[dict[str, Any]], Understood], answer: dict[str, Any]) -> Understood:

@@ -15,7 +15,7 @@ class InstalledModel(NamedTuple):
     digest: str
     size: int
     entry: dict[str, Any]
-    """As it came, for those who show it."""
+    """The whole entry as it came, for those who show it."""
 
 
 class LoadedModel(NamedTuple):
@@ -26,10 +26,10 @@ class LoadedModel(NamedTuple):
     size: int
     """Bytes."""
     size_vram: int
-    """Bytes; equal to ``size``: wholly on the GPU."""
+    """Bytes; as many as ``size`` when the model is wholly on the GPU."""
     context_length: int
     expires_at: str
-    """RFC 3339, with nanoseconds; past: it is being unloaded."""
+    """RFC 3339, with nanoseconds; once it is past, the model is being unloaded."""
     entry: dict[str, Any]
 
 
@@ -42,15 +42,15 @@ def installed_models(answer: dict[str, Any]) -> tuple[InstalledModel, ...]:
 
 
 _FILES = ("FROM ", "ADAPTER ", "DRAFT ")
-"""The commands of a modelfile that name a file; those of a model without any have nothing behind them."""
+"""The commands of a modelfile that name a file; nothing stands behind them for a model without files."""
 
 
 def weights_of(answer: dict[str, Any]) -> str | None:
     """What a runner is made of, from a reply of ``/api/show``: models that have the same share one, unless a request
     says otherwise (wire contract 4.4). None where it does not tell.
 
-    That are the files named at the head of ``modelfile``, and the model's own of those parameters for which Ollama
-    loads it anew.
+    It is the files named at the head of ``modelfile``, and those of the model's own parameters for which Ollama loads
+    it anew.
     """
     files = []
     for line in _text(answer, "modelfile").splitlines():

@@ -1,4 +1,4 @@
-"""Which runner one backend serves next: stay with what is loaded, swap when nothing for it waits or another is overdue.
+"""Which runner one backend serves next: what is loaded, until nothing waits for it or another runner is overdue.
 
 Before a swap the victims are drained: requests that keep one model busy while another waits to load hang Ollama's
 scheduler for good (wire contract 4.3). Runners that were once seen loaded together are known to fit together; between
@@ -13,19 +13,19 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from service.backend.fitting import FittingSets
+from service.backend.turns import Turns
 from service.job import model_of_runner
 
-_REMEMBERED_SETS = 64
-_REMEMBERED_TURNS = 256
 _UNKNOWN = ""
-"""A model that was loaded when we came: with which options nobody knows; the first runner to ask is taken for it."""
+"""The runner of a model that was loaded when we came. Its options are not known: the first to ask is taken for it."""
 _LINGER_SHARE = 0.05
 _LONGEST_LINGER_MS = 100
-"""How much of a load's time may be waited for the next of those who were answered just now: they often want the same
-model, and a load that was not needed costs more.
+"""How long a swap waits for more jobs of those who were answered just now: a share of a load's time, and at most so
+long. They often want the same model again, and a needless load costs more.
 """
 _LEAST_PATIENCE_MS = 10_000
-"""What a load beside working runners may take at the least before we doubt that they fit together."""
+"""A load beside working runners may take at least this long before we doubt that they fit together."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Residence:
     """When its first job was sent."""
     loaded_at: int | None = None
     has_answered: bool = False
-    """Listed is not enough: it may be the same model with other options that still is."""
+    """To be listed is not enough: the model may still be loaded with other options."""
 
     @property
     def load_ms(self) -> int:
@@ -63,14 +63,14 @@ class Placement:
 
     max_swap_wait_ms: float
     in_flight: dict[str, int] = field(default_factory=dict)
-    """Jobs by the runners that they were sent for, each with its own model's name."""
+    """How many jobs run, by the runner that they were sent for, under its own model's name."""
     loaded: dict[str, str] = field(default_factory=dict)
     """By model, the runner that it was loaded for."""
     residences: dict[str, Residence] = field(default_factory=dict)
-    together: list[frozenset[str]] = field(default_factory=list)
-    """Sets of runners that were seen loaded at once; none is part of another."""
+    fitting: FittingSets = field(default_factory=FittingSets)
+    """What is known to fit together here."""
     swap: Swap | None = None
-    """Which there was when :meth:`choose` was last asked."""
+    """The one that was due when :meth:`choose` was last asked."""
     swaps: int = 0
     """How many loads this process has caused."""
     installed: frozenset[str] | None = None
@@ -78,11 +78,12 @@ class Placement:
     has to say that it does not have it.
     """
     _names: Mapping[str, str] = field(default_factory=dict)
-    """Of models that share their weights with others, the one whose name their runner has here."""
+    """By model that shares its weights with others, the model whose name their runner has here."""
     _at_work: dict[str, int] = field(default_factory=dict)
+    """How many jobs run, by the names that the runners have here."""
     _doubtful: set[str] = field(default_factory=set)
     """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
-    _sent_at: dict[str, int] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)
     _used_at: int = 0
     """When a job was last sent or ended."""
     _ended_at: int | None = None
@@ -90,7 +91,7 @@ class Placement:
     # What happens
 
     def know_names(self, names: Mapping[str, str]) -> None:
-        """From now on these models' runners have the names of those: they share their weights."""
+        """Which models share their weights: by model, the one whose name their runner has from now on."""
         if names == self._names:
             return
         self._names = names
@@ -105,7 +106,7 @@ class Placement:
             model_of_runner(self.own(model)): self.own(runner) if runner else runner
             for model, runner in self.loaded.items()
         }
-        self.together = [frozenset(map(self.own, known)) for known in self.together]
+        self.fitting.rename(self.own)
         self._forget_others()
 
     def own(self, runner: str) -> str:
@@ -118,10 +119,10 @@ class Placement:
     def sent(self, runner: str, now: int) -> None:
         """A job of this runner has a seat."""
         self.in_flight[runner] = self.in_flight.get(runner, 0) + 1
-        self._note_turn(runner, now)
+        self._turns.note(runner, now)
         if self._names:
             runner = self.own(runner)
-            self._note_turn(runner, now)
+            self._turns.note(runner, now)
         is_loaded = self.is_loaded(runner)
         self._at_work[runner] = self._at_work.get(runner, 0) + 1
         if self._takes_no_room(runner):
@@ -143,11 +144,11 @@ class Placement:
             return
         residence = self.residences.get(runner)
         if residence is not None and residence.loaded_at is None:
-            # It ended without a byte: whether it was loaded is not known, so the next job asks again.
+            # The job ended without a byte. Whether the runner was loaded is not known: the next job is its first.
             del self.residences[runner]
 
     def answered(self, runner: str, now: int) -> bool:
-        """A job of this runner has got its first byte; whether that is news: then ``/api/ps`` is worth asking."""
+        """A job of this runner has got its first byte. Returns whether that is news and ``/api/ps`` is worth asking."""
         runner = self.own(runner)
         if self._takes_no_room(runner):
             return False
@@ -160,8 +161,8 @@ class Placement:
             residence.loaded_at = now
         self.loaded[model] = runner
         self._doubtful.discard(model)
-        if not self._fit(self.loaded.values()):
-            # Whatever it pushed out is gone until /api/ps says otherwise, save what is at work.
+        if not self.fitting.fit(self.loaded.values()):
+            # The load may have pushed out whatever is not at work: that is doubtful until /api/ps tells.
             busy = {model_of_runner(one) for one in self._at_work}
             self._doubtful |= {one for one in self.loaded if one != model and one not in busy}
         self._forget_others()
@@ -173,7 +174,7 @@ class Placement:
         self._doubtful.clear()
         for runner in self._at_work:
             model = model_of_runner(runner)
-            # Where the model was loaded before with other options, being listed says nothing of these.
+            # A model that was loaded before with other options may be listed for those.
             if self.is_loading(runner) and model in present and model not in self.loaded:
                 self.residences[runner].loaded_at = now
                 self.loaded[model] = runner
@@ -182,7 +183,7 @@ class Placement:
         for model in present:
             self.loaded.setdefault(model, _UNKNOWN)
         self._forget_others()
-        self._remember_together(present)
+        self.fitting.remember(frozenset(self._certain(present)))
 
     # What to do
 
@@ -193,13 +194,13 @@ class Placement:
         return self.loaded.get(model) in (runner, _UNKNOWN) and model not in self._doubtful
 
     def is_loading(self, runner: str) -> bool:
-        """Whether its first job is on its way and nothing has come back yet."""
+        """Whether the first job of this runner is on its way and nothing has come back yet."""
         runner = self.own(runner)
         residence = self.residences.get(runner)
         return residence is not None and residence.loaded_at is None and runner in self._at_work
 
     def has(self, runner: str) -> bool:
-        """Whether it is loaded, is being loaded, or is what the others are drained for."""
+        """Whether this runner is loaded, is being loaded, or is the one for which the others are drained."""
         runner = self.own(runner)
         return runner in self.residences or (self.swap is not None and self.swap.runner == runner)
 
@@ -212,17 +213,18 @@ class Placement:
         may_load: bool = True,
         may_evict: bool = True,
     ) -> str | None:
-        """Whose job goes next, of the runners that ``waiting`` names with the time since which their oldest is ready.
+        """The runner whose job goes next; None when no job may go now.
 
-        None: nobody's now. ``elsewhere`` are runners that another backend has or loads; without ``may_load`` only what
-        is loaded here is served, without ``may_evict`` only what pushes nothing out.
+        ``waiting`` says of each runner since when its oldest job is ready; ``elsewhere`` are runners that another
+        backend has or loads. Without ``may_load`` only what is loaded here is served, without ``may_evict`` only what
+        pushes nothing out.
         """
         if not self._names:
             return self._choose(waiting, now, elsewhere, may_load=may_load, may_evict=may_evict)
         first: dict[str, str] = {}
         since: dict[str, int] = {}
-        # The names of one runner take turns, as runners do that fit together.
-        for runner in sorted(waiting, key=lambda one: (self.in_flight.get(one, 0), self._without_since(one, waiting))):
+        # The models that share a runner take turns, as runners do that fit together.
+        for runner in sorted(waiting, key=self._turns.by_seats(self.in_flight, waiting)):
             own = self.own(runner)
             first.setdefault(own, runner)
             since[own] = min(waiting[runner], since.get(own, waiting[runner]))
@@ -234,7 +236,7 @@ class Placement:
     ) -> str | None:
         self._doubt_slow_loads(now)
         if len(waiting) == 1 and self._goes_at_once(only := next(iter(waiting)), may_load=False):
-            # By far the most frequent.
+            # This is by far the most frequent case.
             self.swap = None
             return only
         self.swap = self._due_swap(waiting, now, elsewhere)
@@ -243,7 +245,8 @@ class Placement:
         else:
             going = [one for one in waiting if self._goes_at_once(one, may_load=may_load or one not in elsewhere)]
         if going:
-            return going[0] if len(going) == 1 else self._fewest(going, waiting)
+            # Those that fit together share the seats.
+            return going[0] if len(going) == 1 else min(going, key=self._turns.by_seats(self._at_work, waiting))
         target = self.swap.runner if self.swap else self._idle_swap(waiting, now, elsewhere)
         if target is None or not may_load or self._in_the_way_of(target):
             return None
@@ -262,12 +265,6 @@ class Placement:
 
     # Within
 
-    def _note_turn(self, runner: str, now: int) -> None:
-        self._sent_at.pop(runner, None)
-        self._sent_at[runner] = now
-        if len(self._sent_at) > _REMEMBERED_TURNS:
-            del self._sent_at[next(iter(self._sent_at))]
-
     def _takes_no_room(self, runner: str) -> bool:
         """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""
         return is_remote(runner) or (self.installed is not None and model_of_runner(runner) not in self.installed)
@@ -282,23 +279,23 @@ class Placement:
             and not self.is_loading(runner)
             and not self._goes_at_once(runner, may_load=False)
         ]
-        # Without that, four overdue models would swap after every job.
+        # Each must have worked as long as its load took: else four overdue models would swap after every job.
         if not overdue or not all(
             one.loaded_at is not None and now - one.loaded_at >= one.load_ms
             for runner, one in self.residences.items()
             if runner in self._at_work or self.is_loaded(runner)
         ):
             return None
-        return Swap(self._longest_without(overdue, waiting))
+        return Swap(self._turns.longest_without(overdue, waiting))
 
     def _idle_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> str | None:
-        """The runner to load because nothing waits for what is loaded, or for what is being loaded."""
+        """The runner to load because nothing waits for those that are loaded or being loaded."""
         if now < self._linger_until or any(self.is_loading(runner) for runner in waiting):
             return None
         others = [runner for runner in waiting if runner not in elsewhere]
         if not others:
             others = [runner for runner, since in waiting.items() if self._deserves_a_copy(runner, since, now)]
-        return self._longest_without(others, waiting) if others else None
+        return self._turns.longest_without(others, waiting) if others else None
 
     def _deserves_a_copy(self, runner: str, since: int, now: int) -> bool:
         """Whether to load here what another backend has too: not if that pushes out what was just in use."""
@@ -309,7 +306,9 @@ class Placement:
         )
 
     def _goes_at_once(self, runner: str, *, may_load: bool) -> bool:
-        """Loaded, or known to fit with all that is; and nothing at work that it is not known to fit with."""
+        """Whether a job of this runner may be sent now: the runner is loaded, or known to fit with all that is loaded;
+        and it is known to fit with all that is at work.
+        """
         if self._takes_no_room(runner):
             return True
         if self.is_loading(runner) or self._in_the_way_of(runner):
@@ -320,26 +319,18 @@ class Placement:
         """Whether runners are at work that must be drained before a job of this one is sent."""
         busy = self._busy()
         busy.discard(runner)
-        return bool(busy) and not self._fit({*busy, runner})
+        return bool(busy) and not self.fitting.fit({*busy, runner})
 
     def _has_room_for(self, runner: str) -> bool:
         """Whether its load pushes nothing out, as far as is known."""
         resident = {one for model, one in self.loaded.items() if model not in self._doubtful}
-        return self._fit(resident | self._busy() | {runner})
+        return self.fitting.fit(resident | self._busy() | {runner})
 
     def _busy(self) -> set[str]:
         return {runner for runner in self._at_work if not self._takes_no_room(runner)}
 
-    def _fit(self, runners: Collection[str]) -> bool:
-        return len(runners) <= 1 or any(known.issuperset(runners) for known in self.together)
-
-    def _remember_together(self, present: Collection[str]) -> None:
-        seen = frozenset(self._certain(present))
-        if len(seen) > 1 and not self._fit(seen):
-            larger = [known for known in self.together if not known <= seen]
-            self.together = [*larger, seen][-_REMEMBERED_SETS:]
-
     def _certain(self, present: Collection[str]) -> Iterator[str]:
+        """The runners of the listed models, where it is certain which they are."""
         for model in present:
             runner = self.loaded.get(model, _UNKNOWN)
             residence = self.residences.get(runner)
@@ -351,7 +342,7 @@ class Placement:
         for runner, one in self.residences.items():
             if self.is_loading(runner) and now - one.asked_at >= self._patience_ms:
                 busy = {other for other in self._at_work if other != runner}
-                self.together = [known for known in self.together if runner not in known or not known & busy]
+                self.fitting.doubt(runner, busy)
 
     @property
     def _patience_ms(self) -> float:
@@ -367,17 +358,6 @@ class Placement:
     def _longest_load_ms(self) -> int:
         return max((one.load_ms for one in self.residences.values()), default=0)
 
-    def _fewest(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
-        """Of those that may go now, the one with the fewest seats: models that fit share them."""
-        return min(runners, key=lambda runner: (self._at_work.get(runner, 0), self._without_since(runner, waiting)))
-
-    def _longest_without(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
-        return min(runners, key=lambda runner: self._without_since(runner, waiting))
-
-    def _without_since(self, runner: str, waiting: Mapping[str, int]) -> int:
-        """Since when it has waited without a turn: two models with old backlogs do not take turns for ever."""
-        return max(waiting[runner], self._sent_at.get(runner, 0))
-
     def _forget_others(self) -> None:
         self.residences = {
             runner: one
@@ -388,7 +368,7 @@ class Placement:
 
 
 def _take_one(jobs: dict[str, int], runner: str) -> bool:
-    """One job fewer; whether it was the last."""
+    """Count one job fewer. Returns whether it was the last."""
     left = jobs[runner] - 1
     if left:
         jobs[runner] = left

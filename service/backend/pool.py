@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from service.backend.backend import Backend, build_backend
+from service.backend.catalogue import Catalogue
 from service.backend.placement import is_remote
 from service.backend.probing import Probing
 from service.clock import Clock
@@ -19,8 +20,6 @@ __all__ = ["Backend", "Pool", "build_backend"]
 
 _log = logging.getLogger(__name__)
 
-_NAMES_SHOWN = 20
-_FRESH_MS = 1_000
 _REMEMBERED_LOADS = 256
 
 
@@ -38,6 +37,8 @@ class Pool:
         """Sent when a load has ended, or may have."""
         self._members_changed = asyncio.Event()
         self._probing = Probing(config.health, clock, self._on_change)
+        self.catalogue = Catalogue(self, self._probing, clock)
+        """Which models there are."""
 
     def __iter__(self) -> Iterator[Backend]:
         return iter(self._backends)
@@ -57,8 +58,8 @@ class Pool:
 
     @property
     def wanted_consumers(self) -> int:
-        """How many jobs may be at work: one in each seat, as many whose outcomes are on their way to the disk, and what
-        still runs beyond the seats after a reload.
+        """How many jobs may be at work: in each seat one that runs and one whose outcome is on its way to the disk, and
+        after a reload those that still run beyond the seats.
         """
         return 2 * sum(max(backend.config.concurrency, backend.in_flight) for backend in self._backends) + sum(
             backend.in_flight for backend in self._leaving
@@ -73,9 +74,9 @@ class Pool:
 
     def may_take(self, backend: Backend, runner: str) -> bool:
         """Whether a job of this runner may be sent to this backend: its model is there and does not rest after faults,
-        and its share is not used up.
+        and its share of the seats is not used up.
 
-        A model that nobody has goes to anybody who answers, so that Ollama itself says that it is not there.
+        A job for a model that no backend has may go to any, so that Ollama itself says that the model is not there.
         """
         model = model_of_runner(runner)
         if not backend.breakers.let_through(model):
@@ -108,7 +109,7 @@ class Pool:
         return max(0, free)
 
     def load_ms(self, runner: str) -> float:
-        """How long the last load of this runner took; of one that was never loaded, the mean of all others."""
+        """How long the last load of this runner took; for one that was never loaded, the mean of all others."""
         known = self._load_ms
         return known[runner] if runner in known else sum(known.values()) / max(1, len(known))
 
@@ -134,7 +135,7 @@ class Pool:
         loads = backend.placement.swaps
         backend.placement.sent(runner, self._clock.now_ms())
         if backend.placement.swaps > loads:
-            # From now on it is asked often: when the model is listed, others can follow before its first byte.
+            # While a model loads the backend is asked often: once it lists the model, more jobs can follow the first.
             backend.wants_probe.set()
 
     def free(self, backend: Backend, runner: str) -> None:
@@ -164,13 +165,13 @@ class Pool:
         backend.work.add(self._clock.now_ms(), used_ms, tokens)
 
     def report(self, backend: Backend, runner: str, error: BackendError | None, job_id: str | None = None) -> None:
-        """How a call ended, for the breakers; None: as it should."""
+        """Tell the breakers how a call ended; ``error`` is None when it ended as it should."""
         breakers, model = backend.breakers, model_of_runner(runner)
         if error is None or error.fault in (Fault.PERMANENT, Fault.BUSY):
             breakers.succeeded(model)
             backend.last_failed_job = None
             return
-        # Whatever Ollama itself says in its reply is over this model, and it is well enough to say it.
+        # An error in a reply of Ollama's own is about this model: the server is well enough to send it.
         is_models = error.status is not None and error.fault is not Fault.ABSENT
         if error.code == "truncated":
             # Ollama itself stops a model that repeats one token again and again (wire contract 2.1): that says nothing
@@ -193,78 +194,15 @@ class Pool:
         if error.fault is Fault.ABSENT:
             self._probing.note_trouble(backend, str(error))
         if error.fault is Fault.ABSENT or error.code == "connection_lost":
-            # It may be gone, and that is to be known before it is back.
+            # The backend may be gone, and that must be noticed before it is back.
             backend.wants_probe.set()
 
     def may_be_elsewhere(self, backend: Backend, runner: str) -> bool:
-        """This backend says that it does not have the model: whether another has it, or was never asked."""
+        """Whether another backend has the model, or was never asked; this one says that it does not have it."""
         model = model_of_runner(runner)
         backend.note_missing(model)
         others = [one for one in self._backends if one is not backend]
         return any(one.has_model(model) or one.installed is None for one in others)
-
-    # Which models there are
-
-    def knows(self, model: str) -> bool:
-        """Whether any backend had the model when it was last asked."""
-        key = model_key(model)
-        return any(backend.has_model(key) for backend in self._backends)
-
-    def hides(self, model: str) -> bool:
-        """Whether every backend that answers has the model but must not use it: none of them can say that it is not
-        there.
-        """
-        key = model_key(model)
-        answering = [backend for backend in self._backends if backend.is_answering]
-        return bool(answering) and all(backend.hides(key) for backend in answering)
-
-    async def look_for(self, model: str) -> bool:
-        """Whether any backend has the model; the lists are asked for again before the answer is no."""
-        if not self.knows(model):
-            await self.refresh_lists()
-        return self.knows(model)
-
-    async def refresh_lists(self) -> None:
-        """Ask every backend that answers for its models, unless that was just done; and those that nobody has asked."""
-        stale = self._clock.now_ms() - _FRESH_MS
-        asked = [
-            backend
-            for backend in self._backends
-            if backend.is_unknown or (backend.is_answering and backend.listed_at < stale)
-        ]
-        if asked:
-            await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
-
-    def may_have(self, model: str) -> bool:
-        """Whether a job for the model can be accepted without asking anybody: a backend had it when it was last asked,
-        or none answers, so that any model may be there.
-        """
-        key, is_silent = model_key(model), True
-        for backend in self._backends:
-            if backend.has_model(key):
-                return True
-            is_silent = is_silent and not (backend.is_answering or backend.is_unknown)
-        return is_silent
-
-    async def require_model(self, model: str) -> None:
-        """Raises NotFoundError for a model that no backend has, with the names that exist.
-
-        While no backend answers, any model may be there.
-        """
-        if self.may_have(model):
-            return
-        if await self.look_for(model) or not any(backend.is_answering for backend in self._backends):
-            return
-        names = sorted(
-            {
-                one.name
-                for backend in self._backends
-                for one in backend.installed or ()
-                if backend.has_model(model_key(one.name))
-            }
-        )
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-        raise NotFoundError(f"no backend has the model {model!r}; there are: {shown or 'none, pull one first'}")
 
     # The operator
 

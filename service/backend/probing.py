@@ -31,7 +31,7 @@ class Probing:
         self._changed = changed
 
     async def watch(self, backend: Backend) -> None:
-        """Ask one backend for as long as it is one of ours; never returns."""
+        """Ask one backend again and again, until this is cancelled; never returns."""
         while True:
             backend.wants_probe.clear()
             await self.probe(backend)
@@ -41,7 +41,7 @@ class Probing:
                 async with asyncio.timeout(self._pause(backend)):
                     await backend.wants_probe.wait()
                     if not backend.is_answering:
-                        # Its failures ask for a probe as well; a server that is gone is not asked in a tight loop.
+                        # Failing jobs ask for probes too. A server that is gone must not be asked in a tight loop.
                         await asyncio.sleep(self._pause(backend))
             except TimeoutError:
                 continue
@@ -60,7 +60,7 @@ class Probing:
         backend.note_installed(installed)
         backend.listed_at = now
         backend.placement.listed({model_key(model.name) for model in backend.loaded}, now)
-        # What a job has met with meanwhile is newer than this answer: then it is asked again, after a pause.
+        # If a job has found the backend gone meanwhile, that is newer than this answer: the next one will tell.
         if was_away and not backend.is_answering:
             _log.info("backend %s answers: Ollama %s at %s", backend.name, backend.version, backend.client.url)
             backend.is_answering = True
@@ -84,7 +84,7 @@ class Probing:
             backend.note_weights(model, weights)
 
     def note_trouble(self, backend: Backend, trouble: str) -> None:
-        """It does not answer; ``trouble`` says why."""
+        """The backend does not answer; ``trouble`` says why."""
         if backend.trouble is None:
             _log.warning("backend %s does not answer, its jobs wait: %s", backend.name, trouble)
         backend.is_answering = False

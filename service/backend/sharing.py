@@ -1,7 +1,8 @@
-"""Models that are other names of the same weights: copies, and what was made of another model with words of its own.
+"""Models that are other names of the same weights: copies, and models made of others with a template or prompt added.
 
-Ollama has one runner for all of them, whichever was loaded, and lists only that one as loaded (wire contract 4.4, 4.5).
-``/api/tags`` does not tell; ``/api/show`` does, and is asked only of models that look as if they might.
+Ollama has one runner for all of them, and lists only the name for which it was loaded (wire contract 4.4, 4.5).
+``/api/tags`` does not say which models share their weights. ``/api/show`` does, and is asked only about models that
+look alike.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from service.backend.placement import is_remote
 from service.job import model_key
 
 _WORDS_BYTES = 1 << 20
-"""By how much sizes differ at the most for templates, system prompts and licenses: the weights are the rest."""
+"""Templates, system prompts and licenses make sizes differ by this at most; the rest of a size is weights."""
 _REMEMBERED = 4096
 
 
@@ -28,18 +29,18 @@ class Sharing:
         self._weights: dict[str, str] = {}
 
     def unknown(self, installed: Iterable[InstalledModel]) -> list[InstalledModel]:
-        """The models that look like others and of which nobody has asked yet; one of each digest."""
+        """The models that look like others and were not yet asked about; one of each digest."""
         asked = {model.digest: model for model in _lookalikes(installed) if model.digest not in self._weights}
         return list(asked.values())
 
     def learn(self, model: InstalledModel, weights: str | None) -> None:
-        """What the model's runner is made of; None where nobody can tell, and it is taken for the only one."""
+        """Remember what the model's runner is made of; None: nobody can tell, and it is taken to be no other's."""
         if len(self._weights) >= _REMEMBERED:
             self._weights.clear()
         self._weights[model.digest] = weights or model.digest
 
     def names(self, installed: Iterable[InstalledModel]) -> dict[str, str]:
-        """By model, whose name the runner is to have that it shares with others; nothing for those that share none."""
+        """By model that shares its runner with others, the model whose name that runner is to have."""
         sharing: defaultdict[str, set[str]] = defaultdict(set)
         for model in _local(installed):
             sharing[self._weights.get(model.digest, model.digest)].add(model_key(model.name))

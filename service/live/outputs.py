@@ -10,9 +10,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from service.job import Segment
+from service.job import TOOL_CALLS, Segment, joined
 
-TOOL_CALLS = "tool_calls"
 _BLOCK_CHARACTERS = 4096
 _READ_CHARACTERS = 64 * 1024
 
@@ -112,22 +111,11 @@ class Output:
 
     def segments(self) -> tuple[Segment, ...]:
         """The whole output, neighbours of one kind joined."""
-        return merged(self.blocks)
+        return tuple(joined(self.blocks))
 
     def _wake(self) -> None:
         for wake in tuple(self.wakers):
             wake()
-
-
-def merged(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The same output with neighbours of one kind joined; tool calls are JSON arrays and stay apart."""
-    runs: list[tuple[str, list[str]]] = []
-    for kind, data in segments:
-        if runs and runs[-1][0] == kind and kind != TOOL_CALLS:
-            runs[-1][1].append(data)
-        else:
-            runs.append((kind, [data]))
-    return tuple(Segment(kind, "".join(parts)) for kind, parts in runs)
 
 
 def of_segments(attempt: int, segments: Sequence[Segment]) -> Output:

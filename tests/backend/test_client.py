@@ -294,25 +294,16 @@ async def test_a_quick_question_does_not_wait_for_ever() -> None:
         assert caught.value.code == "attempt_timeout"
 
 
-async def test_a_model_is_loaded_with_the_options_of_the_calls_to_come() -> None:
-    async with backend(answering({"done": True, "done_reason": "load"})) as (client, server):
-        await client.load("m", FAR)
-        await client.load("m", FAR, options={"num_ctx": 512}, keep_alive=-1, shift=False)
-        await client.load("e", FAR, endpoint="/api/embed", keep_alive="5m")
+async def test_a_model_is_unloaded_without_being_loaded() -> None:
+    async with backend(answering({"done": True, "done_reason": "unload"})) as (client, server):
         await client.unload("m")
         assert [(request.path, json.loads(request.body)) for request in server.requests] == [
-            ("/api/generate", {"model": "m", "stream": False}),
-            (
-                "/api/generate",
-                {"model": "m", "stream": False, "options": {"num_ctx": 512}, "keep_alive": -1, "shift": False},
-            ),
-            ("/api/embed", {"model": "e", "keep_alive": "5m"}),
             ("/api/generate", {"model": "m", "keep_alive": 0, "stream": False}),
         ]
 
 
-async def test_a_load_that_fails_says_why() -> None:
+async def test_an_unload_that_fails_says_why() -> None:
     async with backend(answering({"error": "model 'm' not found"}, "404 Not Found")) as (client, _):
         with pytest.raises(BackendError, match="model 'm' not found") as caught:
-            await client.load("m", FAR)
+            await client.unload("m")
         assert (caught.value.code, caught.value.fault) == ("model_not_found", Fault.PERMANENT)

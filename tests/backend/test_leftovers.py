@@ -14,6 +14,7 @@ import uvloop
 from service.backend.client import BackendClient, Deadlines
 from service.backend.http.connection import Connection
 from service.backend.http.connections import Connections
+from service.backend.http.incoming import IncomingReply
 from service.errors import BackendError
 from tests.support.backend_client import (
     FAR,
@@ -107,6 +108,6 @@ async def test_a_call_that_failed_is_freed_at_once(sent: bytes) -> None:
             async with Connections() as opened:
                 with suppress(BackendError):
                     await collect(BackendClient(opened, server.url), Deadlines(first_byte=SOON, stall=SOON))
-            assert not any(isinstance(one, Connection) for one in gc.get_objects())
+            assert not any(isinstance(one, Connection | IncomingReply) for one in gc.get_objects())
         finally:
             gc.enable()

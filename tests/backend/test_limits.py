@@ -8,6 +8,7 @@ from typing import cast
 
 from service.backend.http.connection import Connection
 from service.backend.http.deadlines import Deadlines, DeadlineWatch
+from service.backend.http.incoming import IncomingReply
 from service.errors import BackendError
 
 
@@ -49,7 +50,8 @@ class Exchange:
     """As much of a connection as a watch looks at."""
 
     def __init__(self, *, has_head: bool = True) -> None:
-        self.has_head = has_head
+        self.incoming = IncomingReply()
+        self.incoming.has_head = has_head
         self.received_bytes = 0
         self.error: BackendError | None = None
 

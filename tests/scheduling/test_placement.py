@@ -123,7 +123,7 @@ def test_models_seen_loaded_together_share_the_seats_and_nothing_is_drained() ->
     service.keep_busy(B, 500, callers=6)
     service.run(100_000)
     assert service.loads == 2
-    assert backend.placement.together == [frozenset({A, B})]
+    assert backend.placement.fitting.sets == [frozenset({A, B})]
     late = Counter(job.runner for job in service.jobs if job.started is not None and job.started > 50_000)
     assert abs(late[A] - late[B]) <= 4
     assert late[A] + late[B] > 390
@@ -140,8 +140,8 @@ def test_pairs_that_fit_do_not_make_three_that_fit() -> None:
         )
     service.run(300_000)
     service.run()
-    assert all(len(known) == 2 for known in backend.placement.together)
-    assert len(backend.placement.together) == 3
+    assert all(len(known) == 2 for known in backend.placement.fitting.sets)
+    assert len(backend.placement.fitting.sets) == 3
 
 
 def test_a_model_that_fits_is_loaded_beside_the_others_at_once() -> None:
@@ -169,7 +169,7 @@ def test_runners_of_one_model_with_other_options_never_overlap() -> None:
     service.run(60_000)
     counts = Counter(job.runner for job in service.jobs if job.ended is not None)
     assert min(counts[A], counts[A_LONG]) > 0.3 * max(counts[A], counts[A_LONG])
-    assert backend.placement.together == []
+    assert backend.placement.fitting.sets == []
 
 
 def test_what_fits_with_one_set_of_options_is_not_thought_to_fit_with_another() -> None:
@@ -191,7 +191,7 @@ def test_a_load_that_hangs_beside_working_runners_is_drained_for() -> None:
     for runner in (A, B, A, B):
         service.submit(runner, 100)
         service.run()
-    assert backend.placement.together == [frozenset({A, B})]
+    assert backend.placement.fitting.sets == [frozenset({A, B})]
     backend.ollama.evict(model_of_runner(B))
     backend.ollama.fits = one_at_a_time
     service.run(service.time.now + 11_000)

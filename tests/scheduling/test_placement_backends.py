@@ -199,11 +199,11 @@ def test_only_what_has_answered_is_known_to_be_there_with_its_options() -> None:
     for now, runner in enumerate((A, B)):
         placement.sent(runner, now)
         placement.listed({"a:latest", "b:latest"}, 10 + now)
-        assert placement.together == []
+        assert placement.fitting.sets == []
         placement.answered(runner, 20 + now)
         placement.ended(runner, 20 + now)
     placement.listed({"a:latest", "b:latest"}, 30)
-    assert placement.together == [frozenset({A, B})]
+    assert placement.fitting.sets == [frozenset({A, B})]
 
 
 def test_what_another_backend_has_is_not_drained_for_here() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from service.backend.protocols import Ending, reader_for
-from service.backend.protocols.reading import joined
-from service.job import Segment
+from service.job import Segment, joined
 
 
 def read(endpoint: str, *pieces: str | bytes, streamed: bool = True) -> tuple[list[Segment], Ending]:

@@ -69,7 +69,7 @@ async def submit_once(
     """
     jobs = request.app[JOBS]
     if HEADER not in request.headers:
-        is_certain = request.app[POOL].may_have(new.model)
+        is_certain = request.app[POOL].catalogue.may_have(new.model)
         entered = jobs.submission.enter(admit(request, new) if is_certain else await _admitted(request, new))
         # A turn of the loop, so that the disk is at work while the reply is made.
         await asyncio.sleep(0)
@@ -91,7 +91,7 @@ async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeat
 
 
 async def _admitted(request: web.Request, new: NewJob) -> NewJob:
-    await request.app[POOL].require_model(new.model)
+    await request.app[POOL].catalogue.require(new.model)
     return admit(request, new)
 
 

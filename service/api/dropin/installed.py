@@ -27,7 +27,7 @@ async def answering(request: web.Request) -> list[Backend]:
     backends = [backend for backend in pool if backend.is_answering]
     if not backends:
         # Right after the start nobody has asked them yet.
-        await pool.refresh_lists()
+        await pool.catalogue.refresh()
         backends = [backend for backend in pool if backend.is_answering]
     if not backends:
         raise NoBackendError("no backend answers; try again later")
@@ -37,7 +37,7 @@ async def answering(request: web.Request) -> list[Backend]:
 async def installed(request: web.Request) -> dict[str, Installed]:
     """The models by key, as the backends list them now. Raises NoBackendError."""
     backends = await answering(request)
-    await request.app[POOL].refresh_lists()
+    await request.app[POOL].catalogue.refresh()
     found: dict[str, Installed] = {}
     for backend in backends:
         for model in backend.installed or ():

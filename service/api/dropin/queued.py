@@ -45,7 +45,7 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if details.is_unload:
             authorise(request, details.model, Priority.NORMAL)
             return await pass_unload(request, endpoint, body, details.model)
-        if not app[POOL].knows(details.model):
+        if not app[POOL].catalogue.knows(details.model):
             await _look_for(request, details.model)
         make = partial(_make, request, dialect.door, endpoint, details, body)
         if HEADER in request.headers:
@@ -63,8 +63,8 @@ async def _look_for(request: web.Request, model: str) -> None:
 
     Raises NotFoundError, in Ollama's words, for a model that only backends have that must not use it.
     """
-    pool = request.app[POOL]
-    if not await pool.look_for(model) and pool.hides(model):
+    catalogue = request.app[POOL].catalogue
+    if not await catalogue.look_for(model) and catalogue.hides(model):
         raise NotFoundError(f"model '{model}' not found")
 
 

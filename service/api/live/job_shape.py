@@ -17,10 +17,9 @@ from service.api.live.job_schema import (
     ResultReply,
     Timings,
 )
-from service.job import Job, Priority, Result, Status
+from service.job import TOOL_CALLS, Job, Priority, Result, Status
 from service.jobs import View
 from service.live.following import Done, OutputArrived, Restarted
-from service.live.outputs import TOOL_CALLS
 
 _PRIORITY_WORDS = {int(priority): priority.word for priority in Priority}
 _WITH_ERROR = frozenset({Status.FAILED, Status.CANCELLED})

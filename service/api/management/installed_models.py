@@ -14,7 +14,7 @@ from service.job import model_key
 async def listed(request: web.Request) -> web.StreamResponse:
     """By name. While a backend does not answer, what it had when it last did: jobs for it are taken and held."""
     pool = request.app[POOL]
-    await pool.refresh_lists()
+    await pool.catalogue.refresh()
     models: ModelList = {"models": _fields(pool), "default": request.app[QUEUE].present.default_model}
     return json_reply(request, models)
 

@@ -129,7 +129,7 @@ class _Service(Collector):
     def _model(self, runner: str) -> str:
         """Names that no backend knows are callers' inventions, and there is no end of them."""
         model = model_of_runner(runner)
-        return model if self._pool.knows(model) else OTHER
+        return model if self._pool.catalogue.knows(model) else OTHER
 
 
 async def show_metrics(request: web.Request) -> web.Response:

@@ -54,7 +54,7 @@ async def version(request: web.Request) -> web.StreamResponse:
     """The lowest version of the backends that answer, or of those that have answered before: what it can do all can."""
     pool = request.app[POOL]
     if not any(backend.version for backend in pool):
-        await pool.refresh_lists()
+        await pool.catalogue.refresh()
     known = [backend for backend in pool if backend.version]
     versions = [one.version for one in known if one.is_answering and one.version] or [
         one.version for one in known if one.version
@@ -66,12 +66,12 @@ async def version(request: web.Request) -> web.StreamResponse:
 
 async def show(request: web.Request) -> web.StreamResponse:
     """What the backend that has the model says of it. Raises NotFoundError for one that nobody may use."""
-    pool = request.app[POOL]
+    catalogue = request.app[POOL].catalogue
     body = await read_body(request)
     fields = first_object(body) or {}
     name = fields.get("model") or fields.get("name")
     model = name if isinstance(name, str) else None
-    if model is not None and not await pool.look_for(model) and pool.hides(model):
+    if model is not None and not await catalogue.look_for(model) and catalogue.hides(model):
         raise NotFoundError(f"model '{model}' not found")
     return await pass_on(request, "/api/show", body, await first_answering(request, model))
 

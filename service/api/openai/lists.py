@@ -32,7 +32,7 @@ async def model(request: web.Request) -> web.StreamResponse:
     """One model; its name is echoed as it was asked for. Names with ``/`` are found too."""
     name = request.match_info["name"]
     found = (await installed(request)).get(model_key(name))
-    if found is None and "/" not in name and not request.app[POOL].hides(name):
+    if found is None and "/" not in name and not request.app[POOL].catalogue.hides(name):
         return await pass_on(request, request.rel_url.raw_path, None, await first_answering(request), QUICK)
     if found is None:
         raise NotFoundError(f"model '{name}' not found")

@@ -9,9 +9,10 @@ from types import TracebackType
 from multidict import CIMultiDictProxy
 
 from service.backend.classification import foreign_reply
-from service.backend.http.connection import Connection, LostError, NotHttpError
+from service.backend.http.connection import Connection, LostError
 from service.backend.http.connections import Connections, Origin
 from service.backend.http.deadlines import Deadlines, DeadlineWatch
+from service.backend.http.incoming import NotHttpError
 from service.errors import BackendError, Fault
 
 _PIECE_BYTES = 256 * 1024
@@ -21,7 +22,7 @@ _STALE_SECONDS = 1.0
 _MOST_TRIES = 4
 
 _BODILESS = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
-"""Methods whose requests have no body unless one is announced. Of any other, some servers want a length (411)."""
+"""Methods whose requests have no body unless one is announced. With any other, some servers demand a length (411)."""
 
 Body = bytes | AsyncIterable[bytes] | None
 
@@ -37,7 +38,7 @@ class Reply:
         self._connection = connection
         self._watch = watch
         self._backend = backend
-        self.status = connection.status
+        self.status = connection.incoming.status
         self.headers = headers
         self.content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         """The media type without its parameters, in lower case; "" when there is none."""
@@ -76,7 +77,7 @@ class Chunks:
         data = connection.take()
         if data:
             return data
-        if not connection.is_whole:
+        if not connection.incoming.is_whole:
             watch = self._watch
             watch.begin_wait()
             try:
@@ -116,8 +117,8 @@ class Call:
         self._sending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Reply:
-        # A kept connection that the server had closed fails at once and says nothing about the server. As many as were
-        # closed together may be waiting in the pool: the last try has a connection of its own.
+        # A kept connection that the server has closed fails at once, and that says nothing about the server. All that
+        # are kept may have been closed together: the last try makes a new one.
         loop = asyncio.get_running_loop()
         started = loop.time()
         for tries_left in reversed(range(_MOST_TRIES)):
@@ -136,7 +137,7 @@ class Call:
             except BaseException:
                 self._end()
                 raise
-        raise AssertionError("a connection of its own is never stale")
+        raise AssertionError("a new connection is never stale")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -144,7 +145,7 @@ class Call:
         self._end()
 
     def _kept(self) -> Connection | None:
-        # What comes from elsewhere can be sent only once: over a connection that cannot have been closed unnoticed.
+        # A body that comes in pieces can be sent only once: not over a connection that may have been closed unnoticed.
         return None if isinstance(self._body, AsyncIterable) else self._connections.kept(self._origin)
 
     async def _connect(self) -> Connection:
@@ -158,8 +159,9 @@ class Call:
             raise _unreachable(f"{self._backend} cannot be reached at {host}:{port}: {problem}") from problem
 
     def _reply(self, connection: Connection) -> Reply:
-        assert connection.headers is not None
-        reply = Reply(connection, connection.headers, self._watch, self._backend)
+        headers = connection.incoming.headers
+        assert headers is not None
+        reply = Reply(connection, headers, self._watch, self._backend)
         foreign = foreign_reply(reply.status, reply.content_type)
         if foreign is not None:
             raise foreign
@@ -213,7 +215,7 @@ async def _send_pieces(connection: Connection, body: AsyncIterable[bytes]) -> No
                 connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 await connection.drain()
     except Exception as problem:
-        # Whoever waits for the reply hears of it; without its end the request is none.
+        # Whoever waits for the reply is told of it. The end is not sent, so that the server gets no whole request.
         connection.fail(LostError(f"what was to be sent broke off: {problem}"))
     else:
         connection.write(b"0\r\n\r\n")

@@ -1,4 +1,8 @@
-"""The connections to all backends: made when they are needed, and kept for the next call."""
+"""The connections to all backends: made when they are needed, and kept for the next call.
+
+Nothing private of a library is used. Unusual is that the socket is connected first (aiohappyeyeballs), and only then
+given to a transport, which is the socket's owner from the moment when its TLS handshake begins.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import NamedTuple
 from aiohappyeyeballs import start_connection
 
 from service.backend.http.connection import Connection
+from service.backend.http.incoming import check_parser
 from service.coalescing import CoalescedWrites
 
 _KEEP_SECONDS = 60.0
@@ -32,7 +37,7 @@ class Origin(NamedTuple):
 
 
 class Connections:
-    """To be used as ``async with Connections() as connections``. Seats bound the calls, so it does not."""
+    """To be used as ``async with Connections() as connections``. The backends' seats bound their number."""
 
     def __init__(self) -> None:
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
@@ -45,6 +50,7 @@ class Connections:
     async def __aenter__(self) -> Connections:
         self._loop = asyncio.get_running_loop()
         self._writes = CoalescedWrites(self._loop)
+        check_parser()
         return self
 
     async def __aexit__(
@@ -71,7 +77,7 @@ class Connections:
         return None
 
     def keep(self, origin: Origin, connection: Connection) -> None:
-        """Its exchange is over, and the next may have it."""
+        """The exchange on this connection is over, and the next call may have it."""
         if connection.is_closed:
             return
         connection.is_kept = True
@@ -91,12 +97,12 @@ class Connections:
             made = await start_connection(addresses, happy_eyeballs_delay=_SECOND_ADDRESS_SECONDS, loop=self._loop)
             _prepare(made)
             try:
-                # A certificate's names have no dot at the end, and a server looks for none there.
+                # The names in certificates have no dot at the end.
                 name = origin.host.rstrip(".") if origin.is_tls else None
                 await self._loop.create_connection(lambda: connection, sock=made, ssl=tls, server_hostname=name)
             except BaseException:
-                # The socket is a transport's, which closes it, but goes on with a handshake that nobody waits for any
-                # more: to close it here would give its number to another connection, under that transport's eyes.
+                # A transport owns the socket by now, and goes on with a handshake that nobody waits for any more. The
+                # transport closes the socket itself: its number must not go to another connection before that.
                 with suppress(OSError):
                     made.shutdown(socket.SHUT_RDWR)
                 raise
@@ -138,7 +144,7 @@ class Connections:
 def _prepare(made: socket.socket) -> None:
     try:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Silence lasts minutes here, and a router on the way forgets the silent.
+        # Connections are silent for minutes here, and routers on the way forget such.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError:
         made.close()

@@ -99,7 +99,7 @@ class DeadlineWatch:
     def _due(self, now: float) -> float:
         limits = self._limits
         ceiling = self._started + limits.attempt
-        if not self._connection.has_head:
+        if not self._connection.incoming.has_head:
             return ceiling if limits.first_byte is None else min(ceiling, self._started + limits.first_byte)
         if limits.stall is None:
             return ceiling
@@ -107,7 +107,7 @@ class DeadlineWatch:
             return min(ceiling, now + limits.stall)
         received = self._connection.received_bytes
         if received > self._seen_bytes:
-            # The wait may go on: what came need not be of the body.
+            # Something has come, even if nothing of the body: the wait begins anew.
             self._seen_bytes = received
             self._waiting_since = now
         return min(ceiling, self._waiting_since + limits.stall)
@@ -121,7 +121,7 @@ class DeadlineWatch:
                 code="attempt_timeout",
                 fault=Fault.PERMANENT,
             )
-        if not self._connection.has_head:
+        if not self._connection.incoming.has_head:
             return BackendError(
                 f"{self._backend} sent nothing for {limits.first_byte:g} s",
                 code="first_byte_timeout",

@@ -78,5 +78,5 @@ def request_head(method: str, target: str, host: str, headers: Mapping[str, str]
     if "Host" not in headers:
         lines.append(f"Host: {host}\r\n")
     lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-    # As they were decoded when a caller's came (aiohttp does it so).
+    # A caller's headers were decoded in this way when they came (by aiohttp).
     return "".join(lines).encode("utf-8", "surrogateescape")

@@ -27,10 +27,10 @@ OPENAI = VectorLayout("data", b'"data":[{', b"}]", b'"object":"embedding"', 0)
 
 
 class EmbeddingsReader:
-    """Counts the vectors and reads the rest. Complete is the reply that has vectors, or the empty list of a load."""
+    """Counts the vectors and reads the rest. A reply is complete that has vectors, or the empty list of a load."""
 
-    def __init__(self, shape: VectorLayout) -> None:
-        self._shape = shape
+    def __init__(self, layout: VectorLayout) -> None:
+        self._layout = layout
         self._body = WholeBody()
 
     def feed(self, data: bytes) -> list[Segment]:
@@ -43,23 +43,23 @@ class EmbeddingsReader:
     def _read(self, body: bytes) -> Ending:
         document, vectors = self._without_vectors(body)
         reply = parsed(document)
-        left = reply.get(self._shape.key)
+        left = reply.get(self._layout.key)
         if not isinstance(left, list):
             return Ending(is_complete=False)
         if vectors is None:
-            vectors = len(left) if self._shape.mark else int(bool(left))
+            vectors = len(left) if self._layout.mark else int(bool(left))
         return Ending(is_complete=True, counts=_counts(reply), embeddings=vectors)
 
     def _without_vectors(self, body: bytes) -> tuple[bytes, int | None]:
         """The reply with its vectors taken out, and their number; None where they were not found and are left in."""
-        shape = self._shape
-        start = body.find(shape.opening)
-        end = body.rfind(shape.closing)
-        inside = start + len(shape.opening)
+        layout = self._layout
+        start = body.find(layout.opening)
+        end = body.rfind(layout.closing)
+        inside = start + len(layout.opening)
         if start < 0 or end <= inside:
             return body, None
-        vectors = shape.marks_before + (body.count(shape.mark, inside, end) if shape.mark else 0)
-        document = body[:start] + f'"{shape.key}":[]'.encode() + body[end + len(shape.closing) :]
+        vectors = layout.marks_before + (body.count(layout.mark, inside, end) if layout.mark else 0)
+        document = body[:start] + f'"{layout.key}":[]'.encode() + body[end + len(layout.closing) :]
         return document, vectors
 
 

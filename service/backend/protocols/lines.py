@@ -1,4 +1,4 @@
-"""Bytes that arrive in any pieces, as lines."""
+"""Lines, out of bytes that arrive in any pieces."""
 
 from __future__ import annotations
 

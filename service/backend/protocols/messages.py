@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from service.backend.protocols.reading import TEXT, THINKING, Ending, add, add_tool_calls, count, items, mapping, reason
+from service.backend.protocols.reading import Ending, add, add_tool_calls, count, items, mapping, reason
 from service.backend.protocols.sse import SseReader
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 
 class MessagesReader(SseReader):
-    """Complete is the stream that had ``message_stop``; a cut one just stops before it."""
+    """A stream is complete that had ``message_stop``; one that was cut just stops before it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,8 +8,6 @@ from typing import Any
 from pydantic_core import from_json
 
 from service.backend.protocols.reading import (
-    TEXT,
-    THINKING,
     Ending,
     StreamReader,
     add,
@@ -19,13 +17,13 @@ from service.backend.protocols.reading import (
     parsed,
     reason,
 )
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 
 def _plain_generated(chunks: Iterator[Any], texts: list[str]) -> Any:
-    """Take the texts of chunks that have nothing else, as nearly all have: model, created_at, response, done.
+    """Take the texts of chunks that have only what nearly all have: model, created_at, response, done.
 
-    The first chunk that is not so is returned, and None at the end.
+    Returns the first chunk that has anything else; None when there is none.
     """
     for chunk in chunks:
         if chunk.__class__ is not dict or len(chunk) != 4 or "error" in chunk or chunk.get("done"):
@@ -68,7 +66,7 @@ def _add_message(chunk: dict[str, Any], segments: list[Segment]) -> None:
 
 
 def _together(lines: list[bytes]) -> list[Any] | None:
-    """What stands on many lines, decoded in one go, which is three times as fast; None where one is blank or none."""
+    """The values on many lines, decoded in one go, which is three times as fast. None if a line is not one value."""
     try:
         chunks = from_json(b"[%b]" % b",".join(lines))
     except ValueError:
@@ -77,7 +75,7 @@ def _together(lines: list[bytes]) -> list[Any] | None:
 
 
 class _NdjsonReader(StreamReader):
-    """Complete is the stream that had an object with ``done: true``; a blank line is nothing."""
+    """A stream is complete that had an object with ``done: true``; blank lines say nothing."""
 
     _add_output: Callable[[dict[str, Any], list[Segment]], None]
     _take_plain: Callable[[Iterator[Any], list[str]], Any]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from service.backend.protocols.reading import TEXT, THINKING, Ending, add, add_tool_calls, count, items, mapping, reason
+from service.backend.protocols.reading import Ending, add, add_tool_calls, count, items, mapping, reason
 from service.backend.protocols.sse import SseReader
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 
 class _CompletionReader(SseReader):
-    """Complete is the stream that had ``[DONE]``: Ollama sends it only after ``done: true``.
+    """A stream is complete that had ``[DONE]``: Ollama sends it only after ``done: true``.
 
     A ``finish_reason`` alone proves nothing, and may rightly be missing. An error of Ollama's in mid-stream shows only
     as a chunk without model, after which nothing more comes.
@@ -33,7 +33,7 @@ class _CompletionReader(SseReader):
             self._take_usage(mapping(event["usage"]), is_last=not choices)
 
     def _take_usage(self, usage: dict[str, Any], *, is_last: bool) -> None:
-        # With include_usage every chunk of a completion has a usage of zeros, and the last one the real one.
+        # With include_usage every chunk of a completion has a usage of zeros, and only the last has the real one.
         if is_last or usage.get("total_tokens"):
             self._counts = _with_usage(self._counts, usage)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic_core import from_json, to_json
 
 from service.backend.protocols.lines import LineSplitter
-from service.job import Counts, Segment
+from service.job import TOOL_CALLS, Counts, Segment, joined
 
 _DEEPEST = 4
 """An error that holds an error that holds …: Ollama nests twice (a runner's document as a string)."""
@@ -29,10 +29,6 @@ def text_of_error(error: object, depth: int = 0) -> str:
                     return text_of_error(error[key], depth + 1)
     return error if isinstance(error, str) else to_json(error).decode()
 
-
-TEXT = "text"
-THINKING = "thinking"
-TOOL_CALLS = "tool_calls"
 
 _LARGEST_COUNT = 2**53
 _SHOWN_OF_GARBAGE = 80
@@ -79,7 +75,7 @@ class UnreadableError(ReplyError):
 
 
 def error_of_last(problem: ReplyError) -> str | None:
-    """What to say of the last bytes of a reply: a document that was cut is no error, only not complete."""
+    """The error in the last bytes of a reply; None for a document that was cut, which is only not complete."""
     return None if isinstance(problem, UnreadableError) and problem.may_be_cut else str(problem)
 
 
@@ -133,22 +129,6 @@ class StreamReader(ABC):
     @abstractmethod
     def _take_rest(self, rest: bytes, segments: list[Segment]) -> None:
         """Look at what came after the last line end. May raise ReplyError."""
-
-
-def joined(segments: list[Segment]) -> list[Segment]:
-    """Neighbours of one kind as one. Tool calls are arrays and stay as they are."""
-    result: list[Segment] = []
-    parts: list[str] = []
-    kind = ""
-    for segment in segments:
-        if segment.kind != kind or kind == TOOL_CALLS:
-            if parts:
-                result.append(Segment(kind, "".join(parts)))
-            kind, parts = segment.kind, []
-        parts.append(segment.data)
-    if parts:
-        result.append(Segment(kind, "".join(parts)))
-    return result
 
 
 def add(segments: list[Segment], kind: str, data: object) -> None:

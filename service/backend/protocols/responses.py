@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from service.backend.protocols.reading import (
-    TEXT,
-    THINKING,
     Ending,
     ReplyError,
     add,
@@ -17,7 +15,7 @@ from service.backend.protocols.reading import (
     reason,
 )
 from service.backend.protocols.sse import SseReader
-from service.job import Counts, Segment
+from service.job import TEXT, THINKING, Counts, Segment
 
 _DELTAS = {
     "response.output_text.delta": TEXT,
@@ -29,7 +27,7 @@ _LAST = ("response.completed", "response.incomplete")
 
 
 class ResponsesReader(SseReader):
-    """Complete is the stream that had ``response.completed``; a cut one just stops before it."""
+    """A stream is complete that had ``response.completed``; one that was cut just stops before it."""
 
     def _read(self, event: dict[str, Any], segments: list[Segment]) -> None:
         kind = event.get("type")

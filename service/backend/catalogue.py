@@ -1,0 +1,90 @@
+"""Which models the backends have, as far as they have told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from service.backend.backend import Backend
+from service.backend.probing import Probing
+from service.clock import Clock
+from service.errors import NotFoundError
+from service.job import model_key
+
+_NAMES_SHOWN = 20
+_FRESH_MS = 1_000
+
+
+class Catalogue:
+    """The models of all backends; ``backends`` gives those of the present configuration each time it is read."""
+
+    def __init__(self, backends: Iterable[Backend], probing: Probing, clock: Clock) -> None:
+        self._backends = backends
+        self._probing = probing
+        self._clock = clock
+
+    def knows(self, model: str) -> bool:
+        """Whether any backend had the model when it was last asked."""
+        key = model_key(model)
+        return any(backend.has_model(key) for backend in self._backends)
+
+    def hides(self, model: str) -> bool:
+        """Whether every backend that answers has the model but must not use it: none of them can say that it is not
+        there.
+        """
+        key = model_key(model)
+        answering = self._answering()
+        return bool(answering) and all(backend.hides(key) for backend in answering)
+
+    def may_have(self, model: str) -> bool:
+        """Whether a job for the model can be accepted without asking anybody: a backend had it when it was last asked,
+        or none answers, so that any model may be there.
+        """
+        key, is_silent = model_key(model), True
+        for backend in self._backends:
+            if backend.has_model(key):
+                return True
+            is_silent = is_silent and not (backend.is_answering or backend.is_unknown)
+        return is_silent
+
+    async def look_for(self, model: str) -> bool:
+        """Whether any backend has the model; the lists are asked for again before the answer is no."""
+        if not self.knows(model):
+            await self.refresh()
+        return self.knows(model)
+
+    async def require(self, model: str) -> None:
+        """Raises NotFoundError for a model that no backend has, with the names that exist.
+
+        While no backend answers, any model may be there.
+        """
+        if self.may_have(model) or await self.look_for(model) or not self._answering():
+            return
+        names = self._names()
+        shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+        raise NotFoundError(f"no backend has the model {model!r}; there are: {shown or 'none, pull one first'}")
+
+    async def refresh(self) -> None:
+        """Ask every backend that answers for its models, unless that was just done; and those that nobody has asked."""
+        stale = self._clock.now_ms() - _FRESH_MS
+        asked = [
+            backend
+            for backend in self._backends
+            if backend.is_unknown or (backend.is_answering and backend.listed_at < stale)
+        ]
+        if asked:
+            await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
+
+    def _answering(self) -> list[Backend]:
+        return [backend for backend in self._backends if backend.is_answering]
+
+    def _names(self) -> list[str]:
+        """Of the models that may be used, by name."""
+        return sorted(
+            {
+                one.name
+                for backend in self._backends
+                for one in backend.installed or ()
+                if backend.has_model(model_key(one.name))
+            }
+        )

@@ -9,20 +9,13 @@ from typing import NamedTuple
 from service.backend.pool import Backend
 from service.job import Claimed
 from service.live.outputs import Output
-from service.live.relay import Head, Relay
-
-
-class Refusal(NamedTuple):
-    """What a backend says in place of an answer: a reply of status 400 or more, or one that says that it is cut."""
-
-    head: Head
-    body: bytes
+from service.live.relay import Relay
 
 
 class Running:
     """A job that this process is working on."""
 
-    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "refusal", "relay", "request", "stop", "stored")
+    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "relay", "request", "stop", "stored")
 
     def __init__(self, claimed: Claimed, output: Output, charged_ms: float, relay: Relay | None = None) -> None:
         self.job = claimed.job
@@ -32,8 +25,6 @@ class Running:
         self.is_cancelled = False
         self.relay = relay
         """Where a waiting caller reads the reply."""
-        self.refusal: Refusal | None = None
-        """The backend's own word of the failure, where it gave one."""
         self.stored: asyncio.Future[None] | None = None
         """Set where the attempt began before its row was on disk: done when it is, and failed when it cannot be."""
         self.stop: Callable[[], object] | None = None

@@ -86,5 +86,9 @@ def decide(failure: Failure, retry: RetryConfig, *, holds_busy: bool, chance: Ca
 
 def _pause_ms(retry: RetryConfig, failures: int, chance: Callable[[], float]) -> int:
     """Exponential, capped, with full jitter."""
-    longest = min(retry.cap_seconds, retry.initial_seconds * retry.factor**failures)
+    try:
+        longest = min(retry.cap_seconds, retry.initial_seconds * retry.factor**failures)
+    except OverflowError:
+        # With a factor of 100 the power leaves the range of floats after 155 failures.
+        longest = retry.cap_seconds
     return int(chance() * longest * 1000)

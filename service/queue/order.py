@@ -121,17 +121,6 @@ class Order:
         """To be stored with an outcome of this line's owner."""
         return self._runner(line.runner).share(line.owner, 0).row(line.runner, line.owner)
 
-    def dump(self) -> tuple[list[RunnerRow], list[ShareRow]]:
-        """Everything that is to outlive a restart."""
-        return (
-            [known.row(runner) for runner, known in self._runners.items()],
-            [
-                share.row(runner, owner)
-                for runner, known in self._runners.items()
-                for owner, share in known.shares.items()
-            ],
-        )
-
     def restore(self, runners: Iterable[RunnerRow], shares: Iterable[ShareRow]) -> None:
         """Go on from what was stored; what waits is told with :meth:`keep_waiting` afterwards."""
         for one in runners:

@@ -21,7 +21,12 @@ class Head(NamedTuple):
 
 
 class Relay:
-    """One reply on its way to those who wait for it."""
+    """One reply on its way to those who wait for it.
+
+    The attempt fills it and mostly ends it. The core ends it where no attempt does: its job is cancelled or expired, is
+    not stored, or waits when the service stops. What ended it first stays. The core also fills one as a whole, from a
+    reply that was stored for requests that are repeated.
+    """
 
     __slots__ = (
         "_chunks",
@@ -40,23 +45,33 @@ class Relay:
 
     def __init__(self, *, is_kept: bool = False, readers: int = 1) -> None:
         self.head: Head | None = None
+        """None until the backend answers; set again by the next attempt, while nobody was sent a byte."""
         self.size = 0
         """Bytes of the body so far, also of what is let go of already."""
         self.is_ended = False
         self.failure: ServiceError | None = None
         """Why the reply is missing or broke off; None while it runs and when it is whole."""
         self.is_kept = is_kept
-        """What was read is kept for others, who may come later; else there is one reader, and it is let go of."""
+        """Never changes. What was read is kept for others, who may come later; else there is one reader, and what it
+        has read is let go of.
+        """
         self.is_sent = False
-        """Somebody was sent a byte: the attempt that it came from is the last."""
+        """Set by the answer to a caller, before it sends the first byte: the attempt that this came from is the last.
+        """
         self.has_told_error = False
-        """The reply itself ends with Ollama's own word of its failure."""
+        """Set by the attempt: the reply itself ends with Ollama's own word of its failure."""
         self.is_worth_retrying = False
-        """The reply is a refusal that we have not tried to overcome: a busy backend's, where that is not held."""
+        """Set by the attempt, before it ends the reply with a refusal that we have not tried to overcome: a busy
+        backend's, where callers do not wait for that.
+        """
         self.readers = readers
-        """How many have been given it to read; at first whoever has it made."""
+        """How many have been given it to read, at first whoever has it made. The core counts up when a repeated request
+        joins, and each answer counts down when it is over.
+        """
         self.is_abandoned = False
-        """The last of them has left, and its job is being cancelled."""
+        """Set by the last answer when its caller has left, until the cancelled job ends the reply; taken back when the
+        cancel cannot be stored.
+        """
         self._chunks: list[bytes] = []
         self._waiters: list[asyncio.Future[None]] = []
 

@@ -1,7 +1,7 @@
 """What a waiting caller is to be sent: Ollama's reply, byte for byte, as it comes.
 
-The worker fills it and never waits; whoever answers the caller reads at the caller's pace. Until somebody was sent a
-byte a failed attempt leaves no trace here, and the next one begins anew.
+The attempt fills it and never waits; the answer to the caller reads it at the caller's pace. A failed attempt leaves no
+trace here, unless somebody was sent a byte of it.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Relay:
         self.head: Head | None = None
         """None until the backend answers; set again by the next attempt, while nobody was sent a byte."""
         self.size = 0
-        """Bytes of the body so far, also of what is let go of already."""
+        """Bytes of the body so far, including those that were read and let go of."""
         self.is_ended = False
         self.failure: ServiceError | None = None
         """Why the reply is missing or broke off; None while it runs and when it is whole."""
         self.is_kept = is_kept
-        """Never changes. What was read is kept for others, who may come later; else there is one reader, and what it
-        has read is let go of.
+        """Never changes. True: what was read is kept for others, who may come later. False: there is one reader, and
+        what it has read is let go of.
         """
         self.is_sent = False
         """Set by the answer to a caller, before it sends the first byte: the attempt that this came from is the last.
@@ -65,7 +65,7 @@ class Relay:
         backend's, where callers do not wait for that.
         """
         self.readers = readers
-        """How many have been given it to read, at first whoever has it made. The core counts up when a repeated request
+        """How many callers read it, at first the one that it is made for. The core counts up when a repeated request
         joins, and each answer counts down when it is over.
         """
         self.is_abandoned = False
@@ -87,7 +87,7 @@ class Relay:
         self._wake()
 
     def reset(self) -> None:
-        """The attempt failed and another will follow; only before anything was sent."""
+        """The attempt failed and another will follow. Only to be called while nobody was sent a byte."""
         self.head = None
         self.has_told_error = False
         self._chunks.clear()
@@ -115,7 +115,7 @@ class Relay:
             self._wake()
 
     def read(self, position: int) -> tuple[bytes, int]:
-        """The bytes from a position (0 at first) on, b"" when there are none yet, and the position behind them."""
+        """The bytes from a position on (at first 0; b"" when there are none yet), and the position behind them."""
         chunks = self._chunks
         if not self.is_kept:
             data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -136,7 +136,7 @@ class Relay:
             raise
 
     def poke(self) -> None:
-        """Have who waits look around: its caller may be gone."""
+        """Wake those who wait without news of the reply: a caller may be gone."""
         self._wake()
 
     def _wake(self) -> None:

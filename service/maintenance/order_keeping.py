@@ -1,6 +1,7 @@
-"""Keeps what owners were served: a moment after an outcome is stored, for all outcomes of that moment at once.
+"""What owners were served is stored a moment after their outcomes, for all outcomes of that moment at once.
 
-A crash loses at most that moment of accounting; a row with every outcome would cost each job two more statements.
+A crash loses at most that moment of accounting. To store the rows with every outcome would cost each job two more
+statements.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _FORGET_SECONDS = 60.0
 
 
 class OrderKeeping:
-    """Loads the order at the start and stores what changes of it."""
+    """Loads the order at the start, and stores what has changed of it."""
 
     def __init__(self, order: Order, store: OrderStore, waiting: Callable[[], Waiting]) -> None:
         self._order = order
@@ -34,11 +35,11 @@ class OrderKeeping:
         self._has_changes = asyncio.Event()
 
     async def load(self) -> None:
-        """Go on where the order was left."""
+        """Let the order go on where it was left."""
         self._order.restore(*await self._store.load())
 
     def note(self, line: Line) -> None:
-        """Somebody was served on this line."""
+        """The order has changed by what was served on this line."""
         self._changed[line.runner, line.owner] = line
         self._has_changes.set()
 
@@ -71,7 +72,7 @@ class OrderKeeping:
             _log.warning("what owners were served could not be stored: %s", error)
 
     async def _forget(self) -> None:
-        """Let go of those who are the same as newcomers: the rows stay bounded."""
+        """Forget the owners that stand as newcomers would, so that the rows stay bounded."""
         runners, shares = self._order.forget_idle(self._waiting())
         for share in shares:
             self._changed.pop(share, None)

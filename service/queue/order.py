@@ -19,11 +19,11 @@ class Order:
         self._boosts_ms = _as_floats(boosts_ms)
         self._runners: dict[str, RunnerShares] = {}
         self.weights: Mapping[str, float] = {}
-        """Of owners whose weight is not 1: seconds count for less with a higher weight."""
+        """Only of owners whose weight is not 1. The higher the weight, the less a second of service counts."""
         self._last_turn = 0
 
     def set_boosts(self, boosts_ms: Mapping[int, float]) -> None:
-        """From now on priorities lead by these; what anybody was served stays as it is."""
+        """Priorities lead by these from now on; what owners were served stays as it is."""
         self._boosts_ms = _as_floats(boosts_ms)
         for runner in self._runners.values():
             runner.set_boosts(self._boosts_ms)
@@ -81,7 +81,7 @@ class Order:
     # What to do
 
     def pick(self, runner: str, waiting: Waiting, without: Collection[Line] = ()) -> Line | None:
-        """The line whose oldest job is next, of those that wait; ``without`` are lines of this runner to pass over."""
+        """The waiting line whose oldest job is next; ``without`` are lines of this runner to pass over."""
         known = self._runner(runner)
         limited = _left(waiting, without)
         owner: str | None = next(iter(waiting), None)
@@ -98,7 +98,7 @@ class Order:
     def ahead(self, line: Line, rank: int, waiting: Waiting) -> int:
         """How many ready jobs of the runner go before the one that has ``rank`` jobs ahead in its own line.
 
-        Exact as things stand, estimated when very many owners wait.
+        The number is exact as things stand; when very many owners wait it is an estimate.
         """
         runner = self._runners.get(line.runner)
         lines = waiting.get(line.owner, {})
@@ -131,9 +131,10 @@ class Order:
             self._last_turn = max(self._last_turn, row.turn, *(counter.turn for counter in share.lines.values()))
 
     def forget_idle(self, waiting: Mapping[str, Waiting]) -> tuple[list[str], list[tuple[str, str]]]:
-        """Forget whoever is the same as a newcomer; the runners, and the runners and owners, whose rows may go.
+        """Forget each owner that stands as a newcomer would; returns which rows may go: those of the runners, and those
+        of the owners, each with its runner.
 
-        ``waiting`` are the ready jobs of all runners. Where nobody waits or runs, nobody is ahead of anybody.
+        ``waiting`` are the ready jobs of all runners. On a runner without waiting and running jobs, nobody is ahead.
         """
         shares: list[tuple[str, str]] = []
         idle: list[str] = []
@@ -192,7 +193,7 @@ def _as_floats(boosts_ms: Mapping[int, float]) -> dict[int, float]:
 
 
 def _left(waiting: Waiting, without: Collection[Line]) -> Waiting:
-    """What is left to the owners of the lines that are to be passed over."""
+    """The lines that are left to each owner of whom some are passed over."""
     left: dict[str, dict[int, int]] = {}
     for _, owner, priority in without:
         if owner in waiting:

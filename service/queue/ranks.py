@@ -33,7 +33,7 @@ class Stamp(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """How many jobs of its line were ahead of a job, until when that is believed, and how the line stood."""
+    """How many jobs of a line were ahead of one job, until when that is believed, and how the line stood then."""
 
     rank: int
     until: int

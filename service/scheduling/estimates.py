@@ -1,5 +1,7 @@
-"""When a waiting job will begin: from the order, what jobs of its runner have taken, the seats that can serve it, and
-the swap still to come where its model is not loaded. A guess, made afresh whenever somebody asks.
+"""When a waiting job will begin: a guess, made afresh whenever somebody asks.
+
+It follows from the jobs that go before, from what jobs of their runners have taken, from the seats that can serve the
+job, and from the load that is still to come where its model is not loaded.
 """
 
 from __future__ import annotations
@@ -14,21 +16,21 @@ from service.clock import Clock
 from service.job import model_of_runner
 
 _MOST_RUNNERS = 100
-"""That are looked at for one guess, when jobs for more of them wait."""
+"""How many runners a guess looks at, when jobs for more of them wait."""
 
 
 class Queue(Protocol):
     """What is asked of the core."""
 
     def expected_ms(self, runner: str) -> float:
-        """What a job of this runner takes of a backend."""
+        """How long a backend is thought to need for a job of this runner."""
 
     def ready_counts(self) -> Mapping[str, int]:
-        """How many jobs of each runner wait."""
+        """How many ready jobs of each runner wait."""
 
 
 class Estimates:
-    """``waiting_since`` gives, as far as it is known, since when the oldest job of each runner waits."""
+    """``waiting_since`` gives since when the oldest job of each runner waits, as far as that is known."""
 
     def __init__(self, queue: Queue, pool: Pool, clock: Clock, waiting_since: Callable[[], Mapping[str, int]]) -> None:
         self._queue = queue
@@ -37,7 +39,10 @@ class Estimates:
         self._waiting_since = waiting_since
 
     def start_seconds(self, runner: str, ahead: int) -> float | None:
-        """In how many seconds a job begins before which ``ahead`` of its runner go; None while nobody serves it."""
+        """In how many seconds a job will begin when ``ahead`` jobs of its runner go before it.
+
+        None while no backend serves its model.
+        """
         backends = self._pool.serving(runner)
         if not backends:
             return None
@@ -49,7 +54,7 @@ class Estimates:
         return round(wait_ms / 1000, 1)
 
     def _turn_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
-        """Until a seat is free after all that go before; jobs of other loaded models take turns with these."""
+        """Until a seat is free after all jobs that go before. Jobs of other loaded models take turns with these."""
         expected_ms = self._queue.expected_ms(runner)
         jobs, work_ms = ahead, ahead * expected_ms
         counts = self._queue.ready_counts()
@@ -65,12 +70,12 @@ class Estimates:
         return (jobs + 1 - free) * mean_ms / self._seats(backends, runner)
 
     def _own_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
-        """For a runner that finds all seats empty when its model is loaded."""
+        """Until the turn of a job for a runner that finds all seats empty when its model is loaded."""
         return (ahead // self._seats(backends, runner)) * self._queue.expected_ms(runner)
 
     def _swap_ms(self, backend: Backend, runner: str) -> float:
-        """Until the model is loaded: what is loaded works on, until nothing waits for it or this one is overdue; then
-        it drains; the models that have waited longer come first; and the load itself.
+        """Until the model is loaded. The loaded models work on until nothing waits for them or this one is overdue, and
+        then finish their running jobs. Models that have waited longer are loaded first, and then this one.
         """
         placement, now, since = backend.placement, self._clock.now_ms(), self._waiting_since()
         mine = since.get(runner, now)
@@ -105,5 +110,5 @@ def _others_loaded(backend: Backend, runner: str) -> Iterator[str]:
 
 
 def _has(backend: Backend, runner: str) -> bool:
-    """Whether a job of this runner will cause no load there."""
+    """Whether a job of this runner can begin there without a new load."""
     return is_remote(runner) or backend.placement.is_loaded(runner) or backend.placement.is_loading(runner)

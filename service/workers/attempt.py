@@ -22,14 +22,14 @@ from service.scheduling.assignment import Running
 from service.workers.retry_policy import Fail
 
 _RELAYED_TIMES = 4
-"""How much longer than a text may be a reply that is sent on: as JSON, with a frame around each token, or vectors."""
+"""How many times longer than a text a relayed reply may be: it is JSON with a frame around each token, or vectors."""
 
 AttemptEnd = Outcome | Exception | None
 """How an attempt ended: with an outcome or an error; None when it was called off."""
 
 
 class TimeLimits(NamedTuple):
-    """The deadlines of a call whose model is to be loaded first, and of one whose model is loaded."""
+    """The deadlines of a call whose model must be loaded first, and of one whose model is loaded."""
 
     cold: Deadlines
     warm: Deadlines
@@ -43,17 +43,17 @@ class TimeLimits(NamedTuple):
 
 
 class _Refusal(NamedTuple):
-    """What a backend says in place of an answer: a reply of status 400 or more, or one that says that it is cut."""
+    """What a backend says in place of an answer: a reply of status 400 or more, or one that says it is cut."""
 
     head: Head
     body: bytes
 
 
 class Attempt:
-    """Made by the task that runs it.
+    """One call, and all that is read of its reply. The task that runs an attempt must also make it.
 
-    It alone fills the job's output and relay, and sets ``stop`` of ``running`` while it lasts. The job's status and
-    everything else of ``running`` are the core's.
+    The attempt alone fills the job's output and relay, and sets ``running.stop``. Everything else of ``running``, and
+    the job's status, are the core's.
     """
 
     __slots__ = ("_clock", "_kept_for_load", "_pool", "_refusal", "_scope", "backend", "running")
@@ -61,7 +61,7 @@ class Attempt:
     def __init__(
         self, running: Running, backend: Backend, pool: Pool, clock: Clock, kept_for_load: set[Attempt]
     ) -> None:
-        """``kept_for_load`` are the attempts that were called off during a load: this one adds and removes itself."""
+        """``kept_for_load`` holds the attempts that were called off during a load; each adds and removes itself."""
         self.running = running
         self.backend = backend
         self._pool = pool

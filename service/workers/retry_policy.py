@@ -10,14 +10,14 @@ from service.config import RetryConfig
 from service.errors import BackendError, Fault
 
 _ELSEWHERE_MS = 1_000
-"""The pause before a job goes to another backend than the one that no longer has its model."""
+"""The pause before a job is tried on another backend, when this one no longer has its model."""
 
 
 class Elsewhere(Enum):
-    """Where the model of a job may be, when the backend of its attempt says that it does not have it."""
+    """Where the model of a job may be, when a backend says that it does not have it."""
 
     NOWHERE = "nowhere"
-    """No other backend has it; and whenever the backend said something else."""
+    """No other backend has it. Also when the backend has said something else."""
     PERHAPS = "perhaps"
     """Another backend has it and takes no jobs now, or is away and was never asked."""
     SERVED = "served"
@@ -29,7 +29,7 @@ class Failure(NamedTuple):
 
     error: BackendError
     failures: int
-    """Of the job so far, without this one; so are the crashes."""
+    """How many the job had before this one; likewise the crashes."""
     crashes: int
     has_caller: bool
     """Whether somebody waits for the reply."""
@@ -44,11 +44,11 @@ class Fail(NamedTuple):
     code: str
     message: str
     is_worth_retrying: bool = False
-    """The caller may try again itself: we have not tried to overcome this."""
+    """The caller may try again, since we have not."""
 
 
 class TryAgain(NamedTuple):
-    """The job is queued again, and counts as many more failures and crashes."""
+    """The job is queued again. ``failures`` and ``crashes`` are added to its own."""
 
     pause_ms: int | None
     """From now; None: it may begin at once."""

@@ -1,4 +1,4 @@
-"""The consumers: each takes one handed-over job at a time, attempts it, and tells the core how that ended."""
+"""The consumers: each takes one handed-over job at a time, attempts it, and tells the core how the attempt ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.workers.retry_policy import Elsewhere, Fail, Failure, decide
 _log = logging.getLogger(__name__)
 
 _STORE_SECONDS = 5.0
-"""What a stop waits for outcomes beyond the jobs' own time: a supervisor that has to kill says less than we can."""
+"""How long a stop waits until outcomes are stored, after the time that the jobs are given to end."""
 
 
 class Workers:
@@ -62,8 +62,10 @@ class Workers:
                 await self._seats_changed.wait()
 
     async def drain(self, seconds: float) -> int:
-        """Give running jobs ``seconds`` to end, then close their calls and queue them again; how many could not be
-        settled, since nothing could be stored: they stay ``processing``, and the next start rescues them.
+        """Give running jobs ``seconds`` to end, then close their calls and queue them again.
+
+        Returns how many could not be settled, since nothing could be stored: they stay ``processing``, and the next
+        start rescues them.
         """
         settling = asyncio.create_task(self._settle())
         await asyncio.wait((settling,), timeout=seconds)
@@ -77,7 +79,7 @@ class Workers:
         return self._jobs.running
 
     def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
-        """Deadlines and retries of the attempts that begin from now on; and the seats may be others."""
+        """Give these deadlines and retries to attempts that begin from now on; the number of seats may have changed, too."""
         self._limits = TimeLimits.of(timeouts)
         self._retry = retry
         self._holds_busy = holds_busy
@@ -97,7 +99,7 @@ class Workers:
             try:
                 await self._work(attempt)
             except Exception as error:
-                # It costs this job only: the seat is free again, and the consumer goes on.
+                # The error costs this job only: the seat is free again, and the consumer goes on.
                 _log.error("job %s could not be concluded", running.job.id, exc_info=error)
                 await self._give_up(attempt, error)
         self._consumers -= 1
@@ -110,8 +112,8 @@ class Workers:
         try:
             end = await attempt.run(self._limits)
             if self._jobs.store_trouble is None:
-                # What is left to do is the disk's; the backend has room for the next. An outcome that cannot be stored
-                # keeps its seat, so that no more of them gather.
+                # What is left to do is the disk's, and the backend has room for the next job. While nothing can be
+                # stored an outcome keeps its seat, so that no more outcomes gather.
                 is_seated = False
                 self._pool.free(attempt.backend, runner)
             await self._conclude(attempt, end)
@@ -123,7 +125,7 @@ class Workers:
                 self._idle.set()
 
     def _stop_after_load(self) -> None:
-        """A load may have ended: so do the attempts that were called off in the middle of it."""
+        """A load may have ended: end the attempts that were called off in the middle of it."""
         if self._kept_for_load:
             kept = tuple(self._kept_for_load)
             self._kept_for_load.clear()
@@ -135,7 +137,7 @@ class Workers:
     async def _conclude(self, attempt: Attempt, end: AttemptEnd) -> None:
         running = attempt.running
         if not await _is_stored(running) or (end is None and running.is_cancelled):
-            # The job is over, or there is none, as its caller was told.
+            # The job is over; or it was never stored, which its caller was told.
             self._jobs.let_go(running)
         elif end is None:
             await self._jobs.put_back(running)
@@ -167,7 +169,7 @@ class Workers:
         return Failure(error, job.failures, job.crashes, relay.readers > 0, relay.is_sent, elsewhere)
 
     async def _fail(self, attempt: Attempt, failed: Fail) -> None:
-        # Its caller need not wait for our disk.
+        # The caller need not wait for our disk.
         attempt.tell_failure(failed)
         segments = attempt.running.output.segments()
         outcome = Outcome(Status.FAILED, segments, error_code=failed.code, error_message=failed.message)
@@ -200,7 +202,7 @@ async def _is_stored(running: Running) -> bool:
     if stored is None:
         return True
     if not stored.done():
-        # Done well or not; unlike ``asyncio.wait`` this is done for every job, so it is spare.
+        # It may be done well or not. This is awaited for every job, and is cheaper than ``asyncio.wait``.
         waiter: asyncio.Future[None] = stored.get_loop().create_future()
         stored.add_done_callback(lambda _: None if waiter.done() else waiter.set_result(None))
         await waiter

@@ -6,6 +6,8 @@ queued ──claim──▶ processing ──▶ completed
   └── queued / processing ─────▶ cancelled
 
 A queued job whose deadline passes becomes failed, with the code ``expired``.
+
+A time that is an ``int`` is in milliseconds since the epoch, here and everywhere, unless its name says otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
 class Priority(IntEnum):
-    """How a job stands to the others of its owner and, by a bounded lead, to those of other owners."""
+    """Orders the jobs of one owner, and gives a bounded lead over those of other owners."""
 
     HIGH = 1
     NORMAL = 0
@@ -58,7 +60,7 @@ class Line(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def line_of(runner: str, owner: str, priority: int) -> Line:
-    """The line, mostly the same object each time: it is made for every job, and a dictionary finds it quicker so."""
+    """The line; mostly the same object each time, since it is looked up for every job and that is quicker so."""
     return Line(runner, owner, priority)
 
 
@@ -91,7 +93,7 @@ def joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 class Counts(NamedTuple):
-    """What Ollama reports at the end of a reply; times in milliseconds, None where it said nothing."""
+    """What Ollama reports at the end of a reply; None where it said nothing. ``…_ms`` are durations."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -102,7 +104,7 @@ class Counts(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """What a door hands to the core. Times are milliseconds since the epoch."""
+    """What a door hands to the core."""
 
     door: str
     """The dialect it came through: prompts, requests, ollama, openai, anthropic."""
@@ -128,7 +130,7 @@ class NewJob(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A row of the table ``jobs``, in the order of its columns. Times are milliseconds since the epoch."""
+    """A row of the table ``jobs``, in the order of its columns."""
 
     seq: int
     id: str
@@ -146,17 +148,17 @@ class Job(NamedTuple):
     """1 or 0: whether the backend was asked for a stream."""
     status: str
     attempt: int
-    """Rises at every claim and never repeats: it fences writers and names outputs."""
+    """Rises at every claim and never repeats: a write names the attempt that it expects, and an output its own."""
     failures: int
-    """Runner and transient faults only; bounds the retries."""
+    """How many attempts failed by a transient fault or a crash; bounds the retries."""
     crashes: int
-    """How often the model's runner died under it: a job that does that again and again is poison."""
+    """How often the model's runner died under this job: a job that kills it again and again is poison."""
     not_before: int | None
     deadline: int | None
     on_disconnect: str | None
     worker: str | None
     caller_at: str | None
-    """The process on whose connection a caller waits for the reply: only that one may claim it."""
+    """The process at which a caller waits for the reply: only that process may claim the job."""
     preview: str
     size: int
     """Bytes of the request's body."""
@@ -179,7 +181,7 @@ class Job(NamedTuple):
 
     @property
     def stage(self) -> tuple[bool, int, bool, bool]:
-        """How far it has come: of two rows of one job the later one has no smaller stage, whosever clock was used."""
+        """How far the job has come: whatever the clocks say, the later of two rows of one job has no smaller stage."""
         return (self.is_final, self.attempt, self.status != Status.PROCESSING, self.not_before is None)
 
     @property
@@ -206,7 +208,7 @@ class Outcome(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What is kept of a finished job beside its row: the output of its last attempt, in order."""
+    """What is kept of a finished job beside its row: the output of its last attempt."""
 
     attempt: int
     segments: tuple[Segment, ...]
@@ -236,7 +238,7 @@ RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thr
 
 
 def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool | None = None) -> str:
-    """What one loaded runner can serve: the model, and those options that would make Ollama load it anew."""
+    """What one loaded runner can serve: the model, and those options for which Ollama would load the model anew."""
     own = {name: options[name] for name in RELOADING if _is_option(options.get(name))} if options else {}
     if shift is not None:
         own["shift"] = shift
@@ -247,7 +249,7 @@ def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool
 
 
 def _is_option(value: object) -> bool:
-    """Whether it has the type of these options; one of a wrong type is refused before anything is loaded."""
+    """Whether the value has a type of these options. Ollama refuses any other before it loads anything."""
     return isinstance(value, bool | int | float)
 
 

@@ -1,4 +1,4 @@
-"""Talking to a service that runs on this machine, through its socket: whoever may open that counts as an admin."""
+"""Talking to a service that runs on this machine, through its socket. A user who may open it counts as an admin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def admin_socket_path(config: Config) -> Path | None:
 async def show_backends(
     config: Config, action: str | None = None, name: str | None = None, *, say: Callable[[str], None] = print
 ) -> int:
-    """Print how the running service's backends are, after ``drain`` or ``resume`` of one of them; the exit status.
+    """Print how the running service's backends are, after one of them was drained or resumed; the exit status.
 
     Raises NotRunningError.
     """
@@ -65,7 +65,7 @@ def _backend_line(backend: dict[str, Any]) -> str:
 
 
 async def ask_running_service(config: Config, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    """One request and its JSON answer. Raises NotRunningError, or ServiceError with the service's own refusal."""
+    """One request and its JSON answer. Raises NotRunningError, or ServiceError with the words of the refusal."""
     socket = admin_socket_path(config)
     if socket is None:
         raise NotRunningError("this command needs the service's socket, which only a service with SQLite has")

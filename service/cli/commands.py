@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _demo(config: Config, read: Callable[[], Config]) -> int:
-    """The same service, but nothing outside is needed and nothing is left behind."""
+    """Run the service so that it needs nothing from outside and leaves nothing behind."""
     with tempfile.TemporaryDirectory(prefix="corral-demo-") as folder:
         async with SimulatedServer(DEMO_SETTINGS) as simulated:
             print("DEMO: answers are simulated, no model is running; the database is temporary.")
@@ -93,7 +93,7 @@ async def _demo(config: Config, read: Callable[[], Config]) -> int:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    # The database's thread gives Python's lock away for every step; at the usual 5 ms it would often wait that long to
+    # The database's thread gives up Python's lock at every step. At the usual 5 ms it would often wait that long to
     # get it back from a busy event loop (measured: 3,200 stored jobs a second at 5 ms, 5,300 at 0.5 ms).
     sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -101,7 +101,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 
 
 def _loop_factory() -> Any:
-    """uvloop where it exists (it answers about a third more requests a second here), else asyncio's own."""
+    """uvloop where it exists, which answers about a third more requests a second here; else asyncio's own loop."""
     try:
         import uvloop
     except ImportError:

@@ -52,7 +52,10 @@ async def run_key_command(
     say: Callable[[str], None] = print,
     note: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> int:
-    """Do what was asked; the exit status. A new key is said, and everything about it noted. Raises StartError."""
+    """Do what was asked; the exit status. ``say`` gets what was asked for, and ``note`` what there is to know of it.
+
+    Raises StartError.
+    """
     try:
         match options.action:
             case "create":
@@ -114,7 +117,7 @@ async def _revoke(config: Config, key_id: str) -> Mapping[str, Any]:
         return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}")
     except NotRunningError:
         async with _opened_store(config) as store:
-            # The secret is not needed for this, so that keys made with one that is lost can be revoked, too.
+            # This works without the secret, so that keys can be revoked after the secret was lost.
             return key_fields(await Keyring(store, b"", Clock()).revoke(key_id), Clock().now_ms())
 
 

@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 1024
 _CLOSE_SECONDS = 5.0
 _KEPT_SECONDS = 120.0
-"""How long an idle connection is kept. The side that sends requests should give it up first, else one may meet its end:
-Go's clients do after 90 s, most others and proxies much earlier.
+"""How long an idle connection is kept. The client should close it first, or a request may come just as we close it.
+Clients written in Go close after 90 s, most others and proxies much earlier.
 """
 
 
@@ -107,9 +107,8 @@ def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
 
 
 def _settle_memory() -> None:
-    """What is there after the start stays: the collector need not walk through it again and again. It also comes less
-    often than by default, as each request makes hundreds of objects that are free again without it. Together they
-    carry a tenth more requests a second.
+    """Let the garbage collector do less: it passes over what is there after the start, and it runs less often, as the
+    hundreds of objects that each request makes are freed without it. Both give a tenth more requests a second.
     """
     gc.collect()
     gc.freeze()
@@ -138,7 +137,7 @@ def _shown_host(host: str) -> str:
 
 
 def _bound_sockets(config: Config) -> list[socket.socket]:
-    """The configured address, taken before anything else is begun. Raises StartError when it is in use."""
+    """Sockets at the configured address, bound before anything else begins. Raises StartError when it is in use."""
     host, port = config.server.host, config.server.port
     bound: list[socket.socket] = []
     try:
@@ -171,7 +170,7 @@ async def _listen(runner: web.AppRunner, sockets: list[socket.socket], config: C
 
 
 async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
-    """Whoever may open this socket counts as an admin, so only the service's own user may."""
+    """Listen for commands. Only the service's own user may open this socket, since who opens it counts as an admin."""
     if path is None:
         _log.info("no admin socket: commands cannot talk to the running service")
         return
@@ -181,7 +180,7 @@ async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
 
 @contextmanager
 def _private_socket(path: Path) -> Iterator[None]:
-    """A socket that is made within is its owner's alone; what a killed service left there makes way."""
+    """Within this, a socket made at ``path`` is its owner's alone. One that a killed service left there is removed."""
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:

@@ -1,4 +1,4 @@
-"""What systemd is told about this process (sd_notify(3)); nothing where nobody asked to be told."""
+"""What systemd is told about this process (sd_notify(3)), where it asks to be told."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Notifier:
     """Speaks to the service manager named by ``NOTIFY_SOCKET``; without that variable every call does nothing."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        # "@" stands for the NUL byte of an abstract socket; addresses of other families are not for us.
+        # "@" stands for the NUL byte of an abstract socket. Addresses of other families are not supported.
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = address.replace("@", "\0", 1) if address.startswith(("/", "@")) else None
         self.watchdog_seconds = _watchdog_seconds(environ) if self._address else None
-        """Silence after which the manager restarts us, None where it does not watch."""
+        """After how much silence the manager restarts this process; None where it does not watch."""
 
     def ready(self, status: str) -> None:
         """The service can be used; ``status`` is the line that ``systemctl status`` shows."""
@@ -34,7 +34,7 @@ class Notifier:
     async def feed_watchdog(self) -> None:
         """Ping at twice the rate that is asked for, until cancelled; returns at once where nobody watches.
 
-        A task of the event loop and nothing else: when the loop hangs, the pings end, which is their purpose.
+        It runs in the event loop, so that the pings end when the loop hangs: that is their purpose.
         """
         if self.watchdog_seconds is None:
             return

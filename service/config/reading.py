@@ -1,4 +1,4 @@
-"""Reading the configuration: file, then environment, then command line; whoever comes later wins.
+"""Reading the configuration: file, then environment, then command line; the later one wins.
 
 Every bad key and value is reported with the place it came from, so each source keeps its origin until the end.
 """
@@ -19,14 +19,14 @@ from service.errors import ConfigurationError
 
 PREFIX = "CORRAL_"
 ENVIRONMENT_ONLY = {"auth.demo_admin_key": "DEMO_ADMIN_KEY", "auth.demo_user_key": "DEMO_USER_KEY"}
-"""Keys for a try-out, which must not be left lying in a file."""
+"""API keys for a try-out: they must not be left lying in a file."""
 
 _SECRET = ("auth.", "database.url", "headers")
 _PACKAGE = Path(__file__).parent.parent
 
 
 class Source(NamedTuple):
-    """Settings from one place, which ``name`` tells the user: a file, a variable or an option."""
+    """Settings from one place: a file, a variable or an option. Errors call the place ``name``."""
 
     name: str
     settings: dict[str, Any]
@@ -110,7 +110,7 @@ NAMED_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DEMO_USER_KEY": ("auth.demo_user_key", str),
     "ACCESS_TOKEN_EXPIRE_MINUTES": ("auth.token_minutes", str),
 }
-"""The names without our prefix; of two that set the same key the later one wins. Set to nothing means not set."""
+"""The variables without our prefix. Of two that set the same key the later one wins; an empty one is not set."""
 
 
 def _named_variables(environ: Mapping[str, str]) -> Iterator[Source]:
@@ -152,7 +152,7 @@ def _nested(key: str, value: object) -> dict[str, Any]:
 
 
 def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both, ``above`` winning; tables are merged, and everything else, lists too, is replaced."""
+    """Both, where ``above`` wins: tables are merged, and everything else is replaced, lists included."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)

@@ -20,7 +20,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-"""Zero switches the thing off."""
+"""Seconds, where zero switches off what they are for."""
 Days = Annotated[float, Field(gt=0, le=36_500, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -28,7 +28,7 @@ Count = Annotated[int, Field(ge=1)]
 def duration_seconds(value: str | float) -> float:
     """Seconds of a ``keep_alive`` as Ollama reads it: a number, or a Go duration such as ``"5m"`` (negative: for ever).
 
-    Raises ValueError for anything else, a number without a unit in quotes included (wire contract 0).
+    Raises ValueError for anything else, also for a text that is a number without a unit (wire contract 0).
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')
@@ -43,7 +43,7 @@ def duration_seconds(value: str | float) -> float:
 
 
 def _server_url(value: str) -> str:
-    """The base of an Ollama server's URL; a full ``…/api/generate`` or an OpenAI ``…/v1`` means the same server."""
+    """The base of an Ollama server's URL, also when a path such as ``/api/generate`` or ``/v1`` is given with it."""
     parts = urlsplit(value.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError('write a whole URL, such as "http://127.0.0.1:11434"')
@@ -179,7 +179,7 @@ KeepAlive = Annotated[float, BeforeValidator(duration_seconds), Field(allow_inf_
 
 
 class ModelConfig(Section):
-    """Ceilings, and defaults for requests that say nothing. ``keep_alive`` is in seconds here, negative for ever."""
+    """Ceilings, and defaults for requests that say nothing. ``keep_alive`` is in seconds; below 0 it is for ever."""
 
     parallel: Count | None = None
     num_ctx: int | None = Field(default=None, ge=4)
@@ -221,7 +221,7 @@ class WebsocketConfig(Section):
 
 
 class Config(BaseSettings):
-    """All of the configuration; ``Config()`` holds the defaults, ``load_config`` what the user wants."""
+    """The whole configuration. ``Config()`` has the defaults; ``load_config`` returns what the user wants."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix="CORRAL_", env_nested_delimiter="__", validate_default=True

@@ -1,7 +1,7 @@
 """The keys: made, found, revoked.
 
-A key is shown once and kept as HMAC-SHA256 with the secret. All keys are held in memory, so that to authenticate costs
-one hash and no look at the database; several processes that share a database look every now and then whether the
+A key is shown once and kept as HMAC-SHA256 with the secret. All keys are held in memory, so that a request is
+authenticated by one hash and without the database. Processes that share a database ask every now and then whether the
 keys' version there is still the one that they know.
 """
 
@@ -31,7 +31,7 @@ DEMO_KEYS = {Role.ADMIN: "demo-admin", Role.USER: "demo-user"}
 
 
 class Keyring:
-    """Every key there is, and what they were used for last."""
+    """Every key there is, and when each was used last."""
 
     def __init__(self, store: KeyStore, secret: bytes, clock: Clock) -> None:
         self._store = store
@@ -45,7 +45,7 @@ class Keyring:
         self.changed = Signal()
         """Sent when a key was made or revoked, by whomever."""
         self.weights: Mapping[str, float] = _Weights(self._by_id)
-        """The weights of owners, for the order; who has no key has 1.0."""
+        """The weights of owners, for the order; an owner without a key has 1.0."""
 
     @classmethod
     async def open(cls, store: KeyStore, clock: Clock, configured_secret: str = "") -> Keyring:
@@ -55,13 +55,13 @@ class Keyring:
         return keys
 
     def derived_secret(self, purpose: str) -> bytes:
-        """A secret of 32 bytes for another purpose, which tells nothing about the one it comes from."""
+        """A secret of 32 bytes for another purpose, which does not give away the secret it is made from."""
         return hmac.digest(self._secret, purpose.encode(), "sha256")
 
     def find(self, text: str) -> Key | None:
         """The key with this text, also a revoked or expired one; see :meth:`check`."""
         digest = hmac.digest(self._secret, text.encode("utf-8", "replace"), "sha256")
-        # Looked up by the first bytes, whose timing tells nothing of use about a keyed hash, and compared as a whole.
+        # Looked up by the first bytes of a keyed hash, whose timing is of no use to anybody, and compared as a whole.
         stored = self._by_hash.get(digest[:_LOOKUP_BYTES])
         return stored[1] if stored is not None and hmac.compare_digest(stored[0], digest) else None
 
@@ -75,7 +75,7 @@ class Keyring:
         return self._by_id.get(key_id)
 
     def is_good(self, key: Key) -> bool:
-        """Whether the key, as it is stored now, still opens anything."""
+        """Whether the key may still be used, as it is stored now."""
         known = self._by_id.get(key.id)
         return known is not None and known.is_active and not known.is_expired(self._clock.now_ms())
 
@@ -92,12 +92,12 @@ class Keyring:
             raise UnauthenticatedError("this API key has expired; ask an admin for another")
 
     def note_use(self, key: Key) -> None:
-        """It was used now; written to the database with the next batch."""
+        """The key was used now; this is written to the database with the next batch."""
         self._used[key.id] = self._clock.now_ms()
         self._unwritten.add(key.id)
 
     async def write_uses(self) -> None:
-        """Store when keys were last used, those that were since the last time."""
+        """Store when keys were used last, for those that were used since the last call."""
         if not self._unwritten:
             return
         unwritten, self._unwritten = self._unwritten, set()
@@ -120,7 +120,7 @@ class Keyring:
         return key, text
 
     async def revoke(self, key_id: str) -> Key:
-        """From now on nobody can use it; its jobs and usage stay. Raises NotFoundError, CannotStoreError."""
+        """Let nobody use the key from now on; its jobs and usage stay. Raises NotFoundError, CannotStoreError."""
         key = await self._store.revoke(key_id, _new_version())
         if key is None:
             raise NotFoundError(f"there is no key {key_id[:100]!r}")
@@ -128,7 +128,7 @@ class Keyring:
         return key
 
     async def keep_demo_key(self, role: Role, text: str) -> None:
-        """Make the demo key of this role have this text; "" revokes it, when there was one."""
+        """Give the demo key of this role this text; "" revokes the key, when there is one."""
         key_id = DEMO_KEYS[role]
         known = self._by_id.get(key_id)
         if not text:
@@ -144,7 +144,7 @@ class Keyring:
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Read all keys again, unless their version is the one that is known."""
+        """Read all keys again, unless their version in the database is the one that is known."""
         version = await self._store.version()
         if version is not None and version == self._version:
             return
@@ -204,7 +204,7 @@ async def _open_secret(store: KeyStore, configured: str) -> bytes:
         await store.set(_VERIFIER, verifier)
     if not configured and _SECRET not in settings:
         await store.set_once(_SECRET, secret)
-        # Of several processes that start together one was first, and its secret counts.
+        # Several processes may start together: the secret that was stored first counts.
         secret = (await store.settings())[_SECRET]
     await store.set_once(_VERIFIER, _verifier(secret))
     return secret.encode()

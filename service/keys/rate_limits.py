@@ -1,7 +1,7 @@
 """How many requests each limited key has left: at most so many in any hour.
 
-Counted in slots of a second, so that a key costs no more memory than the seconds of an hour. What was asked before a
-restart, or of other processes, is known from the jobs that came of it.
+Requests are counted in slots of a second, so that a key needs no more memory than an hour has seconds. The requests
+that came before a restart, or to other processes, are known from the jobs that they became.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _log = logging.getLogger(__name__)
 
 _WINDOW_SECONDS = 3600
 _SETTLED_SECONDS = 10
-"""What was asked so long ago is stored by now, by whichever process."""
+"""The job of a request that is so old is stored by now, whichever process it came to."""
 
 
 class RateLimit(NamedTuple):
-    """What a key may still ask for."""
+    """How many requests a key has left."""
 
     limit: int
     remaining: int
     full_again_seconds: int
-    """From now until nothing counts any more, when nothing more is asked."""
+    """In how many seconds no request counts any more, if none is added."""
 
 
 class _Window:
@@ -85,12 +85,12 @@ class RateLimits:
         return second
 
     def give_back(self, key: Key, second: int) -> None:
-        """The request that was counted then came to no job."""
+        """Take back a request that was counted in that second: it became no job."""
         window, _ = self._window(key)
         window.remove(second)
 
     def left(self, key: Key) -> RateLimit | None:
-        """How the key stands; None for one without a limit."""
+        """What the key has left; None for a key without a limit."""
         limit = key.requests_per_hour
         if limit is None:
             return None
@@ -100,7 +100,7 @@ class RateLimits:
         return RateLimit(limit, max(0, limit - window.count), full_again)
 
     async def recall(self) -> None:
-        """Count what the jobs of the last hour tell, in place of what is known; the last seconds only add to that."""
+        """Count anew from the jobs of the last hour. No count of the last seconds falls: jobs may not be stored yet."""
         second = self._clock.now_ms() // 1000
         for key in self._keys.listed():
             if key.requests_per_hour is None or not key.is_active:
@@ -114,7 +114,7 @@ class RateLimits:
             self._windows[key.id] = _Window(seconds)
 
     async def keep_recalling(self, seconds: float) -> None:
-        """Learn what other processes were asked; never returns."""
+        """Count the requests to other processes, too; never returns."""
         while True:
             await asyncio.sleep(seconds)
             try:

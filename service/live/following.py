@@ -1,7 +1,7 @@
 """Following one job: its status and its output from a position on, each follower at its own pace.
 
-A position is ``attempt.offset``. Whoever comes back with the position of an attempt that is no longer the job's last is
-told to begin again (``Restarted``) and gets the newer attempt from its beginning: two answers are never spliced.
+A position is ``attempt.offset``. A follower that comes back with a position in an earlier attempt is told to begin
+again (``Restarted``), and gets the newest attempt from its beginning: two answers are never spliced.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from service.store.job_queries import JobQueries
 
 
 class StatusChanged(NamedTuple):
-    """The job stands as it says now."""
+    """The job stands now as in ``job``."""
 
     job: Job
 
 
 class Restarted(NamedTuple):
-    """What was shown belongs to an attempt that is void; the output of ``attempt`` follows from its beginning."""
+    """What was shown is of an attempt that is void; the output of ``attempt`` follows from its beginning."""
 
     attempt: int
 
@@ -82,7 +82,7 @@ class Follower:
         return self._job
 
     def receive(self, event: JobChanged) -> None:
-        """Hear of a status change; one older than what is known is passed over, for a snapshot may overtake it."""
+        """Hear of a status change. One that is older than what is known is passed over: a snapshot has overtaken it."""
         if event.job.stage >= self._job.stage:
             self._job = event.job
             self._has_new_status = True
@@ -102,7 +102,7 @@ class Follower:
         if self._has_new_status:
             self._has_new_status = False
             events.append(StatusChanged(self._job))
-        # The status is read before the output: a job that became final afterwards is told of in the next turn.
+        # The status is read before the output: a job that becomes final in between is told of by the next read.
         job = self._job
         output = await self._current_output(job)
         if output is not None:

@@ -1,7 +1,7 @@
 """What running jobs have written so far: append-only logs that any number of followers read at their own pace.
 
-The worker appends and never waits for a reader. A position in an output is an offset in characters (Unicode code
-points, over all kinds); coming back is reading from a position.
+The attempt appends and never waits for a reader. A position in an output is an offset in characters (Unicode code
+points, counted over all kinds); a follower that comes back reads from its position.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ class Output:
         return self.size > self.max_bytes
 
     def append(self, segments: Iterable[Segment]) -> None:
-        """Add what came and wake who follows. Text grows in blocks, so that a token costs no object of its own for
-        ever.
-        """
+        """Add what came and wake the followers. Text grows in blocks, so that not every token is kept as an object."""
         for kind, data in segments:
             if not data:
                 continue

@@ -1,7 +1,7 @@
 """What a waiting caller is to be sent: Ollama's reply, byte for byte, as it comes.
 
-The worker fills it and never waits; whoever answers the caller reads at the caller's pace. Until somebody was sent a
-byte a failed attempt leaves no trace here, and the next one begins anew.
+The attempt fills it and never waits; the answer to the caller reads it at the caller's pace. A failed attempt leaves no
+trace here, unless somebody was sent a byte of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ class Head(NamedTuple):
 
 
 class Relay:
-    """One reply on its way to those who wait for it."""
+    """One reply on its way to those who wait for it.
+
+    The attempt fills it and mostly ends it. The core ends it where no attempt does: its job is cancelled or expired, is
+    not stored, or waits when the service stops. What ended it first stays. The core also fills one as a whole, from a
+    reply that was stored for requests that are repeated.
+    """
 
     __slots__ = (
         "_chunks",
@@ -40,23 +45,33 @@ class Relay:
 
     def __init__(self, *, is_kept: bool = False, readers: int = 1) -> None:
         self.head: Head | None = None
+        """None until the backend answers; set again by the next attempt, while nobody was sent a byte."""
         self.size = 0
-        """Bytes of the body so far, also of what is let go of already."""
+        """Bytes of the body so far, including those that were read and let go of."""
         self.is_ended = False
         self.failure: ServiceError | None = None
         """Why the reply is missing or broke off; None while it runs and when it is whole."""
         self.is_kept = is_kept
-        """What was read is kept for others, who may come later; else there is one reader, and it is let go of."""
+        """Never changes. True: what was read is kept for others, who may come later. False: there is one reader, and
+        what it has read is let go of.
+        """
         self.is_sent = False
-        """Somebody was sent a byte: the attempt that it came from is the last."""
+        """Set by the answer to a caller, before it sends the first byte: the attempt that this came from is the last.
+        """
         self.has_told_error = False
-        """The reply itself ends with Ollama's own word of its failure."""
+        """Set by the attempt: the reply itself ends with Ollama's own word of its failure."""
         self.is_worth_retrying = False
-        """The reply is a refusal that we have not tried to overcome: a busy backend's, where that is not held."""
+        """Set by the attempt, before it ends the reply with a refusal that we have not tried to overcome: a busy
+        backend's, where callers do not wait for that.
+        """
         self.readers = readers
-        """How many have been given it to read; at first whoever has it made."""
+        """How many callers read it, at first the one that it is made for. The core counts up when a repeated request
+        joins, and each answer counts down when it is over.
+        """
         self.is_abandoned = False
-        """The last of them has left, and its job is being cancelled."""
+        """Set by the last answer when its caller has left, until the cancelled job ends the reply; taken back when the
+        cancel cannot be stored.
+        """
         self._chunks: list[bytes] = []
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -72,7 +87,7 @@ class Relay:
         self._wake()
 
     def reset(self) -> None:
-        """The attempt failed and another will follow; only before anything was sent."""
+        """The attempt failed and another will follow. Only to be called while nobody was sent a byte."""
         self.head = None
         self.has_told_error = False
         self._chunks.clear()
@@ -100,7 +115,7 @@ class Relay:
             self._wake()
 
     def read(self, position: int) -> tuple[bytes, int]:
-        """The bytes from a position (0 at first) on, b"" when there are none yet, and the position behind them."""
+        """The bytes from a position on (at first 0; b"" when there are none yet), and the position behind them."""
         chunks = self._chunks
         if not self.is_kept:
             data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -121,7 +136,7 @@ class Relay:
             raise
 
     def poke(self) -> None:
-        """Have who waits look around: its caller may be gone."""
+        """Wake those who wait without news of the reply: a caller may be gone."""
         self._wake()
 
     def _wake(self) -> None:

@@ -1,1 +1,1 @@
-"""What must be done now and then, beside the jobs."""
+"""What is done now and then, beside the jobs."""

@@ -1,4 +1,4 @@
-"""What must be done now and then: forget what is old; where processes share the work, live with the others."""
+"""What must be done now and then: forget what is old, and keep up with the processes that share the work."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _DAY_MS = 86_400_000
 _PRUNE_SECONDS = 600.0
 _BATCH_PAUSE_SECONDS = 0.05
 _COUNT_AGAIN_SECONDS = 10.0
-"""While others change jobs: what was told just before a count may have been counted, too."""
+"""How soon to look again while others change jobs: a count may have counted what was told just before it."""
 _LOOK_AGAIN_SECONDS = 60.0
-"""When nothing is told at all."""
+"""How soon to look again while others tell nothing."""
 
 
 async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, retention_days: float) -> None:
     """Forget what is older than ``retention_days``, in small batches; never returns.
 
-    ``prune`` forgets a batch of what is older than a moment (milliseconds since the epoch), and says how many.
+    ``prune`` forgets one batch of what is older than the moment it is given, and says how many that were.
     """
     while True:
         try:
@@ -41,7 +41,7 @@ async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, 
 
 
 async def beat_and_rescue(processes: ProcessStore, jobs: Jobs, beat_seconds: float, dead_after_seconds: float) -> None:
-    """Say that this process lives, and take over the jobs of those that do not any more; never returns."""
+    """Say that this process lives, and take over the jobs of processes that have died; never returns."""
     loop = asyncio.get_running_loop()
     judges_from = loop.time()
     while True:
@@ -57,12 +57,12 @@ async def beat_and_rescue(processes: ProcessStore, jobs: Jobs, beat_seconds: flo
             await processes.forget(dead_after_seconds)
         except ServiceError as error:
             _log.warning("this process could not say that it lives, nor ask about the others: %s", error)
-            # While the database was away nobody could say anything.
+            # While the database was away no process could say that it lives.
             judges_from = loop.time() + dead_after_seconds
 
 
 async def hear_others(database: Database, jobs: Jobs, poll_seconds: float) -> None:
-    """Take over what other processes change, and look again where something may have been missed; never returns."""
+    """Take over what other processes change, and look again when something may have been missed; never returns."""
     heard: list[str] = []
     news = asyncio.Event()
 

@@ -1,6 +1,7 @@
-"""Keeps what owners were served: a moment after an outcome is stored, for all outcomes of that moment at once.
+"""What owners were served is stored a moment after their outcomes, for all outcomes of that moment at once.
 
-A crash loses at most that moment of accounting; a row with every outcome would cost each job two more statements.
+A crash loses at most that moment of accounting. To store the rows with every outcome would cost each job two more
+statements.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _FORGET_SECONDS = 60.0
 
 
 class OrderKeeping:
-    """Loads the order at the start and stores what changes of it."""
+    """Loads the order at the start, and stores what has changed of it."""
 
     def __init__(self, backlog: Backlog, store: OrderStore) -> None:
         self._backlog = backlog

@@ -1,10 +1,10 @@
-"""Whose turn it is: the least served goes first.
+"""Whose turn it is: the owner that was served least goes first.
 
-For a runner, the owner with the smallest ``served − boost[its highest waiting priority]``; among equals the one that
-has waited longest since its last claim, or since it began to wait. Within the owner, by the same rule, one of its
-priorities; within that, the oldest job. ``served`` is backend time divided by the owner's weight, charged with the
-expected cost at the claim and corrected at the end. Who begins to wait starts at the largest value that any claim has
-reached: nobody saves up credit while away, and nobody is punished for having been alone.
+On each runner the next owner is the one with the smallest ``served − boost[its highest waiting priority]``. Among
+equals it is the one that has waited longest since its last claim, or since it began to wait. The same rule then chooses
+one of the owner's priorities, and of that the oldest job is next. ``served`` is backend time divided by the owner's
+weight: the expected cost is charged at the claim, and corrected at the end. An owner that begins to wait starts at the
+largest value that any claim has reached: nobody saves up credit while away, and nobody pays for having been alone.
 
 That is start-time fair queueing (Goyal, Vin and Cheng, 1996) with bounded leads for priorities. Times are milliseconds.
 """

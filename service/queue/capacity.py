@@ -1,4 +1,4 @@
-"""Whether another job may wait, and when to come again if not: computed from how fast jobs have ended lately."""
+"""Whether another job may wait. If not, how fast jobs have ended lately says when its caller should come again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.queue.gauges import Gauges
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """What the core refuses: jobs and bytes that wait, bytes of one output, and what a failed attempt may do again."""
+    """What the core refuses to exceed: the jobs and bytes that wait, and the bytes of one output."""
 
     max_queued: int
     max_queued_bytes: int
@@ -39,12 +39,12 @@ class Capacity:
         self._finished = RateMeter()
 
     def finished(self, now: int) -> None:
-        """A job has ended, and another may come for it."""
+        """A job has ended, which makes room for another."""
         self._finished.add(now)
 
     def check(self, limits: QueueLimits, size: int, owner: str) -> None:
-        """Raises QueueFullError, or LimitReachedError when it is the owner that has too many, for a request of ``size``
-        bytes.
+        """Raises QueueFullError when the queue has no room for a request of ``size`` bytes, and LimitReachedError when
+        the owner has too many jobs in it.
         """
         gauges = self._gauges
         queued = gauges.total(Status.QUEUED)

@@ -1,7 +1,7 @@
-"""How many jobs of very many owners go before a given one, from a picture of them that is a little old.
+"""How many jobs of very many owners go before a given one, counted in a picture of them that is a little old.
 
-Asking a thousand owners one by one takes a millisecond. Sorted, the first jobs of each are counted exactly; of those
-behind, a sum of straight lines is the best guess.
+Asking a thousand owners one by one takes a millisecond. In the picture the first jobs of each owner are sorted by rank
+and counted exactly; the jobs behind them are estimated by a sum of straight lines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _EXACT = 4
 
 
 class Stretch(NamedTuple):
-    """Jobs claimed one after another, each at the rank of the one before and its cost."""
+    """Some of an owner's jobs, as they will be claimed: the rank of each is that of the job before it plus the cost."""
 
     first: int
     """How many of the owner's jobs go before this stretch."""
@@ -29,11 +29,11 @@ class Stretch(NamedTuple):
 
 
 class Crowd:
-    """Everybody who waits for a runner, with the stretches of their jobs."""
+    """All owners that wait for a runner, with the stretches of their jobs."""
 
     def __init__(self, stretches: Mapping[str, tuple[Stretch, ...]]) -> None:
         self.age = 0
-        """How much has happened since; whoever knows of it counts it."""
+        """How many jobs were claimed and positions asked for since it was made, as counted from outside."""
         self.owners = len(stretches)
         self._by_owner = stretches
         self._all = _Counts([one for mine in stretches.values() for one in mine])
@@ -57,7 +57,7 @@ class _Counts:
     def before(self, index: int, rank: float, turn: int) -> float:
         total = self._rises.at(rank) + 0.5 * self._rises.begun(rank) - self._ends.at(rank)
         for place, exact in enumerate(self._exact):
-            # Among equals the one goes first whose predecessor did.
+            # Of two jobs of equal rank, the one whose predecessor went first goes first.
             total += bisect_left(exact, (rank, turn if place == index else inf if place < index else -inf))
         return total
 

@@ -1,7 +1,7 @@
 """How many jobs there are, kept in memory: set from one grouped count at the start, then moved with every change.
 
-Nothing counts rows for a request. A gauge runs ahead of the commit that it belongs to, never of the truth for long:
-what a claim does not find is looked up again.
+No request counts rows. A gauge may be ahead of the commit that it belongs to, but not for long: when a claim does not
+find a job that was counted, the rows are counted again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service.job import Line, Status, model_of_runner
 
 
 class Gauge(NamedTuple):
-    """How many jobs there are of one line in one status, and the bytes of their requests, where they are queued."""
+    """How many jobs of one line have one status, and, for queued jobs, the bytes of their requests."""
 
     line: Line
     status: str

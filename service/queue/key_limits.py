@@ -1,4 +1,4 @@
-"""How many jobs of each key run, and which keys have as many as they may."""
+"""How many jobs of each key run, and which keys are at their limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.key import key_of_owner
 class KeyLimits:
     """Counts the running jobs of keys; ``limit_of`` gives a key's limit by its id, None for a key without one.
 
-    A key counts as one, however many people are behind it. Each process counts its own jobs.
+    All owners behind one key count together. Each process counts only its own jobs.
     """
 
     def __init__(self, limit_of: Callable[[str], int | None]) -> None:
@@ -34,7 +34,7 @@ class KeyLimits:
             self._full.add(key_id)
 
     def free(self, owner: str) -> bool:
-        """A job of this owner has ended, or did not begin; whether others of its key that could not may now."""
+        """A job of this owner has ended, or did not begin. True: its key was at its limit, and another may begin."""
         key_id = key_of_owner(owner)
         if key_id is None or key_id not in self._running:
             return False

@@ -28,7 +28,7 @@ class Order:
         """Set while there are changes that :meth:`take_changes` has not given yet."""
 
     def set_boosts(self, boosts_ms: Mapping[int, float]) -> None:
-        """From now on priorities lead by these; what anybody was served stays as it is."""
+        """Priorities lead by these from now on; what owners were served stays as it is."""
         self._boosts_ms = _as_floats(boosts_ms)
         for runner in self._runners.values():
             runner.set_boosts(self._boosts_ms)
@@ -87,7 +87,7 @@ class Order:
     # What to do
 
     def pick(self, runner: str, waiting: Waiting, without: Collection[Line] = ()) -> Line | None:
-        """The line whose oldest job is next, of those that wait; ``without`` are lines of this runner to pass over."""
+        """The waiting line whose oldest job is next; ``without`` are lines of this runner to pass over."""
         known = self._runner(runner)
         limited = _left(waiting, without)
         owner: str | None = next(iter(waiting), None)
@@ -104,7 +104,7 @@ class Order:
     def ahead(self, line: Line, rank: int, waiting: Waiting) -> int:
         """How many ready jobs of the runner go before the one that has ``rank`` jobs ahead in its own line.
 
-        Exact as things stand, estimated when very many owners wait.
+        The number is exact as things stand; when very many owners wait it is an estimate.
         """
         runner = self._runners.get(line.runner)
         lines = waiting.get(line.owner, {})
@@ -138,17 +138,6 @@ class Order:
         """To be stored with an outcome of this line's owner."""
         return self._runner(line.runner).share(line.owner, 0).row(line.runner, line.owner)
 
-    def dump(self) -> tuple[list[RunnerRow], list[ShareRow]]:
-        """Everything that is to outlive a restart."""
-        return (
-            [known.row(runner) for runner, known in self._runners.items()],
-            [
-                share.row(runner, owner)
-                for runner, known in self._runners.items()
-                for owner, share in known.shares.items()
-            ],
-        )
-
     def restore(self, runners: Iterable[RunnerRow], shares: Iterable[ShareRow]) -> None:
         """Go on from what was stored; what waits is told with :meth:`keep_waiting` afterwards."""
         for one in runners:
@@ -159,9 +148,10 @@ class Order:
             self._last_turn = max(self._last_turn, row.turn, *(counter.turn for counter in share.lines.values()))
 
     def forget_idle(self, waiting: Mapping[str, Waiting]) -> tuple[list[str], list[tuple[str, str]]]:
-        """Forget whoever is the same as a newcomer; the runners, and the runners and owners, whose rows may go.
+        """Forget each owner that stands as a newcomer would; returns which rows may go: those of the runners, and those
+        of the owners, each with its runner.
 
-        ``waiting`` are the ready jobs of all runners. Where nobody waits or runs, nobody is ahead of anybody.
+        ``waiting`` are the ready jobs of all runners. On a runner without waiting and running jobs, nobody is ahead.
         """
         shares: list[tuple[str, str]] = []
         idle: list[str] = []
@@ -221,7 +211,7 @@ def _as_floats(boosts_ms: Mapping[int, float]) -> dict[int, float]:
 
 
 def _left(waiting: Waiting, without: Collection[Line]) -> Waiting:
-    """What is left to the owners of the lines that are to be passed over."""
+    """The lines that are left to each owner of whom some are passed over."""
     left: dict[str, dict[int, int]] = {}
     for _, owner, priority in without:
         if owner in waiting:

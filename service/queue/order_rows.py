@@ -14,7 +14,7 @@ class RunnerRow(NamedTuple):
     mean_ms: float | None
     """None: no job has ended yet."""
     samples: int
-    """How many ends the mean was learned from, as far as that still matters."""
+    """How many ended jobs the mean was learned from, up to the number from which on it makes no difference."""
 
 
 class ShareRow(NamedTuple):
@@ -27,9 +27,9 @@ class ShareRow(NamedTuple):
     owner: str
     served: float
     turn: int
-    """When it last had a turn or began to wait; orders equals."""
+    """When it last had a turn or began to wait: decides among equals."""
     reached: float
-    """The same as a runner's, among the owner's priorities."""
+    """The largest ``served`` that any claim has reached among the owner's priorities."""
     high: float | None
     high_turn: int | None
     normal: float | None

@@ -1,7 +1,7 @@
 """How many jobs go before a given one, without playing the order through.
 
-While nothing changes, an owner's jobs are claimed at ranks that rise by the cost of each, and by the difference of two
-boosts where the last job of a priority is gone. So the number of them before a given rank is a division.
+While nothing changes, the rank of an owner rises by the cost of each job that is claimed, and by the difference of two
+boosts with the last job of its highest priority. So a division says how many of its jobs go before a given rank.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from service.queue.shares import Counter, Lines, RunnerShares, Share, Waiting
 
 _EXACT_OWNERS = 64
 _RENEWED_AFTER = 1 / 16
-"""How much may happen, for each owner that waits, before the picture of a crowd is made anew."""
+"""How old a picture of a crowd may grow before it is made anew, for each owner that waits; see :attr:`Crowd.age`."""
 
 
 class _Plan(NamedTuple):
-    """The ranks at which somebody's jobs will be claimed."""
+    """The ranks at which the jobs of an owner, or of one of its lines, will be claimed."""
 
     stretches: tuple[Stretch, ...]
     cost: float
@@ -45,7 +45,7 @@ class _Plan(NamedTuple):
         return total
 
     def _is_earlier(self, mine: int, other: _Plan, index: int) -> bool:
-        """Which of two jobs of equal rank goes first: the one whose predecessor did."""
+        """Whether a job of this plan goes before a job of equal rank: it does when its predecessor went first."""
         if len(self.stretches) == len(other.stretches) == 1 and self.cost == other.cost:
             return mine < index or (mine == index and self.turn < other.turn)
         while mine and index:
@@ -66,7 +66,7 @@ def jobs_before(
 ) -> int:
     """How many ready jobs go before the one with ``rank`` jobs ahead in its own line.
 
-    Exact among a few owners, while nobody comes, nobody leaves and every job costs what is expected.
+    The number is exact among a few owners, while nobody comes or leaves and every job costs what is expected.
     """
     lines = dict(waiting.get(line.owner, {}))
     lines[line.priority] = max(lines.get(line.priority, 0), rank + 1)
@@ -101,7 +101,7 @@ def _plan(share: Share, lines: Lines, cost: float, boosts_ms: Mapping[int, float
     stretches = []
     first = 0
     for priority in sorted(lines, reverse=True):
-        # An owner leads by its highest waiting priority, until the last job of that is claimed.
+        # An owner leads by its highest waiting priority, until the last job of that priority is claimed.
         end = max(first, 1 + _index(share, lines, priority, lines[priority] - 1, cost, boosts_ms))
         if end > first:
             stretches.append(

@@ -1,4 +1,4 @@
-"""What every owner has been served on one runner, and who of those who wait was served least."""
+"""What every owner has been served on one runner, and which of the waiting owners was served least."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Lines = Mapping[int, int]
 Waiting = Mapping[str, Lines]
 """Ready jobs of one runner by owner and priority; no entry is empty."""
 HeapEntry = tuple[float, int, str]
-"""A rank that its owner is not below, when the owner last had a turn, and the owner."""
+"""The lowest rank that an owner can have, when it last had a turn, and the owner."""
 
 FIRST_GUESS_MS = 1.0
 """What a job is charged before any has ended.
 
-Too little, on purpose: what is missing is charged at the end, but where newcomers begin never goes back, and everybody
-who waited already would go before them for as long as the guess was too high.
+It is too little on purpose. What is missing is charged at the end, but what is too much would stay: newcomers would
+begin at a value that never goes back, behind everybody who waited already.
 """
 _MOST_SAMPLES = 8
 
 
 @dataclass(slots=True)
 class Counter:
-    """What somebody has been served, when it last had a turn or began to wait, and what of it may be wrong yet."""
+    """What an owner or a line has been served, and when it last had a turn or began to wait."""
 
     served: float
     turn: int
     charged: float = 0.0
-    """For jobs that still run."""
+    """What of ``served`` is only expected: it was charged for jobs that still run."""
 
     def charge(self, cost: float, turn: int) -> None:
         self.served += cost
@@ -57,7 +57,7 @@ class Share:
     reached: float = 0.0
     running: int = 0
     entry: HeapEntry | None = None
-    """Its valid place in the runner's heap; older ones are passed over."""
+    """Its valid entry in the runner's heap; its older entries are passed over."""
 
     def row(self, runner: str, owner: str) -> ShareRow:
         counters = [self.lines.get(priority) for priority in (1, 0, -1)]
@@ -89,7 +89,7 @@ class RunnerShares:
         self._samples = 0
 
     def set_boosts(self, boosts_ms: Mapping[int, float]) -> None:
-        """Other leads: whoever waits is ranked again, from the lowest that its rank can be now."""
+        """Rank all waiting owners again with other leads, beginning at the lowest rank that each can have now."""
         self._boosts_ms = boosts_ms
         self._highest_boost = max(boosts_ms.values())
         self.crowd = None
@@ -107,8 +107,8 @@ class RunnerShares:
         return exact((FIRST_GUESS_MS if self.mean_ms is None else self.mean_ms) / weight)
 
     def learn(self, used_ms: float, *, is_typical: bool) -> None:
-        """A job ended: the plain mean of the first few, then one that forgets. What ended early says nothing about
-        what a job costs; what ran longer than expected always does.
+        """Learn from a job that has ended: the plain mean of the first few, then one that forgets. A job that was ended
+        early says nothing about what a job costs, unless it ran longer than expected.
         """
         if is_typical or used_ms > (FIRST_GUESS_MS if self.mean_ms is None else self.mean_ms):
             self._samples = min(_MOST_SAMPLES, self._samples + 1)
@@ -119,8 +119,8 @@ class RunnerShares:
         return share.own.served - self._boosts_ms[max(lines)]
 
     def enter(self, owner: str, share: Share) -> None:
-        """The owner waits, or its rank may have fallen: note the lowest that it can be. Whoever comes to the top of
-        the heap is ranked again.
+        """The owner waits, or its rank may have fallen: note the lowest rank that it can have. It is ranked again when
+        it comes to the top of the heap.
         """
         entry = (share.own.served - self._highest_boost, share.own.turn, owner)
         if share.entry is None or entry < share.entry:
@@ -128,16 +128,16 @@ class RunnerShares:
             heapq.heappush(self._heap, entry)
 
     def least_served(self, waiting: Waiting, limited: Waiting) -> str | None:
-        """Of the owners that wait, the one whose turn it is; ``limited`` are the lines left to some of them, or none.
+        """The waiting owner whose turn it is; None when no owner has a line left.
 
-        None: all that wait are left none.
+        ``limited`` holds the lines that are left to owners of whom some are passed over; it may be none of them.
         """
         aside: list[HeapEntry] = []
         if not len(waiting) <= len(self._heap) <= 4 * len(waiting) + 64:
             self._rebuild(waiting)
         owner = self._least_served(waiting, limited, aside)
         if owner is None and len(aside) < len(waiting):
-            # Somebody was counted without a word to us.
+            # An owner waits of whom the heap was never told.
             self._rebuild(waiting)
             aside.clear()
             owner = self._least_served(waiting, limited, aside)
@@ -161,7 +161,7 @@ class RunnerShares:
                 share.entry = None
                 heapq.heappop(heap)
             elif owner in limited:
-                # Without its limits it would rank lower, as it will again.
+                # Its entry is put back afterwards: with all its lines the owner may rank lower than now.
                 aside.append(heapq.heappop(heap))
                 if limited[owner]:
                     mine = (self.rank(share, limited[owner]), share.own.turn, owner)

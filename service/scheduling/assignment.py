@@ -9,38 +9,37 @@ from typing import NamedTuple
 from service.backend.pool import Backend
 from service.job import Claimed
 from service.live.outputs import Output
-from service.live.relay import Head, Relay
-
-
-class Refusal(NamedTuple):
-    """What a backend says in place of an answer: a reply of status 400 or more, or one that says that it is cut."""
-
-    head: Head
-    body: bytes
+from service.live.relay import Relay
 
 
 class Running:
-    """A job that this process is working on."""
+    """A job that this process is working on.
 
-    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "refusal", "relay", "request", "stop", "stored")
+    The core makes it, and it alone sets its fields; but for ``stop``, which the attempt sets.
+    """
+
+    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "relay", "request", "stop", "stored")
 
     def __init__(self, claimed: Claimed, output: Output, charged_ms: float, relay: Relay | None = None) -> None:
         self.job = claimed.job
+        """Its row at the claim. Set again when a row that is stored meanwhile is given its number."""
         self.request = claimed.request
         self.output = output
+        """Made for this attempt, which alone fills it; the core closes it."""
         self.charged_ms = charged_ms
         self.is_cancelled = False
+        """Its row is final, gone, or another attempt's. Set by :meth:`call_off`, and never taken back."""
         self.relay = relay
         """Where a waiting caller reads the reply."""
-        self.refusal: Refusal | None = None
-        """The backend's own word of the failure, where it gave one."""
         self.stored: asyncio.Future[None] | None = None
-        """Set where the attempt began before its row was on disk: done when it is, and failed when it cannot be."""
+        """Done when the row is on disk, and failed when it cannot be. Set before the hand-off, where the attempt begins
+        before its row is on disk.
+        """
         self.stop: Callable[[], object] | None = None
-        """Set by the worker that has it: ends the attempt and closes the connection to the backend."""
+        """Ends the call to the backend. Set by the attempt, from its beginning to the end of its call."""
 
     def call_off(self) -> None:
-        """The job is final, or taken back, whatever the backend still says."""
+        """Nothing is to come of this attempt any more: end its call, or let it not begin."""
         self.is_cancelled = True
         if self.stop is not None:
             self.stop()

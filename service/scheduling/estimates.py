@@ -1,5 +1,7 @@
-"""When a waiting job will begin: from the order, what jobs of its runner have taken, the seats that can serve it, and
-the swap still to come where its model is not loaded. A guess, made afresh whenever somebody asks.
+"""When a waiting job will begin: a guess, made afresh whenever somebody asks.
+
+It follows from the jobs that go before, from what jobs of their runners have taken, from the seats that can serve the
+job, and from the load that is still to come where its model is not loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from service.queue.backlog import Backlog
 from service.scheduling.scheduler import Scheduler
 
 _MOST_RUNNERS = 100
-"""That are looked at for one guess, when jobs for more of them wait."""
+"""How many runners a guess looks at, when jobs for more of them wait."""
 
 
 class Estimates:
@@ -28,7 +30,10 @@ class Estimates:
         self._clock = clock
 
     def start_seconds(self, runner: str, ahead: int) -> float | None:
-        """In how many seconds a job begins before which ``ahead`` of its runner go; None while nobody serves it."""
+        """In how many seconds a job will begin when ``ahead`` jobs of its runner go before it.
+
+        None while no backend serves its model.
+        """
         backends = self._pool.serving(runner)
         if not backends:
             return None
@@ -60,8 +65,8 @@ class Estimates:
         return (ahead // self._seats(backends, runner)) * self._backlog.expected_ms(runner)
 
     def _swap_ms(self, backend: Backend, runner: str) -> float:
-        """Until the model is loaded: what is loaded works on, until nothing waits for it or this one is overdue; then
-        it drains; the models that have waited longer come first; and the load itself.
+        """Until the model is loaded. The loaded models work on until nothing waits for them or this one is overdue, and
+        then finish their running jobs. Models that have waited longer are loaded first, and then this one.
         """
         placement, now, since = backend.placement, self._clock.now_ms(), self._scheduler.waiting_since
         mine = since.get(runner, now)
@@ -96,5 +101,5 @@ def _others_loaded(backend: Backend, runner: str) -> Iterator[str]:
 
 
 def _has(backend: Backend, runner: str) -> bool:
-    """Whether a job of this runner will cause no load there."""
+    """Whether a job of this runner can begin there without a new load."""
     return is_remote(runner) or backend.placement.is_loaded(runner) or backend.placement.is_loading(runner)

@@ -15,7 +15,7 @@ from service.simulated.faults import UNDISTURBED, ArmedFault, Disruption, Fault,
 from service.simulated.observations import Observations
 from service.simulated.wire import Reply
 
-# Go's server buffers so much of a reply before it gives up announcing its length.
+# Go's server buffers so much of a reply, and announces the length of one that is no longer than that.
 _BUFFER_BEFORE_CHUNKING = 2048
 _ENDS = (
     FaultKind.RUNNER_KILLED,
@@ -38,7 +38,7 @@ class Stream:
     token_seconds: float = 0.0
     is_endless: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
-    # Whether the runner that makes the tokens is gone, as by a fault of another request in it.
+    # Whether the runner that makes the tokens is gone: a fault of another request may have killed it.
     is_cut: Callable[[], bool] = lambda: False
 
 
@@ -83,7 +83,7 @@ class Delivery:
             self._break(end)
 
     async def pass_time(self, tokens: int, token_seconds: float, *, is_endless: bool) -> None:
-        """The time that a reply takes which is given whole: nothing of it is sent before its end."""
+        """Take the time that the reply takes. It is given whole: nothing of it is sent before its end."""
         pace = self._disruption.fault(FaultKind.PACE)
         seconds = tokens * (pace.seconds if pace is not None else token_seconds)
         if seconds:
@@ -142,11 +142,11 @@ class Delivery:
         return response
 
     async def _write_frames(self, response: web.StreamResponse, stream: Stream) -> bool:
-        """Whether all of them were sent, so that the end may follow."""
+        """Send the frames; whether all of them were sent, so that the end may follow."""
         pace = self._disruption.fault(FaultKind.PACE)
         seconds = pace.seconds if pace is not None else stream.token_seconds
         if stream.is_endless and not seconds:
-            seconds = 0.001  # an endless answer that costs no time would fill the machine with itself
+            seconds = 0.001  # an endless answer that costs no time would take the whole machine
         merge = self._disruption.fault(FaultKind.MERGE)
         merged_objects = merge.amount if merge is not None else 1
         end = self._disruption.fault(*_ENDS)
@@ -192,7 +192,7 @@ class Delivery:
             return
         for start in range(0, len(data), split.amount):
             await response.write(data[start : start + split.amount])
-            # Whoever reads in the same loop gets its turn, so that it sees every piece by itself.
+            # A reader in the same loop gets its turn, so that it sees each piece by itself.
             await asyncio.sleep(split.seconds)
 
     async def _stall_at(self, index: int) -> None:

@@ -44,9 +44,10 @@ _DEFAULT_STATUSES = {FaultKind.NOT_OLLAMA: 200}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What goes wrong, for which requests (`model`, `endpoint` and a part of the `prompt` each, when given), how often.
+    """What goes wrong, for which requests, and how often.
 
-    `times` None: until it is removed. `skip`: so many matching requests pass before it.
+    `model`, `endpoint` and a part of the `prompt` choose the requests, each where it is given. `times` None: until the
+    fault is removed. `skip`: so many matching requests pass before it.
     """
 
     kind: FaultKind
@@ -109,7 +110,7 @@ class ArmedFault:
         self._released = asyncio.Event()
 
     def applies_to(self, endpoint: str, model: str | None, prompt: str | None) -> bool:
-        """Whether it applies to this request, which is counted."""
+        """Whether the fault applies to this request; counts the request."""
         fault = self.fault
         if not fault.matches(endpoint, model, prompt) or (fault.times is not None and self.applied >= fault.times):
             return False

@@ -98,7 +98,7 @@ def _about_literal(text: str, position: int) -> str | None:
 
 
 def _innermost(text: str, start: int, end: int) -> str:
-    """The bracket that is open at `end`: Python says of objects and arrays the same thing, Go does not."""
+    """The bracket that is open at `end`: Go's message depends on whether it is `{` or `[`, Python's does not."""
     open_brackets: list[str] = []
     in_string = False
     position = start

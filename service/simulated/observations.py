@@ -77,7 +77,7 @@ class Observations:
         self.changed()
 
     def changed(self) -> None:
-        """To be called after every change of a field, so that whoever waits looks again."""
+        """To be called after every change of a field, so that those who wait look again."""
         if self._waiters:
             for waiter in self._waiters:
                 if not waiter.done():

@@ -85,7 +85,7 @@ class Scheduler:
         try:
             return await request.granted
         except asyncio.CancelledError:
-            # Granted and cancelled in the same moment: nobody else knows of the reference.
+            # The request was granted and cancelled in the same moment: nobody else knows of its reference.
             if request.granted.done() and not request.granted.cancelled() and request.granted.exception() is None:
                 self.release(request.granted.result())
             raise
@@ -111,7 +111,7 @@ class Scheduler:
             self._drain(runner)
 
     def forget_all(self) -> None:
-        """What is left of the runners when the whole server dies: nothing."""
+        """The whole server dies: nothing is left of the runners."""
         for runner in self.loaded:
             runner.stop_timer()
             runner.is_dead = True
@@ -140,7 +140,7 @@ class Scheduler:
                 return
             self._unloaded.clear()
             self._drain(runner or self._victim())
-            # No timeout, as in Ollama: a victim that is kept busy, or given a new keep_alive, is waited for for ever.
+            # No timeout, as in Ollama: the loop waits for ever when the victim is kept busy or given a new keep_alive.
             await self._unloaded.wait()
 
     async def _load(self, request: _PendingRequest) -> None:

@@ -71,8 +71,8 @@ class SimulatedServer:
         """Stop listening and drop every connection; the loaded models stay."""
         if self._listener is not None:
             listener, self._listener = self._listener, None
-            # What was accepted in this very moment becomes a connection in the next turns of the loop; and if the
-            # listener is closed before that, one that nobody closes (CPython 3.11, selector_events).
+            # What was accepted just now becomes a connection in the next turns of the loop. If the listener is closed
+            # before that, nobody closes the connection (CPython 3.11, selector_events).
             for socket in listener.sockets:
                 asyncio.get_running_loop().remove_reader(socket.fileno())
             for _ in range(3):

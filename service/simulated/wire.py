@@ -129,7 +129,7 @@ ANTHROPIC = Family(_anthropic_error)
 
 
 def family_of(path: str) -> Family:
-    """The family of a path, for whoever has only that."""
+    """The family to which the route of this path belongs."""
     if path.startswith("/v1/messages"):
         return ANTHROPIC
     return OPENAI if path.startswith("/v1/") else NATIVE

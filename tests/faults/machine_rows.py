@@ -241,7 +241,7 @@ async def error_of_ours(folder: Path) -> None:
         other = await it.submit()
         await (await it.follow(other)).sees_output()
         with pytest.MonkeyPatch.context() as patch, _records("service.workers.workers") as records:
-            patch.setattr("service.workers.workers.reader_for", _broken)
+            patch.setattr("service.workers.attempt.reader_for", _broken)
             body = {"messages": [{"role": "user", "content": "hello"}], "model": MODEL}
             _, accepted = await it.service.call("POST", "/api/v1/prompt", body)
             job = await it.ends(accepted["id"], "failed")

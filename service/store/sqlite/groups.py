@@ -252,9 +252,16 @@ class GroupingConnection(sqlite3.Connection):
 
 
 _nothing: dict[None, None] = {}
-# sqlite3 asks every None whether it would like to be something else, and makes an error of each no: ten times as long
-# as an integer takes, with Python's lock held. What is registered is asked first.
-sqlite3.register_adapter(type(None), _nothing.get)
+
+
+def register_none() -> None:
+    """Have sqlite3 take None as quickly as an integer; this holds for the whole process.
+
+    For each None it asks whether there is an adapter, and makes an error of each no: that takes ten times as long as an
+    integer, with Python's lock held. An adapter that is registered is found before that.
+    """
+    sqlite3.register_adapter(type(None), _nothing.get)
+
 
 _WHOLE_DATABASE = frozenset(
     {

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from service.job import Job
+from service.store.database import Insert
 
 COLUMNS = ", ".join(Job._fields)
 WIDTH = len(Job._fields)
@@ -31,10 +32,7 @@ the shorter Python's lock is held for a row.
 _NEW = [field for field in Job._fields if field not in _NOT_GIVEN]
 new_values: Callable[[Job], tuple[Any, ...]] = itemgetter(*map(Job._fields.index, _NEW))
 """The parameters of INSERT, but for the prompt and the request that stand behind them."""
-_STORED = [*_NEW, "prompt", "request"]
-INSERT = f"""
-    INSERT INTO new_jobs ({", ".join(_STORED)}) VALUES ({", ".join(":" + column for column in _STORED)}) RETURNING seq
-"""
+INSERT = Insert("new_jobs", (*_NEW, "prompt", "request"), gives="seq")
 
 READY = "status = 'queued' AND not_before IS NULL"
 # A reply can be given only by the process on whose connection the caller waits.
@@ -56,14 +54,12 @@ CLAIM = f"""
     (SELECT request FROM bodies WHERE bodies.seq = jobs.seq)
 """
 
-# No row comes back when the job is no longer this attempt's.
-FINISH = """
-    INSERT INTO outcomes (seq, attempt, status, error_code, error_message, prompt_tokens, completion_tokens, load_ms,
-                          prompt_ms, generation_ms, first_token_at, finished_at, segments)
-    VALUES (:seq, :attempt, :status, :error_code, :error_message, :prompt_tokens, :completion_tokens, :load_ms,
-            :prompt_ms, :generation_ms, :first_token_at, :now, :segments)
-    RETURNING seq
-"""
+_ENDED = (
+    "seq", "attempt", "status", "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms",
+    "prompt_ms", "generation_ms", "first_token_at", "finished_at", "segments",
+)  # fmt: skip
+# Nothing comes back when the job is no longer this attempt's.
+FINISH = Insert("outcomes", _ENDED, gives="seq")
 # No index but that of seq (or id) is to be thought of for it.
 INSERT_RESULT = """
     INSERT INTO results (seq, attempt, segments)

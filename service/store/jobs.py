@@ -130,7 +130,7 @@ class JobStore(JobReading):
             "prompt_ms": counts.prompt_ms,
             "generation_ms": counts.generation_ms,
             "first_token_at": outcome.first_token_at,
-            "now": now,
+            "finished_at": now,
             "segments": segments_text(outcome.segments),
         }
         kept = () if reply is None else (keep(job.id, reply),)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service.job import Job
-from service.store.database import Batch, Database, Row, Statement
+from service.store.database import Batch, Database, Insert, Row, Statement, Update
 from service.store.texts import storable
 
 _DAY_MS = 86_400_000
@@ -66,14 +66,17 @@ class Group(NamedTuple):
     sums: Sums
 
 
-_INSERT = f"""
-    INSERT INTO usage_log ({", ".join(LogRow._fields)}) VALUES ({", ".join(":" + name for name in LogRow._fields)})
-"""
-_END = """
-    UPDATE usage_log SET job_status = :job_status, prompt_tokens = :prompt_tokens,
-                         completion_tokens = :completion_tokens, queue_ms = :queue_ms
-    WHERE job_id = :job_id
-"""
+class LoggedOutcome(NamedTuple):
+    """What a log row says of a job that has ended."""
+
+    job_status: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    queue_ms: int | None
+
+
+_INSERT = Insert("usage_log", LogRow._fields)
+_END = Update("usage_log", LoggedOutcome._fields, key="job_id")
 # A request is as good as its job.
 _SUCCESSFUL = "status_code < 400 AND (job_status IS NULL OR job_status NOT IN ('failed', 'cancelled'))"
 _SUMS = f"""
@@ -161,15 +164,6 @@ _storable_name = lru_cache(maxsize=4096)(storable)
 def _storable(row: LogRow) -> LogRow:
     owner, model = _storable_name(row.owner), _storable_name(row.model) if row.model is not None else None
     return row if owner == row.owner and model == row.model else row._replace(owner=owner, model=model)
-
-
-class LoggedOutcome(NamedTuple):
-    """What a log row says of a job that has ended."""
-
-    job_status: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    queue_ms: int | None
 
 
 def outcome_of(job: Job) -> LoggedOutcome:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.job import Job, Line, Segment, Status
-from service.store.database import Batch, Database, Row, Settle, Statement, Written
+from service.store import idempotency, request_log
+from service.store.database import Batch, Database, Row, Settle, Statement, Update, Written
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import Filter, JobStore
 from service.store.migrations.m0006_outcomes import STATEMENTS as OUTCOMES
@@ -215,16 +216,24 @@ async def test_lost_processes_are_looked_for_among_running_and_reserved_jobs_onl
     assert accesses - {"workers_pkey"} == {"jobs_processing", "jobs_reserved"}
 
 
+@pytest.mark.parametrize("statement", [request_log._END, idempotency._KEEP])
+@pytest.mark.parametrize("count", [1, 64])
+async def test_rows_that_are_changed_together_are_each_found_by_their_keys(
+    sqlite_place: Place, statement: Update, count: int
+) -> None:
+    changes = [tuple(f"{column} {number}" for column in statement.columns) for number in range(count)]
+    text, _ = for_rows(statement, changes)
+    async with sqlite_place.opened() as database:
+        rows = await database.read("EXPLAIN QUERY PLAN " + text.replace("?", "NULL"), {})
+    assert re.match(rf"SEARCH {statement.table} USING COVERING INDEX \w+_by_job \(job_id=\?\)", rows[-1][3])
+
+
 async def explained(database: Database, statement: Statement) -> set[str]:
     """How a statement finds rows: "seek" or "walk", and the name of the index; "walk" and the table for want of one."""
+    assert isinstance(statement.sql, str)
     assert isinstance(statement.parameters, Mapping)
     if isinstance(database, SqliteDatabase):
         rows = await database.read("EXPLAIN QUERY PLAN " + statement.sql, statement.parameters)
-        one = for_rows(statement.sql)
-        if one is not None:
-            # The same for many rows, whose parameters have numbers there and none here.
-            text = "EXPLAIN QUERY PLAN " + one.call([statement.parameters] * 3)[0].replace("?", "NULL")
-            rows = [*rows, *await database.read(text, {})]
         return _accesses_of_sqlite([row[3] for row in rows])
     lines = await database.read("EXPLAIN (COSTS OFF) " + statement.sql, statement.parameters)
     return _accesses_of_postgres([line[0] for line in lines])

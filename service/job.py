@@ -107,7 +107,9 @@ class NewJob(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A row of the table ``jobs``, in the order of its columns. Times are milliseconds since the epoch."""
+    """A row of the table ``jobs``; a new one has no value yet for what has a default. Times are milliseconds since the
+    epoch.
+    """
 
     seq: int
     id: str
@@ -139,18 +141,20 @@ class Job(NamedTuple):
     preview: str
     size: int
     """Bytes of the request's body."""
-    error_code: str | None
-    error_message: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    load_ms: int | None
-    prompt_ms: int | None
-    generation_ms: int | None
     created_at: int
     updated_at: int
     started_at: int | None
-    first_token_at: int | None
-    finished_at: int | None
+    error_code: str | None = None
+    error_message: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    load_ms: int | None = None
+    prompt_ms: int | None = None
+    generation_ms: int | None = None
+    done_reason: str | None = None
+    """Why the model stopped, in Ollama's words: ``stop``, ``length`` and others."""
+    first_token_at: int | None = None
+    finished_at: int | None = None
 
     @property
     def is_final(self) -> bool:

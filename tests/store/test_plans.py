@@ -13,7 +13,7 @@ from service.store import idempotency, request_log
 from service.store.database import Batch, Database, Row, Settle, Statement, Update, Written
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import Filter, JobStore
-from service.store.migrations.m0006_outcomes import STATEMENTS as OUTCOMES
+from service.store.migrations.m0008_whole_rows import STATEMENTS as OUTCOMES
 from service.store.postgres.connections import Link
 from service.store.postgres.database import PostgresDatabase
 from service.store.postgres.statements import converted
@@ -158,7 +158,7 @@ async def test_a_job_that_ends_is_found_by_its_number(filled: Database) -> None:
     # No plan is told of what a trigger does.
     [update] = re.findall(r"UPDATE jobs SET .*?(?=;)", OUTCOMES[-1], re.DOTALL)
     sql = re.sub(r"NEW\.(\w+)", r":\1", update)
-    row = {"status": "failed", "error_code": "e", "error_message": "m"}
+    row = {"status": "failed", "error_code": "e", "error_message": "m", "done_reason": "stop"}
     nothing = dict.fromkeys(re.findall(r":(\w+)", sql), 1)
     assert await explained(filled, Statement(sql, nothing | row)) == {"seek jobs_pkey"}
 

@@ -36,21 +36,20 @@ def in_runs(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 def _inserts(statement: Insert, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
     """The first value of each row says that it is one."""
     # Each parameter takes its time, with Python's lock held: a column that is NULL in all rows is left out.
-    columns = list(enumerate(zip(*rows, strict=True)))
-    parts = [(n, part) for n, part in columns if part[0] is not None or part.count(None) < len(part)] or columns[:1]
+    parts = list(zip(*rows, strict=True))
+    given = tuple(n for n, part in enumerate(parts) if part[0] is not None or part.count(None) < len(part)) or (0,)
     filled = _filled_up(len(rows))
-    text = _insert_text(statement, tuple(n for n, _ in parts), filled)
-    values = zip((1,) * len(rows), *(part for _, part in parts), strict=True)
-    return text, [*chain.from_iterable(values), *[0] * ((1 + len(parts)) * (filled - len(rows)))]
+    values = chain.from_iterable(zip((1,) * len(rows), *[parts[n] for n in given], strict=True))
+    return _insert_text(statement, given, filled), [*values, *[0] * ((1 + len(given)) * (filled - len(rows)))]
 
 
 @lru_cache(maxsize=256)
-def _insert_text(statement: Insert, places: tuple[int, ...], rows: int) -> str:
-    columns = ", ".join(statement.columns[place] for place in places)
-    taken = ", ".join(f"column{number}" for number in range(2, len(places) + 2))
+def _insert_text(statement: Insert, given: tuple[int, ...], rows: int) -> str:
+    columns = ", ".join(statement.columns[n] for n in given)
+    taken = ", ".join(f"column{number}" for number in range(2, len(given) + 2))
     return (
         f"INSERT INTO {statement.table} ({columns}) "
-        f"SELECT {taken} FROM (VALUES {_marks(1 + len(places), rows)}) WHERE column1"
+        f"SELECT {taken} FROM (VALUES {_marks(1 + len(given), rows)}) WHERE column1"
     )
 
 

@@ -245,22 +245,8 @@ def preview_of(prompt: str) -> str:
     return prompt[:PREVIEW_CHARACTERS]
 
 
-_RANDOM_BYTES = 10
-_random_pool: list[str] = []
-_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-
-
 def new_job_id(now_ms: int) -> str:
     """A UUID of version 7 (RFC 9562): ordered by time, so that rows of one time lie together."""
-    if not _random_pool:
-        # The system is asked for many at once, since each question costs more than the answer.
-        fresh, digits = os.urandom(_RANDOM_BYTES * 256).hex(), 2 * _RANDOM_BYTES
-        _random_pool.extend(fresh[at : at + digits] for at in range(0, len(fresh), digits))
-    bits = _random_pool.pop()
-    return f"{_time_of_id(now_ms)}-7{bits[:3]}-{_VARIANTS[bits[3]]}{bits[4:7]}-{bits[7:19]}"
-
-
-@lru_cache(maxsize=2)
-def _time_of_id(now_ms: int) -> str:
-    text = f"{now_ms & 0xFFFF_FFFF_FFFF:012x}"
-    return f"{text[:8]}-{text[8:]}"
+    time, random = f"{now_ms & 0xFFFF_FFFF_FFFF:012x}", os.urandom(10).hex()
+    variant = "89ab"[int(random[3], 16) & 3]
+    return f"{time[:8]}-{time[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"

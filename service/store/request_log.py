@@ -16,7 +16,9 @@ _MOST_GROUPS = 1_000
 
 
 class LogRow(NamedTuple):
-    """One request of a route that makes jobs, in the order of the columns. Times are milliseconds (since the epoch)."""
+    """One request of a route that makes jobs; what its job came to is added when that ends. Times are milliseconds
+    (since the epoch).
+    """
 
     at: int
     key_id: str | None
@@ -26,16 +28,15 @@ class LogRow(NamedTuple):
     status_code: int
     model: str | None
     job_id: str | None
-    job_status: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
     response_ms: int
-    queue_ms: int | None
+    job_status: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    queue_ms: int | None = None
 
     def ended_as(self, job: Job) -> LogRow:
         """The same with what its job came to."""
-        status, prompt_tokens, completion_tokens, queue_ms = outcome_of(job)
-        return LogRow._make((*self[:8], status, prompt_tokens, completion_tokens, self.response_ms, queue_ms))
+        return self._replace(**outcome_of(job)._asdict())
 
 
 class Scope(NamedTuple):

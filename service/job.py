@@ -130,7 +130,7 @@ class NewJob(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A row of the table ``jobs``, in the order of its columns."""
+    """A row of the table ``jobs``; a new one has no value yet for what has a default."""
 
     seq: int
     id: str
@@ -162,18 +162,20 @@ class Job(NamedTuple):
     preview: str
     size: int
     """Bytes of the request's body."""
-    error_code: str | None
-    error_message: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    load_ms: int | None
-    prompt_ms: int | None
-    generation_ms: int | None
     created_at: int
     updated_at: int
     started_at: int | None
-    first_token_at: int | None
-    finished_at: int | None
+    error_code: str | None = None
+    error_message: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    load_ms: int | None = None
+    prompt_ms: int | None = None
+    generation_ms: int | None = None
+    done_reason: str | None = None
+    """Why the model stopped, in Ollama's words: ``stop``, ``length`` and others."""
+    first_token_at: int | None = None
+    finished_at: int | None = None
 
     @property
     def is_final(self) -> bool:
@@ -264,22 +266,8 @@ def preview_of(prompt: str) -> str:
     return prompt[:PREVIEW_CHARACTERS]
 
 
-_RANDOM_BYTES = 10
-_random_pool: list[str] = []
-_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-
-
 def new_job_id(now_ms: int) -> str:
     """A UUID of version 7 (RFC 9562): ordered by time, so that rows of one time lie together."""
-    if not _random_pool:
-        # The system is asked for many at once, since each question costs more than the answer.
-        fresh, digits = os.urandom(_RANDOM_BYTES * 256).hex(), 2 * _RANDOM_BYTES
-        _random_pool.extend(fresh[at : at + digits] for at in range(0, len(fresh), digits))
-    bits = _random_pool.pop()
-    return f"{_time_of_id(now_ms)}-7{bits[:3]}-{_VARIANTS[bits[3]]}{bits[4:7]}-{bits[7:19]}"
-
-
-@lru_cache(maxsize=2)
-def _time_of_id(now_ms: int) -> str:
-    text = f"{now_ms & 0xFFFF_FFFF_FFFF:012x}"
-    return f"{text[:8]}-{text[8:]}"
+    time, random = f"{now_ms & 0xFFFF_FFFF_FFFF:012x}", os.urandom(10).hex()
+    variant = "89ab"[int(random[3], 16) & 3]
+    return f"{time[:8]}-{time[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from service.errors import ServiceError
@@ -15,7 +16,7 @@ from service.metrics.values import Histogram
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | tuple[Any, ...]
-"""By name; or, where a statement is about one row, in the order in which it names them first."""
+"""By name; or, of a statement that is declared, in the order of its columns."""
 
 
 Answers = list[list[Row]]
@@ -26,17 +27,54 @@ Settle = Callable[[Answers, ServiceError | None], None]
 """Hears what a write came to: its answers, or why it was not carried out."""
 
 
-class Statement(NamedTuple):
-    """One SQL statement and its parameters."""
+@dataclass(frozen=True, eq=False)
+class Insert:
+    """A new row of a table, declared once, so that a database can make its own text of it, for one row or many."""
 
-    sql: str
+    table: str
+    columns: tuple[str, ...]
+    gives: str = ""
+    """The column of which the row's value is given back; "" for none."""
+
+    def for_one(self, marks: Sequence[str]) -> str:
+        """The text for one row, with these marks for its parameters."""
+        returning = f" RETURNING {self.gives}" if self.gives else ""
+        return f"INSERT INTO {self.table} ({', '.join(self.columns)}) VALUES ({', '.join(marks)}){returning}"
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """New values for the rows that a key names, declared as an Insert is; it gives nothing back."""
+
+    table: str
+    changed: tuple[str, ...]
+    key: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What has a parameter."""
+        return (*self.changed, self.key)
+
+    def for_one(self, marks: Sequence[str]) -> str:
+        """The text for one key, with these marks for its parameters."""
+        changes = ", ".join(f"{column} = {mark}" for column, mark in zip(self.changed, marks[:-1], strict=True))
+        return f"UPDATE {self.table} SET {changes} WHERE {self.key} = {marks[-1]}"
+
+
+RowStatement = Insert | Update
+
+
+class Statement(NamedTuple):
+    """One statement, as text or declared, and its parameters."""
+
+    sql: str | RowStatement
     parameters: Parameters
 
 
 class Batch(NamedTuple):
-    """A statement about one row, and the parameters of many rows; it gives no rows back."""
+    """A statement that is declared, and the parameters of many rows; it gives nothing back."""
 
-    sql: str
+    sql: RowStatement
     rows: Sequence[Parameters]
 
 

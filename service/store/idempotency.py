@@ -6,17 +6,12 @@ import json
 from base64 import b64decode, b64encode
 from typing import NamedTuple
 
-from service.store.database import Database, Statement
+from service.store.database import Database, Insert, Statement, Update
 
 _FIND = "SELECT fingerprint, job_id, created_at FROM idempotency WHERE owner = :owner AND key = :key"
-_INSERT = """
-    INSERT INTO idempotency (owner, key, fingerprint, job_id, created_at)
-    VALUES (:owner, :key, :fingerprint, :job_id, :now)
-"""
+_INSERT = Insert("idempotency", ("owner", "key", "fingerprint", "job_id", "created_at"))
 _FORGET = "DELETE FROM idempotency WHERE owner = :owner AND key = :key AND job_id = :job_id"
-_KEEP = """
-    UPDATE idempotency SET reply_status = :status, reply_headers = :headers, reply_body = :body WHERE job_id = :job_id
-"""
+_KEEP = Update("idempotency", ("reply_status", "reply_headers", "reply_body"), key="job_id")
 _REPLY = """
     SELECT reply_status, reply_headers, reply_body FROM idempotency
     WHERE job_id = :job_id AND reply_status IS NOT NULL
@@ -81,7 +76,7 @@ def remember(asked: RequestKey, job_id: str, now: int, instead_of: str | None) -
     """What stores the key with its job, in the job's own transaction; it raises UniqueViolationError when another
     process was first. ``instead_of`` is the job that it stood for until now.
     """
-    row = {**asked._asdict(), "job_id": job_id, "now": now}
+    row = {**asked._asdict(), "job_id": job_id, "created_at": now}
     inserted = Statement(_INSERT, row)
     if instead_of is None:
         return (inserted,)
@@ -92,8 +87,8 @@ def keep(job_id: str, reply: KeptReply) -> Statement:
     """What stores the reply, in the outcome's own transaction; nothing happens where the job came without a key."""
     row = {
         "job_id": job_id,
-        "status": reply.status,
-        "headers": json.dumps(reply.headers),
-        "body": b64encode(reply.body).decode(),
+        "reply_status": reply.status,
+        "reply_headers": json.dumps(reply.headers),
+        "reply_body": b64encode(reply.body).decode(),
     }
     return Statement(_KEEP, row)

@@ -6,11 +6,10 @@ gets no row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import itemgetter
 from typing import Any
 
 from service.job import Job
+from service.store.database import Insert
 
 COLUMNS = ", ".join(Job._fields)
 WIDTH = len(Job._fields)
@@ -20,21 +19,14 @@ EXACT_RANK = 1_000
 EXACT_TOTAL = 10_000
 """What matches a text search is counted up to here."""
 
-_NOT_GIVEN = {
-    "status", "attempt", "failures", "crashes", "preview", "error_code", "error_message", "prompt_tokens",
-    "completion_tokens", "load_ms", "prompt_ms", "generation_ms", "updated_at", "started_at", "first_token_at",
-    "finished_at",
-}  # fmt: skip
-"""What no new job has yet, and what the trigger of its view knows from the rest (migration 7): the fewer parameters,
-the shorter Python's lock is held for a row.
-"""
-_NEW = [field for field in Job._fields if field not in _NOT_GIVEN]
-new_values: Callable[[Job], tuple[Any, ...]] = itemgetter(*map(Job._fields.index, _NEW))
-"""The parameters of INSERT, but for the prompt and the request that stand behind them."""
-_STORED = [*_NEW, "prompt", "request"]
-INSERT = f"""
-    INSERT INTO new_jobs ({", ".join(_STORED)}) VALUES ({", ".join(":" + column for column in _STORED)}) RETURNING seq
-"""
+_NEW = tuple(field for field in Job._fields if field not in Job._field_defaults)
+INSERT = Insert("new_jobs", (*_NEW, "prompt", "request"), gives="seq")
+
+
+def new_values(job: Job, prompt: str, request: str) -> tuple[Any, ...]:
+    """The values of a new job for INSERT."""
+    return (*job[: len(_NEW)], prompt, request)
+
 
 READY = "status = 'queued' AND not_before IS NULL"
 # A reply can be given only by the process on whose connection the caller waits.
@@ -56,14 +48,12 @@ CLAIM = f"""
     (SELECT request FROM bodies WHERE bodies.seq = jobs.seq)
 """
 
-# No row comes back when the job is no longer this attempt's.
-FINISH = """
-    INSERT INTO outcomes (seq, attempt, status, error_code, error_message, prompt_tokens, completion_tokens, load_ms,
-                          prompt_ms, generation_ms, first_token_at, finished_at, segments)
-    VALUES (:seq, :attempt, :status, :error_code, :error_message, :prompt_tokens, :completion_tokens, :load_ms,
-            :prompt_ms, :generation_ms, :first_token_at, :now, :segments)
-    RETURNING seq
-"""
+_ENDED = (
+    "seq", "attempt", "status", "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms",
+    "prompt_ms", "generation_ms", "done_reason", "first_token_at", "finished_at", "segments",
+)  # fmt: skip
+# Nothing comes back when the job is no longer this attempt's.
+FINISH = Insert("outcomes", _ENDED, gives="seq")
 # No index but that of seq (or id) is to be thought of for it.
 INSERT_RESULT = """
     INSERT INTO results (seq, attempt, segments)

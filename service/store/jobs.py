@@ -66,24 +66,41 @@ class JobStore:
         """The row of a new job, waiting or already started as this process's first attempt; without a number (0) where
         the database gives them, see :func:`numbered`.
         """
-        # All at once, and the job from one tuple: by name Python takes twice as long for either.
-        (door, endpoint, model, request, prompt, priority, owner, key_id, not_before, deadline, runner, is_streamed,
-         on_disconnect) = new  # fmt: skip
-        key = model_key(model)
-        status, attempt, worker = (_PROCESSING, 1, self._worker) if is_started else (_QUEUED, 0, None)
-        return Job._make((
-            self._database.next_number() or 0, job_id, door, endpoint, model, key, runner or key, owner, key_id,
-            int(priority), int(is_streamed), status, attempt, 0, 0, not_before, deadline, on_disconnect, worker,
-            self._worker if on_disconnect else None, preview_of(storable(prompt)), len(request), None, None, None, None,
-            None, None, None, now, now, now if is_started else None, None, None,
-        ))  # fmt: skip
+        key = model_key(new.model)
+        return Job(
+            seq=self._database.next_number() or 0,
+            id=job_id,
+            door=new.door,
+            endpoint=new.endpoint,
+            model=new.model,
+            model_key=key,
+            runner=new.runner or key,
+            owner=new.owner,
+            key_id=new.key_id,
+            priority=int(new.priority),
+            is_streamed=int(new.is_streamed),
+            status=_PROCESSING if is_started else _QUEUED,
+            attempt=int(is_started),
+            failures=0,
+            crashes=0,
+            not_before=new.not_before,
+            deadline=new.deadline,
+            on_disconnect=new.on_disconnect,
+            worker=self._worker if is_started else None,
+            caller_at=self._worker if new.on_disconnect else None,
+            preview=preview_of(storable(new.prompt)),
+            size=len(new.request),
+            created_at=now,
+            updated_at=now,
+            started_at=now if is_started else None,
+        )
 
     def insert(self, job: Job, new: NewJob, *, also: Sequence[Statement] = (), settle: Settle | None = None) -> Written:
         """Store a new job, and ``also`` this with it; the write is on its way. ``settle`` hears what it came to;
         awaiting it raises CannotStoreError, and what ``also`` brings about.
         """
-        statement = Statement(INSERT, (*new_values(job), storable(new.prompt), new.request))
-        return self._database.write(statement, *also, settle=settle)
+        values = new_values(job, storable(new.prompt), new.request)
+        return self._database.write(Statement(INSERT, values), *also, settle=settle)
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
         """Make up to ``seats`` of the oldest ready jobs of a line this process's own, oldest first."""
@@ -123,8 +140,9 @@ class JobStore:
             "load_ms": counts.load_ms,
             "prompt_ms": counts.prompt_ms,
             "generation_ms": counts.generation_ms,
+            "done_reason": counts.done_reason,
             "first_token_at": outcome.first_token_at,
-            "now": now,
+            "finished_at": now,
             "segments": segments_text(outcome.segments),
         }
         kept = () if reply is None else (keep(job.id, reply),)
@@ -140,6 +158,7 @@ class JobStore:
             load_ms=counts.load_ms,
             prompt_ms=counts.prompt_ms,
             generation_ms=counts.generation_ms,
+            done_reason=counts.done_reason,
             first_token_at=outcome.first_token_at,
             finished_at=now,
             updated_at=now,

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from service.job import Job
-from service.store.database import Batch, Database, Row, Statement
+from service.store.database import Batch, Database, Insert, Row, Statement, Update
 from service.store.texts import storable
 
 _DAY_MS = 86_400_000
@@ -16,7 +16,9 @@ _MOST_GROUPS = 1_000
 
 
 class LogRow(NamedTuple):
-    """One request of a route that makes jobs, in the order of the columns. Times are milliseconds (since the epoch)."""
+    """One request of a route that makes jobs; what its job came to is added when that ends. Times are milliseconds
+    (since the epoch).
+    """
 
     at: int
     key_id: str | None
@@ -26,16 +28,15 @@ class LogRow(NamedTuple):
     status_code: int
     model: str | None
     job_id: str | None
-    job_status: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
     response_ms: int
-    queue_ms: int | None
+    job_status: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    queue_ms: int | None = None
 
     def ended_as(self, job: Job) -> LogRow:
         """The same with what its job came to."""
-        status, prompt_tokens, completion_tokens, queue_ms = outcome_of(job)
-        return LogRow._make((*self[:8], status, prompt_tokens, completion_tokens, self.response_ms, queue_ms))
+        return self._replace(**outcome_of(job)._asdict())
 
 
 class Scope(NamedTuple):
@@ -66,14 +67,17 @@ class Group(NamedTuple):
     sums: Sums
 
 
-_INSERT = f"""
-    INSERT INTO usage_log ({", ".join(LogRow._fields)}) VALUES ({", ".join(":" + name for name in LogRow._fields)})
-"""
-_END = """
-    UPDATE usage_log SET job_status = :job_status, prompt_tokens = :prompt_tokens,
-                         completion_tokens = :completion_tokens, queue_ms = :queue_ms
-    WHERE job_id = :job_id
-"""
+class LoggedOutcome(NamedTuple):
+    """What a log row says of a job that has ended."""
+
+    job_status: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    queue_ms: int | None
+
+
+_INSERT = Insert("usage_log", LogRow._fields)
+_END = Update("usage_log", LoggedOutcome._fields, key="job_id")
 # A request is as good as its job.
 _SUCCESSFUL = "status_code < 400 AND (job_status IS NULL OR job_status NOT IN ('failed', 'cancelled'))"
 _SUMS = f"""
@@ -161,15 +165,6 @@ _storable_name = lru_cache(maxsize=4096)(storable)
 def _storable(row: LogRow) -> LogRow:
     owner, model = _storable_name(row.owner), _storable_name(row.model) if row.model is not None else None
     return row if owner == row.owner and model == row.model else row._replace(owner=owner, model=model)
-
-
-class LoggedOutcome(NamedTuple):
-    """What a log row says of a job that has ended."""
-
-    job_status: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    queue_ms: int | None
 
 
 def outcome_of(job: Job) -> LoggedOutcome:

@@ -63,8 +63,21 @@ async def test_the_outcome_is_stored_with_its_output(store: JobStore) -> None:
     assert done is not None
     assert await look(store, done) == done
     assert (done.status, done.finished_at, done.first_token_at) == ("completed", NOW + 9, NOW + 2)
-    assert (done.prompt_tokens, done.completion_tokens) == (26, 298)
+    assert (done.prompt_tokens, done.completion_tokens, done.done_reason) == (26, 298, "stop")
     assert await store.queries.result(job.seq) == Result(1, segments)
+
+
+async def test_why_the_model_stopped_is_nothing_until_it_did(store: JobStore) -> None:
+    job = await claimed(store)
+    assert (await look(store, job)).done_reason is None
+    back = await store.put_back(job, NOW)
+    assert back is not None
+    assert (await look(store, back)).done_reason is None
+    [again] = await store.claim(LINE, 1, NOW)
+    done = await store.finish(again.job, Outcome(Status.COMPLETED, counts=Counts(done_reason="length")), NOW)
+    assert done is not None
+    assert await look(store, done) == done
+    assert done.done_reason == "length"
 
 
 async def test_a_failed_job_keeps_its_error_and_what_it_wrote(store: JobStore) -> None:

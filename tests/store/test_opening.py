@@ -12,12 +12,13 @@ import pytest
 
 from service.config import DatabaseConfig
 from service.errors import DatabaseUnusableError
+from service.job import Counts, Outcome, Status
 from service.store.database import Database, Statement
 from service.store.jobs import JobStore
 from service.store.migrations import MIGRATIONS, NEWEST, Migration
 from service.store.opening import open_database
 from tests.support.databases import Place
-from tests.support.store_jobs import NOW, look, stored
+from tests.support.store_jobs import NOW, claimed, look, stored
 
 APPLIED = "SELECT number FROM schema_migrations ORDER BY number"
 _TEXTS = (
@@ -192,13 +193,14 @@ async def test_a_log_that_was_given_its_length_is_recovered_after_a_crash(sqlite
         await database.close()
 
 
-async def test_jobs_of_the_schema_before_new_jobs_was_a_view_keep_bodies_and_numbers(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schema", [3, 7])
+async def test_jobs_of_an_older_schema_keep_bodies_and_numbers_and_new_ones_go_through_their_lives(
+    place: Place, monkeypatch: pytest.MonkeyPatch, schema: int
 ) -> None:
     module = "service.store.sqlite.database" if place.is_sqlite else "service.store.postgres.database"
     with monkeypatch.context() as before:
-        before.setattr(f"{module}.MIGRATIONS", MIGRATIONS[:3])
-        before.setattr(f"{module}.NEWEST", 3)
+        before.setattr(f"{module}.MIGRATIONS", MIGRATIONS[:schema])
+        before.setattr(f"{module}.NEWEST", schema)
         async with place.opened() as database:
             row = dict.fromkeys(_NUMBERS, 0) | dict.fromkeys(_TEXTS, "text")
             row |= {"status": "completed", "created_at": NOW, "updated_at": NOW}
@@ -214,4 +216,9 @@ async def test_jobs_of_the_schema_before_new_jobs_was_a_view_keep_bodies_and_num
     async with place.opened() as database:
         store = JobStore(database, "one")
         assert await store.queries.prompt(numbers[0]) == "prompt one"
-        assert (await stored(store)).seq > numbers[1]
+        job = await claimed(store)
+        assert job.seq > numbers[1]
+        ended = await store.finish(job, Outcome(Status.COMPLETED, counts=Counts(done_reason="stop")), NOW)
+        assert ended is not None
+        assert await look(store, ended) == ended
+        assert ended.done_reason == "stop"

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.job import Job, Line, Segment, Status
-from service.store.database import Batch, Database, Row, Settle, Statement, Written
+from service.store import idempotency, request_log
+from service.store.database import Batch, Database, Row, Settle, Statement, Update, Written
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import Filter, JobStore
-from service.store.migrations.m0006_outcomes import STATEMENTS as OUTCOMES
+from service.store.migrations.m0008_whole_rows import STATEMENTS as OUTCOMES
 from service.store.postgres.connections import Link
 from service.store.postgres.database import PostgresDatabase
 from service.store.postgres.statements import converted
@@ -159,7 +160,7 @@ async def test_a_job_that_ends_is_found_by_its_number(filled: Database) -> None:
     # No plan is told of what a trigger does.
     [update] = re.findall(r"UPDATE jobs SET .*?(?=;)", OUTCOMES[-1], re.DOTALL)
     sql = re.sub(r"NEW\.(\w+)", r":\1", update)
-    row = {"status": "failed", "error_code": "e", "error_message": "m"}
+    row = {"status": "failed", "error_code": "e", "error_message": "m", "done_reason": "stop"}
     nothing = dict.fromkeys(re.findall(r":(\w+)", sql), 1)
     assert await explained(filled, Statement(sql, nothing | row)) == {"seek jobs_pkey"}
 
@@ -217,16 +218,24 @@ async def test_lost_processes_are_looked_for_among_running_and_reserved_jobs_onl
     assert accesses - {"workers_pkey"} == {"jobs_processing", "jobs_reserved"}
 
 
+@pytest.mark.parametrize("statement", [request_log._END, idempotency._KEEP])
+@pytest.mark.parametrize("count", [1, 64])
+async def test_rows_that_are_changed_together_are_each_found_by_their_keys(
+    sqlite_place: Place, statement: Update, count: int
+) -> None:
+    changes = [tuple(f"{column} {number}" for column in statement.columns) for number in range(count)]
+    text, _ = for_rows(statement, changes)
+    async with sqlite_place.opened() as database:
+        rows = await database.read("EXPLAIN QUERY PLAN " + text.replace("?", "NULL"), {})
+    assert re.match(rf"SEARCH {statement.table} USING COVERING INDEX \w+_by_job \(job_id=\?\)", rows[-1][3])
+
+
 async def explained(database: Database, statement: Statement) -> set[str]:
     """How a statement finds rows: "seek" or "walk", and the name of the index; "walk" and the table for want of one."""
+    assert isinstance(statement.sql, str)
     assert isinstance(statement.parameters, Mapping)
     if isinstance(database, SqliteDatabase):
         rows = await database.read("EXPLAIN QUERY PLAN " + statement.sql, statement.parameters)
-        one = for_rows(statement.sql)
-        if one is not None:
-            # The same for many rows, whose parameters have numbers there and none here.
-            text = "EXPLAIN QUERY PLAN " + one.call([statement.parameters] * 3)[0].replace("?", "NULL")
-            rows = [*rows, *await database.read(text, {})]
         return _accesses_of_sqlite([row[3] for row in rows])
     lines = await database.read("EXPLAIN (COSTS OFF) " + statement.sql, statement.parameters)
     return _accesses_of_postgres([line[0] for line in lines])

@@ -46,7 +46,7 @@ _WORDS = {
         "RETURN NEW; END $$; CREATE TRIGGER new_jobs_insert INSTEAD OF INSERT ON new_jobs "
         "FOR EACH ROW EXECUTE FUNCTION new_jobs_insert()"
     ),
-    "instead_of_outcome": "CREATE FUNCTION outcomes_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN",
+    "instead_of_outcome": "CREATE OR REPLACE FUNCTION outcomes_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN",
     "unless_changed": "IF NOT FOUND THEN RETURN NULL; END IF;",
     "instead_of_outcome_end": (
         "RETURN NEW; END $$; CREATE TRIGGER outcomes_insert INSTEAD OF INSERT ON outcomes "

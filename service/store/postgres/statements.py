@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from asyncpg import Connection
 
-from service.store.database import Batch, Parameters, Statement
+from service.store.database import Batch, Insert, Parameters, RowStatement, Statement
 from service.store.pending import Write
 
 # Literals, quoted names, comments and casts are passed over.
@@ -35,8 +35,11 @@ class Converted(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def converted(sql: str) -> Converted:
-    """A statement with ``:name`` parameters as PostgreSQL wants it."""
+def converted(sql: str | RowStatement) -> Converted:
+    """A statement as PostgreSQL wants it: one that is declared, or a text with ``:name`` parameters."""
+    if not isinstance(sql, str):
+        marks = [f"${number}" for number in range(1, len(sql.columns) + 1)]
+        return Converted(sql.for_one(marks), sql.columns, isinstance(sql, Insert) and bool(sql.gives))
     names: dict[str, int] = {}
 
     def number(found: re.Match[str]) -> str:

@@ -33,6 +33,7 @@ from service.store.sqlite.groups import (
     ReadGroup,
     WaitingWrites,
     WriteGroup,
+    register_none,
     translated,
 )
 
@@ -117,6 +118,7 @@ class SqliteDatabase:
                 f"SQLite {sqlite3.sqlite_version} is too old: Corral needs 3.37 or newer; "
                 "use a newer Python, or DATABASE_URL for PostgreSQL"
             )
+        register_none()
         lock = _take_lock(path)
         async with contextlib.AsyncExitStack() as opened:
             opened.callback(lock.close)

@@ -10,9 +10,9 @@ from operator import attrgetter
 from typing import Any
 
 from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
-from service.store.database import Batch, Parameters, Row, Statement
+from service.store.database import Batch, Parameters, Row, RowStatement, Statement, Update
 from service.store.pending import NEW_JOB, Read, Write
-from service.store.sqlite.bulk import ForRows, Kind, for_rows, in_runs, positional
+from service.store.sqlite.bulk import for_rows, in_runs
 
 _COMMIT_BYTES = 40 << 10
 """What a commit adds to the WAL: one page of the table and of each index, roughly."""
@@ -80,10 +80,7 @@ class WriteGroup:
         if not self.writes:
             return
         try:
-            try:
-                self._run_together(execute, self.writes)
-            except _NotEveryRowError:
-                self._run_together(execute, self.writes, in_rows=False)
+            self._run_together(execute, self.writes)
         except Exception as error:
             if _is_about_the_whole_database(error) or len(self.writes) == 1:
                 for write in self.writes:
@@ -91,16 +88,14 @@ class WriteGroup:
                 return
             for write in self.writes:
                 try:
-                    self._run_together(execute, [write], in_rows=False)
+                    self._run_together(execute, [write])
                 except Exception as own_error:
                     _fail(write, own_error)
 
-    def _run_together(
-        self, execute: Callable[..., sqlite3.Cursor], writes: list[Write], *, in_rows: bool = True
-    ) -> None:
+    def _run_together(self, execute: Callable[..., sqlite3.Cursor], writes: list[Write]) -> None:
         # New jobs come before all others; when the last one is one, there is nothing to be told apart.
-        are_new_jobs = in_rows and writes[-1].rank == NEW_JOB
-        runs = list(in_runs(writes) if are_new_jobs else _alike(sorted(writes, key=_rank), in_rows=in_rows))
+        are_new_jobs = writes[-1].rank == NEW_JOB
+        runs = list(in_runs(writes) if are_new_jobs else _alike(sorted(writes, key=_rank)))
         if len(runs) == 1 and _is_one_statement(runs[0]):
             # It is a transaction by itself.
             _carry_out(execute, runs[0])
@@ -125,15 +120,11 @@ def _fail(write: Write, error: Exception) -> None:
         write.error = translated(error)
 
 
-class _NotEveryRowError(Exception):
-    """A statement for many rows has not changed each of them; which ones, only single statements tell."""
-
-
-def _alike(writes: Iterable[Write], *, in_rows: bool) -> Iterator[Sequence[Write]]:
-    """Runs of neighbours of the same statements, the first about one row; every other write by itself, in its turn."""
+def _alike(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
+    """Runs of neighbours of the same statements, the first declared; every other write by itself, in its turn."""
     for _, neighbours in groupby(writes, key=_shape):
         same = list(neighbours)
-        if in_rows and (same[0].rank == NEW_JOB or _are_about_rows(same)):
+        if same[0].rank == NEW_JOB or _are_for_rows(same):
             yield from in_runs(same)
         else:
             yield from ([write] for write in same)
@@ -142,27 +133,22 @@ def _alike(writes: Iterable[Write], *, in_rows: bool) -> Iterator[Sequence[Write
 _rank = attrgetter("rank")
 
 
-def _shape(write: Write) -> list[str] | int:
+def _shape(write: Write) -> list[str | RowStatement] | int:
     return write.rank if write.rank == NEW_JOB else [statement.sql for statement in write.statements]
 
 
-def _are_about_rows(writes: Sequence[Write]) -> bool:
+def _are_for_rows(writes: Sequence[Write]) -> bool:
     if any(isinstance(statement, Batch) for write in writes for statement in write.statements):
         return False
-    return for_rows(writes[0].statements[0].sql) is not None
+    return not isinstance(writes[0].statements[0].sql, str)
 
 
 def _is_one_statement(writes: Sequence[Write]) -> bool:
-    """Whether they are carried out by one statement, and nothing that it has done would have to be undone."""
-    first, *more = writes[0].statements
-    if more or isinstance(first, Batch):
-        return False
-    one = for_rows(first.sql)
-    return len(writes) == 1 or (one is not None and one.kind is Kind.INSERT)
+    return len(writes[0].statements) == 1 and isinstance(writes[0].statements[0], Statement)
 
 
 def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
-    """Carry out writes of the same statements: what is about one row for all of them together, anything else for each.
+    """Carry out writes of the same statements: what is declared for all of them together, a text for each.
 
     Python gives its lock away several times for every statement, and a thread that wants it back while the event loop
     is busy waits for the switch interval: 64 jobs took 10 ms row by row that take 1 ms so. All first statements go
@@ -172,44 +158,27 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
         write.answers = []
     for index, statement in enumerate(writes[0].statements):
         if isinstance(statement, Batch):
-            _carry_out_rows(execute, statement)
+            for run in in_runs(statement.rows):
+                execute(*for_rows(statement.sql, run))
             writes[0].answers.append([])
             continue
-        sql, one = statement.sql, for_rows(statement.sql)
         all_of_them = (write.statements[index] for write in writes)
         given = [each.parameters for each in all_of_them if isinstance(each, Statement)]
-        if one is not None and (len(writes) > 1 or one.kind is Kind.INSERT):
-            answers = _answers_of_rows(execute, one, given)
+        if isinstance(statement.sql, str):
+            answers = [execute(statement.sql, parameters).fetchall() for parameters in given]
         else:
-            answers = [execute(positional(sql) if isinstance(row, tuple) else sql, row).fetchall() for row in given]
+            execute(*for_rows(statement.sql, given))
+            answers = _given_back(statement.sql, given)
         for write, answer in zip(writes, answers, strict=True):
             write.answers.append(answer)
 
 
-def _answers_of_rows(
-    execute: Callable[..., sqlite3.Cursor], one: ForRows, given: Sequence[Parameters]
-) -> Sequence[list[Row]]:
-    """Carry out a statement for rows, and what it gives for each of them. Raises _NotEveryRowError.
-
-    Nothing comes back from the database: each row of it would be a step.
-    """
-    if one.kind is Kind.UPDATE and len(set(one.values_of(given, one.key))) < len(given):
-        # Of two changes of one row the second must see what the first has left.
-        raise _NotEveryRowError
-    cursor = execute(*one.call(given))
-    if one.kind is Kind.UPDATE and cursor.rowcount != len(given):
-        raise _NotEveryRowError
-    if one.kind is Kind.COPY or not one.key:
-        return [[] for _ in given]
-    return [[(value,)] for value in one.values_of(given, one.key)]
-
-
-def _carry_out_rows(execute: Callable[..., sqlite3.Cursor], batch: Batch) -> None:
-    one = for_rows(batch.sql)
-    if one is None:
-        raise ValueError(f"this statement is not about one row: {batch.sql}")
-    for run in in_runs(batch.rows):
-        execute(*one.call(run))
+def _given_back(statement: RowStatement, rows: Sequence[Parameters]) -> list[list[Row]]:
+    """What a declared statement gives back for each row. The database is not asked: each row of it would be a step."""
+    if isinstance(statement, Update) or not statement.gives:
+        return [[] for _ in rows]
+    place = statement.columns.index(statement.gives)
+    return [[(row[place] if isinstance(row, tuple) else row[statement.gives],)] for row in rows]
 
 
 def _written_bytes(statement: Statement | Batch) -> int:
@@ -252,9 +221,16 @@ class GroupingConnection(sqlite3.Connection):
 
 
 _nothing: dict[None, None] = {}
-# sqlite3 asks every None whether it would like to be something else, and makes an error of each no: ten times as long
-# as an integer takes, with Python's lock held. What is registered is asked first.
-sqlite3.register_adapter(type(None), _nothing.get)
+
+
+def register_none() -> None:
+    """Have sqlite3 take None as quickly as an integer; this holds for the whole process.
+
+    For each None it asks whether there is an adapter, and makes an error of each no: that takes ten times as long as an
+    integer, with Python's lock held. An adapter that is registered is found before that.
+    """
+    sqlite3.register_adapter(type(None), _nothing.get)
+
 
 _WHOLE_DATABASE = frozenset(
     {

@@ -198,7 +198,7 @@ class _TimedDatabase(SqliteDatabase):
         answers: Written = asyncio.get_running_loop().create_future()
         begun = time.perf_counter()
         self._connection.execute("BEGIN IMMEDIATE")
-        answers.set_result([self._connection.execute(sql, values).fetchall() for sql, values in statements])
+        answers.set_result([self._connection.execute(str(sql), values).fetchall() for sql, values in statements])
         self.statement_seconds.append(time.perf_counter() - begun)
         self._connection.execute("COMMIT")
         self._seconds.append(time.perf_counter() - begun)

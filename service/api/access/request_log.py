@@ -10,27 +10,13 @@ from aiohttp import web
 
 from service.api.access.caller import Caller
 from service.clock import Clock
+from service.endpoints import JOB_PATHS
 from service.job import Job, model_key
 from service.key import Key
 from service.keys.rate_limits import RateLimits
 from service.request_log import RequestLog
 from service.store.request_log import LogRow
 
-JOB_PATHS = frozenset(
-    {
-        "/api/v1/prompt",
-        "/generate",
-        "/api/generate",
-        "/api/chat",
-        "/api/embed",
-        "/api/embeddings",
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-    }
-)
 LEFT = 499
 """What is written down of a caller that has closed the connection (nginx's word for it)."""
 

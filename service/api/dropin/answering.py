@@ -13,7 +13,8 @@ from service.api.dropin.boundaries import Boundaries
 from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up, is_gone
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.headers import media_type, passed_on
-from service.api.http.failures import Failure, failure_of_ours
+from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
+from service.api.http.operation import EVENT_STREAM, NDJSON
 from service.api.http.raw_replies import stream_reply, whole_reply
 from service.backend.classification import message_of
 from service.errors import CallEndedError, ServiceError, StoppingError
@@ -21,8 +22,6 @@ from service.job import Job
 from service.jobs import Entered, View
 from service.live.relay import Head, Relay
 
-NDJSON = "application/x-ndjson"
-EVENT_STREAM = "text/event-stream"
 _STREAMS = (NDJSON, EVENT_STREAM)
 _NO_RETRY = {"x-should-retry": "false"}
 """Read by OpenAI's clients: we have tried again already, and each try of theirs would be another job."""
@@ -104,7 +103,8 @@ class Answer:
         headers = {**told.headers, **self._headers}
         if isinstance(failure, CallEndedError):
             headers |= _NO_RETRY
-        return self._dialect.shape(told._replace(headers=headers))
+        shape = self._request.app[ERROR_SHAPES].find(self._job.endpoint)
+        return shape(told._replace(headers=headers))
 
     async def _whole(self, head: Head, body: bytes) -> web.StreamResponse:
         if self._response is not None:
@@ -177,8 +177,8 @@ class Answer:
     async def _beat(self) -> None:
         response, endpoint = self._response, self._job.endpoint
         if response is None:
-            kind = NDJSON if endpoint.startswith("/api/") else EVENT_STREAM
-            response = await self._begin(200, [("Content-Type", kind), *self._headers.items()])
+            headers = [("Content-Type", self._dialect.stream_type), *self._headers.items()]
+            response = await self._begin(200, headers)
         await self._caller.write(response, self._dialect.heartbeat(endpoint, self._job.model))
 
     async def _changed(self) -> None:

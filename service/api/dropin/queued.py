@@ -19,6 +19,7 @@ from service.api.dropin.passing import pass_refusal, pass_unload
 from service.api.dropin.reading import first_object
 from service.api.dropin.repeating import answer_once
 from service.api.http.bodies import read_body
+from service.endpoints import ENDPOINTS, Endpoint
 from service.errors import InvalidRequestError, NotFoundError
 from service.job import NewJob, Priority
 from service.live.relay import Relay
@@ -30,8 +31,14 @@ _PRIORITIES |= {"0": Priority.NORMAL, "-1": Priority.LOW}
 _LONGEST_DEADLINE_SECONDS = 366 * 86_400
 
 
-def queued(dialect: Dialect, endpoint: str) -> Handler:
+def queued_routes(dialect: Dialect) -> list[web.RouteDef]:
+    """The routes of all endpoints whose requests this dialect reads."""
+    return [web.post(row.path, _queued(dialect, row)) for row in ENDPOINTS.values() if row.door == dialect.door]
+
+
+def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
     """A handler that puts a call on the queue and answers with what Ollama says."""
+    path = endpoint.path
 
     async def handle(request: web.Request) -> web.StreamResponse:
         app = request.app
@@ -41,13 +48,13 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if fields is not None:
             details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
         if details is None or len(details.runner) > _LONGEST_RUNNER:
-            return await pass_refusal(request, endpoint, body)
+            return await pass_refusal(request, path, body)
         if details.is_unload:
             authorise(request, details.model, Priority.NORMAL)
-            return await pass_unload(request, endpoint, body, details.model)
+            return await pass_unload(request, path, body, details.model)
         if not app[POOL].knows(details.model):
             await _look_for(request, details.model)
-        make = partial(_make, request, dialect.door, endpoint, details, body)
+        make = partial(_make, request, endpoint, details, body)
         if HEADER in request.headers:
             return await answer_once(request, dialect, request_key(request, body), make)
         relay = Relay()
@@ -68,7 +75,7 @@ async def _look_for(request: web.Request, model: str) -> None:
         raise NotFoundError(f"model '{model}' not found")
 
 
-async def _make(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
+async def _make(request: web.Request, endpoint: Endpoint, details: CallDetails, body: bytes) -> NewJob:
     """The job, when the caller may make it now.
 
     See :func:`service.api.access.admission.authorise` for what it raises.
@@ -77,8 +84,8 @@ async def _make(request: web.Request, door: str, endpoint: str, details: CallDet
     deadline = _deadline(headers.get("X-Job-Deadline-Seconds"), request)
     caller = request[CALLER]
     return NewJob(
-        door,
-        endpoint,
+        endpoint.door,
+        endpoint.path,
         details.model,
         body.decode("utf-8", "replace") if details.body is None else _written(details.body),
         details.prompt,

@@ -8,13 +8,12 @@ from pydantic_core import to_json
 
 from service.api.prompts.schema import Message, PromptRequest
 from service.clock import Clock
+from service.endpoints import CHAT, GENERATE
 from service.errors import InvalidRequestError
 from service.job import NewJob, runner_key
 from service.model_limits import ModelLimits
 
 DOOR = "prompts"
-GENERATE = "/api/generate"
-CHAT = "/api/chat"
 
 _SHARED_FIELDS = ("options", "format", "think", "keep_alive")
 

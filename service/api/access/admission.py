@@ -1,9 +1,11 @@
-"""``Idempotency-Key``: a request that is repeated with the key of an earlier one is answered with that one's job."""
+"""How a request becomes a job: whether its model is there, whether its caller may make the job, and whether an earlier
+request with the same ``Idempotency-Key`` has made it already.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from hashlib import sha256
 
@@ -44,9 +46,17 @@ def authorise(request: web.Request, model: str, priority: int) -> int:
     return priority
 
 
-def admit(request: web.Request, new: NewJob) -> NewJob:
-    """The job, which is this caller's own, when it may make it; see :func:`authorise` for what it raises."""
-    priority = authorise(request, new.model, new.priority)
+async def admit(
+    request: web.Request, model: str, find: Callable[[str], Awaitable[object]], make: Callable[[], NewJob]
+) -> NewJob:
+    """The job that ``make`` makes for this request, with the priority that the caller may have.
+
+    Every new job comes through here, and in this order: ``find`` raises NotFoundError for a model that is not there,
+    ``make`` raises InvalidRequestError, and :func:`authorise` says what the caller may do, and counts the request.
+    """
+    await find(model)
+    new = make()
+    priority = authorise(request, model, new.priority)
     return new if priority == new.priority else new._replace(priority=priority)
 
 
@@ -57,20 +67,17 @@ _NEW: Mapping[str, str] = {}
 _LONGEST = 255
 
 
-async def submit_once(
+async def submit(
     request: web.Request, body: bytes, new: NewJob, reply: Callable[[View, Mapping[str, str]], web.StreamResponse]
 ) -> web.StreamResponse:
     """The ``reply`` to a request whose job nobody waits for, new or that of an earlier request; made of the job and of
     headers to add.
 
-    Whether the caller may make it, and whether its model is there, is asked only of a new job. Raises
-    InvalidRequestError, NotFoundError, IdempotencyMismatchError, and what :func:`service.api.access.auth.admit` and
-    submissions raise.
+    Raises InvalidRequestError, IdempotencyMismatchError, and what :func:`admit` and submissions raise.
     """
-    jobs = request.app[JOBS]
+    admitted = partial(admit, request, new.model, request.app[POOL].require_model, lambda: new)
     if HEADER not in request.headers:
-        is_certain = request.app[POOL].may_have(new.model)
-        entered = jobs.enter(admit(request, new) if is_certain else await _admitted(request, new))
+        entered = request.app[JOBS].enter(await admitted())
         # A turn of the loop, so that the disk is at work while the reply is made.
         await asyncio.sleep(0)
         # Where the database gives the numbers there is none to tell yet.
@@ -78,29 +85,24 @@ async def submit_once(
         await entered.written
         note_job(request, entered.view.job)
         return reply(entered.view, _NEW) if answer is None else answer
-    repeated = await jobs.submit_once(request_key(request, body), partial(_admitted, request, new))
-    _note(request, repeated)
+    repeated = await _once(request, request_key(request, body), admitted)
     return reply(repeated.view, REPLAYED if repeated.is_earlier else _NEW)
 
 
-async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeated:
-    """The same for a caller that waits for the backend's reply, which is kept."""
-    repeated = await request.app[JOBS].submit_once(key, make, Relay(is_kept=True))
-    _note(request, repeated)
-    return repeated
+async def call(request: web.Request, key: RequestKey, admitted: Make) -> Repeated:
+    """The job of a request that has a key and whose caller waits for the backend's reply, which is kept."""
+    return await _once(request, key, admitted, Relay(is_kept=True))
 
 
-async def _admitted(request: web.Request, new: NewJob) -> NewJob:
-    await request.app[POOL].require_model(new.model)
-    return admit(request, new)
-
-
-def _note(request: web.Request, repeated: Repeated) -> None:
-    """A job has one row in the log, that of the request that made it; its tokens were used once."""
+async def _once(request: web.Request, key: RequestKey, admitted: Make, relay: Relay | None = None) -> Repeated:
+    """The job of the first request with this key; only a new one is asked to be ``admitted``."""
+    repeated = await request.app[JOBS].submit_once(key, admitted, relay)
+    # A job has one row in the log, that of the request that made it; its tokens were used once.
     if repeated.is_earlier:
         note_model(request, repeated.view.job.model)
     else:
         note_job(request, repeated.view.job)
+    return repeated
 
 
 def request_key(request: web.Request, body: bytes) -> RequestKey:

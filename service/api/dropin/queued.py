@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service.api.access.admission import HEADER, authorise, request_key
+from service.api.access.admission import HEADER, admit, authorise, request_key
 from service.api.access.caller import CALLER
 from service.api.context import CLOCK, JOBS, MODEL_LIMITS, POOL
 from service.api.dropin.answering import Answer, place_headers
@@ -17,8 +17,9 @@ from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.passing import pass_refusal, pass_unload
 from service.api.dropin.reading import first_object
-from service.api.dropin.repeating import answer_once
+from service.api.dropin.repeating import answer_repeatable
 from service.api.http.bodies import read_body
+from service.backend.pool import Pool
 from service.endpoints import ENDPOINTS, Endpoint
 from service.errors import InvalidRequestError, NotFoundError
 from service.job import NewJob, Priority
@@ -52,34 +53,29 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
         if details.is_unload:
             authorise(request, details.model, Priority.NORMAL)
             return await pass_unload(request, path, body, details.model)
-        if not app[POOL].knows(details.model):
-            await _look_for(request, details.model)
         make = partial(_make, request, endpoint, details, body)
+        admitted = partial(admit, request, details.model, partial(_find, app[POOL]), make)
         if HEADER in request.headers:
-            return await answer_once(request, dialect, request_key(request, body), make)
+            return await answer_repeatable(request, dialect, request_key(request, body), admitted)
         relay = Relay()
-        entered = app[JOBS].enter(await make(), relay)
+        entered = app[JOBS].enter(await admitted(), relay)
         view = entered.view
         return await Answer(request, dialect, view.job, relay, place_headers(view), entered).give()
 
     return handle
 
 
-async def _look_for(request: web.Request, model: str) -> None:
-    """Somebody may have pulled it a moment ago; and what nobody has a backend is to refuse itself.
+async def _find(pool: Pool, model: str) -> None:
+    """Look for a model that no backend had a moment ago. One that nobody has is for a backend to refuse.
 
     Raises NotFoundError, in Ollama's words, for a model that only backends have that must not use it.
     """
-    pool = request.app[POOL]
-    if not await pool.look_for(model) and pool.hides(model):
+    if not pool.knows(model) and not await pool.look_for(model) and pool.hides(model):
         raise NotFoundError(f"model '{model}' not found")
 
 
-async def _make(request: web.Request, endpoint: Endpoint, details: CallDetails, body: bytes) -> NewJob:
-    """The job, when the caller may make it now.
-
-    See :func:`service.api.access.admission.authorise` for what it raises.
-    """
+def _make(request: web.Request, endpoint: Endpoint, details: CallDetails, body: bytes) -> NewJob:
+    """The job that the caller asks for. Raises InvalidRequestError for headers that cannot be read."""
     headers = request.headers
     deadline = _deadline(headers.get("X-Job-Deadline-Seconds"), request)
     caller = request[CALLER]
@@ -89,7 +85,7 @@ async def _make(request: web.Request, endpoint: Endpoint, details: CallDetails, 
         details.model,
         body.decode("utf-8", "replace") if details.body is None else _written(details.body),
         details.prompt,
-        priority=authorise(request, details.model, _priority(headers.get("X-Priority"))),
+        priority=_priority(headers.get("X-Priority")),
         owner=caller.owner,
         key_id=caller.key_id,
         deadline=deadline,

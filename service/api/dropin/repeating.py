@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.access.admission import REPLAYED, call_once
+from service.api.access.admission import REPLAYED, call
 from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED
 from service.api.dropin.answering import Answer, place_headers
 from service.api.dropin.callers import is_gone
@@ -21,10 +21,12 @@ from service.store.idempotency import RequestKey
 _LOOK_SECONDS = 5.0
 
 
-async def answer_once(request: web.Request, dialect: Dialect, key: RequestKey, make: Make) -> web.StreamResponse:
+async def answer_repeatable(
+    request: web.Request, dialect: Dialect, key: RequestKey, admitted: Make
+) -> web.StreamResponse:
     """Answer with the reply of the first call with this key, whether it is finished, under way or this one."""
     while True:
-        view, relay, is_earlier = await call_once(request, key, make)
+        view, relay, is_earlier = await call(request, key, admitted)
         if relay is not None:
             headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
             return await Answer(request, dialect, view.job, relay, headers).give()

@@ -7,7 +7,8 @@ does. So the connections are looked at, and a handler hears of it where it waits
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -53,6 +54,16 @@ class Callers:
     def remove(self, waiting: WaitingCaller) -> None:
         """It has its reply, or is gone."""
         self._waiting.discard(waiting)
+
+    @contextmanager
+    def waiting(self, request: web.Request, leave: Callable[[], object]) -> Iterator[WaitingCaller]:
+        """Look after a caller for as long as this lasts."""
+        caller = WaitingCaller(request, leave)
+        self.add(caller)
+        try:
+            yield caller
+        finally:
+            self.remove(caller)
 
     async def keep_looking(self) -> None:
         """Look at the connections regularly; never returns."""

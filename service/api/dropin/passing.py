@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from types import TracebackType
 
 from aiohttp import web
 
@@ -18,6 +17,7 @@ from service.api.dropin.installed import answering
 from service.backend.http.call import Reply
 from service.backend.http.deadlines import Deadlines
 from service.backend.pool import Backend
+from service.cancel_scope import CancelScope
 from service.errors import BackendError, NoBackendError
 from service.job import model_key, model_of_runner
 
@@ -51,7 +51,8 @@ async def pass_on(
     limits: Deadlines = _LIMITS,
 ) -> web.StreamResponse:
     """Relay a call as it is. Raises NoBackendError when the backend gives no answer."""
-    with _WhileThere(request) as caller:
+    # When the caller leaves, this ends; then nobody is there to read an answer.
+    with CancelScope() as scope, request.app[CALLERS].waiting(request, scope) as caller:
         call = backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
         try:
             async with call as reply:
@@ -106,33 +107,6 @@ async def _told(backend: Backend, endpoint: str, body: bytes) -> None:
             await reply.read()
     except BackendError:
         return
-
-
-class _WhileThere:
-    """What happens within ends when the caller leaves; then nobody is there to read an answer."""
-
-    def __init__(self, request: web.Request) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._callers = request.app[CALLERS]
-        self._caller = WaitingCaller(request, self._leave)
-        self._has_left = False
-
-    def __enter__(self) -> WaitingCaller:
-        self._callers.add(self._caller)
-        return self._caller
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._callers.remove(self._caller)
-        return self._has_left and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError)
-
-    def _leave(self) -> None:
-        if not self._has_left:
-            self._has_left = True
-            self._task.cancel()
 
 
 async def _relayed(request: web.Request, reply: Reply, caller: WaitingCaller) -> web.StreamResponse:

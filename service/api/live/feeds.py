@@ -19,7 +19,7 @@ from service.errors import ServiceError
 from service.job import Job, Status
 from service.jobs import Jobs, View
 from service.live.following import StatusChanged
-from service.live.hub import Hub, JobChanged, job_channel
+from service.live.hub import Hub, JobChanged, Listening, job_channel
 from service.live.outputs import Position
 
 _log = logging.getLogger(__name__)
@@ -88,16 +88,6 @@ class JobFeed:
         return {"type": "job", **job_fields(job, self._place, self._estimate)}
 
 
-class _EarlyChanges:
-    """Keeps the last change of a job that is not followed yet."""
-
-    def __init__(self) -> None:
-        self.latest: JobChanged | None = None
-
-    def receive(self, event: JobChanged) -> None:
-        self.latest = event
-
-
 class Feeds:
     """All feeds that are open."""
 
@@ -108,16 +98,11 @@ class Feeds:
 
     async def open(self, job_id: str, position: Position | None, wake: Callable[[], None]) -> JobFeed:
         """Follow a job from ``position``, or from the beginning; to be closed. Raises NotFoundError."""
-        channel, early = job_channel(job_id), _EarlyChanges()
-        # Listen first and look then: what changes while the job is looked up is in nobody's snapshot.
-        self._hub.subscribe(channel, early)
-        try:
+        with Listening(self._hub, job_channel(job_id)) as heard:
             feed = JobFeed(self._jobs, await self._jobs.view(job_id), position, wake)
-        finally:
-            self._hub.unsubscribe(channel, early)
         self._open.setdefault(job_id, {})[feed] = None
-        if early.latest is not None:
-            feed.hear(early.latest)
+        for event in heard.changes.values():
+            feed.hear(event)
         return feed
 
     def close(self, feed: JobFeed) -> None:

@@ -20,7 +20,7 @@ from service.job import Job
 from service.jobs import no_prompt
 from service.key import Key
 from service.live.hub import JOBS as ALL_JOBS
-from service.live.hub import JobChanged
+from service.live.hub import JobChanged, Listening
 from service.live.outputs import Position
 from service.store.jobs import Filter
 
@@ -35,7 +35,6 @@ class Session:
     __slots__ = (
         "_app",
         "_closing",
-        "_early",
         "_follows",
         "_has_stats",
         "_hears_all",
@@ -53,7 +52,6 @@ class Session:
         self._follows: dict[str, JobSubscription] = {}
         self._hears_all = False
         self._has_stats = False
-        self._early: dict[str, JobChanged] | None = None
         self._closing: asyncio.Task[bool] | None = None
         self._identity = Identity(request, self._refuse, self.lose_key)
 
@@ -93,12 +91,11 @@ class Session:
 
     def receive(self, event: JobChanged) -> None:
         """Hear of any job's new status."""
-        if event.job.id in self._follows or not self._identity.caller.sees(event.job):
-            return
-        if self._early is not None:
-            self._early[event.job.id] = event
-        else:
+        if self._hears_of(event.job):
             self._outbox.change(event)
+
+    def _hears_of(self, job: Job) -> bool:
+        return job.id not in self._follows and self._identity.caller.sees(job)
 
     async def _answer(self, text: str) -> None:
         try:
@@ -139,23 +136,16 @@ class Session:
     async def _hear_all(self) -> None:
         caller = self._identity.require()
         self._check_room(is_new=not self._hears_all)
-        self._hears_all = True
-        # Listen first and look then: what happens in between is told after the snapshot, unless that has it already.
-        self._early = {}
-        self._outbox.forget_changes()
-        self._app[HUB].subscribe(ALL_JOBS, self)
-        try:
+        self._stop_hearing_all()
+        with Listening(self._app[HUB], ALL_JOBS, wants=self._hears_of) as heard:
             page = await self._app[JOBS].page(caller.only_visible(Filter()), _SNAPSHOT_ROWS, 0)
             views = await self._app[JOBS].views(page.jobs)
-        except ServiceError:
-            self._stop_hearing_all()
-            raise
-        finally:
-            early, self._early = self._early, None
+        self._hears_all = True
+        self._app[HUB].subscribe(ALL_JOBS, self)
         rows = [view_fields(view) for view in views]
         self._outbox.reply({"type": "subscribed", "channel": "jobs", "jobs": rows, "total": page.total})
         shown = {view.job.id: view.job for view in views}
-        for event in early.values():
+        for event in heard.changes.values():
             if _is_newer(event.job, shown.get(event.job.id)):
                 self._outbox.change(event)
 

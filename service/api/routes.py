@@ -22,6 +22,7 @@ from service.api.access.auth import AUTH, OPEN_PATHS, show_rate_limit
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.callers import CALLERS, Callers
 from service.api.dropin.passing import PASSING, passing_bound
+from service.api.http.aiohttp_internals import check_internals
 from service.api.http.cross_origin import allow_cross_origin
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import NO_HTTP, around_handlers
@@ -44,6 +45,7 @@ _DIALECT_SHAPES: Mapping[str, ErrorShape] = {
 
 def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
+    check_internals()
     app[LONG_LIVED] = LongLived()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {

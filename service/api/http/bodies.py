@@ -1,5 +1,6 @@
-"""JSON in: what cannot be stored or sent on is refused at the door, with the name of the field it is in.
+"""JSON in. Private to aiohttp is ``StreamReader._buffer``.
 
+What cannot be stored or sent on is refused at the door, with the name of the field it is in.
 Neither Content-Type nor charset is looked at, as with Ollama: a body is UTF-8. aiohttp undoes a Content-Encoding.
 """
 

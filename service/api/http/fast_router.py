@@ -1,5 +1,7 @@
-"""The way in: who asks for a path without anything variable in it is led straight to its handler.
+"""The way in, which leads a request straight to its handler. Private to aiohttp are ``Application._make_request``,
+``Request._match_info``, ``Server.request_factory`` and ``Server.request_handler``.
 
+Whoever asks for a path without anything variable in it is led so.
 aiohttp's own way looks through its resources, makes an object for what it has found and one for each middleware, again
 for every request: a tenth of a whole submission. It stays for all other requests, but for those whose path has to be
 tidied before anybody looks it up.

@@ -1,4 +1,8 @@
-"""What stands around every request: errors become answers here, and nowhere else; and the access log."""
+"""What stands around every request. aiohttp does not document ``UrlMappingMatchInfo.http_exception`` and
+``AbstractStreamWriter.output_size``.
+
+Errors become answers here, and nowhere else; and here is the access log.
+"""
 
 from __future__ import annotations
 

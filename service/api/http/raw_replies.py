@@ -1,6 +1,7 @@
-"""Replies, whole and in pieces. Where nobody else has a say in it their head is written here, in one piece with what
-follows it.
+"""Replies, whole and in pieces, whose head is written here. Private to aiohttp are ``StreamResponse._status`` and
+``StreamResponse._send_headers_immediately``; and it must ask no more of a reply than ``_Raw`` has.
 
+Where anybody else has a say in the head, it is left to aiohttp; else it goes out in one piece with what follows it.
 The general way, a multidict of headers that hooks look at and that is then made into lines, takes aiohttp nearly as
 long as all else that it does for a poll (20 of 49 µs). Most replies need none of it: no page of another origin asks.
 """

@@ -21,8 +21,8 @@ def job_channel(job_id: str) -> str:
 
 
 class JobChanged:
-    """A job has a new status, and its place in the queue where that is known at once; ``text`` keeps what it was
-    rendered to, once for all subscribers.
+    """A job has a new status, and its place in the queue where that is known at once, which is then exact; ``text``
+    keeps what it was rendered to, once for all subscribers.
     """
 
     __slots__ = ("estimated_start_seconds", "job", "position", "text")

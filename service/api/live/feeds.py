@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from service.api.live.job_shape import event_fields, job_fields
+from service.api.live.job_shape import event_fields, view_fields
 from service.errors import ServiceError
 from service.job import Job, Status
 from service.jobs import Jobs, View
@@ -34,8 +34,7 @@ class JobFeed:
 
     def __init__(self, jobs: Jobs, view: View, position: Position | None, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._place = view.position
-        self._estimate = view.estimated_start_seconds
+        self._told = view
         self._has_moved = False
         self._follower = jobs.follow(view.job, position, wake)
 
@@ -71,21 +70,17 @@ class JobFeed:
         known, found = self.job, view.job
         if found.stage >= known.stage and _state(found) != _state(known):
             self._follower.receive(JobChanged(found))
-        if view.position is not None and (
-            view.position != self._place or _is_other_time(view.estimated_start_seconds, self._estimate)
-        ):
+        if view.position is not None and _is_other_place(view, self._told):
             self._has_moved = True
-            self._place = view.position
-            self._estimate = view.estimated_start_seconds
+            self._told = view
             self._wake()
 
     def close(self) -> None:
         self._follower.close()
 
     def _status_of(self, job: Job) -> dict[str, Any]:
-        if job.status != Status.QUEUED:
-            self._place = self._estimate = None
-        return {"type": "job", **job_fields(job, self._place, self._estimate)}
+        self._told = self._told._replace(job=job) if job.status == Status.QUEUED else View(job, None)
+        return {"type": "job", **view_fields(self._told)}
 
 
 class Feeds:
@@ -147,6 +142,14 @@ class Feeds:
 
 
 FEEDS = web.AppKey("feeds", Feeds)
+
+
+def _is_other_place(view: View, told: View) -> bool:
+    return (
+        view.position != told.position
+        or view.is_exact != told.is_exact
+        or _is_other_time(view.estimated_start_seconds, told.estimated_start_seconds)
+    )
 
 
 def _is_other_time(estimate: float | None, told: float | None) -> bool:

@@ -37,7 +37,13 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def job_fields(job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> JobReply:
+def job_fields(
+    job: Job,
+    position: int | None = None,
+    estimated_start_seconds: float | None = None,
+    *,
+    position_is_exact: bool = True,
+) -> JobReply:
     """A job as status, list row and ``job`` event show it; what does not apply is left out.
 
     ``error`` is how it ended; ``last_error`` is why the attempt before failed, of a job that is tried again.
@@ -56,6 +62,7 @@ def job_fields(job: Job, position: int | None = None, estimated_start_seconds: f
     }
     if position is not None:
         fields["position"] = position
+        fields["position_is_exact"] = position_is_exact
     if estimated_start_seconds is not None:
         fields["estimated_start_seconds"] = estimated_start_seconds
     if job.started_at is not None:
@@ -76,12 +83,14 @@ def job_fields(job: Job, position: int | None = None, estimated_start_seconds: f
 
 def view_fields(view: View) -> JobReply:
     """A job with its place in the queue."""
-    return job_fields(view.job, view.position, view.estimated_start_seconds)
+    return job_fields(view.job, view.position, view.estimated_start_seconds, position_is_exact=view.is_exact)
 
 
 def accepted_fields(view: View) -> AcceptedReply:
     """The answer to a submission."""
     fields: AcceptedReply = {"id": view.job.id, "status": view.job.status, "position": view.position}
+    if view.position is not None:
+        fields["position_is_exact"] = view.is_exact
     if view.estimated_start_seconds is not None:
         fields["estimated_start_seconds"] = view.estimated_start_seconds
     return fields

@@ -57,7 +57,7 @@ def add_routes(app: web.Application) -> None:
     shapes = app[ERROR_SHAPES]
     for endpoint in ENDPOINTS.values():
         shapes.register(endpoint.path, _DIALECT_SHAPES[endpoint.errors])
-    # What is no endpoint is told as Ollama's router or its OpenAI-compatible part would tell it.
+    # For paths that are no endpoint's: the shapes in which Ollama tells of them.
     for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape)):
         shapes.register(prefix, shape)
     for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats"):

@@ -25,8 +25,8 @@ from service.store.idempotency import RequestKey
 
 
 def authorise(request: web.Request, model: str, priority: int) -> int:
-    """The priority with which the caller may make a job for this model now, when it asks for this one; it counts as one
-    request of its key, if it makes one.
+    """The priority that the caller may have when it asks for this one, for a job of this model. The request counts
+    against its key's limit; :class:`RequestLogging` gives it back when no job comes of it.
 
     Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
     """
@@ -40,7 +40,7 @@ def authorise(request: web.Request, model: str, priority: int) -> int:
         if priority > Priority.NORMAL:
             highest = Priority(key.max_priority).word
             raise ForbiddenError(f"this API key may not ask for priority {Priority(priority).word}; at most {highest}")
-        # Normal is what a request has that asks for nothing.
+        # A request that asks for no priority has normal, so this one is lowered and not refused.
         priority = key.max_priority
     note_count(request, key, request.app[AUTH].rate_limits)
     return priority
@@ -70,17 +70,17 @@ _LONGEST = 255
 async def submit(
     request: web.Request, body: bytes, new: NewJob, reply: Callable[[View, Mapping[str, str]], web.StreamResponse]
 ) -> web.StreamResponse:
-    """The ``reply`` to a request whose job nobody waits for, new or that of an earlier request; made of the job and of
-    headers to add.
+    """Answer a request whose caller does not wait for the job. ``reply`` makes the answer from the job, which is new or
+    an earlier request's, and from the headers that tell which.
 
     Raises InvalidRequestError, IdempotencyMismatchError, and what :func:`admit` and submissions raise.
     """
     admitted = partial(admit, request, new.model, request.app[POOL].require_model, lambda: new)
     if HEADER not in request.headers:
         entered = request.app[JOBS].enter(await admitted())
-        # A turn of the loop, so that the disk is at work while the reply is made.
+        # One turn of the loop: the database begins to write, and meanwhile the reply is made.
         await asyncio.sleep(0)
-        # Where the database gives the numbers there is none to tell yet.
+        # PostgreSQL gives the job its number only when it is stored; then the reply has to wait for it.
         answer = reply(entered.view, _NEW) if entered.view.job.seq else None
         await entered.written
         note_job(request, entered.view.job)
@@ -97,7 +97,7 @@ async def call(request: web.Request, key: RequestKey, admitted: Make) -> Repeate
 async def _once(request: web.Request, key: RequestKey, admitted: Make, relay: Relay | None = None) -> Repeated:
     """The job of the first request with this key; only a new one is asked to be ``admitted``."""
     repeated = await request.app[JOBS].submit_once(key, admitted, relay)
-    # A job has one row in the log, that of the request that made it; its tokens were used once.
+    # Only the request that made the job has it in the log: its tokens were used once.
     if repeated.is_earlier:
         note_model(request, repeated.view.job.model)
     else:
@@ -106,7 +106,7 @@ async def _once(request: web.Request, key: RequestKey, admitted: Make, relay: Re
 
 
 def request_key(request: web.Request, body: bytes) -> RequestKey:
-    """What tells this request, which has the header, when it is repeated. Raises InvalidRequestError."""
+    """What is stored of a request with the header, so that a repetition is known. Raises InvalidRequestError."""
     key = request.headers[HEADER]
     if not key or len(key) > _LONGEST or not (key.isascii() and key.isprintable()):
         raise InvalidRequestError(f"{HEADER}: must be 1 to {_LONGEST} printable ASCII characters", HEADER)

@@ -12,7 +12,7 @@ DOOR = "anthropic"
 
 
 def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
-    """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
+    """What the queue must know of the request; None for one that Ollama is to refuse itself."""
     return describe_without_options(endpoint, body, limits)
 
 

@@ -12,7 +12,7 @@ from service.model_limits import ModelLimits
 
 
 class CallDetails(NamedTuple):
-    """Everything else in the body is Ollama's business."""
+    """What is read of a body; everything else in it is for Ollama alone."""
 
     model: str
     prompt: str
@@ -20,9 +20,9 @@ class CallDetails(NamedTuple):
     is_streamed: bool
     runner: str
     body: dict[str, Any] | None = None
-    """The body to send instead of the caller's own, where that is not what Ollama takes; None: as it came."""
+    """The body to send where the caller's own had to be changed; None: send that."""
     is_unload: bool = False
-    """It asks for the model to be unloaded, which needs no turn and must never load it."""
+    """The call unloads the model: it does not wait for a turn, and must never load the model."""
 
 
 def describe_without_options(endpoint: Endpoint, body: dict[str, Any], limits: ModelLimits) -> CallDetails | None:
@@ -62,7 +62,7 @@ def words_of(endpoint: Endpoint, fields: dict[str, Any]) -> str:
 
 
 def _last_words(turns: list[dict[str, Any]]) -> str:
-    """The last that the user said in a chat, in whichever API's form; else the last that anybody said."""
+    """The text of the user's last turn in a chat of any API; of the last turn where the user has none."""
     said = [turn for turn in turns if turn.get("role") == "user"] or turns
     return _text_of(said[-1].get("content"))
 

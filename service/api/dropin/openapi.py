@@ -40,8 +40,8 @@ _ASKED = (
 
 
 def relayed(path: str, summary: str, request: Any, content: Mapping[str, Any], error: Any) -> Operations:
-    """An endpoint whose calls are relayed byte for byte when their turn has come. ``content``: the type of Ollama's
-    reply by media type, ``error`` that of the dialect's errors.
+    """An endpoint whose calls are relayed byte for byte when their turn has come. ``content`` is the type of Ollama's
+    reply for each media type, and ``error`` is the type of the dialect's errors.
     """
     endpoint = ENDPOINTS[path]
     operation = Operation(

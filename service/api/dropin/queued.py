@@ -26,7 +26,7 @@ from service.job import NewJob, Priority
 from service.live.relay import Relay
 
 _LONGEST_RUNNER = 1_000
-"""Characters: no name that Ollama would take is longer (wire contract 0), and no database keeps longer keys."""
+"""In characters. No name that Ollama takes is longer (wire contract 0), and databases cannot index longer keys."""
 _PRIORITIES = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW, "1": Priority.HIGH}
 _PRIORITIES |= {"0": Priority.NORMAL, "-1": Priority.LOW}
 _LONGEST_DEADLINE_SECONDS = 366 * 86_400
@@ -38,7 +38,7 @@ def queued_routes(dialect: Dialect) -> list[web.RouteDef]:
 
 
 def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
-    """A handler that puts a call on the queue and answers with what Ollama says."""
+    """A handler that queues a call and answers with Ollama's reply."""
     path = endpoint.path
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -66,7 +66,8 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
 
 
 async def _find(pool: Pool, model: str) -> None:
-    """Look for a model that no backend had a moment ago. One that nobody has is for a backend to refuse.
+    """Ask the backends again for a model that none of them had. When none has it now, the call is queued all the same,
+    so that a backend refuses it.
 
     Raises NotFoundError, in Ollama's words, for a model that only backends have that must not use it.
     """
@@ -100,7 +101,7 @@ def _written(body: dict[str, Any]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Halves of characters are legal in JSON only as they came: escaped.
+        # Half of a character (a lone surrogate) can only be written as an escape.
         return json.dumps(body, separators=(",", ":"))
     return text
 

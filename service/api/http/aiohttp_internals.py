@@ -1,6 +1,7 @@
-"""What we use of aiohttp without its promise, and of asyncio behind aiohttp's back: whether it is still there.
+"""Which private names of aiohttp this service uses, and a check that the installed aiohttp still has them.
 
-Each use is there for its speed, in one module, whose first lines name it.
+Each is used for speed, by one module, which names it in its first lines. asyncio's transports are in the table, too:
+coalesced writes go to them past aiohttp.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def check_internals() -> None:
 
 
 def _has(owner: type, name: str) -> bool:
-    """Whether the class has an attribute of this name, or any of its methods sets one."""
+    """Whether the class has an attribute of this name, or one of its methods sets it."""
     methods = filter(inspect.isfunction, vars(owner).values())
     return hasattr(owner, name) or any(
         step.opname == "STORE_ATTR" and step.argval == name

@@ -1,7 +1,7 @@
 """What a follower of one job is told: status changes, output, restarts, the end, and its place in the queue.
 
-Event streams and the websocket read the same feeds. Places in the queue move without an event of their own, so one
-round a second looks at the jobs that somebody follows and that do not run here; it also finds what no event told of.
+Event streams and the websocket read the same feeds. Places in the queue change without events, so one round a second
+looks at the followed jobs that do not run here; it also finds changes whose event was missed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 1.0
 _MOST_LOOKS = 500
-"""At followed jobs in one round; when there are more, they take turns."""
+"""At most so many jobs are looked at in one round; when more are followed, they take turns."""
 
 
 class JobFeed:
@@ -62,11 +62,11 @@ class JobFeed:
         return messages
 
     def hear(self, event: JobChanged) -> None:
-        """Be told of a change that came before the feed listened by itself."""
+        """Take in a change that came before the feed itself listened."""
         self._follower.receive(event)
 
     def look(self, view: View) -> None:
-        """Compare what is stored with what was heard."""
+        """Take in what is stored, where it is news or the place has changed."""
         known, found = self.job, view.job
         if found.stage >= known.stage and _state(found) != _state(known):
             self._follower.receive(JobChanged(found))
@@ -153,7 +153,7 @@ def _is_other_place(view: View, told: View) -> bool:
 
 
 def _is_other_time(estimate: float | None, told: float | None) -> bool:
-    """Whether an estimate has changed by so much that it is worth a message: two seconds, and a quarter of it."""
+    """Whether an estimate has changed enough for a message: by more than two seconds, and by more than a quarter."""
     if estimate is None or told is None:
         return estimate is not told
     return abs(estimate - told) > max(2.0, told / 4)

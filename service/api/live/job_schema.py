@@ -1,4 +1,4 @@
-"""What callers read of a job: the types that :mod:`service.api.live.job_shape` makes."""
+"""The types of what callers read of a job; :mod:`service.api.live.job_shape` makes it."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def accepted_fields(view: View) -> AcceptedReply:
 
 
 def place_headers(view: View) -> dict[str, str]:
-    """The place in the queue for who reads headers only; none for a job that does not wait for its turn."""
+    """The place in the queue, for clients that read headers only; none for a job that does not wait for its turn."""
     headers = {}
     if view.position is not None:
         headers["X-Queue-Position"] = str(view.position)
@@ -109,10 +109,10 @@ def place_headers(view: View) -> dict[str, str]:
 def result_fields(job: Job, result: Result | None, prompt: str | None) -> ResultReply:
     """What a job has brought: the whole of it once it is completed, else where it stands.
 
-    ``prompt`` is the whole of it, of a job that is final. ``endpoint`` then tells what it was: with ``/api/generate``
-    what the model was given, else only the last words of a longer request.
+    ``prompt`` is the whole prompt of a job that is final. ``endpoint`` then tells how to take it: with
+    ``/api/generate`` it is all that the model was given, else only the last words of a longer request.
     """
-    fields = cast(ResultReply, job_fields(job))  # which it is, with nothing brought yet
+    fields = cast(ResultReply, job_fields(job))  # a result to which nothing is added yet
     if prompt is not None:
         fields["prompt"], fields["endpoint"] = prompt, job.endpoint
     if job.status != Status.COMPLETED:
@@ -131,7 +131,7 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> Result
 
 
 def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> OutputEvent | RestartEvent | DoneEvent:
-    """What a follower is told beside the job's status; ``type`` is the event's name."""
+    """A follower's event, other than the job's status, as a message; ``type`` is its name."""
     match event:
         case OutputArrived(attempt, piece):
             return {

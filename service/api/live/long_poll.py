@@ -1,4 +1,4 @@
-"""Waiting for a job to change: by its events, and by looking again now and then in case one was missed."""
+"""Waiting for a job to change: by its events, and by regular looks in case an event was missed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LongPoll:
         self._look_again_seconds = look_again_seconds
 
     async def until_changed(self, job_id: str, known: str, seconds: float) -> View:
-        """The job as soon as its status is not ``known`` or is final; as it stands after ``seconds``, or at a stop."""
+        """The job as soon as its status is final or not ``known``; else as it is after ``seconds``, or at a stop."""
         news = asyncio.Event()
         with Listening(self._hub, job_channel(job_id), wake=news.set), self._long_lived.seated(news.set):
             return await self._look(news, job_id, known, seconds)
@@ -36,7 +36,7 @@ class LongPoll:
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for ``event`` at most so long, and clear it; whether it came."""
+    """Wait at most so long for ``event``, and clear it. True when it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -17,7 +17,9 @@ _MOVED = {"temperature": "temperature", "max_tokens": "num_predict"}
 
 
 def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
-    """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
+    """What the queue must know of the request; None for one that Ollama is to refuse itself, since it names no model or
+    has a field of a wrong type.
+    """
     fields = _accommodated(body, accept) if endpoint.streams is Streams.BY_CALLER else body
     model = model_asked(fields)
     if model is None:
@@ -51,7 +53,7 @@ def heartbeat(endpoint: str, model: str) -> bytes:
 
 
 def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:
-    """The body with what Ollama does not know of a chat put where Ollama wants it; itself when there is none of it."""
+    """The body with the fields that Ollama does not know in a chat moved to where it reads them; itself without any."""
     changed = dict(body)
     if "model_name" in changed:
         name = changed.pop("model_name")
@@ -59,11 +61,11 @@ def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:
     options = changed.get("options")
     for theirs, ours in _MOVED.items():
         value = changed.get(theirs)
-        # What is no number is left where Ollama passes over it.
+        # A value that is no number stays where it is, and Ollama ignores it.
         if isinstance(value, int | float) and not isinstance(value, bool) and isinstance(options, dict | None):
             changed["options"] = options = {ours: changed.pop(theirs), **(options or {})}
     if changed.get("stream") is None and NDJSON not in accept:
-        # Whoever does not say that it can read a stream gets one object, which is also a stream of one line.
+        # A caller that does not accept a stream gets one object, which is also a stream of one line.
         changed["stream"] = False
     return body if changed == body else changed
 

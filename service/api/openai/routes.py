@@ -18,5 +18,5 @@ _ROUTES = (
     web.get("/v1/models", models, allow_head=False),
     web.get("/v1/models/{name:.+}", model, allow_head=False),
 )
-# The slash too many comes first: a model's name may hold slashes, but does not end with one.
+# The paths with one slash more come first: a model's name may hold slashes, but does not end with one.
 ROUTES = (*with_slashes(_ROUTES), *_ROUTES)

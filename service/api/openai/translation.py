@@ -12,7 +12,7 @@ DOOR = "openai"
 
 
 def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
-    """None for a body that Ollama is to refuse itself: no model, or fields of a wrong type."""
+    """What the queue must know of the request; None for one that Ollama is to refuse itself."""
     return describe_without_options(endpoint, body, limits)
 
 
@@ -20,7 +20,7 @@ def error_frame(endpoint: str, message: str) -> bytes:
     """The last event of a stream that broke off; OpenAI's own clients raise on it."""
     error = {"message": message, "type": "api_error", "param": None, "code": None}
     if endpoint == "/v1/responses":
-        # What OpenAI sends there; its own client raises only where there is an ``error``, so both are in it.
+        # OpenAI sends an event like this; its own client raises only when there is an ``error``, so that is added.
         event = {"type": "error", "code": "server_error", "message": message, "param": None, "sequence_number": 0}
         return b"event: error\ndata: " + frame_bytes({**event, "error": error}) + b"\n\n"
     return b"data: " + frame_bytes({"error": error}) + b"\n\n"

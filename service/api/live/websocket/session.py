@@ -26,11 +26,11 @@ from service.store.jobs import Filter
 
 _SNAPSHOT_ROWS = 100
 UNAUTHENTICATED = 4401
-"""The close code for a token or key that has ended; the codes from 4000 on are ours to choose (RFC 6455, 7.4.2)."""
+"""The close code when a token or key has ended; applications choose theirs from 4000 on (RFC 6455, 7.4.2)."""
 
 
 class Session:
-    """Subscriptions and their messages; a subscriber of the hub while it listens to all jobs."""
+    """A client's subscriptions. While it listens to all jobs, the session is a subscriber of the hub."""
 
     __slots__ = (
         "_app",
@@ -56,7 +56,7 @@ class Session:
         self._identity = Identity(request, self._refuse, self.lose_key)
 
     async def listen(self) -> None:
-        """Do what the client asks until it is gone."""
+        """Carry out the client's messages until it is gone."""
         self._identity.begin()
         async for message in self._socket:
             if message.type is WSMsgType.TEXT:
@@ -66,17 +66,17 @@ class Session:
             await self._outbox.has_room()
 
     def leave(self) -> None:
-        """The service stops: close, without waiting for it here."""
+        """Close the connection, since the service stops; it is not waited for here."""
         self._closing = asyncio.create_task(
             self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the service stops")
         )
 
     def key(self) -> Key | None:
-        """What the client has shown."""
+        """The key that the client has shown, if any."""
         return self._identity.caller.key
 
     def lose_key(self) -> None:
-        """What the client has shown is good no more: close, without waiting for it here."""
+        """Close the connection, since its key or token is no longer good; it is not waited for here."""
         self._closing = asyncio.create_task(self._socket.close(code=UNAUTHENTICATED, message=b"authenticate again"))
 
     def close(self) -> None:
@@ -183,7 +183,7 @@ class Session:
         latest = follow.latest()
         self._drop(follow)
         if self._hears_all and latest is not None:
-            # It may not have been told yet, and who follows a job hears of it from there only.
+            # While the job was followed, the channel of all jobs was silent about it, so its last change may be untold.
             self.receive(latest)
 
     def _ended(self, follow: JobSubscription) -> None:

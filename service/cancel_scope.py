@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import TracebackType
 
 
 class CancelScope:
     """Made by the task for a stretch of its work; whoever calls it makes that stretch raise CancelledError, once.
 
-    Called by the task itself it only takes note: what runs cannot be interrupted by itself.
+    Called by the task itself it only takes note: what runs cannot be interrupted by itself. ``with`` it, the task goes
+    on behind a stretch that was ended so.
     """
 
     __slots__ = ("_has_cancelled", "_task", "is_asked")
@@ -17,6 +19,16 @@ class CancelScope:
         self._task = asyncio.current_task()
         self._has_cancelled = False
         self.is_asked = False
+
+    def __enter__(self) -> CancelScope:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> bool:
+        is_meant = self.is_meant()
+        self.end()
+        return is_meant and isinstance(error, asyncio.CancelledError)
 
     def __call__(self) -> None:
         task = self._task

@@ -11,19 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.config import ModelConfig, duration_seconds
+from service.endpoints import ENDPOINTS
 from service.job import model_key
-
-_NATIVE = frozenset({"/api/generate", "/api/chat", "/api/embed", "/api/embeddings"})
-_WRITING = frozenset({"/api/generate", "/api/chat"})
-_TOKEN_FIELDS = {
-    "/v1/chat/completions": "max_tokens",
-    "/v1/completions": "max_tokens",
-    "/v1/responses": "max_output_tokens",
-    "/v1/messages": "max_tokens",
-}
-"""What bounds an answer on the routes that have no ``options`` (wire contract 1.7 and 1.8)."""
-_REQUIRES_TOKENS = "/v1/messages"
-"""A request without ``max_tokens``, or with none above 0, is refused there, which a limit must not hide."""
 
 _UNCARRIED = ("num_ctx", "default_num_ctx", "keep_alive", "default_keep_alive")
 """The settings that no ``/v1`` route has a field for."""
@@ -47,10 +36,11 @@ class ModelLimits:
         limits = self._models.get(model_key(model))
         if limits is None:
             return body
-        if endpoint in _NATIVE:
-            return _with_changes(body, _native_changes(limits, body, writes=endpoint in _WRITING))
-        field = _TOKEN_FIELDS.get(endpoint)
-        if field is None or (endpoint == _REQUIRES_TOKENS and not _is_positive(body.get(field))):
+        row = ENDPOINTS[endpoint]
+        field = row.token_field
+        if row.has_options:
+            return _with_changes(body, _native_changes(limits, body, field))
+        if field is None or (row.needs_tokens and not _is_positive(body.get(field))):
             return body
         return _with_changes(body, {field: _tokens(limits, body.get(field))})
 
@@ -73,14 +63,14 @@ def _with_changes(body: dict[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return {**body, **changed} if changed else body
 
 
-def _native_changes(limits: ModelConfig, body: Mapping[str, Any], *, writes: bool) -> dict[str, Any]:
+def _native_changes(limits: ModelConfig, body: Mapping[str, Any], token_field: str | None) -> dict[str, Any]:
     changes = {"keep_alive": _keep_alive(limits, body.get("keep_alive"))}
     given = body.get("options")
     if given is None or isinstance(given, dict):
         options = given or {}
         wanted = {"num_ctx": _num_ctx(limits, options.get("num_ctx"))}
-        if writes:
-            wanted["num_predict"] = _tokens(limits, options.get("num_predict"))
+        if token_field is not None:
+            wanted[token_field] = _tokens(limits, options.get(token_field))
         changed = _with_changes(options, wanted)
         if changed is not options:
             changes["options"] = changed

@@ -102,7 +102,6 @@ export class JobFollower {
     else if (message.type === "output") this.#write(message);
     else if (message.type === "restart") this.#restart(message.attempt);
     else if (message.type === "done") this.learn({ status: message.status, error: message.error });
-    else if (message.type === "reset") this.#live.reconnect();
   }
 
   #write({ attempt, kind, data, position }) {

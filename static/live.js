@@ -129,12 +129,6 @@ export class Live {
 
   #receive(message) {
     this.#attempts = 0;
-    if (message.type === "reset" && message.channel === "job" && message.id === undefined) {
-      for (const [name, subscription] of this.#subscriptions) {
-        if (name.startsWith("job ")) this.#ask(subscription);
-      }
-      return;
-    }
     const { type, channel, id } = message;
     if (type === "job" || type === "error" || channel === "jobs") this.#subscriptions.get("jobs")?.receive(message);
     if (id !== undefined && channel !== "jobs") this.#subscriptions.get(`job ${id}`)?.receive(message);

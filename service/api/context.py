@@ -1,4 +1,4 @@
-"""What handlers find in the application: put there by the composition root, and by ``add_routes``."""
+"""What handlers find in the application, where the composition root and ``add_routes`` put it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class QueueSettings:
 
 
 CONFIG = web.AppKey("config", Config)
-"""As it was at the start."""
+"""The configuration as it was at the start."""
 QUEUE = web.AppKey("queue", QueueSettings)
 METRICS = web.AppKey("metrics", Metrics)
 JOBS = web.AppKey("jobs", Jobs)

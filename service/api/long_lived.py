@@ -1,5 +1,6 @@
-"""Everybody who stays: long polls, event streams and websockets, to be sent away when the service stops, and those with
-a key when that is revoked.
+"""Connections that stay open: long polls, event streams and websockets.
+
+They are told to end when the service stops, and when the key that opened them is revoked.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from service.key import Key
 
 class _Seat(NamedTuple):
     key: Callable[[], Key | None]
-    """Whose key opened it, as things are now."""
+    """Says which key the connection has; a websocket's may change."""
     lose_key: Callable[[], object]
 
 
 class LongLived:
-    """Who is to be told that the service stops, or that its key is good no more."""
+    """All connections that stay open, each with what ends it."""
 
     def __init__(self) -> None:
         self._seats: dict[Callable[[], None], _Seat] = {}
@@ -34,8 +35,8 @@ class LongLived:
         key: Callable[[], Key | None] = lambda: None,
         lose_key: Callable[[], object] | None = None,
     ) -> Iterator[None]:
-        """Have ``leave`` called when the service stops, and ``lose_key`` (else ``leave``) when its key is revoked; they
-        must return at once.
+        """Have ``leave`` called when the service stops, and ``lose_key``, or else ``leave``, when the key is revoked.
+        Both must return at once.
         """
         self._seats[leave] = _Seat(key, lose_key or leave)
         try:
@@ -46,13 +47,13 @@ class LongLived:
             del self._seats[leave]
 
     def dismiss(self) -> None:
-        """Send everybody away, now and from now on."""
+        """End all of them, and from now on every one that comes."""
         self.is_dismissed = True
         for leave in tuple(self._seats):
             leave()
 
     def dismiss_holders(self, is_good: Callable[[Key], bool]) -> None:
-        """Send those away whose key is not good."""
+        """End those whose key is no longer good."""
         for seat in tuple(self._seats.values()):
             key = seat.key()
             if key is not None and not is_good(key):

@@ -1,4 +1,6 @@
-"""The pages and their files, read from disk as they are; browsers ask again each time and are told 304."""
+"""The pages and their files, read from disk as they are. Browsers ask again each time, and are told 304 when nothing
+has changed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from service.api.http.operation import HTML, TEXT, Access, Operation, Operations
 from service.config import find_static_folder
 
 _HEADERS = {
-    # Nothing from elsewhere, no inline script, no frame around us: what a model writes stays text whatever it is.
+    # Nothing is loaded from elsewhere, no inline script runs, no page frames ours: what a model writes stays text.
     "Content-Security-Policy": (
         "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; object-src 'none'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -22,7 +24,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-# Not guessed: what a system's own table says of .js differs, and with nosniff a wrong word is a page without a script.
+# Written down here, since systems differ in what they say of .js: with nosniff, a wrong type is a page without script.
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -36,12 +38,12 @@ _FILES = web.AppKey("static_files", dict[str, Path])
 
 
 def prepare_pages(app: web.Application) -> None:
-    """Learn which files there are: no other path of this machine can be asked for."""
+    """Learn which files there are, so that no other path of this machine can be asked for."""
     app[_FILES] = {path.name: path for path in find_static_folder().iterdir() if path.is_file()}
 
 
 async def home(request: web.Request) -> web.StreamResponse:
-    """The page for a browser; for a program what Ollama says there."""
+    """The page for a browser; for a program, what Ollama answers at this path."""
     if "text/html" in request.headers.get("Accept", ""):
         return page(request, "index.html", {"Vary": "Accept"})
     return web.Response(text="Ollama is running", headers={"Vary": "Accept", "Cache-Control": "no-store"})
@@ -98,7 +100,7 @@ OPERATIONS: Operations = {
     ),
     ("GET", "/list"): page_operation("Look at all prompts"),
     ("GET", "/static/{name}"): file_operation("Read a file of the pages"),
-    # It is served from where the metrics are, above everything here.
+    # The composition root serves it, since its handler reads from all parts of the service.
     ("GET", "/metrics"): Operation(
         summary="Read the metrics, for Prometheus",
         tag="operation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
 from aiohttp.log import server_logger
@@ -22,8 +22,9 @@ from service.api.access.auth import AUTH, OPEN_PATHS, show_rate_limit
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.callers import CALLERS, Callers
 from service.api.dropin.passing import PASSING, passing_bound
+from service.api.http.aiohttp_internals import check_internals
 from service.api.http.cross_origin import allow_cross_origin
-from service.api.http.failures import ERROR_SHAPES, ErrorShapes, problem
+from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import NO_HTTP, around_handlers
 from service.api.http.raw_replies import COALESCED_WRITES
 from service.api.live import websocket
@@ -32,10 +33,19 @@ from service.api.live.websocket.stats import STATS, StatsChannel
 from service.api.long_lived import LongLived
 from service.api.management import backends, health
 from service.coalescing import CoalescedWrites
+from service.endpoints import ENDPOINTS
+
+_DIALECT_SHAPES: Mapping[str, ErrorShape] = {
+    "ollama": ollama.shape,
+    "openai": openai.shape,
+    "anthropic": anthropic.shape,
+}
+"""How each dialect that is named in :mod:`service.endpoints` tells errors."""
 
 
 def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
+    check_internals()
     app[LONG_LIVED] = LongLived()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {
@@ -45,7 +55,10 @@ def add_routes(app: web.Application) -> None:
     app.middlewares.append(around_handlers)
 
     shapes = app[ERROR_SHAPES]
-    for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape), ("/v1/messages", anthropic.shape)):
+    for endpoint in ENDPOINTS.values():
+        shapes.register(endpoint.path, _DIALECT_SHAPES[endpoint.errors])
+    # For paths that are no endpoint's: the shapes in which Ollama tells of them.
+    for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape)):
         shapes.register(prefix, shape)
     for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats"):
         shapes.register(own, problem)

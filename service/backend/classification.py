@@ -8,11 +8,12 @@ from pydantic_core import from_json
 
 from service.backend.protocols import Ending
 from service.backend.protocols.reading import text_of_error
+from service.endpoints import ENDPOINTS, Kind
 from service.errors import BackendError, Fault
 
 _MOST_CHARACTERS = 4000
 
-_EMBEDDING = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
+_EMBEDDING = frozenset(row.path for row in ENDPOINTS.values() if row.kind is Kind.EMBEDS)
 
 _PERMANENT_STATUSES = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 411, 413, 414, 415, 422, 431, 501})
 

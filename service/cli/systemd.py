@@ -25,9 +25,6 @@ class Notifier:
         """The service can be used; ``status`` is the line that ``systemctl status`` shows."""
         self._tell(f"READY=1\nSTATUS={_one_line(status)}")
 
-    def status(self, status: str) -> None:
-        self._tell(f"STATUS={_one_line(status)}")
-
     def stopping(self, status: str) -> None:
         self._tell(f"STOPPING=1\nSTATUS={_one_line(status)}")
 

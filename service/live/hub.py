@@ -4,7 +4,7 @@ keeping.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from service.job import Job
@@ -21,8 +21,8 @@ def job_channel(job_id: str) -> str:
 
 
 class JobChanged:
-    """A job has a new status, and its place in the queue where that is known at once; ``text`` keeps what it was
-    rendered to, once for all subscribers.
+    """A job has a new status, and its place in the queue where that is known at once, which is then exact; ``text``
+    keeps what it was rendered to, once for all subscribers.
     """
 
     __slots__ = ("estimated_start_seconds", "job", "position", "text")
@@ -70,3 +70,45 @@ class Hub:
         # Whoever hears of it may leave, or come; and is told once.
         for subscriber in {**own, **every, **ended}:
             subscriber.receive(event)
+
+
+def _any_job(_job: Job) -> bool:
+    return True
+
+
+class Listening:
+    """Listen first and look then: within it, the last change of each job is kept, so that one who asks how jobs stand
+    can tell afterwards what has happened meanwhile and is in no snapshot.
+
+    ``wake`` is called at each change; only jobs that it ``wants`` are kept.
+    """
+
+    __slots__ = ("_channel", "_hub", "_wake", "_wants", "changes")
+
+    def __init__(
+        self,
+        hub: Hub,
+        channel: str,
+        *,
+        wake: Callable[[], None] | None = None,
+        wants: Callable[[Job], bool] = _any_job,
+    ) -> None:
+        self._hub = hub
+        self._channel = channel
+        self._wake = wake
+        self._wants = wants
+        self.changes: dict[str, JobChanged] = {}
+        """By the job's id."""
+
+    def __enter__(self) -> Listening:
+        self._hub.subscribe(self._channel, self)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._hub.unsubscribe(self._channel, self)
+
+    def receive(self, event: JobChanged) -> None:
+        if self._wants(event.job):
+            self.changes[event.job.id] = event
+            if self._wake is not None:
+                self._wake()

@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from service.api.access.request_log import JOB_PATHS, REQUEST_LOGGING
+from service.api.access.request_log import REQUEST_LOGGING
+from service.endpoints import JOB_PATHS
 from service.store.request_log import LogRow
 from tests.support.access import (
     ADMIN,

@@ -31,14 +31,12 @@ def manager(address: str) -> Iterator[socket.socket]:
         yield listening
 
 
-def test_ready_status_and_stopping_are_told(manager: socket.socket, address: str) -> None:
+def test_ready_and_stopping_are_told_each_with_its_status_on_one_line(manager: socket.socket, address: str) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": address})
     notifier.ready("serving on http://0.0.0.0:8000")
-    notifier.status("5 jobs\nrunning")
-    notifier.stopping("waiting for 2 jobs")
-    assert [manager.recv(4096).decode() for _ in range(3)] == [
+    notifier.stopping("waiting for\n2 jobs")
+    assert [manager.recv(4096).decode() for _ in range(2)] == [
         "READY=1\nSTATUS=serving on http://0.0.0.0:8000",
-        "STATUS=5 jobs running",
         "STOPPING=1\nSTATUS=waiting for 2 jobs",
     ]
 

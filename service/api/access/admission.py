@@ -1,9 +1,11 @@
-"""``Idempotency-Key``: a request that is repeated with the key of an earlier one is answered with that one's job."""
+"""How a request becomes a job: whether its model is there, whether its caller may make the job, and whether an earlier
+request with the same ``Idempotency-Key`` has made it already.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from hashlib import sha256
 
@@ -23,8 +25,8 @@ from service.store.idempotency import RequestKey
 
 
 def authorise(request: web.Request, model: str, priority: int) -> int:
-    """The priority with which the caller may make a job for this model now, when it asks for this one; it counts as one
-    request of its key, if it makes one.
+    """The priority that the caller may have when it asks for this one, for a job of this model. The request counts
+    against its key's limit; :class:`RequestLogging` gives it back when no job comes of it.
 
     Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
     """
@@ -38,15 +40,23 @@ def authorise(request: web.Request, model: str, priority: int) -> int:
         if priority > Priority.NORMAL:
             highest = Priority(key.max_priority).word
             raise ForbiddenError(f"this API key may not ask for priority {Priority(priority).word}; at most {highest}")
-        # Normal is what a request has that asks for nothing.
+        # A request that asks for no priority has normal, so this one is lowered and not refused.
         priority = key.max_priority
     note_count(request, key, request.app[AUTH].rate_limits)
     return priority
 
 
-def admit(request: web.Request, new: NewJob) -> NewJob:
-    """The job, which is this caller's own, when it may make it; see :func:`authorise` for what it raises."""
-    priority = authorise(request, new.model, new.priority)
+async def admit(
+    request: web.Request, model: str, find: Callable[[str], Awaitable[object]], make: Callable[[], NewJob]
+) -> NewJob:
+    """The job that ``make`` makes for this request, with the priority that the caller may have.
+
+    Every new job comes through here, and in this order: ``find`` raises NotFoundError for a model that is not there,
+    ``make`` raises InvalidRequestError, and :func:`authorise` says what the caller may do, and counts the request.
+    """
+    await find(model)
+    new = make()
+    priority = authorise(request, model, new.priority)
     return new if priority == new.priority else new._replace(priority=priority)
 
 
@@ -57,54 +67,46 @@ _NEW: Mapping[str, str] = {}
 _LONGEST = 255
 
 
-async def submit_once(
+async def submit(
     request: web.Request, body: bytes, new: NewJob, reply: Callable[[View, Mapping[str, str]], web.StreamResponse]
 ) -> web.StreamResponse:
-    """The ``reply`` to a request whose job nobody waits for, new or that of an earlier request; made of the job and of
-    headers to add.
+    """Answer a request whose caller does not wait for the job. ``reply`` makes the answer from the job, which is new or
+    an earlier request's, and from the headers that tell which.
 
-    Whether the caller may make it, and whether its model is there, is asked only of a new job. Raises
-    InvalidRequestError, NotFoundError, IdempotencyMismatchError, and what :func:`service.api.access.auth.admit` and
-    submissions raise.
+    Raises InvalidRequestError, IdempotencyMismatchError, and what :func:`admit` and submissions raise.
     """
-    jobs = request.app[JOBS]
+    admitted = partial(admit, request, new.model, request.app[POOL].catalogue.require, lambda: new)
     if HEADER not in request.headers:
-        is_certain = request.app[POOL].catalogue.may_have(new.model)
-        entered = jobs.submission.enter(admit(request, new) if is_certain else await _admitted(request, new))
-        # A turn of the loop, so that the disk is at work while the reply is made.
+        entered = request.app[JOBS].submission.enter(await admitted())
+        # One turn of the loop: the database begins to write, and meanwhile the reply is made.
         await asyncio.sleep(0)
-        # Where the database gives the numbers there is none to tell yet.
+        # PostgreSQL gives the job its number only when it is stored; then the reply has to wait for it.
         answer = reply(entered.view, _NEW) if entered.view.job.seq else None
         await entered.written
         note_job(request, entered.view.job)
         return reply(entered.view, _NEW) if answer is None else answer
-    repeated = await jobs.repeats.submit(request_key(request, body), partial(_admitted, request, new))
-    _note(request, repeated)
+    repeated = await _once(request, request_key(request, body), admitted)
     return reply(repeated.view, REPLAYED if repeated.is_earlier else _NEW)
 
 
-async def call_once(request: web.Request, key: RequestKey, make: Make) -> Repeated:
-    """The same for a caller that waits for the backend's reply, which is kept."""
-    repeated = await request.app[JOBS].repeats.submit(key, make, Relay(is_kept=True))
-    _note(request, repeated)
-    return repeated
+async def call(request: web.Request, key: RequestKey, admitted: Make) -> Repeated:
+    """The job of a request that has a key and whose caller waits for the backend's reply, which is kept."""
+    return await _once(request, key, admitted, Relay(is_kept=True))
 
 
-async def _admitted(request: web.Request, new: NewJob) -> NewJob:
-    await request.app[POOL].catalogue.require(new.model)
-    return admit(request, new)
-
-
-def _note(request: web.Request, repeated: Repeated) -> None:
-    """A job has one row in the log, that of the request that made it; its tokens were used once."""
+async def _once(request: web.Request, key: RequestKey, admitted: Make, relay: Relay | None = None) -> Repeated:
+    """The job of the first request with this key; only a new one is asked to be ``admitted``."""
+    repeated = await request.app[JOBS].repeats.submit(key, admitted, relay)
+    # Only the request that made the job has it in the log: its tokens were used once.
     if repeated.is_earlier:
         note_model(request, repeated.view.job.model)
     else:
         note_job(request, repeated.view.job)
+    return repeated
 
 
 def request_key(request: web.Request, body: bytes) -> RequestKey:
-    """What tells this request, which has the header, when it is repeated. Raises InvalidRequestError."""
+    """What is stored of a request with the header, so that a repetition is known. Raises InvalidRequestError."""
     key = request.headers[HEADER]
     if not key or len(key) > _LONGEST or not (key.isascii() and key.isprintable()):
         raise InvalidRequestError(f"{HEADER}: must be 1 to {_LONGEST} printable ASCII characters", HEADER)

@@ -1,4 +1,4 @@
-"""Who is asking, and whether it may: one look at each request, and one call from every route that makes a job."""
+"""Who is asking: the caller of each request, found by a key, by a token or by its address."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.keys.rate_limits import RateLimits
 _API_KEY = istr("X-Api-Key")
 
 OPEN_PATHS = web.AppKey("open_paths", frozenset[str])
-"""The routes that anybody may use, as they were registered: pages, which then ask for a key, and what monitors ask."""
+"""The routes, as they were registered, that need no key: pages, which ask for one later, and what monitors read."""
 TOKEN_PATHS = frozenset({"/api/v1/prompt/{id}/stream"})
 """The routes that take a browser's token in the query; the websocket looks for it itself."""
 _WEBSOCKET = "/api/v1/ws"
@@ -96,7 +96,7 @@ AUTH = web.AppKey("auth", Auth)
 
 
 def rate_limit_headers(request: web.Request) -> Mapping[str, str]:
-    """How the caller with a limited key stands, for every reply to it, in OpenAI's words; nothing for any other."""
+    """How much of its rate limit the caller's key has left, in OpenAI's headers; none for a key without a limit."""
     try:
         key = request[CALLER].key
     except KeyError:
@@ -113,12 +113,12 @@ def rate_limit_headers(request: web.Request) -> Mapping[str, str]:
 
 
 async def show_rate_limit(request: web.Request, response: web.StreamResponse) -> None:
-    """Tell the caller with a limited key how it stands."""
+    """Put the headers of the rate limit on a reply."""
     response.headers.update(rate_limit_headers(request))
 
 
 def identify(app: web.Application, request: web.Request) -> Caller | None:
-    """The caller, whom the handler finds in ``request[CALLER]``; None where there is no handler of ours.
+    """The caller, which the handler then finds in ``request[CALLER]``; None where no handler of ours follows.
 
     Raises UnauthenticatedError.
     """
@@ -152,7 +152,7 @@ def _credentials(request: web.Request) -> Iterator[str]:
         yield api_key.strip()
     if request.query_string and _path_of(request) in TOKEN_PATHS:
         token = request.query.get("token", "")
-        # A key does not belong into an address, which is logged on its way.
+        # Only tokens are read here, and no keys: addresses are logged by every proxy on the way.
         if token.count(".") == 2:
             yield token
 
@@ -163,7 +163,7 @@ def _path_of(request: web.Request) -> str:
 
 
 def _is_open(request: web.Request) -> bool:
-    """Whether nobody needs to show anything there; who connects to the websocket may do so later."""
+    """Whether the route needs no key. A websocket's client may show one later, in a message."""
     path = _path_of(request)
     return path in request.app[OPEN_PATHS] or path == _WEBSOCKET
 
@@ -176,7 +176,7 @@ def _is_admin_socket(request: web.Request) -> bool:
 
 def _user_of(request: web.Request, header: str) -> str | None:
     value = request.headers.get(header, "").strip()
-    # Header values may hold bytes that are no UTF-8.
+    # A header's value may hold bytes that are not UTF-8.
     return value.encode("utf-8", "replace").decode().replace("\0", "") or None
 
 

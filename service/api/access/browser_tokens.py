@@ -39,14 +39,14 @@ class BrowserTokens:
         return Token(jwt.encode(claims, self._secret, algorithm=_ALGORITHM), expires_at)
 
     def read(self, text: str) -> tuple[Key, int] | None:
-        """The key that a token stands for and when the token ends; None for what is no token of ours.
+        """The key that a token stands for and when the token ends; None for a text that is no token of ours.
 
-        Raises UnauthenticatedError for a token that has expired. Whether the key is still good is not looked at.
+        Raises UnauthenticatedError for a token that has expired. Whether the key is still good is not checked here.
         """
         if text.count(".") != 2:
             return None
         try:
-            # The times are held against our own clock, which a wall clock set back does not move.
+            # The times are checked below by our own clock, which never goes back when the wall clock is set back.
             claims = jwt.decode(
                 text,
                 self._secret,

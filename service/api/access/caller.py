@@ -15,7 +15,7 @@ class Caller(NamedTuple):
     """Whoever asks."""
 
     owner: str
-    """Whose turn it is in the order: a key, a person behind a key, or a client address."""
+    """The owner of its jobs, whose turns they take: a key, a person behind a key, or a client address."""
     key: Key | None = None
     """None for an anonymous caller, and for the admin socket."""
     role: Role | None = None

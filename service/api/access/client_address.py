@@ -12,11 +12,11 @@ _Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
 
 _NEIGHBOURHOOD = 64
-"""Whoever has an IPv6 address usually has a whole /64 of them."""
+"""The bits of an IPv6 address that name its owner: one who has an address usually has the whole /64 around it."""
 
 
 class ClientAddresses:
-    """Finds the owner of requests without a key. ``trusted`` are the proxies that are believed."""
+    """Finds the owner of requests without a key. Only proxies that are ``trusted`` are believed."""
 
     def __init__(self, trusted: Networks) -> None:
         self._trusted = trusted
@@ -41,7 +41,7 @@ class ClientAddresses:
 
 
 def _chain(request: web.Request) -> Iterable[str]:
-    """Client and proxies as the headers tell, nearest last; X-Forwarded-For counts when both kinds are there."""
+    """The client and the proxies behind it as the headers tell, nearest last. X-Forwarded-For goes before Forwarded."""
     lines = request.headers.getall("X-Forwarded-For", ())
     if lines:
         return [one.strip() for line in lines for one in line.split(",")]

@@ -1,4 +1,4 @@
-"""The books: one log row for each request of a route that makes jobs, and how a limited key stands on every reply."""
+"""The request log as handlers write to it: one row for each request to a route that makes jobs."""
 
 from __future__ import annotations
 
@@ -10,33 +10,19 @@ from aiohttp import web
 
 from service.api.access.caller import Caller
 from service.clock import Clock
+from service.endpoints import JOB_PATHS
 from service.job import Job, model_key
 from service.key import Key
 from service.keys.rate_limits import RateLimits
 from service.request_log import RequestLog
 from service.store.request_log import LogRow
 
-JOB_PATHS = frozenset(
-    {
-        "/api/v1/prompt",
-        "/generate",
-        "/api/generate",
-        "/api/chat",
-        "/api/embed",
-        "/api/embeddings",
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-    }
-)
 LEFT = 499
-"""What is written down of a caller that has closed the connection (nginx's word for it)."""
+"""The status in the log when the caller has closed the connection; nginx logs the same."""
 
 
 class LoggedRequest:
-    """What a handler finds out about the request that is being written down."""
+    """What becomes known of a request while it is handled, for its row in the log."""
 
     __slots__ = ("at", "endpoint", "give_back", "job_id", "model")
 
@@ -53,24 +39,24 @@ LOGGED_REQUEST = web.RequestKey("logged_request", LoggedRequest)
 
 
 class RequestLogging:
-    """Opens an logged for each request that may make a job, and writes it down when it is answered."""
+    """Begins a row for each request that may make a job, and writes it when the request is answered."""
 
     def __init__(self, log: RequestLog, clock: Clock) -> None:
         self.log = log
         self._clock = clock
 
     def begin(self, request: web.Request, route: str) -> LoggedRequest | None:
-        """The logged of a request that may make a job; None for any other."""
+        """Begin the row of a request that may make a job; None for any other request."""
         if route not in JOB_PATHS or request.method != "POST":
             return None
         logged = request[LOGGED_REQUEST] = LoggedRequest(route, self._clock.now_ms())
         return logged
 
     def end(self, logged: LoggedRequest, caller: Caller | None, status: int, begun: float) -> None:
-        """Write down how ``caller`` was answered. ``begun`` is when, by ``perf_counter``."""
+        """Write down how ``caller`` was answered. ``begun`` is when its request came, by ``perf_counter``."""
         if logged.give_back is not None and logged.job_id is None:
             logged.give_back()
-        # Whoever could not say who it is must not be able to fill the disk; /metrics counts it.
+        # A caller that was refused for its key must not be able to fill the disk; /metrics counts its requests.
         if caller is None:
             return
         self.log.record(
@@ -103,7 +89,7 @@ def note_job(request: web.Request, job: Job) -> None:
 
 
 def note_count(request: web.Request, key: Key, rate_limits: RateLimits) -> None:
-    """Count the request; it does not count in the end when it makes no job. Raises LimitReachedError."""
+    """Count the request against the key's limit; it is given back when no job comes of it. Raises LimitReachedError."""
     second = rate_limits.take(key)
     if second is not None:
         request[LOGGED_REQUEST].give_back = partial(rate_limits.give_back, key, second)

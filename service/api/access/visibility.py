@@ -1,4 +1,4 @@
-"""Jobs as far as their caller may know of them: what belongs to another is answered as if it were not there."""
+"""Jobs as far as their caller may know of them: a job of another is answered as if it were not there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def visible_view_by_seq(request: web.Request, seq: int) -> View:
 
 
 async def require_visible(request: web.Request, job_id: str) -> None:
-    """Raises NotFoundError unless the caller may know of the job; whoever sees all needs no look at it."""
+    """Raises NotFoundError unless the caller may know of the job. A caller that sees all is not looked up for."""
     if not request[CALLER].sees_all:
         await visible_view(request, job_id)
 

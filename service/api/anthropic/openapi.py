@@ -8,9 +8,9 @@ from service.api.dropin.openapi import relayed
 from service.api.http.operation import EVENT_STREAM, JSON, Operations
 
 OPERATIONS: Operations = {
-    ("POST", "/v1/messages"): relayed(
+    **relayed(
+        "/v1/messages",
         "Answer a chat",
-        "anthropic",
         MessagesRequest,
         {JSON: MessagesReply, EVENT_STREAM: MessagesEvent},
         AnthropicError,

@@ -14,7 +14,7 @@ _FILES = {
 
 
 def viewer_files() -> dict[str, Path]:
-    """The files by name. The package is found and never imported: only what it carries is wanted."""
+    """The files by name. The package is located and never imported: only its files are wanted."""
     spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         return {}

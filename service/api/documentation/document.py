@@ -141,7 +141,7 @@ def _operation(method: str, operation: Operation, schemas: Schemas) -> dict[str,
         content = {operation.request_media_type: {"schema": schemas.find(operation.request)}}
         described["requestBody"] = {"required": True, "content": content}
     described["responses"] = {
-        # What answers HEAD has no body, whatever it is about.
+        # A reply to HEAD never has a body.
         str(status): _reply(reply if method != "HEAD" else replace(reply, content={}), schemas)
         for status, reply in operation.replies.items()
     }
@@ -164,7 +164,7 @@ def _query(operation: Operation, schemas: Schemas) -> Iterator[dict[str, Any]]:
         return
     for name, schema in schemas.take(operation.query)["properties"].items():
         described = {key: value for key, value in schema.items() if key not in ("anyOf", "description", "default")}
-        # A value that is not there is not null.
+        # A parameter that is left out is absent, and not null.
         described |= next((each for each in schema.get("anyOf", ()) if each != {"type": "null"}), {})
         if schema.get("default") is not None:
             described["default"] = schema["default"]

@@ -32,12 +32,12 @@ class _Document:
 
     async def read(self) -> bytes:
         if self._building is None:
-            # In a thread: meanwhile answers are to go on.
+            # In a thread, so that other requests are answered meanwhile.
             self._building = asyncio.create_task(asyncio.to_thread(self._build))
         return await asyncio.shield(self._building)
 
     def _build(self) -> bytes:
-        # Imported here for the same reason.
+        # Imported here, since the import takes most of that memory.
         from service.api.documentation.document import build_document
 
         return json_bytes(build_document(self._app, are_keys_required=self._app[CONFIG].auth.required))

@@ -1,1 +1,1 @@
-"""Calls of the drop-in dialects: read as Ollama reads, queued, and answered with what Ollama says."""
+"""Calls of the drop-in dialects: read as Ollama reads them, queued, and answered with what Ollama says."""

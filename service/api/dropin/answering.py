@@ -1,4 +1,4 @@
-"""Ollama's reply on its way to the caller: byte for byte, as it comes, and never half a reply as if it were whole."""
+"""Ollama's reply on its way to the caller, byte for byte and as it comes. A reply that broke off never looks whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from service.api.dropin.boundaries import Boundaries
 from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up, is_gone
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.headers import media_type, passed_on
-from service.api.http.failures import Failure, failure_of_ours
+from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
+from service.api.http.operation import EVENT_STREAM, NDJSON
 from service.api.http.raw_replies import stream_reply, whole_reply
 from service.backend.classification import message_of
 from service.errors import CallEndedError, ServiceError, StoppingError
@@ -21,11 +22,9 @@ from service.job import Job
 from service.jobs import Entered, View
 from service.live.relay import Head, Relay
 
-NDJSON = "application/x-ndjson"
-EVENT_STREAM = "text/event-stream"
 _STREAMS = (NDJSON, EVENT_STREAM)
 _NO_RETRY = {"x-should-retry": "false"}
-"""Read by OpenAI's clients: we have tried again already, and each try of theirs would be another job."""
+"""Tells OpenAI's clients not to try again: the job was tried again already, and each try of theirs is another job."""
 
 
 class CallerGoneError(Exception):
@@ -33,7 +32,7 @@ class CallerGoneError(Exception):
 
 
 def place_headers(view: View) -> dict[str, str]:
-    """What every reply of a job says of it; position 0 is one that did not have to wait."""
+    """What every reply says of its job; position 0 means that the job did not have to wait."""
     headers = {"X-Job-Id": view.job.id, "X-Queue-Position": str(view.position or 0)}
     if view.estimated_start_seconds is not None:
         headers["X-Estimated-Start-Seconds"] = f"{view.estimated_start_seconds:g}"
@@ -41,7 +40,7 @@ def place_headers(view: View) -> dict[str, str]:
 
 
 class Answer:
-    """One caller's reply. ``headers`` are what we add to it; ``entered`` is a job that is on its way to the disk."""
+    """One caller's reply. ``headers`` are added to Ollama's; ``entered`` is a job that is not on disk yet."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class Answer:
         self._response: web.StreamResponse | None = None
 
     async def give(self) -> web.StreamResponse:
-        """Answer the caller. A caller that leaves takes its job along, unless it asked otherwise."""
+        """Answer the caller. When it leaves, its job is cancelled, unless it asked otherwise."""
         callers, relay = self._request.app[CALLERS], self._relay
         callers.add(self._caller)
         try:
@@ -94,7 +93,7 @@ class Answer:
         return await self._whole(head, relay.read(0)[0])
 
     async def _refused(self) -> web.StreamResponse:
-        """There will be no reply of Ollama's."""
+        """Answer with an error of ours: there will be no reply of Ollama's."""
         failure = self._relay.failure
         told = failure_of_ours(failure) if failure is not None else None
         if told is None:
@@ -104,7 +103,8 @@ class Answer:
         headers = {**told.headers, **self._headers}
         if isinstance(failure, CallEndedError):
             headers |= _NO_RETRY
-        return self._dialect.shape(told._replace(headers=headers))
+        shape = self._request.app[ERROR_SHAPES].find(self._job.endpoint)
+        return shape(told._replace(headers=headers))
 
     async def _whole(self, head: Head, body: bytes) -> web.StreamResponse:
         if self._response is not None:
@@ -115,7 +115,7 @@ class Answer:
         return whole_reply(self._request, head.status, passed_on(head.headers, ours), body)
 
     async def _whole_in_stream(self, response: web.StreamResponse, head: Head, body: bytes) -> web.StreamResponse:
-        """The head was sent with the first heartbeat; what is left to say goes into the stream."""
+        """Send a reply that came whole into a stream that a heartbeat has begun."""
         if head.status >= 400:
             return await self._broken(response, message_of(body, media_type(head)))
         await self._caller.end(response, body if body.endswith(b"\n") else body + b"\n")
@@ -127,7 +127,7 @@ class Answer:
         response = self._response
         if response is None:
             response = await self._begin(head.status, passed_on(head.headers, self._headers))
-        # Of a line that breaks off its reader could make nothing but an error of its own: only whole ones are sent.
+        # Only whole lines and events are sent: half of one would be an error to the client that reads it.
         boundaries = Boundaries(is_event_stream=media_type(head) == EVENT_STREAM)
         position = 0
         while not relay.is_ended:
@@ -153,9 +153,9 @@ class Answer:
         return response
 
     async def _broken(self, response: web.StreamResponse, message: str) -> web.StreamResponse:
-        """Say so in the dialect's words (unless ``message`` is ""), and close the connection without its end.
+        """Tell the error as the dialect tells it (unless ``message`` is ""), and close the connection before its end.
 
-        Some clients pass over an error line and take the answer for whole, but none a broken connection.
+        Some clients overlook the error and take the answer for whole; none overlooks a broken connection.
         """
         if message:
             await self._caller.write(response, self._dialect.error_frame(self._job.endpoint, message))
@@ -163,7 +163,7 @@ class Answer:
         return response
 
     async def _wait(self) -> None:
-        """Wait for news of the reply; meanwhile keep the connection alive where that is asked for."""
+        """Wait for news of the reply, and meanwhile send heartbeats where they are configured."""
         if not self._heartbeat_seconds:
             await self._changed()
             return
@@ -177,8 +177,8 @@ class Answer:
     async def _beat(self) -> None:
         response, endpoint = self._response, self._job.endpoint
         if response is None:
-            kind = NDJSON if endpoint.startswith("/api/") else EVENT_STREAM
-            response = await self._begin(200, [("Content-Type", kind), *self._headers.items()])
+            headers = [("Content-Type", self._dialect.stream_type), *self._headers.items()]
+            response = await self._begin(200, headers)
         await self._caller.write(response, self._dialect.heartbeat(endpoint, self._job.model))
 
     async def _changed(self) -> None:
@@ -189,9 +189,9 @@ class Answer:
     async def _abandon(self) -> None:
         if self._relay.readers or self._job.on_disconnect == "finish":
             return
-        # From this moment on: who repeats the request must not be given what is about to end.
+        # From this moment on, a repetition of the request is not given this job, which is about to end.
         self._relay.is_abandoned = True
-        # Shielded: what was begun in the database must not be left half done by whoever cancels this handler.
+        # Shielded: when this handler is cancelled, what was begun in the database still goes on to its end.
         try:
             await asyncio.shield(self._request.app[JOBS].submission.abandon(self._job))
         except ServiceError:

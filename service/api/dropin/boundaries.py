@@ -1,4 +1,4 @@
-"""Where a stream may be cut without spoiling it for its reader: behind a line, or behind an event."""
+"""Where a stream may be cut so that its reader can still read it: after a line, or after an event."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Boundaries:
         self._begun = bytearray()
 
     def whole(self, data: bytes) -> bytes:
-        """What is whole of these bytes and those before."""
+        """What has become whole with these bytes."""
         if data.endswith(self._ends):
             if not self._begun:
                 return data
             data = bytes(self._begun) + data
             self._begun.clear()
             return data
-        # The end of the last event may lie across the pieces.
+        # An event's end may be cut in two: its first half was kept at the last call.
         start = max(0, len(self._begun) - len(self._ends[-1]))
         self._begun += data
         end = max(self._end_behind(end, start) for end in self._ends)
@@ -32,7 +32,7 @@ class Boundaries:
         return whole
 
     def rest(self) -> bytes:
-        """What came behind the last boundary."""
+        """What came after the last boundary."""
         return bytes(self._begun)
 
     def _end_behind(self, end: bytes, start: int) -> int:

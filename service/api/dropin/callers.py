@@ -1,23 +1,24 @@
 """Callers that wait for a reply, and whether they are still there.
 
-aiohttp does not tell a handler that its client has left unless it cancels the handler, in the middle of whatever it
-does. So the connections are looked at, and a handler hears of it where it waits.
+aiohttp can only tell a handler that its client has left by cancelling it, in the middle of whatever it does. So one
+task looks at all connections regularly, and a handler is told where it waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
 _LOOK_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0
-"""A caller that takes nothing of what is written to it for so long is cut off: what waits for it fills memory."""
+"""A caller that reads nothing for so long is cut off, since what waits to be sent to it fills memory."""
 
 
 class WaitingCaller:
-    """One caller. ``leave`` is called, again and again, when its connection is gone."""
+    """One caller. ``leave`` is called when its connection is gone, and again at each look until it is removed."""
 
     __slots__ = ("leave", "request", "writing_since")
 
@@ -25,10 +26,10 @@ class WaitingCaller:
         self.request = request
         self.leave = leave
         self.writing_since: float | None = None
-        """Since when a write to it has been under way (the loop's time)."""
+        """When the write that is under way began (the loop's time); None when none is."""
 
     async def write(self, response: web.StreamResponse, data: bytes) -> None:
-        """Write; returns when the caller has taken most of it. Raises ConnectionError when it is gone."""
+        """Write to the caller, and wait until it has read most of it. Raises ConnectionError when it is gone."""
         self.writing_since = asyncio.get_running_loop().time()
         await response.write(data)
         self.writing_since = None
@@ -47,12 +48,22 @@ class Callers:
         self._waiting: set[WaitingCaller] = set()
 
     def add(self, waiting: WaitingCaller) -> None:
-        """Look after it from now on."""
+        """Look at this caller's connection from now on."""
         self._waiting.add(waiting)
 
     def remove(self, waiting: WaitingCaller) -> None:
-        """It has its reply, or is gone."""
+        """Look at it no longer: it has its reply, or is gone."""
         self._waiting.discard(waiting)
+
+    @contextmanager
+    def waiting(self, request: web.Request, leave: Callable[[], object]) -> Iterator[WaitingCaller]:
+        """Look at a caller's connection for as long as this lasts."""
+        caller = WaitingCaller(request, leave)
+        self.add(caller)
+        try:
+            yield caller
+        finally:
+            self.remove(caller)
 
     async def keep_looking(self) -> None:
         """Look at the connections regularly; never returns."""
@@ -74,13 +85,13 @@ def is_gone(request: web.Request) -> bool:
 
 
 def hang_up(request: web.Request) -> None:
-    """Close the connection behind what was written, without the end that HTTP asks for."""
+    """Close the connection after what was written, without the body's end, so that the client sees a failure."""
     if request.transport is not None:
         request.transport.close()
 
 
 def cut_off(request: web.Request) -> None:
-    """Close the connection and forget what was not sent yet."""
+    """Close the connection at once; what was not sent yet is dropped."""
     if request.transport is not None:
         request.transport.abort()
 

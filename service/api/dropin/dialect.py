@@ -1,4 +1,4 @@
-"""What a drop-in dialect brings along: how its bodies are read and how its errors look."""
+"""What a drop-in dialect brings along: how its bodies are read, and what its streams are made of."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.api.dropin.details import CallDetails
-from service.api.http.failures import ErrorShape
+from service.endpoints import Endpoint
 from service.model_limits import ModelLimits
 
-Describe = Callable[[str, dict[str, Any], str, ModelLimits], CallDetails | None]
+Describe = Callable[[Endpoint, dict[str, Any], str, ModelLimits], CallDetails | None]
 """From endpoint, body, the caller's Accept header and the operator's limits to what the queue must know; None: let
 Ollama refuse it.
 """
@@ -18,12 +18,12 @@ Ollama refuse it.
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One way of calling Ollama."""
+    """One way of calling Ollama. Its endpoints are the rows of :mod:`service.endpoints` with its name as their door."""
 
     door: str
     describe: Describe
-    shape: ErrorShape
-    """An error as a reply of its own."""
+    stream_type: str
+    """The media type of its streams."""
     error_frame: Callable[[str, str], bytes]
     """An error in the middle of a stream: from endpoint and message to the bytes of its last frame."""
     heartbeat: Callable[[str, str], bytes]

@@ -8,7 +8,7 @@ from service.live.relay import Head
 
 _KEPT_BACK = frozenset(
     {
-        # They belong to one connection, or are written anew for ours.
+        # They belong to the backend's connection, or are written anew for ours.
         "connection",
         "content-length",
         "date",
@@ -20,7 +20,7 @@ _KEPT_BACK = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
-        # Who may read what is ours to say.
+        # Which pages may read our replies is our own decision (CORS).
         "access-control-allow-credentials",
         "access-control-allow-headers",
         "access-control-allow-methods",
@@ -34,7 +34,7 @@ _NONE: Mapping[str, str] = {}
 
 
 def passed_on(headers: Mapping[str, str], ours: Mapping[str, str] = _NONE) -> list[tuple[str, str]]:
-    """The headers of Ollama's reply that are the caller's to see, and ``ours``, which count more."""
+    """The headers of Ollama's reply that the caller is to see, and ``ours``, which replace any of the same name."""
     taken = [name.lower() for name in ours]
     passed = [
         header for header in headers.items() if (name := header[0].lower()) not in _KEPT_BACK and name not in taken

@@ -26,7 +26,7 @@ async def answering(request: web.Request) -> list[Backend]:
     pool = request.app[POOL]
     backends = [backend for backend in pool if backend.is_answering]
     if not backends:
-        # Right after the start nobody has asked them yet.
+        # Right after the start no backend was asked yet.
         await pool.catalogue.refresh()
         backends = [backend for backend in pool if backend.is_answering]
     if not backends:

@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.api.http.fields import PriorityWords
-from service.api.http.operation import IDEMPOTENCY_KEY, JSON, Operation, Parameter, ReplyDoc, others, refusals
+from service.api.http.operation import (
+    IDEMPOTENCY_KEY,
+    JSON,
+    Operation,
+    Operations,
+    Parameter,
+    ReplyDoc,
+    others,
+    refusals,
+)
+from service.endpoints import ENDPOINTS
 
 _JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")
 _ASKED = (
@@ -29,14 +39,16 @@ _ASKED = (
 )
 
 
-def relayed(summary: str, tag: str, request: Any, content: Mapping[str, Any], error: Any, **more: Any) -> Operation:
-    """A call that is relayed byte for byte when its turn has come. ``content``: the type of Ollama's reply by media
-    type, ``error`` that of the dialect's errors.
+def relayed(path: str, summary: str, request: Any, content: Mapping[str, Any], error: Any) -> Operations:
+    """An endpoint whose calls are relayed byte for byte when their turn has come. ``content`` is the type of Ollama's
+    reply for each media type, and ``error`` is the type of the dialect's errors.
     """
-    return Operation(
+    endpoint = ENDPOINTS[path]
+    operation = Operation(
         summary=summary,
-        tag=tag,
+        tag=endpoint.door,
         request=request,
+        request_media_type=endpoint.body,
         parameters=_ASKED,
         replies={
             200: ReplyDoc("Ollama's reply, as it comes.", content, _JOB),
@@ -44,5 +56,5 @@ def relayed(summary: str, tag: str, request: Any, content: Mapping[str, Any], er
             **refusals(error, JSON, 400, 404, 429, 499, 503, 504, headers=_JOB),
             "default": others({JSON: error}, _JOB),
         },
-        **more,
     )
+    return {("POST", path): operation}

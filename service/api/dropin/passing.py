@@ -1,13 +1,12 @@
 """Calls that are relayed at once, past the queue: what Ollama itself is to refuse, and questions about models.
 
-Through small bounds of their own, so that they neither wait for inference nor flood a backend.
+They have small bounds of their own, so that they neither wait for inference nor flood a backend.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from types import TracebackType
 
 from aiohttp import web
 
@@ -18,20 +17,21 @@ from service.api.dropin.installed import answering
 from service.backend.http.call import Reply
 from service.backend.http.deadlines import Deadlines
 from service.backend.pool import Backend
+from service.cancel_scope import CancelScope
 from service.errors import BackendError, NoBackendError
 from service.job import model_key, model_of_runner
 
 _AT_ONCE = 32
 _LIMITS = Deadlines(connect=5.0, first_byte=60.0, stall=60.0, attempt=120.0)
 QUICK = Deadlines(connect=4.0, first_byte=4.0, stall=4.0, attempt=8.0)
-"""For what is asked in passing: its askers give up after ten seconds, and may have a list that is a little old."""
+"""For lists: their callers give up after ten seconds, and may then be given a list that is a little old."""
 _MOST_BYTES = 64 << 20
 
 PASSING = web.AppKey("passing", asyncio.Semaphore)
 
 
 def passing_bound() -> asyncio.Semaphore:
-    """How many refusals are fetched at once."""
+    """The bound on refusals that are fetched at once."""
     return asyncio.Semaphore(_AT_ONCE)
 
 
@@ -51,14 +51,15 @@ async def pass_on(
     limits: Deadlines = _LIMITS,
 ) -> web.StreamResponse:
     """Relay a call as it is. Raises NoBackendError when the backend gives no answer."""
-    with _WhileThere(request) as caller:
+    # When the caller leaves, the call ends, and nobody is there to read an answer.
+    with CancelScope() as scope, request.app[CALLERS].waiting(request, scope) as caller:
         call = backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
         try:
             async with call as reply:
                 return await _relayed(request, reply, caller)
         except BackendError as error:
             if request.writer.output_size:
-                # Half of it is sent: nobody must take that for the whole.
+                # A part of the reply is sent, which nobody must take for the whole.
                 hang_up(request)
                 return web.Response(status=502)
             raise NoBackendError(f"the backend {backend.name} gave no answer: {error}") from error
@@ -68,8 +69,8 @@ async def pass_on(
 
 
 async def pass_unload(request: web.Request, endpoint: str, body: bytes, model: str) -> web.StreamResponse:
-    """Relay an unload to every backend that has the model loaded, or loads it: it is not loaded for that, and goes
-    after its running jobs. Where nobody has, one backend says what there is to say.
+    """Relay an unload to every backend that has the model loaded or is loading it; Ollama unloads it after its running
+    jobs. Where no backend has it loaded, one is asked all the same, for the reply.
     """
     key = model_key(model)
     holders = [one for one in request.app[POOL] if one.is_answering and _holds(one, key)]
@@ -100,39 +101,12 @@ def _holds(backend: Backend, key: str) -> bool:
 
 
 async def _told(backend: Backend, endpoint: str, body: bytes) -> None:
-    """One that fails is not the caller's affair: its next probe tells what it has."""
+    """Tell one backend more. Its failure does not concern the caller: the next probe finds what it has loaded."""
     try:
         async with backend.client.call(endpoint, body, _LIMITS) as reply:
             await reply.read()
     except BackendError:
         return
-
-
-class _WhileThere:
-    """What happens within ends when the caller leaves; then nobody is there to read an answer."""
-
-    def __init__(self, request: web.Request) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._callers = request.app[CALLERS]
-        self._caller = WaitingCaller(request, self._leave)
-        self._has_left = False
-
-    def __enter__(self) -> WaitingCaller:
-        self._callers.add(self._caller)
-        return self._caller
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._callers.remove(self._caller)
-        return self._has_left and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError)
-
-    def _leave(self) -> None:
-        if not self._has_left:
-            self._has_left = True
-            self._task.cancel()
 
 
 async def _relayed(request: web.Request, reply: Reply, caller: WaitingCaller) -> web.StreamResponse:
@@ -145,7 +119,7 @@ async def _relayed(request: web.Request, reply: Reply, caller: WaitingCaller) ->
     elif length is not None:
         response.headers["Content-Length"] = length
     if "Content-Type" not in reply.headers:
-        # aiohttp would call an empty body an octet stream; Ollama calls it nothing.
+        # aiohttp adds a type to an empty body; Ollama gives none.
         response.headers.popall("Content-Type", None)
     return response
 

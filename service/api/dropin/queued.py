@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from service.api.access.admission import HEADER, authorise, request_key
+from service.api.access.admission import HEADER, admit, authorise, request_key
 from service.api.access.caller import CALLER
 from service.api.context import CLOCK, JOBS, MODEL_LIMITS, POOL
 from service.api.dropin.answering import Answer, place_headers
@@ -17,21 +17,29 @@ from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.passing import pass_refusal, pass_unload
 from service.api.dropin.reading import first_object
-from service.api.dropin.repeating import answer_once
+from service.api.dropin.repeating import answer_repeatable
 from service.api.http.bodies import read_body
+from service.backend.pool import Pool
+from service.endpoints import ENDPOINTS, Endpoint
 from service.errors import InvalidRequestError, NotFoundError
 from service.job import NewJob, Priority
 from service.live.relay import Relay
 
 _LONGEST_RUNNER = 1_000
-"""Characters: no name that Ollama would take is longer (wire contract 0), and no database keeps longer keys."""
+"""In characters. No name that Ollama takes is longer (wire contract 0), and databases cannot index longer keys."""
 _PRIORITIES = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW, "1": Priority.HIGH}
 _PRIORITIES |= {"0": Priority.NORMAL, "-1": Priority.LOW}
 _LONGEST_DEADLINE_SECONDS = 366 * 86_400
 
 
-def queued(dialect: Dialect, endpoint: str) -> Handler:
-    """A handler that puts a call on the queue and answers with what Ollama says."""
+def queued_routes(dialect: Dialect) -> list[web.RouteDef]:
+    """The routes of all endpoints whose requests this dialect reads."""
+    return [web.post(row.path, _queued(dialect, row)) for row in ENDPOINTS.values() if row.door == dialect.door]
+
+
+def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
+    """A handler that queues a call and answers with Ollama's reply."""
+    path = endpoint.path
 
     async def handle(request: web.Request) -> web.StreamResponse:
         app = request.app
@@ -41,48 +49,45 @@ def queued(dialect: Dialect, endpoint: str) -> Handler:
         if fields is not None:
             details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
         if details is None or len(details.runner) > _LONGEST_RUNNER:
-            return await pass_refusal(request, endpoint, body)
+            return await pass_refusal(request, path, body)
         if details.is_unload:
             authorise(request, details.model, Priority.NORMAL)
-            return await pass_unload(request, endpoint, body, details.model)
-        if not app[POOL].catalogue.knows(details.model):
-            await _look_for(request, details.model)
-        make = partial(_make, request, dialect.door, endpoint, details, body)
+            return await pass_unload(request, path, body, details.model)
+        make = partial(_make, request, endpoint, details, body)
+        admitted = partial(admit, request, details.model, partial(_find, app[POOL]), make)
         if HEADER in request.headers:
-            return await answer_once(request, dialect, request_key(request, body), make)
+            return await answer_repeatable(request, dialect, request_key(request, body), admitted)
         relay = Relay()
-        entered = app[JOBS].submission.enter(await make(), relay)
+        entered = app[JOBS].submission.enter(await admitted(), relay)
         view = entered.view
         return await Answer(request, dialect, view.job, relay, place_headers(view), entered).give()
 
     return handle
 
 
-async def _look_for(request: web.Request, model: str) -> None:
-    """Somebody may have pulled it a moment ago; and what nobody has a backend is to refuse itself.
+async def _find(pool: Pool, model: str) -> None:
+    """Ask the backends again for a model that none of them had. When none has it now, the call is queued all the same,
+    so that a backend refuses it.
 
     Raises NotFoundError, in Ollama's words, for a model that only backends have that must not use it.
     """
-    catalogue = request.app[POOL].catalogue
-    if not await catalogue.look_for(model) and catalogue.hides(model):
+    catalogue = pool.catalogue
+    if not catalogue.knows(model) and not await catalogue.look_for(model) and catalogue.hides(model):
         raise NotFoundError(f"model '{model}' not found")
 
 
-async def _make(request: web.Request, door: str, endpoint: str, details: CallDetails, body: bytes) -> NewJob:
-    """The job, when the caller may make it now.
-
-    See :func:`service.api.access.admission.authorise` for what it raises.
-    """
+def _make(request: web.Request, endpoint: Endpoint, details: CallDetails, body: bytes) -> NewJob:
+    """The job that the caller asks for. Raises InvalidRequestError for headers that cannot be read."""
     headers = request.headers
     deadline = _deadline(headers.get("X-Job-Deadline-Seconds"), request)
     caller = request[CALLER]
     return NewJob(
-        door,
-        endpoint,
+        endpoint.door,
+        endpoint.path,
         details.model,
         body.decode("utf-8", "replace") if details.body is None else _written(details.body),
         details.prompt,
-        priority=authorise(request, details.model, _priority(headers.get("X-Priority"))),
+        priority=_priority(headers.get("X-Priority")),
         owner=caller.owner,
         key_id=caller.key_id,
         deadline=deadline,
@@ -97,7 +102,7 @@ def _written(body: dict[str, Any]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Halves of characters are legal in JSON only as they came: escaped.
+        # Half of a character (a lone surrogate) can only be written as an escape.
         return json.dumps(body, separators=(",", ":"))
     return text
 

@@ -16,8 +16,8 @@ _LONGEST_NAME = 400
 
 
 def first_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that Ollama would see, its names in lower case (as in Go, of several that fit the last counts);
-    None when it would see none, and refuse the body in its own words.
+    """The JSON object that Ollama would read, with its names in lower case; as in Go, the last of equal names counts.
+    None when Ollama would find none, and refuse the body in its own words.
 
     Raises InvalidRequestError for one that is nested too deep for us to see what is in it.
     """
@@ -31,14 +31,14 @@ def first_object(body: bytes) -> dict[str, Any] | None:
 
 
 def is_name(text: str) -> bool:
-    """Whether this may be a model's name; Ollama refuses what no job can be kept under."""
+    """Whether this may be a model's name. Ollama refuses all others, and the database could not keep some of them."""
     if not text or len(text) > _LONGEST_NAME or "\0" in text:
         return False
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _slowly(body: bytes) -> Any:
-    """What follows the first value is nobody's business, and half a character is a question mark to Go."""
+    """Read what pydantic refuses and Go accepts: text after the value is ignored, broken characters are replaced."""
     text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
         value, _ = _decoder.raw_decode(text)
@@ -50,7 +50,7 @@ def _slowly(body: bytes) -> Any:
 
 
 def _integer(digits: str) -> int | float:
-    # Python refuses to read longer ones.
+    # Python refuses to read longer integers.
     return int(digits) if len(digits) < _MOST_DIGITS else float("inf")
 
 

@@ -1,12 +1,10 @@
-"""A call that says with an idempotency key that it may be repeated: its callers share one reply, also those who come
-later.
-"""
+"""Calls with an idempotency key: all callers that send the same key share one job and its reply, whenever they come."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.access.admission import REPLAYED, call_once
+from service.api.access.admission import REPLAYED, call
 from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED
 from service.api.dropin.answering import Answer, place_headers
 from service.api.dropin.callers import is_gone
@@ -21,14 +19,17 @@ from service.store.idempotency import RequestKey
 _LOOK_SECONDS = 5.0
 
 
-async def answer_once(request: web.Request, dialect: Dialect, key: RequestKey, make: Make) -> web.StreamResponse:
-    """Answer with the reply of the first call with this key, whether it is finished, under way or this one."""
+async def answer_repeatable(
+    request: web.Request, dialect: Dialect, key: RequestKey, admitted: Make
+) -> web.StreamResponse:
+    """Answer with the reply of the first call with this key: an earlier one, finished or under way, or this one."""
     while True:
-        view, relay, is_earlier = await call_once(request, key, make)
+        view, relay, is_earlier = await call(request, key, admitted)
         if relay is not None:
             headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
             return await Answer(request, dialect, view.job, relay, headers).give()
-        # Another process works on it. At its end its reply is kept; or its own caller has left, and this one is next.
+        # Another process works on the job. When it ends, either its reply is kept, or its caller has left and this call
+        # becomes the first.
         await _until_ended(request, view)
         if is_gone(request):
             return web.Response(status=499, headers=place_headers(view))

@@ -1,1 +1,1 @@
-"""HTTP itself: routing, bodies, replies and refusals, whatever they are about."""
+"""HTTP itself: routing, bodies, replies and refusals, whatever their subject."""

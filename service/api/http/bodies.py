@@ -1,6 +1,7 @@
-"""JSON in: what cannot be stored or sent on is refused at the door, with the name of the field it is in.
+"""JSON in. Private to aiohttp is ``StreamReader._buffer``.
 
-Neither Content-Type nor charset is looked at, as with Ollama: a body is UTF-8. aiohttp undoes a Content-Encoding.
+A value that cannot be stored or sent on is refused here, with the name of its field. As in Ollama, neither Content-Type
+nor charset matters: a body is UTF-8. aiohttp undoes a Content-Encoding.
 """
 
 from __future__ import annotations
@@ -19,28 +20,26 @@ from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
 
 _MOST_LEVELS = 100
-"""Of nesting: far below what Python's recursion, Ollama's decoder or a database would refuse in their own words."""
+"""Of nesting; fewer than Python's recursion, Ollama's decoder or a database can take."""
 _LARGEST_INTEGER = 2**63
 _MOST_DIGITS = 4_000
 _PATH_STEPS_SHOWN = 5
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 
 Place = tuple[Any, ...]
-"""Where a value stands, as (place of what holds it, key or index); () for the body itself."""
+"""Where a value stands, as (place of its container, key or index); () for the body itself."""
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The whole body; to be called once. Raises HTTPRequestEntityTooLarge, at once for one that says of itself that it
-    is too large.
-    """
+    """The whole body; to be called once. Raises HTTPRequestEntityTooLarge; at once when Content-Length is too large."""
     most, content = request.client_max_size, request.content
     if not content.is_eof():
         length = request.content_length
         if length is not None and length > most:
             raise web.HTTPRequestEntityTooLarge(most, length)
         return await request.read()
-    # It has come with its head, as most do, and mostly in one piece. Taking that out would have the connection look
-    # whether there is more to parse, which takes as long as all else here.
+    # The body has come together with the head, as most do, and mostly in one piece. It is read in place: taking it out
+    # makes the connection look for more to parse, which takes as long as all else here.
     pieces: Sequence[bytes] = getattr(content, "_buffer", ())
     body = pieces[0] if len(pieces) == 1 else content.read_nowait()
     if len(body) > most:
@@ -60,9 +59,9 @@ def parse_object(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         text = _decode(data)
         if "recursion limit" in str(error):
-            # How deep Python itself would read depends on its version.
+            # json is not asked: how deep it reads depends on Python's version.
             raise _too_deep(_deep_field(text)) from None
-        # Slowly, for what is to be said about it; and here and there it takes more.
+        # json is slower, but says what is wrong and where; and it accepts a few bodies that pydantic refuses.
         value = _parse(text)
     if type(value) is not dict:
         raise InvalidRequestError("the body must be a JSON object, such as {…}")
@@ -71,7 +70,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def check_text(text: str, field: str) -> None:
-    """Refuse what no database and no Ollama takes: NUL, and halves of characters. Raises InvalidRequestError."""
+    """Refuse text that no database and no Ollama takes: with NUL, or a lone surrogate. Raises InvalidRequestError."""
     if "\0" in text:
         raise InvalidRequestError(f"{field}: must not hold the character NUL", field)
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
@@ -96,7 +95,8 @@ def _parse(text: str, parse_int: Callable[[str], int] | None = None) -> Any:
         place = f"line {error.lineno}, column {error.colno}"
         raise InvalidRequestError(f"the body is not JSON: {error.msg} ({place})") from None
     except ValueError:
-        # Python refuses to read integers of more than 4,300 digits; with the others read, the walk names the place.
+        # Python refuses integers of more than 4,300 digits. Read with a bound, they are found by the check, which names
+        # their field.
         return _parse(text, _bounded_integer)
 
 
@@ -114,7 +114,7 @@ def _check_object(value: dict[str, Any], place: Place, level: int) -> None:
 def _check(value: Any, place: Place, level: int) -> None:
     kind = type(value)
     if kind is str:
-        # isascii() costs nothing, whatever the length; most of a large body is base64.
+        # Most of a large body is base64, for which isascii() is quick.
         if "\0" in value or not value.isascii():
             _check_text(value, place)
     elif kind is dict or kind is list:
@@ -147,7 +147,7 @@ def _path(place: Place) -> str:
     steps: list[str | int] = []
     while place:
         place, step = place
-        # A key may itself be what cannot be written.
+        # The key may hold a lone surrogate itself.
         steps.append(step.encode("utf-8", "replace").decode() if isinstance(step, str) else step)
     steps.reverse()
     return field_path(tuple(steps[:_PATH_STEPS_SHOWN])) + ("…" if len(steps) > _PATH_STEPS_SHOWN else "")

@@ -1,4 +1,4 @@
-"""Access for the pages of other origins (CORS): aiohttp-cors answers on every route, we where there is none."""
+"""Access for the pages of other origins (CORS): aiohttp-cors answers on every route, and we on paths without one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.api.context import CONFIG
 
 def allow_cross_origin(app: web.Application, routes: Iterable[web.AbstractRoute]) -> None:
     """Let pages of the configured origins call these routes, preflights included."""
-    # No credentials: there are no cookies here, and a key travels in a header that the page itself must know.
+    # No credentials: there are no cookies here, and a page sends a key in a header by itself.
     options = {"allow_credentials": False, "expose_headers": "*", "allow_headers": "*", "max_age": 600}
     cross_origin = aiohttp_cors.setup(app, defaults=dict.fromkeys(app[CONFIG].server.allowed_origins, options))
     for route in routes:
@@ -21,8 +21,8 @@ def allow_cross_origin(app: web.Application, routes: Iterable[web.AbstractRoute]
 
 
 def _spare_requests_without_origin(app: web.Application) -> None:
-    """aiohttp-cors looks up the route's settings before it asks whether a page is calling at all; most callers are
-    programs, and for them that is a twentieth of the whole request.
+    """Ask aiohttp-cors only for requests with an Origin. It looks up the route's settings before it checks for one, and
+    for programs, which are most callers, that is a twentieth of the whole request.
     """
     add_headers = app.on_response_prepare.pop()
 
@@ -34,7 +34,7 @@ def _spare_requests_without_origin(app: web.Application) -> None:
 
 
 def is_allowed_origin(request: web.Request) -> bool:
-    """Whether the page that sent this request, if one did, may; a page of our own host always may."""
+    """Whether a page of this request's origin may call; a page of our own host and a program always may."""
     origin = request.headers.get("Origin")
     if origin is None:
         return True

@@ -1,4 +1,4 @@
-"""What went wrong, as HTTP sees it; each dialect gives it a shape of its own."""
+"""Errors as HTTP statuses; each dialect gives them a shape of its own."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _TITLES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Failure(NamedTuple):
-    """A refusal: what a shaper needs to put it into words of its dialect."""
+    """A refusal, before a dialect gives it its shape."""
 
     status: int
     message: str
     field: str = ""
     headers: Mapping[str, str] = {}
     error: ServiceError | None = None
-    """Where it came from, when that was one of ours."""
+    """The error of ours that it was made from; None for aiohttp's."""
 
 
 ErrorShape = Callable[[Failure], web.Response]
@@ -80,12 +80,12 @@ ERROR_SHAPES = web.AppKey("error_shapes", ErrorShapes)
 
 
 def failure_of_ours(error: ServiceError) -> Failure | None:
-    """How one of our own errors is answered; None for one that no caller should ever see."""
+    """How one of our own errors is answered; None for an error that should never reach a caller."""
     status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
     if status is None:
         return None
     if isinstance(error, CallFailedError) and error.code == OUTPUT_TOO_LARGE:
-        # A client that repeats what ends with 503 would have all the work done again, to the same end.
+        # Clients repeat a request that ends with 503, and the repetition would fail in the same way.
         status = 400
     field = error.field if isinstance(error, InvalidRequestError) else ""
     headers = {}
@@ -125,7 +125,7 @@ class Problem(TypedDict):
     detail: str
     """What is wrong, and what may help."""
     error: str
-    """The same once more, for who looks for it here."""
+    """The same as ``detail``, for clients that read it here."""
     field: NotRequired[str]
     """The place in the request that is wrong."""
 

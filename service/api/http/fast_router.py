@@ -1,8 +1,9 @@
-"""The way in: who asks for a path without anything variable in it is led straight to its handler.
+"""The way in, which leads a request straight to its handler. Private to aiohttp are ``Application._make_request``,
+``Request._match_info``, ``Server.request_factory`` and ``Server.request_handler``.
 
-aiohttp's own way looks through its resources, makes an object for what it has found and one for each middleware, again
-for every request: a tenth of a whole submission. It stays for all other requests, but for those whose path has to be
-tidied before anybody looks it up.
+Paths without a variable part are found in one table. aiohttp's own router looks through its resources and makes one
+object for the match and one for each middleware, which takes a tenth of a whole submission. It routes all other
+requests, except those whose path has to be tidied first.
 """
 
 from __future__ import annotations
@@ -23,13 +24,11 @@ _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _LONGEST_HEADER = 65 * 1024
 """Bytes of a header's name and value: tokens and cookies of single sign-on grow to 64 KiB."""
 _MOST_HEADERS = 256
-"""What proxies add on the way is far less. Ollama takes 1 MiB of headers in all; aiohttp does not add them up, so that
-one connection could hold as many times the longest.
-"""
+"""Proxies add far fewer. aiohttp does not bound the sum of all headers (Ollama: 1 MiB), so their number bounds it."""
 
 
 class FastRouterRunner(web.AppRunner):
-    """Runs the application, within bounds for what may come before a body."""
+    """Runs the application with the fast router, and with bounds on the head of a request."""
 
     def __init__(self, app: web.Application, **options: Any) -> None:
         super().__init__(
@@ -43,14 +42,14 @@ class FastRouterRunner(web.AppRunner):
     async def setup(self) -> None:
         await super().setup()
         assert self.server is not None
-        # What every handler asks for several times, and aiohttp looks for in what was found to be the request's path.
+        # Every handler asks for ``request.app`` several times, and aiohttp looks it up in the match each time.
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)
         self.server.request_handler = FastRouter(self.app, self.server.request_handler).lead
 
 
 class FastRouter:
-    """Leads requests to handlers; ``general`` leads those to whom it knows no shorter way."""
+    """Leads requests to handlers; ``general`` is aiohttp's own way, for those that have no shorter one."""
 
     def __init__(self, app: web.Application, general: _Handler) -> None:
         self._general = general
@@ -72,9 +71,9 @@ class FastRouter:
             found = self._untidy
         elif found is None or hdrs.EXPECT in request.headers:
             return self._general(request)
-        # Only of its class are requests made, and to ask for that is no small part of the way.
+        # Every request is of this class (``setup``), and to check that takes a good part of the time spent here.
         own = cast(web.Request, request)
-        # Nothing in it is of one request alone, so all of them share it.
+        # The match holds nothing of a single request, so all of them share it.
         own._match_info, handler = found
         return self._around(own, handler)
 

@@ -10,10 +10,10 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from service.job import Priority, Status
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
-"""For bodies: types as they are written, and no field that nobody reads."""
+"""For bodies: no value is converted to another type, and an unknown field is refused."""
 
 Duration = Annotated[str, Field(json_schema_extra={"pattern": r"^-?(\d+(\.\d+)?(ns|us|ms|s|m|h))+$"})] | float
-"""As the document describes it: seconds, or words such as ``5m`` and ``1h30m``."""
+"""As the document describes a duration: seconds, or words such as ``5m`` and ``1h30m``."""
 BASE64 = {
     "contentEncoding": "base64",
     "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
@@ -35,7 +35,7 @@ def _read_priority(value: Any) -> int:
 
 
 PriorityWords = Literal["high", "normal", "low", 1, 0, -1]
-"""As the document describes it; capitals are read, too."""
+"""As the document describes a priority; capitals are read, too."""
 PriorityField = Annotated[int, BeforeValidator(_read_priority, json_schema_input_type=PriorityWords | None)]
 """``high``, ``normal`` or ``low``; 1, 0 or -1 mean the same."""
 

@@ -1,4 +1,4 @@
-"""JSON out: one way to write it, never to be cached."""
+"""JSON out, written in one way and never to be cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What stands around every request: errors become answers here, and nowhere else; and the access log."""
+"""What stands around every request. aiohttp does not document ``UrlMappingMatchInfo.http_exception`` and
+``AbstractStreamWriter.output_size``.
+
+Errors become answers here and nowhere else. The access log is here, too.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,18 @@ from service.errors import ServiceError
 _log = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"\btoken=[^&]*")
-"""A browser's token stands in the address and opens what its key opens; it must not lie in a log."""
+"""A browser's token in an address. It opens what its key opens, so it must not be logged."""
 
 
 @web.middleware
 async def around_handlers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What happens around every handler: the row in the log, who asks, errors as answers in the shape of their dialect,
-    and the metrics. One function, since every coroutine around a handler costs each request.
+    """What happens around every handler: the caller is identified, errors become answers in the shape of their dialect,
+    and the request is logged and measured. It is one function, since each coroutine more costs every request.
 
-    Only an error that nobody knows gets a traceback.
+    Only an unknown error gets a traceback.
     """
     begun, app = perf_counter(), request.app
-    # By route: the pattern, since there is no end of paths.
+    # Measured by the route's pattern, since there is no end of paths.
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
     requests = app[REQUEST_LOGGING]
@@ -53,7 +57,7 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
         response = _refusal(request, Failure(400, f"the body could not be read: {error}"))
     except Exception as error:
         if isinstance(error, ConnectionError) and request.transport is None:
-            # The client is gone: nobody reads this, and nothing is wrong with us.
+            # The client is gone, which is no error of ours; nobody reads this reply.
             response = web.Response(status=LEFT)
         else:
             response = _refusal(request, _unknown(request, error))
@@ -68,21 +72,22 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
     response = request.app[ERROR_SHAPES].find(request.path)(failure)
     if request.match_info.http_exception is not None:
-        # aiohttp-cors has no route for these (404, 405), and a browser shows an answer without the headers to nobody.
+        # aiohttp-cors sees no route here (404, 405), and without its headers a browser hides the answer from the page.
         add_cross_origin_headers(request, response)
     return response
 
 
 def _unknown(request: web.Request, error: Exception) -> Failure:
     if request.writer.output_size > 0:
-        # Too late for an answer: aiohttp logs it and closes the connection, so that nobody takes half for whole.
+        # It is too late for an answer. aiohttp logs the error and closes the connection, so that no client takes half a
+        # reply for a whole one.
         raise error
     _log.error("%s %s failed by an error of ours", request.method, request.path, exc_info=error)
     return Failure(500, "internal error: the log of the service says more")
 
 
 class NoHttpFilter(logging.Filter):
-    """What is no HTTP is the sender's fault: aiohttp answers 400, and one line without a traceback says so."""
+    """Logs a request that is no HTTP in one line without a traceback: it is the sender's fault, and is answered 400."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -94,7 +99,7 @@ class NoHttpFilter(logging.Filter):
 
 
 NO_HTTP = NoHttpFilter()
-"""One for the process: a logger takes the same filter only once."""
+"""One for the whole process, since a logger takes the same filter only once."""
 
 
 class AccessLogger(AbstractAccessLogger):
@@ -105,7 +110,7 @@ class AccessLogger(AbstractAccessLogger):
         return self.logger.isEnabledFor(logging.INFO)
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        # path_qs is still percent-encoded: nobody can write lines of their own into the log.
+        # path_qs is still percent-encoded, so that nobody can write lines of their own into the log.
         self.logger.info(
             "%s %s %s %d %d %.1fms",
             request.remote or "-",

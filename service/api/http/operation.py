@@ -1,5 +1,5 @@
-"""What the API's document says of a route. Each dialect has a table of its routes; the document is built from it, from
-the models that the table names and from the routes that are served.
+"""What the API's document says of a route. Each dialect describes its routes in a table; the document is built from
+these tables, from the models that they name, and from the routes that are served.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class ReplyDoc:
-    """What may be answered under one status: the type of the body for each media type; of a stream, the type of what
-    each line or event holds.
+    """What may be answered with one status: the type of the body for each media type; of a stream, the type of each
+    line or event.
     """
 
     description: str
     content: Mapping[str, Any] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
-    """By name; what they mean is said once for all routes."""
+    """By name; the document says once for all routes what they mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +92,14 @@ _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
 
 
 def others(content: Mapping[str, Any], headers: tuple[str, ...] = ()) -> ReplyDoc:
-    """What else may come of a call that is passed on, by media type."""
+    """Any other reply to a call that is passed on, by media type."""
     return ReplyDoc("Whatever else Ollama answers, as it comes.", content, headers)
 
 
 def refusals(
     shape: Any, media_type: str, *statuses: int, headers: tuple[str, ...] = ()
 ) -> dict[int | Literal["default"], ReplyDoc]:
-    """The replies to what is refused, in a dialect's shape."""
+    """The replies with these statuses, which are refusals in a dialect's shape."""
     refused: dict[int | Literal["default"], ReplyDoc] = {}
     for status in statuses:
         description, own_headers = _REFUSALS[status]

@@ -14,7 +14,7 @@ from service.api.http.validation import validated
 from service.errors import NotFoundError
 
 LONGEST_ADDRESS = 65_536
-"""Bytes of a request's first line: the thousand characters that a list may be searched for are 12,000, escaped."""
+"""Bytes of a request's first line. A list may be searched for 1,000 characters, which are up to 12,000 when escaped."""
 
 _Query = TypeVar("_Query", bound=BaseModel)
 
@@ -24,7 +24,7 @@ _LARGEST_SEQ = 2**63 - 1
 
 @lru_cache(maxsize=32)
 def _defaults(model: type[_Query]) -> _Query:
-    """Nobody changes a query."""
+    """The empty query, which all requests can share, since nobody changes it."""
     return model()
 
 
@@ -48,7 +48,7 @@ def seq_of(request: web.Request) -> int:
 
 
 def query_of(request: web.Request, model: type[_Query]) -> _Query:
-    """The query as ``model``; empty values count as not given, unknown names are passed over.
+    """The query as ``model``. An empty value counts as not given, and unknown names are ignored.
 
     Raises InvalidRequestError.
     """

@@ -1,8 +1,9 @@
-"""Replies, whole and in pieces. Where nobody else has a say in it their head is written here, in one piece with what
-follows it.
+"""Replies, whole and in pieces, whose head is written here. Private to aiohttp are ``StreamResponse._status`` and
+``StreamResponse._send_headers_immediately``; and it must ask no more of a reply than ``_Raw`` has.
 
-The general way, a multidict of headers that hooks look at and that is then made into lines, takes aiohttp nearly as
-long as all else that it does for a poll (20 of 49 µs). Most replies need none of it: no page of another origin asks.
+aiohttp keeps headers in a multidict, which hooks may change, and then makes lines of them: that takes nearly as long as
+all else that it does for a poll (20 of 49 µs). Only replies to pages of other origins, and a few more, need it; they
+are left to aiohttp. The head of any other reply goes out in one piece with what follows it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for
 _BODILESS = (204, 304)
 _MOST_LEFT_BYTES = 64 * 1024
 _END = b"0\r\n\r\n"
-"""Of a chunked body (RFC 9112, 7.1)."""
+"""The end of a chunked body (RFC 9112, 7.1)."""
 
 
 def whole_reply(request: web.Request, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
@@ -55,9 +56,9 @@ def stream_reply(request: web.Request, status: int, headers: Headers) -> web.Str
 
 
 def _own_lines(request: web.Request, status: int, headers: Headers) -> str | None:
-    """The headers as they stand in the head of a reply; None where it is to be written the general way.
+    """The headers as lines of a reply's head; None where aiohttp is to write them.
 
-    Whatever hears of replies before they are sent (``on_response_prepare``) must have its condition here.
+    Each hook on replies (``on_response_prepare``) needs a condition here, or must do nothing for such replies.
     """
     if (
         hdrs.ORIGIN in request.headers
@@ -73,23 +74,23 @@ def _own_lines(request: web.Request, status: int, headers: Headers) -> str | Non
     lines = ""
     for name, value in headers:
         if not value.isprintable():
-            # Such as the end of a line: that is for aiohttp to refuse.
+            # It holds a line's end or the like, which aiohttp refuses.
             return None
         lines += f"{name}: {value}\r\n"
     return lines
 
 
 class _Stream(web.StreamResponse):
-    """The general way."""
+    """A stream whose head aiohttp writes."""
 
     _send_headers_immediately = False
 
 
 class _Raw(web.StreamResponse):
-    """What both kinds have in common.
+    """What both kinds of raw replies have in common.
 
-    There is nothing in it of what a StreamResponse makes for itself: the headers are written, and to make an empty
-    multidict for others takes longer than to write them.
+    StreamResponse's own constructor is not called: the headers are written already, and making its empty multidict
+    takes longer than writing them.
     """
 
     _request: web.BaseRequest | None = None
@@ -113,8 +114,8 @@ class _Raw(web.StreamResponse):
         return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the last of it, once, when the caller has taken most of what was sent before; a large one is not left to
-        the transport, either. Raises ConnectionError when nobody is there any more.
+        """Send the last of the reply, once, after the caller has read most of what was sent before; a large one is
+        waited for, too. Raises ConnectionError when the caller is gone.
         """
         if self._is_ended:
             return
@@ -132,17 +133,17 @@ class _Raw(web.StreamResponse):
             return
         self._writes.send(transport, last)
         if sys.version_info >= (3, 12):
-            # There aiohttp begins its tasks at once: what comes next on this connection could be answered, or end it,
-            # before this turn does.
+            # There aiohttp starts its tasks at once: the next request on this connection could be answered, or could
+            # close it, before the coalesced write is made at the end of this turn.
             await asyncio.sleep(0)
 
     @abstractmethod
     def _last(self, data: bytes) -> bytes:
-        """What is left to send when ``data`` is the last of the body."""
+        """The bytes that are still to be sent when ``data`` is the last of the body."""
 
 
 class _RawReply(_Raw):
-    """``lines`` are its headers but for those that every reply has."""
+    """A whole reply. ``lines`` are its headers, without those that every reply has."""
 
     def __init__(self, status: int, lines: str, body: bytes, writes: CoalescedWrites) -> None:
         super().__init__(status, writes)
@@ -153,16 +154,16 @@ class _RawReply(_Raw):
 
 
 class _RawStream(_Raw):
-    """In the chunks of HTTP."""
+    """A reply in chunks (RFC 9112, 7.1)."""
 
     def __init__(self, status: int, lines: str, writes: CoalescedWrites) -> None:
         super().__init__(status, writes)
         self._unsent_head = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a piece, which must not be empty; returns when the caller has taken most of it.
+        """Send a piece, which must not be empty, and wait until the caller has read most of it.
 
-        Raises ConnectionError when nobody is there any more.
+        Raises ConnectionError when the caller is gone.
         """
         assert self._request is not None
         piece = self._after_head(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))

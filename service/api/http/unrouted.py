@@ -1,5 +1,5 @@
-"""What Ollama says of a path or a method that it does not know, and where it sends the paths that it would know if they
-were written otherwise (wire contract 0, 9.5; measured).
+"""What Ollama answers at a path or with a method that it does not know, and where it redirects paths that are written
+with needless parts (wire contract 0, 9.5; measured).
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from service.api.http.failures import Failure
 
 _TEXTS = {404: b"404 page not found", 405: b"405 method not allowed"}
 _LEFT_AS_IT_IS = "/%?:@!$&'()*+,;=~"
-"""In an address to go to. A backslash is not: to browsers it is a slash, and after two of them comes a host."""
+"""Characters that are not escaped in a redirection. The backslash is: browsers read it as a slash, and what follows two
+slashes as a host.
+"""
 
 
 def unrouted(failure: Failure) -> web.Response | None:
@@ -28,7 +30,7 @@ def unrouted(failure: Failure) -> web.Response | None:
 
 
 def with_slashes(routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:
-    """The same paths with a slash too many, from which Ollama's router redirects."""
+    """The same paths with one slash more at the end, from which Ollama's router redirects."""
     return [
         web.route(route.method, route.path + "/", _without_slash, expect_handler=_expect_nothing, **route.kwargs)
         for route in routes
@@ -36,17 +38,17 @@ def with_slashes(routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:
 
 
 def is_untidy(request: web.BaseRequest) -> bool:
-    """Whether the path holds segments that say nothing (``//``, ``/./``, ``/x/../``)."""
+    """Whether the path holds needless segments (``//``, ``/./``, ``/x/../``)."""
     target = request.raw_path
     if "//" not in target and "/." not in target:
         return False
-    # The whole target may have them in its query, or a host in front.
+    # They may also stand in the query, and a target may begin with a host.
     path = request.rel_url.raw_path
     return path.startswith("/") and path != _tidy(path)
 
 
 async def lead_to_tidy(request: web.Request) -> web.Response:
-    """Send the caller to the same path without such segments, whether there is anything or not, as Ollama does."""
+    """Redirect to the path without such segments. As in Ollama, it does not matter whether anything is there."""
     return _redirection(request, 307, _tidy(request.rel_url.raw_path))
 
 
@@ -55,11 +57,13 @@ async def _without_slash(request: web.Request) -> web.Response:
 
 
 async def _expect_nothing(_request: web.Request) -> None:
-    """Who asks before it sends a body is not told to go on: the body belongs to the request that follows."""
+    """Do not tell a client that expects ``100 Continue`` to go on: the body belongs to its next request."""
 
 
 def _tidy(path: str) -> str:
-    """Nothing is decoded: an escaped slash stays a part of a name. The result begins with one slash, never with two."""
+    """The path without needless segments; it begins with exactly one slash. Nothing is decoded: an escaped slash stays
+    a part of a name.
+    """
     tidy = posixpath.normpath("/" + path.lstrip("/"))
     return tidy + "/" if path.endswith("/") and tidy != "/" else tidy
 
@@ -69,7 +73,7 @@ def _redirection(request: web.Request, status: int, path: str) -> web.Response:
     location = quote(f"{path}?{query}" if query else path, safe=_LEFT_AS_IT_IS, errors="surrogateescape")
     response = web.Response(status=status, headers={"Location": location})
     if hdrs.EXPECT in request.headers:
-        # What comes next on this connection may be the body, or not.
+        # The client may or may not send the body now, so what comes next on this connection is unknown.
         response.force_close()
     if request.method in ("GET", "HEAD"):
         response.content_type, response.charset = "text/html", "utf-8"

@@ -1,4 +1,4 @@
-"""A backend as those see it who watch the service: for admins, and in the websocket's statistics."""
+"""How a backend is shown to those who watch the service."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class BackendList(TypedDict):
 
 
 def backend_fields(backend: Backend, now: int) -> BackendReply:
-    """A backend now (milliseconds since the epoch); rates are those of the last minute, times in seconds."""
+    """A backend at the time ``now``. The rates are those of the last minute; times are in seconds."""
     work, mean_seconds = backend.work, backend.work.mean_seconds(now)
     fields: BackendReply = {
         "name": backend.name,

@@ -16,14 +16,14 @@ from service.errors import InvalidRequestError
 from service.live.outputs import Position
 
 _LOOK_SECONDS = 1.0
-"""How soon it is noticed that the client is gone while there is nothing to send."""
+"""How often it is looked whether the client is still there while there is nothing to send."""
 _STALLED_SECONDS = 60.0
-"""A client that takes nothing for so long is sent away; it may come back with its position."""
+"""A client that reads nothing for so long is cut off; it may come back with its position."""
 
 _HEADERS = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-store"),
-    # A proxy that collects the events before it sends them on would spoil them (nginx).
+    # Without it nginx collects events before it sends them on.
     ("X-Accel-Buffering", "no"),
 )
 _NAMES = {"job": "status"}
@@ -34,7 +34,7 @@ def position_of(request: web.Request) -> Position | None:
 
     Raises InvalidRequestError.
     """
-    # The header first: a browser that reconnects sends it, and the query still as it was at the beginning.
+    # The header goes first: a browser that reconnects sends it, together with the query of its first request.
     places = {"Last-Event-ID": request.headers.get("Last-Event-ID")}
     places |= {name: request.query.get(name) for name in ("last_event_id", "from")}
     name, given = next(((name, text) for name, text in places.items() if text), ("", None))
@@ -63,7 +63,7 @@ class EventStream:
         self.wake()
 
     async def relay(self, feed: JobFeed) -> None:
-        """Send what the feed has, for as long as there is somebody to read it."""
+        """Send what the feed has, until the job is done or the client is gone."""
         await self.response.prepare(self._request)
         silent_since = asyncio.get_running_loop().time()
         while not self._is_over and self._request.transport is not None:
@@ -71,7 +71,7 @@ class EventStream:
             if messages:
                 text = "".join(map(_event, messages))
                 if feed.is_done:
-                    # The end of the reply goes with that of the job.
+                    # The job's end and the reply's end go out in one write.
                     await self._send(text, self.response.write_eof)
                     return
                 await self._send(text, self.response.write)

@@ -1,7 +1,7 @@
 """What a follower of one job is told: status changes, output, restarts, the end, and its place in the queue.
 
-Event streams and the websocket read the same feeds. Places in the queue move without an event of their own, so one
-round a second looks at the jobs that somebody follows and that do not run here; it also finds what no event told of.
+Event streams and the websocket read the same feeds. Places in the queue change without events, so one round a second
+looks at the followed jobs that do not run here; it also finds changes whose event was missed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 from aiohttp import web
 
-from service.api.live.job_shape import event_fields, job_fields
+from service.api.live.job_shape import event_fields, view_fields
 from service.errors import ServiceError
 from service.job import Job, Status
 from service.jobs import Jobs, View
 from service.live.following import StatusChanged
-from service.live.hub import Hub, JobChanged, job_channel
+from service.live.hub import Hub, JobChanged, Listening, job_channel
 from service.live.outputs import Position
 
 _log = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 1.0
 _MOST_LOOKS = 500
-"""At followed jobs in one round; when there are more, they take turns."""
+"""At most so many jobs are looked at in one round; when more are followed, they take turns."""
 
 
 class JobFeed:
@@ -34,8 +34,7 @@ class JobFeed:
 
     def __init__(self, jobs: Jobs, view: View, position: Position | None, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._place = view.position
-        self._estimate = view.estimated_start_seconds
+        self._told = view
         self._has_moved = False
         self._follower = jobs.ledger.follow(view.job, position, wake)
 
@@ -63,39 +62,25 @@ class JobFeed:
         return messages
 
     def hear(self, event: JobChanged) -> None:
-        """Be told of a change that came before the feed listened by itself."""
+        """Take in a change that came before the feed itself listened."""
         self._follower.receive(event)
 
     def look(self, view: View) -> None:
-        """Compare what is stored with what was heard."""
+        """Take in what is stored, where it is news or the place has changed."""
         known, found = self.job, view.job
         if found.stage >= known.stage and _state(found) != _state(known):
             self._follower.receive(JobChanged(found))
-        if view.position is not None and (
-            view.position != self._place or _is_other_time(view.estimated_start_seconds, self._estimate)
-        ):
+        if view.position is not None and _is_other_place(view, self._told):
             self._has_moved = True
-            self._place = view.position
-            self._estimate = view.estimated_start_seconds
+            self._told = view
             self._wake()
 
     def close(self) -> None:
         self._follower.close()
 
     def _status_of(self, job: Job) -> dict[str, Any]:
-        if job.status != Status.QUEUED:
-            self._place = self._estimate = None
-        return {"type": "job", **job_fields(job, self._place, self._estimate)}
-
-
-class _EarlyChanges:
-    """Keeps the last change of a job that is not followed yet."""
-
-    def __init__(self) -> None:
-        self.latest: JobChanged | None = None
-
-    def receive(self, event: JobChanged) -> None:
-        self.latest = event
+        self._told = self._told._replace(job=job) if job.status == Status.QUEUED else View(job, None)
+        return {"type": "job", **view_fields(self._told)}
 
 
 class Feeds:
@@ -108,16 +93,11 @@ class Feeds:
 
     async def open(self, job_id: str, position: Position | None, wake: Callable[[], None]) -> JobFeed:
         """Follow a job from ``position``, or from the beginning; to be closed. Raises NotFoundError."""
-        channel, early = job_channel(job_id), _EarlyChanges()
-        # Listen first and look then: what changes while the job is looked up is in nobody's snapshot.
-        self._hub.subscribe(channel, early)
-        try:
+        with Listening(self._hub, job_channel(job_id)) as heard:
             feed = JobFeed(self._jobs, await self._jobs.views.view(job_id), position, wake)
-        finally:
-            self._hub.unsubscribe(channel, early)
         self._open.setdefault(job_id, {})[feed] = None
-        if early.latest is not None:
-            feed.hear(early.latest)
+        for event in heard.changes.values():
+            feed.hear(event)
         return feed
 
     def close(self, feed: JobFeed) -> None:
@@ -164,8 +144,16 @@ class Feeds:
 FEEDS = web.AppKey("feeds", Feeds)
 
 
+def _is_other_place(view: View, told: View) -> bool:
+    return (
+        view.position != told.position
+        or view.is_exact != told.is_exact
+        or _is_other_time(view.estimated_start_seconds, told.estimated_start_seconds)
+    )
+
+
 def _is_other_time(estimate: float | None, told: float | None) -> bool:
-    """Whether an estimate has changed by so much that it is worth a message: two seconds, and a quarter of it."""
+    """Whether an estimate has changed enough for a message: by more than two seconds, and by more than a quarter."""
     if estimate is None or told is None:
         return estimate is not told
     return abs(estimate - told) > max(2.0, told / 4)

@@ -1,4 +1,4 @@
-"""What callers read of a job: the types that :mod:`service.api.live.job_shape` makes."""
+"""The types of what callers read of a job; :mod:`service.api.live.job_shape` makes it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class JobReply(TypedDict):
     status: StatusWord
     position: NotRequired[int]
     """How many jobs go first, and this one; only while it waits for its turn."""
+    position_is_exact: NotRequired[bool]
+    """Whether those jobs are counted; of a job far back in a long queue they are estimated. Only beside a position."""
     estimated_start_seconds: NotRequired[float]
     """When it is likely to begin, in seconds from now."""
     model: str
@@ -57,6 +59,8 @@ class AcceptedReply(TypedDict):
     status: StatusWord
     position: int | None
     """How many jobs go first, and this one; null when it does not wait for its turn."""
+    position_is_exact: NotRequired[bool]
+    """Whether those jobs are counted; only beside a position that is not null."""
     estimated_start_seconds: NotRequired[float]
 
 

@@ -36,7 +36,13 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def job_fields(job: Job, position: int | None = None, estimated_start_seconds: float | None = None) -> JobReply:
+def job_fields(
+    job: Job,
+    position: int | None = None,
+    estimated_start_seconds: float | None = None,
+    *,
+    position_is_exact: bool = True,
+) -> JobReply:
     """A job as status, list row and ``job`` event show it; what does not apply is left out.
 
     ``error`` is how it ended; ``last_error`` is why the attempt before failed, of a job that is tried again.
@@ -55,6 +61,7 @@ def job_fields(job: Job, position: int | None = None, estimated_start_seconds: f
     }
     if position is not None:
         fields["position"] = position
+        fields["position_is_exact"] = position_is_exact
     if estimated_start_seconds is not None:
         fields["estimated_start_seconds"] = estimated_start_seconds
     if job.started_at is not None:
@@ -75,19 +82,21 @@ def job_fields(job: Job, position: int | None = None, estimated_start_seconds: f
 
 def view_fields(view: View) -> JobReply:
     """A job with its place in the queue."""
-    return job_fields(view.job, view.position, view.estimated_start_seconds)
+    return job_fields(view.job, view.position, view.estimated_start_seconds, position_is_exact=view.is_exact)
 
 
 def accepted_fields(view: View) -> AcceptedReply:
     """The answer to a submission."""
     fields: AcceptedReply = {"id": view.job.id, "status": view.job.status, "position": view.position}
+    if view.position is not None:
+        fields["position_is_exact"] = view.is_exact
     if view.estimated_start_seconds is not None:
         fields["estimated_start_seconds"] = view.estimated_start_seconds
     return fields
 
 
 def place_headers(view: View) -> dict[str, str]:
-    """The place in the queue for who reads headers only; none for a job that does not wait for its turn."""
+    """The place in the queue, for clients that read headers only; none for a job that does not wait for its turn."""
     headers = {}
     if view.position is not None:
         headers["X-Queue-Position"] = str(view.position)
@@ -99,10 +108,10 @@ def place_headers(view: View) -> dict[str, str]:
 def result_fields(job: Job, result: Result | None, prompt: str | None) -> ResultReply:
     """What a job has brought: the whole of it once it is completed, else where it stands.
 
-    ``prompt`` is the whole of it, of a job that is final. ``endpoint`` then tells what it was: with ``/api/generate``
-    what the model was given, else only the last words of a longer request.
+    ``prompt`` is the whole prompt of a job that is final. ``endpoint`` then tells how to take it: with
+    ``/api/generate`` it is all that the model was given, else only the last words of a longer request.
     """
-    fields = cast(ResultReply, job_fields(job))  # which it is, with nothing brought yet
+    fields = cast(ResultReply, job_fields(job))  # a result to which nothing is added yet
     if prompt is not None:
         fields["prompt"], fields["endpoint"] = prompt, job.endpoint
     if job.status != Status.COMPLETED:
@@ -121,7 +130,7 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> Result
 
 
 def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> OutputEvent | RestartEvent | DoneEvent:
-    """What a follower is told beside the job's status; ``type`` is the event's name."""
+    """A follower's event, other than the job's status, as a message; ``type`` is its name."""
     match event:
         case OutputArrived(attempt, piece):
             return {

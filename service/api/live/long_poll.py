@@ -1,4 +1,4 @@
-"""Waiting for a job to change: by its events, and by looking again now and then in case one was missed."""
+"""Waiting for a job to change: by its events, and by regular looks in case an event was missed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ import asyncio
 
 from service.api.long_lived import LongLived
 from service.jobs import Jobs, View
-from service.live.hub import Hub, JobChanged, job_channel
-
-
-class _Bell:
-    """Rings when the job has changed."""
-
-    def __init__(self) -> None:
-        self.rung = asyncio.Event()
-
-    def receive(self, event: JobChanged) -> None:
-        self.rung.set()
+from service.live.hub import Hub, Listening, job_channel
 
 
 class LongPoll:
@@ -29,18 +19,12 @@ class LongPoll:
         self._look_again_seconds = look_again_seconds
 
     async def until_changed(self, job_id: str, known: str, seconds: float) -> View:
-        """The job as soon as its status is not ``known`` or is final; as it stands after ``seconds``, or at a stop."""
-        bell = _Bell()
-        channel = job_channel(job_id)
-        # Listen first and look then: what happens in between rings.
-        self._hub.subscribe(channel, bell)
-        try:
-            with self._long_lived.seated(bell.rung.set):
-                return await self._listen(bell, job_id, known, seconds)
-        finally:
-            self._hub.unsubscribe(channel, bell)
+        """The job as soon as its status is final or not ``known``; else as it is after ``seconds``, or at a stop."""
+        news = asyncio.Event()
+        with Listening(self._hub, job_channel(job_id), wake=news.set), self._long_lived.seated(news.set):
+            return await self._look(news, job_id, known, seconds)
 
-    async def _listen(self, bell: _Bell, job_id: str, known: str, seconds: float) -> View:
+    async def _look(self, news: asyncio.Event, job_id: str, known: str, seconds: float) -> View:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while True:
@@ -48,11 +32,11 @@ class LongPoll:
             left = end - loop.time()
             if view.job.is_final or view.job.status != known or left <= 0 or self._long_lived.is_dismissed:
                 return view
-            await wait_for(bell.rung, min(left, self._look_again_seconds))
+            await wait_for(news, min(left, self._look_again_seconds))
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for ``event`` at most so long, and clear it; whether it came."""
+    """Wait at most so long for ``event``, and clear it. True when it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

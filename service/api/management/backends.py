@@ -1,4 +1,4 @@
-"""The backends as an operator sees them, and taking one out of service and back; for admins."""
+"""The backends, shown, drained and resumed; for admins."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class HealthReply(TypedDict):
 
 
 async def health(request: web.Request) -> web.StreamResponse:
-    """503 while nothing can be stored; a backend that is away holds up its jobs, but the service is well."""
+    """503 while nothing can be stored. A backend that is away only makes its jobs wait, so the service is well."""
     jobs = request.app[JOBS]
     trouble = jobs.ledger.store_trouble
     backends = [_backend_fields(backend) for backend in request.app[POOL]]

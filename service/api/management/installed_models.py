@@ -1,4 +1,4 @@
-"""Which models there are, and where: what a program or the page offers to choose from."""
+"""Which models there are, and where; programs and the page offer them to choose from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from service.job import model_key
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
-    """By name. While a backend does not answer, what it had when it last did: jobs for it are taken and held."""
+    """The models by name. A backend that does not answer is shown with the models that it last had, since jobs for them
+    are accepted and wait.
+    """
     pool = request.app[POOL]
     await pool.catalogue.refresh()
     models: ModelList = {"models": _fields(pool), "default": request.app[QUEUE].present.default_model}

@@ -40,7 +40,7 @@ async def shown(request: web.Request) -> web.StreamResponse:
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:
-    """The key stays in the list, and with it what was asked with it; it only opens nothing any more."""
+    """The key opens nothing any more. It stays in the list, and its requests stay in the statistics."""
     require_admin(request)
     key = await request.app[AUTH].keys.revoke(request.match_info["id"])
     return json_reply(request, key_fields(key, request.app[CLOCK].now_ms()))

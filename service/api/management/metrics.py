@@ -1,4 +1,4 @@
-"""``/metrics`` for Prometheus: read from the parts of the service when it is asked for, with bounded labels only."""
+"""``/metrics`` for Prometheus, read from all parts of the service at each request. The values of labels are bounded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from service.metrics.values import OTHER, Histogram, Metrics
 
 
 class _Service(Collector):
-    """The figures of one moment."""
+    """Reads the figures at one moment."""
 
     def __init__(self, jobs: Jobs, pool: Pool, metrics: Metrics, clock: Clock, waiting_since: dict[str, int]) -> None:
         self._jobs = jobs
@@ -127,13 +127,13 @@ class _Service(Collector):
         yield from (answers, seconds)
 
     def _model(self, runner: str) -> str:
-        """Names that no backend knows are callers' inventions, and there is no end of them."""
+        """The label of a model; callers can invent any number of names, so those that no backend knows share one."""
         model = model_of_runner(runner)
         return model if self._pool.catalogue.knows(model) else OTHER
 
 
 async def show_metrics(request: web.Request) -> web.Response:
-    """Everything at this moment, in the format that the caller accepts."""
+    """All metrics as they are now, in the format that the caller accepts."""
     app = request.app
     registry = CollectorRegistry(auto_describe=False)
     waiting = await app[JOBS].attempts.waiting()

@@ -1,4 +1,4 @@
-"""What the gateway takes."""
+"""What keys, tokens, models and statistics take and answer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _read_role(value: Any) -> Any:
 
 
 def _read_priority(value: Any) -> int | None:
-    # To a job, none means normal; to a key, no limit.
+    # For a job, null means normal; for a key, no limit.
     return None if value is None else _PRIORITY.validate_python(value)
 
 

@@ -17,7 +17,7 @@ async def trade(request: web.Request) -> web.StreamResponse:
     """For websockets and EventSources, which send it as ``auth`` message or ``?token=``."""
     caller = request[CALLER]
     if caller.key is None or caller.expires_at is not None:
-        # A token that could be traded for the next one would never end.
+        # If a token could be traded for a new one, it would never end.
         raise UnauthenticatedError("only an API key can be traded; send it as Authorization: Bearer …")
     token = request.app[AUTH].tokens.make(caller.key)
     fields: TokenReply = {

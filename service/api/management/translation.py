@@ -1,4 +1,4 @@
-"""Between what admins say of keys, and keys; and statistics in words."""
+"""From requests of admins to keys, and from keys and statistics to replies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.store.request_log import Sums
 
 _DAY_MS = 86_400_000
 _MOST_MODELS = 1_000
-"""Callers write what they like for a model, so only the busiest are named."""
+"""Callers can name any number of models, so only the busiest are listed."""
 
 
 def to_new_key(request: KeyRequest) -> NewKey:

@@ -11,15 +11,15 @@ from service.backend.http.deadlines import Deadlines
 from service.errors import ForbiddenError, UnauthenticatedError
 
 _LIMITS = Deadlines(connect=5.0, first_byte=86_400.0, stall=3_600.0, attempt=86_400.0)
-"""A pull lasts as long as the network needs; one that is asked for whole says nothing until it is done."""
+"""A pull takes as long as the network needs; without streaming, nothing comes before it is done."""
 
 
 async def manage(request: web.Request) -> web.StreamResponse:
-    """Relay one request of an admin's, its body and its progress as they come."""
+    """Relay an admin's request. Its body and Ollama's progress pass as they come."""
     try:
         require_admin(request)
     except UnauthenticatedError as error:
-        # Ollama's own clients take 401 for being signed out of ollama.com, say that, and nothing of what is needed.
+        # Ollama's own clients take 401 to mean that the user is signed out of ollama.com, and hide our message.
         raise ForbiddenError(str(error)) from None
     name = request.headers.get("X-Backend")
     backend = request.app[POOL].find(name) if name is not None else await first_answering(request)

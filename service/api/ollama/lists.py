@@ -1,5 +1,5 @@
-"""What Ollama says of itself, over all backends: quick while inference is saturated, since none of it waits for a
-turn.
+"""What Ollama tells of its models and its version, over all backends. Nothing here waits for a turn, so it stays quick
+while the backends are busy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.job import model_key
 
 
 async def tags(request: web.Request) -> web.StreamResponse:
-    """The installed models of all backends, the newest first; of a lone one in its own words, when it is quick."""
+    """The installed models of all backends, the newest first; a single backend's own reply, if it comes quickly."""
     backends = await answering(request)
     if len(backends) == 1 and not backends[0].config.models:
         try:
@@ -51,7 +51,7 @@ async def loaded(request: web.Request) -> web.StreamResponse:
 
 
 async def version(request: web.Request) -> web.StreamResponse:
-    """The lowest version of the backends that answer, or of those that have answered before: what it can do all can."""
+    """The lowest version of the backends that answer, else of those that once did: what it can do, all can."""
     pool = request.app[POOL]
     if not any(backend.version for backend in pool):
         await pool.catalogue.refresh()
@@ -80,7 +80,7 @@ async def _loaded_at(backend: Backend) -> list[dict[str, Any]]:
     try:
         models = await backend.client.ps()
     except BackendError:
-        # Its last word is better than a list without it.
+        # What it last had is better than a list without it.
         models = backend.loaded
     return [model.entry for model in models if not backend.config.models or backend.has_model(model_key(model.name))]
 

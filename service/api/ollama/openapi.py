@@ -41,6 +41,7 @@ from service.api.ollama.schema import (
     OllamaTransferRequest,
     OllamaVersion,
 )
+from service.endpoints import CHAT, GENERATE
 
 _TAG = "ollama"
 _REFUSED = refusals(OllamaError, JSON, 401, 503)
@@ -73,24 +74,22 @@ _PROGRESS = (
 )
 
 OPERATIONS: Operations = {
-    ("POST", "/api/generate"): relayed(
+    **relayed(
+        GENERATE,
         "Complete a prompt",
-        _TAG,
         OllamaGenerateRequest,
         {JSON: OllamaGenerateReply, NDJSON: OllamaGenerateReply | OllamaError},
         OllamaError,
     ),
-    ("POST", "/api/chat"): relayed(
+    **relayed(
+        CHAT,
         "Answer a chat",
-        _TAG,
         OllamaChatRequest,
         {JSON: OllamaChatReply, NDJSON: OllamaChatReply | OllamaError},
         OllamaError,
     ),
-    ("POST", "/api/embed"): relayed("Embed texts", _TAG, OllamaEmbedRequest, {JSON: OllamaEmbedReply}, OllamaError),
-    ("POST", "/api/embeddings"): relayed(
-        "Embed one text", _TAG, OllamaEmbeddingsRequest, {JSON: OllamaEmbeddingsReply}, OllamaError
-    ),
+    **relayed("/api/embed", "Embed texts", OllamaEmbedRequest, {JSON: OllamaEmbedReply}, OllamaError),
+    **relayed("/api/embeddings", "Embed one text", OllamaEmbeddingsRequest, {JSON: OllamaEmbeddingsReply}, OllamaError),
     ("GET", "/api/tags"): _list(
         "List the installed models", ReplyDoc("Those of all backends, newest first.", {JSON: OllamaTags})
     ),

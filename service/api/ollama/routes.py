@@ -5,20 +5,17 @@ from __future__ import annotations
 from aiohttp import web
 
 from service.api.dropin.dialect import Dialect
-from service.api.dropin.queued import queued
+from service.api.dropin.queued import queued_routes
+from service.api.http.operation import NDJSON
 from service.api.http.unrouted import with_slashes
 from service.api.ollama.admin_routes import manage
-from service.api.ollama.errors import shape
 from service.api.ollama.lists import loaded, show, tags, version
 from service.api.ollama.translation import DOOR, describe, error_frame, heartbeat
 
-DIALECT = Dialect(DOOR, describe, shape, error_frame, heartbeat)
+DIALECT = Dialect(DOOR, describe, NDJSON, error_frame, heartbeat)
 
 _ROUTES = (
-    *(
-        web.post(endpoint, queued(DIALECT, endpoint))
-        for endpoint in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings")
-    ),
+    *queued_routes(DIALECT),
     web.get("/api/tags", tags),
     web.get("/api/ps", loaded, allow_head=False),
     web.get("/api/version", version),

@@ -1,5 +1,5 @@
-"""What Ollama's own API takes (wire contract 1.2 to 1.6): a description only, since every field is Ollama's to check,
-and those that are not here travel as well.
+"""What Ollama's own API takes and answers (wire contract 1.2 to 1.6), as a description only: Ollama checks the fields,
+and fields that are not listed here are passed on, too.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class OllamaTransferRequest(TypedDict):
     insecure: NotRequired[bool]
 
 
-# "from" is a word of Python's own.
+# "from" is a keyword in Python.
 OllamaCreateRequest = TypedDict(
     "OllamaCreateRequest",
     {

@@ -36,23 +36,23 @@ _REFUSED = {
 }
 
 OPERATIONS: Operations = {
-    ("POST", "/v1/chat/completions"): relayed(
+    **relayed(
+        "/v1/chat/completions",
         "Answer a chat",
-        _TAG,
         ChatCompletionRequest,
         {JSON: ChatCompletion, EVENT_STREAM: ChatCompletion | OpenAIError},
         OpenAIError,
     ),
-    ("POST", "/v1/completions"): relayed(
+    **relayed(
+        "/v1/completions",
         "Complete a prompt",
-        _TAG,
         CompletionRequest,
         {JSON: Completion, EVENT_STREAM: Completion | OpenAIError},
         OpenAIError,
     ),
-    ("POST", "/v1/embeddings"): relayed("Embed texts", _TAG, EmbeddingsRequest, {JSON: Embeddings}, OpenAIError),
-    ("POST", "/v1/responses"): relayed(
-        "Respond", _TAG, ResponsesRequest, {JSON: ResponsesReply, EVENT_STREAM: ResponsesEvent}, OpenAIError
+    **relayed("/v1/embeddings", "Embed texts", EmbeddingsRequest, {JSON: Embeddings}, OpenAIError),
+    **relayed(
+        "/v1/responses", "Respond", ResponsesRequest, {JSON: ResponsesReply, EVENT_STREAM: ResponsesEvent}, OpenAIError
     ),
     ("GET", "/v1/models"): Operation(
         summary="List the models",

@@ -1,5 +1,5 @@
-"""What OpenAI's API takes, as far as Ollama reads it (wire contract 1.7): a description only, since every field is
-Ollama's to check, and those that are not here travel as well.
+"""What OpenAI's API takes and answers, as far as Ollama knows it (wire contract 1.7), as a description only: Ollama
+checks the fields, and fields that are not listed here are passed on, too.
 """
 
 from __future__ import annotations

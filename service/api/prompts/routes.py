@@ -7,7 +7,7 @@ from functools import partial
 
 from aiohttp import web
 
-from service.api.access.admission import submit_once
+from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
@@ -34,7 +34,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     asked = validated(PromptRequest, parse_object(body))
     default_model = app[QUEUE].present.default_model
     new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK], caller.owner, caller.key_id)
-    return await submit_once(request, body, new, partial(_accepted, request))
+    return await admission.submit(request, body, new, partial(_accepted, request))
 
 
 def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.StreamResponse:
@@ -56,7 +56,8 @@ async def result(request: web.Request) -> web.StreamResponse:
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
     return json_reply(
-        request, result_fields(view.job, await jobs.views.result(view.job), await jobs.views.prompt(view.job))
+        request,
+        result_fields(view.job, await jobs.views.result(view.job), await jobs.views.prompt(view.job)),
     )
 
 

@@ -8,13 +8,12 @@ from pydantic_core import to_json
 
 from service.api.prompts.schema import Message, PromptRequest
 from service.clock import Clock
+from service.endpoints import CHAT, GENERATE
 from service.errors import InvalidRequestError
 from service.job import NewJob, runner_key
 from service.model_limits import ModelLimits
 
 DOOR = "prompts"
-GENERATE = "/api/generate"
-CHAT = "/api/chat"
 
 _SHARED_FIELDS = ("options", "format", "think", "keep_alive")
 
@@ -59,7 +58,7 @@ def _deadline(request: PromptRequest, seconds: float, clock: Clock) -> int:
 
 
 def _fill_generate(body: dict[str, Any], request: PromptRequest) -> str:
-    """Put what is generated into the body; the words that a list shows of it."""
+    """Put the prompt into the body. Returns the words that a list shows."""
     prompt = request.prompt
     if prompt is None:
         raise InvalidRequestError("prompt: is required (or messages, for a chat)", "prompt")
@@ -77,7 +76,7 @@ def _fill_generate(body: dict[str, Any], request: PromptRequest) -> str:
 
 
 def _fill_chat(body: dict[str, Any], request: PromptRequest, messages: list[Message]) -> str:
-    """The same for a chat: a list shows the last that the user said."""
+    """The same for a chat, of which a list shows the user's last message."""
     if request.prompt is not None:
         raise InvalidRequestError("messages: give either prompt or messages, not both", "messages")
     if request.images is not None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from aiohttp import web
 
-from service.api.access.admission import submit_once
+from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.visibility import visible_view_by_seq
 from service.api.context import JOBS, MODEL_LIMITS, QUEUE
@@ -38,7 +38,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
     asked = validated(GenerateRequest, parse_object(body))
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], caller.owner, caller.key_id)
-    return await submit_once(request, body, new, partial(_accepted, request))
+    return await admission.submit(request, body, new, partial(_accepted, request))
 
 
 def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.StreamResponse:

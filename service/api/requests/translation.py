@@ -8,12 +8,12 @@ from typing import Any
 
 from service.api.live.job_shape import moment
 from service.api.requests.schema import AcceptedRequest, GenerateRequest, RequestReply, RequestRow
+from service.endpoints import GENERATE
 from service.errors import InvalidRequestError
 from service.job import Job, NewJob, Result, Status, runner_key
 from service.model_limits import ModelLimits
 
 DOOR = "requests"
-ENDPOINT = "/api/generate"
 
 STATUSES: Mapping[str, tuple[Status, ...]] = {
     "pending": (Status.QUEUED, Status.PROCESSING),
@@ -33,10 +33,10 @@ def to_job(request: GenerateRequest, default_model: str, limits: ModelLimits, ow
         body["system"] = request.system
     if request.options is not None:
         body["options"] = request.options
-    body = limits.applied(ENDPOINT, model, body)
+    body = limits.applied(GENERATE, model, body)
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     runner = runner_key(model, body.get("options"))
-    return NewJob(DOOR, ENDPOINT, model, text, request.prompt, request.priority, owner, key_id, runner=runner)
+    return NewJob(DOOR, GENERATE, model, text, request.prompt, request.priority, owner, key_id, runner=runner)
 
 
 def accepted_fields(job: Job) -> AcceptedRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from service.backend.protocols.reading import Ending, count, mapping, milliseconds, parsed
@@ -21,9 +22,9 @@ class VectorLayout(NamedTuple):
     """How many vectors there are without any mark."""
 
 
-EMBED = VectorLayout("embeddings", b'"embeddings":[[', b"]]", b"],[", 1)
-LEGACY = VectorLayout("embedding", b'"embedding":[', b"]", b"", 1)
-OPENAI = VectorLayout("data", b'"data":[{', b"}]", b'"object":"embedding"', 0)
+_EMBED = VectorLayout("embeddings", b'"embeddings":[[', b"]]", b"],[", 1)
+_LEGACY = VectorLayout("embedding", b'"embedding":[', b"]", b"", 1)
+_OPENAI = VectorLayout("data", b'"data":[{', b"}]", b'"object":"embedding"', 0)
 
 
 class EmbeddingsReader:
@@ -68,3 +69,8 @@ def _counts(reply: dict[str, Any]) -> Counts:
     if prompt_tokens is None:
         prompt_tokens = mapping(reply.get("usage")).get("prompt_tokens")
     return Counts(prompt_tokens=count(prompt_tokens), load_ms=milliseconds(reply.get("load_duration")))
+
+
+whole_embed = partial(EmbeddingsReader, _EMBED)
+whole_legacy = partial(EmbeddingsReader, _LEGACY)
+whole_openai = partial(EmbeddingsReader, _OPENAI)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
 
 from service.backend.protocols.reading import Ending, add, add_tool_calls, count, items, mapping, reason
 from service.backend.protocols.sse import SseReader
+from service.backend.protocols.whole import WholeReader
 from service.job import TEXT, THINKING, Counts, Segment
 
 
@@ -54,8 +56,7 @@ class MessagesReader(SseReader):
         self._tool_input = []
 
 
-def read_message(reply: dict[str, Any]) -> Ending:
-    """A whole reply of ``/v1/messages``."""
+def _read_message(reply: dict[str, Any]) -> Ending:
     segments: list[Segment] = []
     for block in items(reply.get("content")):
         add(segments, THINKING, block.get("thinking"))
@@ -76,3 +77,6 @@ def _counts(ended: dict[str, Any], counted: dict[str, Any]) -> Counts:
         completion_tokens=count(usage.get("output_tokens")),
         done_reason=reason(ended.get("stop_reason")),
     )
+
+
+whole_message = partial(WholeReader, _read_message)

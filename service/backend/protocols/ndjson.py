@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -17,6 +18,7 @@ from service.backend.protocols.reading import (
     parsed,
     reason,
 )
+from service.backend.protocols.whole import WholeReader
 from service.job import TEXT, THINKING, Counts, Segment
 
 
@@ -130,15 +132,13 @@ class ChatReader(_NdjsonReader):
     _take_plain = staticmethod(_plain_messages)
 
 
-def read_generate(reply: dict[str, Any]) -> Ending:
-    """A whole reply of ``/api/generate``."""
+def _read_generate(reply: dict[str, Any]) -> Ending:
     segments: list[Segment] = []
     _add_generated(reply, segments)
     return _whole(reply, segments)
 
 
-def read_chat(reply: dict[str, Any]) -> Ending:
-    """A whole reply of ``/api/chat``."""
+def _read_chat(reply: dict[str, Any]) -> Ending:
     segments: list[Segment] = []
     _add_message(reply, segments)
     return _whole(reply, segments)
@@ -161,3 +161,7 @@ def _counts(chunk: dict[str, Any]) -> Counts:
         generation_ms=milliseconds(chunk.get("eval_duration")),
         done_reason=reason(chunk.get("done_reason")),
     )
+
+
+whole_generate = partial(WholeReader, _read_generate)
+whole_chat = partial(WholeReader, _read_chat)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 from service.backend.protocols.reading import Ending, add, add_tool_calls, count, items, mapping, reason
 from service.backend.protocols.sse import SseReader
+from service.backend.protocols.whole import WholeReader
 from service.job import TEXT, THINKING, Counts, Segment
 
 
@@ -59,16 +61,14 @@ class CompletionsReader(_CompletionReader):
         add(segments, TEXT, choice.get("text"))
 
 
-def read_chat(reply: dict[str, Any]) -> Ending:
-    """A whole reply of ``/v1/chat/completions``."""
+def _read_chat(reply: dict[str, Any]) -> Ending:
     segments: list[Segment] = []
     for choice in items(reply.get("choices")):
         _add_message(mapping(choice.get("message")), segments)
     return _whole(reply, segments)
 
 
-def read_completion(reply: dict[str, Any]) -> Ending:
-    """A whole reply of ``/v1/completions``."""
+def _read_completion(reply: dict[str, Any]) -> Ending:
     segments: list[Segment] = []
     for choice in items(reply.get("choices")):
         add(segments, TEXT, choice.get("text"))
@@ -97,3 +97,7 @@ def _with_usage(counts: Counts, usage: dict[str, Any]) -> Counts:
     return counts._replace(
         prompt_tokens=count(usage.get("prompt_tokens")), completion_tokens=count(usage.get("completion_tokens"))
     )
+
+
+whole_chat = partial(WholeReader, _read_chat)
+whole_completion = partial(WholeReader, _read_completion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from service.backend.protocols.reading import (
@@ -15,6 +16,7 @@ from service.backend.protocols.reading import (
     reason,
 )
 from service.backend.protocols.sse import SseReader
+from service.backend.protocols.whole import WholeReader
 from service.job import TEXT, THINKING, Counts, Segment
 
 _DELTAS = {
@@ -45,8 +47,7 @@ class ResponsesReader(SseReader):
             raise ReplyError(str(event.get("message") or "an error without a message"))
 
 
-def read_response(reply: dict[str, Any]) -> Ending:
-    """A whole reply of ``/v1/responses``."""
+def _read_response(reply: dict[str, Any]) -> Ending:
     segments: list[Segment] = []
     for item in items(reply.get("output")):
         for part in items(item.get("summary")):
@@ -80,3 +81,6 @@ def _counts(response: dict[str, Any]) -> Counts:
 
 def _error(response: dict[str, Any]) -> str:
     return str(mapping(response.get("error")).get("message") or "the response failed without a message")
+
+
+whole_response = partial(WholeReader, _read_response)

@@ -1,4 +1,4 @@
-"""The websocket: every job, some jobs or the figures, live; each client at its own pace."""
+"""The websocket: all jobs, single jobs or the figures, live, to each client at its own pace."""
 
 from service.api.live.websocket.routes import ROUTES
 

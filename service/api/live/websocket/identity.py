@@ -1,4 +1,4 @@
-"""Who is at the other end of a websocket, and for how long that is known."""
+"""Who is at the other end of a websocket, and until when its token or key is good."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from service.api.context import CLOCK
 from service.errors import ServiceError, UnauthenticatedError
 
 GRACE_SECONDS = 10.0
-"""A chance to send ``auth`` again before the connection is closed."""
+"""How long a client may take to send ``auth`` again before the connection is closed."""
 
 
 class Identity:
-    """The caller, and what happens when its token or key ends: ``tell`` it so, and ``close`` unless it comes again."""
+    """The caller. ``tell`` hears when its token or key has ended, and ``close`` unless it authenticates again."""
 
     __slots__ = ("_close", "_request", "_tell", "_timer", "caller")
 
@@ -29,7 +29,7 @@ class Identity:
         self.caller: Caller = request[CALLER]
 
     def begin(self) -> None:
-        """Know the caller by the token in the address, if there is one."""
+        """Read the token in the address, if there is one."""
         token = self._request.query.get("token")
         if token:
             try:
@@ -40,7 +40,7 @@ class Identity:
             self._wait_for_end()
 
     def authenticate(self, token: str) -> None:
-        """Be somebody else, or the same for longer. Raises UnauthenticatedError."""
+        """Take the caller of a new token, who may be the same for longer or another. Raises UnauthenticatedError."""
         self.caller = self._request.app[AUTH].by_token(token, self._request)
         self._wait_for_end()
 

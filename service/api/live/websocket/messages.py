@@ -25,7 +25,7 @@ class Subscription(BaseModel):
 
 
 class Authenticate(BaseModel):
-    """A token in place of the header that a browser cannot send."""
+    """A token, since a browser cannot send the header with a key."""
 
     model_config = _STRICT
 

@@ -1,4 +1,4 @@
-"""What the API's document says of the websocket; of its messages it can tell in words only."""
+"""What the API's document says of the websocket; OpenAPI can describe its messages only in words."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What waits to be sent to one client: bounded, and the latest word on a thing replaces the one before.
+"""What waits to be sent to one client. It is bounded, and the latest change of a job replaces the one before.
 
-There is a writer only while there is something to write, so that thousands of idle clients cost no task each; and each
-client has its own, so that nobody waits for another's socket.
+A writer exists only while there is something to write, so that thousands of idle clients need no tasks. Each client
+has its own, so that nobody waits for another's socket.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from service.live.hub import JobChanged
 _log = logging.getLogger(__name__)
 
 _MOST_REPLIES = 100
-"""To what the client itself asked: beyond it, it is not listened to until they are sent."""
+"""Replies to a client's own messages. Beyond that many, its messages are not read until they are sent."""
 
 
 class EventSource(Protocol):
-    """Something that is read when there is room, such as the feed of a job."""
+    """Something whose messages are read when they can be sent, such as the feed of a job."""
 
     async def read(self) -> list[dict[str, Any]]: ...
 
 
 class Outbox:
-    """The messages for one client. ``send`` may take its time; it raises ConnectionError when the client is gone."""
+    """The messages for one client. ``send`` may take long; it raises ConnectionError when the client is gone."""
 
     __slots__ = ("_changes", "_figures", "_most", "_replies", "_room", "_send", "_sources", "_writer")
 
@@ -45,12 +45,12 @@ class Outbox:
         self._room: asyncio.Future[None] | None = None
 
     def reply(self, message: dict[str, Any]) -> None:
-        """Something to be said in any case, before everything else."""
+        """Send a message in any case, and before everything else."""
         self._replies.append(json_text(message))
         self._begin()
 
     def change(self, event: JobChanged) -> None:
-        """A job's new status: of one job only the latest is kept, of too many only that there were too many."""
+        """Send a job's new status. Of each job only the latest waits; too many jobs become one ``reset``."""
         if len(self._changes) >= self._most and event.job.id not in self._changes:
             self._changes.clear()
             self.reply({"type": "reset", "channel": "jobs"})
@@ -58,24 +58,24 @@ class Outbox:
         self._begin()
 
     def figures(self, text: str) -> None:
-        """The latest figures, as JSON."""
+        """Send the latest figures, which are JSON."""
         self._figures = text
         self._begin()
 
     def ready(self, source: EventSource) -> None:
-        """A source may have something."""
+        """Read a source, which may have something."""
         self._sources[source] = None
         self._begin()
 
     def forget(self, source: EventSource) -> None:
-        """Read a source no more."""
+        """Do not read a source any more."""
         self._sources.pop(source, None)
 
     def forget_changes(self) -> None:
         self._changes.clear()
 
     async def has_room(self) -> None:
-        """Wait for a client that asks faster than it reads."""
+        """Wait until a client that asks faster than it reads has read."""
         if len(self._replies) > _MOST_REPLIES and self._writer is not None:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
@@ -94,14 +94,14 @@ class Outbox:
             while self._replies or self._changes or self._figures is not None or self._sources:
                 await self._write_round()
         except ConnectionError:
-            # The reading side hears of it, too, and clears up.
+            # Session.listen ends by it, too, and cleans up.
             self._replies.clear()
         finally:
             self._writer = None
             self._make_room()
 
     async def _write_round(self) -> None:
-        """Something of everything, so that a flood of one kind does not hold up another."""
+        """Send some messages of each kind, so that many of one kind do not hold up another."""
         while self._replies:
             await self._send(self._replies.popleft())
         self._make_room()
@@ -124,7 +124,7 @@ class Outbox:
 
 
 def rendered(event: JobChanged) -> str:
-    """The message of a status change, made once for all who hear of it."""
+    """The message of a status change, made once for all clients."""
     if event.text is None:
         event.text = json_text({"type": "job", **job_fields(event.job, event.position, event.estimated_start_seconds)})
     return event.text

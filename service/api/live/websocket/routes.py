@@ -13,14 +13,14 @@ _CLOSING_SECONDS = 2.0
 
 
 async def connect(request: web.Request) -> web.WebSocketResponse:
-    """Browsers ask nobody before they open a websocket, so the page's origin is looked at here."""
+    """Serve one websocket. Browsers send no preflight for it, so the page's origin is checked here."""
     if not is_allowed_origin(request):
         raise ForbiddenError("pages of this origin may not connect (server.allowed_origins)")
     if not request.headers.get("Sec-WebSocket-Key", "").isascii():
-        # aiohttp takes this for its own mistake.
+        # aiohttp would answer it with 500.
         raise InvalidRequestError("Sec-WebSocket-Key: must be base64", "Sec-WebSocket-Key")
     limits = request.app[CONFIG].websocket
-    # Compression would cost each connection more memory than all the rest of it.
+    # Compression would take more memory than all the rest of a connection.
     socket = web.WebSocketResponse(
         heartbeat=limits.heartbeat_seconds,
         max_msg_size=limits.max_message_bytes,
@@ -36,7 +36,7 @@ async def connect(request: web.Request) -> web.WebSocketResponse:
     finally:
         connection.close()
         if transport is not None and transport.get_write_buffer_size() > 0:
-            # It takes nothing any more: a polite close would wait for it for ever.
+            # The client reads nothing any more, and a polite close would wait for it for ever.
             transport.abort()
     return socket
 

@@ -20,22 +20,21 @@ from service.job import Job
 from service.jobs import no_prompt
 from service.key import Key
 from service.live.hub import JOBS as ALL_JOBS
-from service.live.hub import JobChanged
+from service.live.hub import JobChanged, Listening
 from service.live.outputs import Position
 from service.store.jobs import Filter
 
 _SNAPSHOT_ROWS = 100
 UNAUTHENTICATED = 4401
-"""The close code for a token or key that has ended; the codes from 4000 on are ours to choose (RFC 6455, 7.4.2)."""
+"""The close code when a token or key has ended; applications choose theirs from 4000 on (RFC 6455, 7.4.2)."""
 
 
 class Session:
-    """Subscriptions and their messages; a subscriber of the hub while it listens to all jobs."""
+    """A client's subscriptions. While it listens to all jobs, the session is a subscriber of the hub."""
 
     __slots__ = (
         "_app",
         "_closing",
-        "_early",
         "_follows",
         "_has_stats",
         "_hears_all",
@@ -53,12 +52,11 @@ class Session:
         self._follows: dict[str, JobSubscription] = {}
         self._hears_all = False
         self._has_stats = False
-        self._early: dict[str, JobChanged] | None = None
         self._closing: asyncio.Task[bool] | None = None
         self._identity = Identity(request, self._refuse, self.lose_key)
 
     async def listen(self) -> None:
-        """Do what the client asks until it is gone."""
+        """Carry out the client's messages until it is gone."""
         self._identity.begin()
         async for message in self._socket:
             if message.type is WSMsgType.TEXT:
@@ -68,17 +66,17 @@ class Session:
             await self._outbox.has_room()
 
     def leave(self) -> None:
-        """The service stops: close, without waiting for it here."""
+        """Close the connection, since the service stops; it is not waited for here."""
         self._closing = asyncio.create_task(
             self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the service stops")
         )
 
     def key(self) -> Key | None:
-        """What the client has shown."""
+        """The key that the client has shown, if any."""
         return self._identity.caller.key
 
     def lose_key(self) -> None:
-        """What the client has shown is good no more: close, without waiting for it here."""
+        """Close the connection, since its key or token is no longer good; it is not waited for here."""
         self._closing = asyncio.create_task(self._socket.close(code=UNAUTHENTICATED, message=b"authenticate again"))
 
     def close(self) -> None:
@@ -93,12 +91,11 @@ class Session:
 
     def receive(self, event: JobChanged) -> None:
         """Hear of any job's new status."""
-        if event.job.id in self._follows or not self._identity.caller.sees(event.job):
-            return
-        if self._early is not None:
-            self._early[event.job.id] = event
-        else:
+        if self._hears_of(event.job):
             self._outbox.change(event)
+
+    def _hears_of(self, job: Job) -> bool:
+        return job.id not in self._follows and self._identity.caller.sees(job)
 
     async def _answer(self, text: str) -> None:
         try:
@@ -139,23 +136,16 @@ class Session:
     async def _hear_all(self) -> None:
         caller = self._identity.require()
         self._check_room(is_new=not self._hears_all)
-        self._hears_all = True
-        # Listen first and look then: what happens in between is told after the snapshot, unless that has it already.
-        self._early = {}
-        self._outbox.forget_changes()
-        self._app[HUB].subscribe(ALL_JOBS, self)
-        try:
+        self._stop_hearing_all()
+        with Listening(self._app[HUB], ALL_JOBS, wants=self._hears_of) as heard:
             page = await self._app[JOBS].views.page(caller.only_visible(Filter()), _SNAPSHOT_ROWS, 0)
             views = await self._app[JOBS].views.views(page.jobs)
-        except ServiceError:
-            self._stop_hearing_all()
-            raise
-        finally:
-            early, self._early = self._early, None
+        self._hears_all = True
+        self._app[HUB].subscribe(ALL_JOBS, self)
         rows = [view_fields(view) for view in views]
         self._outbox.reply({"type": "subscribed", "channel": "jobs", "jobs": rows, "total": page.total})
         shown = {view.job.id: view.job for view in views}
-        for event in early.values():
+        for event in heard.changes.values():
             if _is_newer(event.job, shown.get(event.job.id)):
                 self._outbox.change(event)
 
@@ -193,7 +183,7 @@ class Session:
         latest = follow.latest()
         self._drop(follow)
         if self._hears_all and latest is not None:
-            # It may not have been told yet, and who follows a job hears of it from there only.
+            # While the job was followed, the channel of all jobs was silent about it, so its last change may be untold.
             self.receive(latest)
 
     def _ended(self, follow: JobSubscription) -> None:

@@ -1,4 +1,4 @@
-"""The ``stats`` channel: the figures, at most once a second, to whoever listens."""
+"""The ``stats`` channel: how much there is to do, told at most once a second."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Listener(Protocol):
 
 
 class StatsChannel:
-    """Who listens to the figures."""
+    """The figures and those who listen to them."""
 
     def __init__(self, jobs: Jobs, pool: Pool) -> None:
         self._jobs = jobs

@@ -12,8 +12,8 @@ from service.live.outputs import Position
 
 
 class JobSubscription:
-    """The feed of a job; its first message is the snapshot. ``ready`` is called when there is something to read, and
-    ``ended`` when there will be nothing more.
+    """A job's feed, whose first message is the snapshot. ``ready`` is called when there may be something to read, and
+    ``ended`` when nothing more will come.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class JobSubscription:
         self.job_id = job_id
 
     async def open(self, position: Position | None) -> Job:
-        """Begin at ``position``, or at the beginning, and say what is followed. Raises NotFoundError."""
+        """Follow the job from ``position``, or from the beginning; the job as it stands. Raises NotFoundError."""
         self._feed = await self._feeds.open(self.job_id, position, self._wake)
         self._wake()
         return self._feed.job

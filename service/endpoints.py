@@ -1,0 +1,173 @@
+"""What is to be known of each drop-in endpoint, one row for each.
+
+Its route, its place in the request log, its readers, its limits and its errors are made from the row. A new endpoint
+begins here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, StrEnum
+from typing import NamedTuple
+
+
+class Kind(Enum):
+    """What the model does for such a call."""
+
+    WRITES = "writes"
+    EMBEDS = "embeds"
+    DECIDES = "decides"
+
+
+class Body(StrEnum):
+    """The media type of the request."""
+
+    JSON = "application/json"
+    MULTIPART = "multipart/form-data"
+
+
+class Streams(Enum):
+    """Whether a request that does not say ``stream`` is answered with a stream."""
+
+    YES = "yes"
+    NO = "no"
+    BY_CALLER = "by caller"
+    """Yes for a caller that accepts streams; for any other the translation writes ``"stream": false`` into the body."""
+
+
+class Endpoint(NamedTuple):
+    """A drop-in route, served under the same path as Ollama serves it."""
+
+    path: str
+    door: str
+    """The dialect whose translation reads the request."""
+    errors: str
+    """The dialect in whose shape errors are told."""
+    kind: Kind
+    content: str
+    """The field with what the model is asked; a list shows its words."""
+    whole_reader: str
+    """What reads a reply that is one object: a name in a module of :mod:`service.backend.protocols`."""
+    streamed_reader: str | None = None
+    """What reads a stream, named likewise; None: the endpoint never streams."""
+    streams: Streams = Streams.NO
+    token_field: str | None = None
+    """The field that bounds the answer, among the options where there are any; None: nothing bounds it."""
+    needs_tokens: bool = False
+    """Ollama refuses a request without that field, or with none above 0; a limit must not hide this."""
+    has_options: bool = False
+    """Whether a request carries ``options`` and ``keep_alive``."""
+    body: Body = Body.JSON
+
+    def is_streamed(self, asked: bool | None) -> bool:
+        """Whether the reply is a stream when the request's ``stream`` says so; None: it does not say."""
+        if self.streamed_reader is None:
+            return False
+        return self.streams is not Streams.NO if asked is None else asked
+
+
+GENERATE = "/api/generate"
+CHAT = "/api/chat"
+
+_ROWS = (
+    Endpoint(
+        GENERATE,
+        door="ollama",
+        errors="ollama",
+        kind=Kind.WRITES,
+        content="prompt",
+        whole_reader="ndjson.whole_generate",
+        streamed_reader="ndjson.GenerateReader",
+        streams=Streams.YES,
+        token_field="num_predict",
+        has_options=True,
+    ),
+    Endpoint(
+        CHAT,
+        door="ollama",
+        errors="ollama",
+        kind=Kind.WRITES,
+        content="messages",
+        whole_reader="ndjson.whole_chat",
+        streamed_reader="ndjson.ChatReader",
+        streams=Streams.BY_CALLER,
+        token_field="num_predict",
+        has_options=True,
+    ),
+    Endpoint(
+        "/api/embed",
+        door="ollama",
+        errors="ollama",
+        kind=Kind.EMBEDS,
+        content="input",
+        whole_reader="embeddings.whole_embed",
+        has_options=True,
+    ),
+    Endpoint(
+        "/api/embeddings",
+        door="ollama",
+        errors="ollama",
+        kind=Kind.EMBEDS,
+        content="prompt",
+        whole_reader="embeddings.whole_legacy",
+        has_options=True,
+    ),
+    Endpoint(
+        "/v1/chat/completions",
+        door="openai",
+        errors="openai",
+        kind=Kind.WRITES,
+        content="messages",
+        whole_reader="openai.whole_chat",
+        streamed_reader="openai.ChatReader",
+        token_field="max_tokens",
+    ),
+    Endpoint(
+        "/v1/completions",
+        door="openai",
+        errors="openai",
+        kind=Kind.WRITES,
+        content="prompt",
+        whole_reader="openai.whole_completion",
+        streamed_reader="openai.CompletionsReader",
+        token_field="max_tokens",
+    ),
+    Endpoint(
+        "/v1/embeddings",
+        door="openai",
+        errors="openai",
+        kind=Kind.EMBEDS,
+        content="input",
+        whole_reader="embeddings.whole_openai",
+    ),
+    Endpoint(
+        "/v1/responses",
+        door="openai",
+        errors="openai",
+        kind=Kind.WRITES,
+        content="input",
+        whole_reader="responses.whole_response",
+        streamed_reader="responses.ResponsesReader",
+        token_field="max_output_tokens",
+    ),
+    Endpoint(
+        "/v1/messages",
+        door="anthropic",
+        errors="anthropic",
+        kind=Kind.WRITES,
+        content="messages",
+        whole_reader="messages.whole_message",
+        streamed_reader="messages.MessagesReader",
+        token_field="max_tokens",
+        needs_tokens=True,
+    ),
+)
+
+ENDPOINTS: Mapping[str, Endpoint] = {row.path: row for row in _ROWS}
+"""By path, in the order of the routes."""
+
+OWN_JOB_PATHS = ("/api/v1/prompt", "/generate")
+"""Corral's own routes that make jobs; each asks Ollama at one of the endpoints."""
+
+JOB_PATHS = frozenset((*OWN_JOB_PATHS, *ENDPOINTS))
+"""All routes that make jobs, when they are posted to."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 _SILENCE_SECONDS = 30.0
 _RECEIVE_BYTES = 1 << 16
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class LoadError(Exception):
@@ -90,7 +91,7 @@ class _Connections:
                 if parts[number]:
                     data = parts[number] + data
                 if not _is_whole(data):
-                    parts[number] = data
+                    parts[number] = _without_middle(data)
                     continue
                 parts[number] = b""
                 if data[9:10] != b"2":
@@ -110,8 +111,19 @@ def _is_whole(reply: bytes) -> bool:
         return False
     name = reply.find(b"Content-Length: ", 0, head_end)
     if name < 0:
-        return reply.endswith(b"\r\n0\r\n\r\n")
+        return reply.endswith(_LAST_CHUNK)
     return len(reply) >= head_end + 4 + int(reply[name + 16 : reply.find(b"\r\n", name)])
+
+
+def _without_middle(reply: bytes) -> bytes:
+    """What is still needed of a reply that is not whole: of a body in chunks, only how it ends so far.
+
+    A long stream that is kept and searched anew with each token would cost more than the servers do.
+    """
+    body = reply.find(b"\r\n\r\n") + 4
+    if body < 4 or reply.find(b"Content-Length: ", 0, body) >= 0:
+        return reply
+    return reply[:body] + reply[max(body, len(reply) - len(_LAST_CHUNK) + 1) :]
 
 
 class Timed(NamedTuple):

@@ -1,4 +1,4 @@
-"""What every scenario is given, and the one way to compare two things on a machine that is never quiet."""
+"""What every scenario is given, and the one way to compare things on a machine that is never quiet."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 ROUNDS = 5
 ROUND_SECONDS = 2.0
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Bench:
     """A folder on the disk that is measured; every scenario makes new ones in it."""
 
     folder: Path
+    other: Path | None = None
+    """Another checkout, whose service is measured by turns with this one's; only scenarios with BY_TURNS do so."""
 
     @contextmanager
     def new_folder(self) -> Iterator[Path]:
@@ -37,37 +42,38 @@ class Compared(NamedTuple):
     ratio: float
 
 
-def in_thread(work: Callable[..., float], *arguments: Any) -> Callable[[], Awaitable[float]]:
-    """Something that blocks, for :func:`compare`: meanwhile the loop goes on reading what the processes say."""
-    return partial(asyncio.to_thread, work, *arguments)
+def in_thread(
+    work: Callable[Given, Result], *arguments: Given.args, **named: Given.kwargs
+) -> Callable[[], Awaitable[Result]]:
+    """Something that blocks, for :func:`by_turns`: meanwhile the loop goes on reading what the processes say."""
+    return partial(asyncio.to_thread, work, *arguments, **named)
+
+
+async def by_turns(works: Sequence[Callable[[], Awaitable[Result]]], *, rounds: int = ROUNDS) -> list[list[Result]]:
+    """The results of each, round by round, so that whatever else the machine does meets all alike.
+
+    Every second round goes backwards: what comes before a work has its effect on it, too.
+    """
+    results: list[list[Result]] = [[] for _ in works]
+    for number in range(rounds):
+        turns = list(zip(works, results, strict=True))
+        for work, of_work in reversed(turns) if number % 2 else turns:
+            of_work.append(await work())
+    return results
 
 
 async def compare(
     measured: Callable[[], Awaitable[float]], baseline: Callable[[], Awaitable[float]], *, rounds: int = ROUNDS
 ) -> Compared:
-    """Run both by turns, so that whatever else the machine does meets both alike."""
-    [compared] = await compare_with(measured, [baseline], rounds=rounds)
-    return compared
+    """Run both by turns."""
+    below, above = await by_turns([baseline, measured], rounds=rounds)
+    return compared(above, below)
 
 
-async def compare_with(
-    measured: Callable[[], Awaitable[float]],
-    baselines: Sequence[Callable[[], Awaitable[float]]],
-    *,
-    rounds: int = ROUNDS,
-) -> list[Compared]:
-    """The same against several baselines."""
-    of_rounds = []
-    for _ in range(rounds):
-        below = [await baseline() for baseline in baselines]
-        above = await measured()
-        of_rounds.append([(above, one) for one in below])
-    return [_compared(list(pairs)) for pairs in zip(*of_rounds, strict=True)]
-
-
-def _compared(pairs: Sequence[tuple[float, float]]) -> Compared:
+def compared(measured: Sequence[float], baseline: Sequence[float]) -> Compared:
+    """What two gave in the same rounds."""
     return Compared(
-        statistics.median(pair[0] for pair in pairs),
-        statistics.median(pair[1] for pair in pairs),
-        statistics.median(pair[0] / pair[1] for pair in pairs),
+        statistics.median(measured),
+        statistics.median(baseline),
+        statistics.median(above / below for above, below in zip(measured, baseline, strict=True)),
     )

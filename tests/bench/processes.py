@@ -1,19 +1,22 @@
-"""What a scenario starts and looks at from outside; the service itself comes from ``tests.support.processes``."""
+"""What a scenario starts and looks at from outside, each a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.listening import ON_UVLOOP
 from tests.bench.load import Connection, LoadError, request_bytes
-from tests.support.processes import running_at_url
+from tests.bench.measuring import Bench
+from tests.conftest import ROOT
+from tests.support.processes import running_service, started
 
 _PATIENCE_SECONDS = 120.0
 
@@ -31,39 +34,68 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-class Bare(NamedTuple):
-    """The ports of a baseline: aiohttp as it comes, and the same on the loop that the service uses."""
+class Server(NamedTuple):
+    """A process of its own that listens."""
 
-    plain: int
-    on_uvloop: int
+    port: int
+    pid: int
+
+
+class Bare(NamedTuple):
+    """A baseline twice: aiohttp as it comes, and the same on the loop that the service uses."""
+
+    plain: Server
+    on_uvloop: Server
 
 
 @asynccontextmanager
 async def echo(folder: Path) -> AsyncIterator[Bare]:
     """The bare JSON echo."""
-    async with (
-        running_at_url("tests.bench.echo", folder=folder) as plain,
-        running_at_url("tests.bench.echo", ON_UVLOOP, folder=folder) as on_uvloop,
-    ):
-        yield Bare(port_of(plain), port_of(on_uvloop))
+    async with _both_ways("tests.bench.echo", folder=folder) as bare:
+        yield bare
 
 
 @asynccontextmanager
 async def relay(folder: Path, backend_port: int) -> AsyncIterator[Bare]:
     """The bare relay in front of a backend."""
-    backend = f"http://127.0.0.1:{backend_port}"
-    async with (
-        running_at_url("tests.bench.relay", backend, folder=folder) as plain,
-        running_at_url("tests.bench.relay", backend, ON_UVLOOP, folder=folder) as on_uvloop,
-    ):
-        yield Bare(port_of(plain), port_of(on_uvloop))
+    async with _both_ways("tests.bench.relay", f"http://127.0.0.1:{backend_port}", folder=folder) as bare:
+        yield bare
 
 
 @asynccontextmanager
-async def instant_backend(folder: Path, port: int = 0) -> AsyncIterator[int]:
-    """The backend that costs nothing; its port."""
-    async with running_at_url("tests.bench.instant_backend", str(port), folder=folder) as url:
-        yield port_of(url)
+async def instant_backend(folder: Path, port: int = 0, *, pause_ms: float | None = None) -> AsyncIterator[int]:
+    """The backend that costs nothing; its port. Given a pause, it writes each token by itself."""
+    paced = () if pause_ms is None else ("--pause-ms", str(pause_ms))
+    async with _listening("tests.bench.instant_backend", str(port), *paced, folder=folder) as backend:
+        yield backend.port
+
+
+@asynccontextmanager
+async def services(bench: Bench, **settings: str) -> AsyncIterator[list[Server]]:
+    """This checkout's service and, where one is measured beside it, the other's after it; each has its own database."""
+    async with AsyncExitStack() as running:
+        servers = []
+        for checkout in filter(None, (ROOT, bench.other)):
+            folder = running.enter_context(bench.new_folder())
+            search_path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
+            service = await running.enter_async_context(running_service(folder, **settings, PYTHONPATH=search_path))
+            servers.append(Server(service.port, service.process.pid))
+        yield servers
+
+
+@asynccontextmanager
+async def _both_ways(module: str, *arguments: str, folder: Path) -> AsyncIterator[Bare]:
+    async with (
+        _listening(module, *arguments, folder=folder) as plain,
+        _listening(module, *arguments, ON_UVLOOP, folder=folder) as on_uvloop,
+    ):
+        yield Bare(plain, on_uvloop)
+
+
+@asynccontextmanager
+async def _listening(module: str, *arguments: str, folder: Path) -> AsyncIterator[Server]:
+    async with started(module, *arguments, folder=folder) as process:
+        yield Server(port_of((await process.hears("^http://.*"))[0]), process.pid)
 
 
 def backend_settings(port: int, *, seats: int) -> dict[str, str]:
@@ -82,6 +114,14 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise LoadError(f"process {pid} is gone")
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, user and system: all of its threads, and the children that it has waited for."""
+    # The name of the program, in brackets, may have blanks and brackets itself.
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    utime, stime, cutime, cstime = map(int, after_name[11:15])
+    return (utime + stime + cutime + cstime) / os.sysconf("SC_CLK_TCK")
 
 
 async def until_answering(port: int) -> None:

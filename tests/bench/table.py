@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-Rates = tuple[float, float, float]
-"""What was measured, its baseline, and the ratio."""
+from tests.bench.measuring import compared
 
 _MET = {True: "yes", False: "**no**", None: ""}
 
@@ -42,22 +42,66 @@ def at_least(
 
 
 def against_bare(
-    what: str, compared: Sequence[Rates], wanted: float, unit: str, *, has_commit: bool = False
+    what: str, sides: Sequence[Sequence[float]], wanted: float | None, unit: str, *, has_commit: bool = False
 ) -> list[Figure]:
-    """A rate against aiohttp as it comes, of which so much is wanted, and against the same on the service's loop."""
-    plain, (measured, baseline, ratio) = compared
+    """A rate or a cost against aiohttp as it comes, of which so much is wanted; behind the comma, against it on uvloop.
+
+    ``sides`` are the rounds of that, of the same on uvloop, of this checkout's service, and of the other's if there is
+    one.
+    """
+    plain, on_uvloop, here, *others = sides
+    measured, baseline, ratio = compared(here, plain)
     return [
-        at_least(what, *plain, wanted, unit, has_commit=has_commit),
         Figure(
-            "the same, against one that runs on uvloop, too",
-            f"{measured:,.0f} {unit}",
-            f"{baseline:,.0f} {unit}",
-            f"{ratio:.2f}",
-            "",
-            None,
+            what,
+            f"{_number(measured)} {unit}",
+            f"{_number(baseline)} {unit}",
+            f"{ratio:.2f}, {compared(here, on_uvloop).ratio:.2f}",
+            "" if wanted is None else f"≥ {wanted:.2f}",
+            None if wanted is None else ratio >= wanted,
             has_commit,
         ),
+        *_against_other(here, others, unit, has_commit=has_commit),
     ]
+
+
+def added_milliseconds(
+    what: str, direct: Sequence[float], through: Sequence[Sequence[float]], wanted: float
+) -> list[Figure]:
+    """What the service adds to calls that go to the backend itself.
+
+    ``through`` are the times of this checkout's service, and then of the other's if there is one.
+    """
+    here, *others = through
+    below, above = statistics.median(direct), statistics.median(here)
+    return [
+        Figure(
+            f"{what}; against calling the backend directly",
+            f"{above:.2f} ms",
+            f"{below:.2f} ms",
+            f"+{above - below:.2f} ms",
+            f"≤ +{wanted:g} ms",
+            above - below <= wanted,
+            has_commit=True,
+        ),
+        *_against_other(here, others, "ms", has_commit=True),
+    ]
+
+
+def _against_other(
+    here: Sequence[float], others: Sequence[Sequence[float]], unit: str, *, has_commit: bool
+) -> list[Figure]:
+    figures = []
+    for other in others:
+        measured, baseline, ratio = compared(here, other)
+        texts = (f"{_number(measured)} {unit}", f"{_number(baseline)} {unit}", f"{ratio:.3f}")
+        figures.append(Figure("the same, against the other checkout's service", *texts, "", None, has_commit))
+    return figures
+
+
+def _number(value: float) -> str:
+    """Three digits or more."""
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
 def at_most(

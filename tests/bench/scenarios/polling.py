@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.load import Connection, request_bytes, requests_per_second
-from tests.bench.measuring import ROUND_SECONDS, Bench, compare_with, in_thread
-from tests.bench.processes import ROOMY, backend_settings, echo, free_port, instant_backend, until_all_done
+from tests.bench.measuring import ROUND_SECONDS, Bench, by_turns, in_thread
+from tests.bench.processes import ROOMY, backend_settings, echo, free_port, instant_backend, services, until_all_done
 from tests.bench.scenarios.submitting import BODY, CONNECTIONS
 from tests.bench.table import Figure, against_bare
-from tests.support.processes import running_service
+
+BY_TURNS = True
 
 JOBS = 1_000
 
@@ -29,10 +30,10 @@ async def measure(bench: Bench) -> list[Figure]:
     """Against a GET of JSON of the same length."""
     rate = partial(requests_per_second, connections=CONNECTIONS, seconds=ROUND_SECONDS)
     with bench.new_folder() as folder:
-        async with echo(folder) as echo_ports, _service_with_jobs(folder) as polled:
-            baselines = [in_thread(rate, port, [request_bytes("GET", "/status")]) for port in echo_ports]
-            of_waiting = await compare_with(in_thread(rate, polled.port, polled.waiting), baselines)
-            of_finished = await compare_with(in_thread(rate, polled.port, polled.finished), baselines)
+        async with echo(folder) as bare, _services_with_jobs(bench, folder) as polled:
+            baselines = [in_thread(rate, server.port, [request_bytes("GET", "/status")]) for server in bare]
+            of_waiting = await by_turns([*baselines, *(in_thread(rate, each.port, each.waiting) for each in polled)])
+            of_finished = await by_turns([*baselines, *(in_thread(rate, each.port, each.finished) for each in polled)])
     return [
         *against_bare("status of a waiting job, 64 connections; against a bare JSON echo", of_waiting, 0.60, "/s"),
         *against_bare("status of a finished job, 64 connections; against a bare JSON echo", of_finished, 0.35, "/s"),
@@ -40,15 +41,17 @@ async def measure(bench: Bench) -> list[Figure]:
 
 
 @asynccontextmanager
-async def _service_with_jobs(folder: Path) -> AsyncIterator[_Polled]:
-    """A service that has finished some jobs, whose backend is gone, and that has as many waiting."""
+async def _services_with_jobs(bench: Bench, folder: Path) -> AsyncIterator[list[_Polled]]:
+    """Services that have finished some jobs, whose backend is gone, and that have as many waiting."""
     port = free_port()
-    async with running_service(folder, **ROOMY, **backend_settings(port, seats=8)) as service:
+    async with services(bench, **ROOMY, **backend_settings(port, seats=8)) as running:
         async with instant_backend(folder, port):
-            finished = await asyncio.to_thread(status_polls, service.port, JOBS)
-            await asyncio.to_thread(until_all_done, service.port)
-        waiting = await asyncio.to_thread(status_polls, service.port, JOBS)
-        yield _Polled(service.port, waiting, finished)
+            finished = [await asyncio.to_thread(status_polls, service.port, JOBS) for service in running]
+            for service in running:
+                await asyncio.to_thread(until_all_done, service.port)
+        waiting = [await asyncio.to_thread(status_polls, service.port, JOBS) for service in running]
+        ports = [service.port for service in running]
+        yield [_Polled(*each) for each in zip(ports, waiting, finished, strict=True)]
 
 
 def status_polls(port: int, jobs: int) -> list[bytes]:

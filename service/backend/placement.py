@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 
 from service.backend.fitting import FittingSets
@@ -48,6 +49,17 @@ class Swap:
     """An overdue runner, for which the others are drained."""
 
     runner: str
+
+
+class Obstacle(StrEnum):
+    """What keeps a job from a free seat."""
+
+    LOADING = "loading"
+    """Its runner is being loaded."""
+    DRAINING = "draining"
+    """It is loaded next, when those that are at work have ended."""
+    OTHER_MODEL = "other_model"
+    """Another one is loaded and keeps its place, or is loaded first."""
 
 
 @lru_cache(maxsize=4096)
@@ -251,6 +263,35 @@ class Placement:
         if target is None or not may_load or self._in_the_way_of(target):
             return None
         return target if may_evict or self._has_room_for(target) else None
+
+    def obstacle(
+        self, runner: str, waiting: Mapping[str, int], now: int, elsewhere: Collection[str] = ()
+    ) -> Obstacle | None:
+        """What keeps a job of this runner, which is one of those that ``waiting`` names, from a free seat; None when
+        nothing does. The arguments are those of :meth:`choose`; nothing is changed by asking.
+        """
+        runner, elsewhere = self.own(runner), set(map(self.own, elsewhere))
+        since: dict[str, int] = {}
+        for one, time in waiting.items():
+            since[self.own(one)] = min(time, since.get(self.own(one), time))
+        if self._takes_no_room(runner):
+            return None
+        if self.is_loading(runner):
+            return Obstacle.LOADING
+        swap = self._due_swap(since, now, elsewhere)
+        if swap is None:
+            if self._goes_at_once(runner, may_load=True):
+                return None
+            if any(self._goes_at_once(one, may_load=True) and not self._takes_no_room(one) for one in since):
+                return Obstacle.OTHER_MODEL
+        target = swap.runner if swap else self._idle_swap(since, now, elsewhere)
+        if target != runner:
+            return Obstacle.OTHER_MODEL
+        return Obstacle.DRAINING if self._in_the_way_of(runner) else None
+
+    def first(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
+        """Of runners that may all go now, the one whose job goes first."""
+        return min(runners, key=self._turns.by_seats(self.in_flight, waiting))
 
     def next_look(self, waiting: Mapping[str, int], now: int) -> int | None:
         """When :meth:`choose` may answer otherwise although nothing has happened; None: never."""

@@ -79,14 +79,16 @@ class Pool:
         A job for a model that no backend has may go to any, so that Ollama itself says that the model is not there.
         """
         model = model_of_runner(runner)
-        if not backend.breakers.let_through(model):
-            return False
-        if not backend.has_model(model) and (
-            backend.hides(model) or any(one.has_model(model) for one in self._backends)
-        ):
+        if not backend.breakers.let_through(model) or not self.may_have(backend, model):
             return False
         share = self._parallel.get(model)
         return share is None or _used(backend, model) < share
+
+    def may_have(self, backend: Backend, model: str) -> bool:
+        """Whether jobs for this model may go to this backend, as far as the lists of models say."""
+        return backend.has_model(model) or not (
+            backend.hides(model) or any(one.has_model(model) for one in self._backends)
+        )
 
     def serving(self, runner: str) -> list[Backend]:
         """The backends that have the model of this runner and take its jobs."""

@@ -6,18 +6,46 @@ Pure: nothing is stored or sent here. A seat that was chosen is taken from the p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import NamedTuple
 
-from service.backend.placement import Placement
+from service.backend.placement import Obstacle, Placement
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
-from service.job import Line
+from service.job import Line, model_of_runner
 from service.queue.backlog import Backlog, Pick, WaitingRunner
 
 _STEPS = ((False, False), (True, False), (True, True))
 """What is loaded somewhere is served there before anybody loads anything (may_load), and what there is room for is
 loaded before anything is pushed out (may_evict).
 """
+
+
+class Reason(StrEnum):
+    """Why a job is given no seat, in the order in which they are looked for: the first that holds is said."""
+
+    NO_BACKEND = "no_backend"
+    """No backend that may have the model answers."""
+    NO_MODEL = "no_model"
+    """No backend that answers may be asked for it."""
+    DRAINED = "drained"
+    """All that have it are taken out of service."""
+    BREAKER = "breaker"
+    """The backend or the model rests after faults, or is tried with one job."""
+    KEY_LIMIT = "key_limit"
+    """The owner's key runs as many jobs as it may."""
+    MODEL_LIMIT = "model_limit"
+    """As many jobs of the model run as may."""
+    LOADING = "loading"
+    """Its runner is being loaded."""
+    DRAINING = "draining"
+    """A backend ends what runs there, to load it."""
+    OTHER_MODEL = "other_model"
+    """Another model is loaded and keeps its place, or comes first."""
+    TURN = "turn"
+    """All seats are taken, and others go first."""
+    NEXT = "next"
+    """All seats are taken, and it goes first."""
 
 
 class Seat(NamedTuple):
@@ -86,6 +114,65 @@ class Scheduler:
                 self._pool.take(backend, turn.runner)
                 seats.append(Seat(backend, pick))
         return seats
+
+    def explain(self, line: Line, waiting: Mapping[str, WaitingRunner] | None = None) -> Reason | None:
+        """Why the first job of this line is given no seat now, also where nobody waits in it yet: what a newcomer would
+        meet. None: it would be given one. ``waiting`` is that of :meth:`choose`; without it, as it was last known.
+        """
+        model, owner = model_of_runner(line.runner), line.owner
+        backends = [backend for backend in self._pool if self._pool.may_have(backend, model)]
+        is_any_there = any(backend.is_answering for backend in self._pool)
+        if not backends and is_any_there:
+            return Reason.NO_MODEL
+        backends = [backend for backend in backends if backend.is_answering]
+        if not backends:
+            return Reason.NO_BACKEND
+        backends = [backend for backend in backends if not backend.is_drained]
+        if not backends:
+            return Reason.DRAINED
+        backends = [one for one in backends if one.is_available and one.breakers.let_through(model)]
+        if not backends:
+            return Reason.BREAKER
+        if not self._backlog.may_run(owner):
+            return Reason.KEY_LIMIT
+        backends = [backend for backend in backends if self._pool.may_take(backend, line.runner)]
+        if not backends:
+            return Reason.MODEL_LIMIT
+        return self._explain_place(line, backends, self._since(line.runner, waiting))
+
+    def _explain_place(self, line: Line, backends: list[Backend], since: Mapping[str, int]) -> Reason | None:
+        """The same for a line whose jobs these backends may take: what is loaded there, and who goes first."""
+        now = self._clock.now_ms()
+        obstacles: set[Obstacle] = set()
+        is_open = goes_first = False
+        for backend in backends:
+            mine = {runner: time for runner, time in since.items() if self._pool.may_take(backend, runner)}
+            elsewhere, placement = self._pool.loaded_elsewhere(backend, mine), backend.placement
+            obstacle = placement.obstacle(line.runner, mine, now, elsewhere)
+            if obstacle is not None:
+                obstacles.add(obstacle)
+                continue
+            if backend.free_seats > 0:
+                return None
+            is_open = True
+            going = [one for one in mine if placement.obstacle(one, mine, now, elsewhere) is None]
+            goes_first = goes_first or placement.first(going, mine) == line.runner
+        for obstacle in (Obstacle.LOADING, Obstacle.DRAINING):
+            if obstacle in obstacles:
+                return Reason(obstacle)
+        if not is_open:
+            return Reason.OTHER_MODEL
+        return Reason.NEXT if goes_first and not self._backlog.ahead(line, 0) else Reason.TURN
+
+    def _since(self, runner: str, waiting: Mapping[str, WaitingRunner] | None) -> dict[str, int]:
+        """Since when the runners wait for which anybody may have a turn, and this one."""
+        now = self._clock.now_ms()
+        if waiting is None:
+            since = {one: self.waiting_since.get(one, now) for one in self._backlog.runners()}
+        else:
+            since = {one: known.since for one, known in waiting.items()}
+        since.setdefault(runner, now)
+        return since
 
     def next_look(self) -> int | None:
         """When those who were left without a seat may get one although nothing has happened: a runner falls overdue, or

@@ -1,0 +1,156 @@
+"""The scheduler says why a job waits, and what it says is what it goes by."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.backend.backend import Backend
+from service.job import Line, Priority, model_of_runner
+from service.queue.backlog import WaitingRunner
+from service.scheduling.scheduler import Reason, Scheduler, Turn
+from tests.support.ollama_in_time import Fits, any_two, one_at_a_time
+from tests.support.placement_simulation import A_LONG, CLOUD, A, B, C, SimulatedService
+
+RUNNERS = (A, B, C, A_LONG, CLOUD)
+OWNERS = ("key-1", "key-2", "somebody")
+LINE_A, LINE_B = Line(A, "newcomer", 0), Line(B, "newcomer", 0)
+
+
+class WatchedScheduler(Scheduler):
+    """Looks, before each choice, at how the chosen job's wait was explained."""
+
+    choices = 0
+
+    def _offers(self, waiting: Mapping[str, WaitingRunner]) -> Iterator[tuple[Backend, Turn]]:
+        for backend, turn in super()._offers(waiting):
+            owners = [owner for owner in waiting[turn.runner].owners if self._backlog.may_run(owner)]
+            assert owners
+            for owner in owners:
+                # A reason would forbid what is chosen now.
+                assert self.explain(Line(turn.runner, owner, Priority.NORMAL), waiting) is None
+            self.choices += 1
+            yield backend, turn
+
+
+class ExplainedService(SimulatedService):
+    scheduler: WatchedScheduler
+    chance = random.Random(0)
+
+    def _use_pool(self) -> None:
+        super()._use_pool()
+        self.scheduler = WatchedScheduler(self.backlog, self.pool, self.clock)
+
+    def check(self) -> None:
+        """When seats were given out, each line that still waits has a reason, and none a free seat that it could take.
+
+        Some of the lines are looked at, others the next time.
+        """
+        self.give_out_seats()
+        waiting, lines = self.waiting, self.waiting_lines
+        for line in self.chance.sample(lines, min(2, len(lines))):
+            reason = self.scheduler.explain(line, waiting)
+            assert reason is not None
+            if reason in (Reason.TURN, Reason.NEXT):
+                open_to = [
+                    one.own
+                    for one in self.backends
+                    if one.own.is_available and one.placement.is_loaded(line.runner) and one.own.free_seats > 0
+                ]
+                assert open_to == []
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    fits=st.sampled_from([one_at_a_time, any_two]),
+    backends=st.integers(1, 3),
+    load_ms=st.sampled_from([0, 700, 20_000]),
+    key_limit=st.sampled_from([None, 1, 2]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_wait_has_one_reason_and_nothing_is_chosen_against_it(
+    seed: int, fits: Fits, backends: int, load_ms: int, key_limit: int | None
+) -> None:
+    chance = random.Random(seed)
+    service = ExplainedService(max_swap_wait_ms=5_000)
+    service.key_limit, service.chance = key_limit, chance
+    for number in range(backends):
+        loaded = [chance.choice(RUNNERS[:3])] if chance.random() < 0.5 else []
+        service.add_backend(str(number), fits=fits, seats=chance.randint(1, 4), load_ms=load_ms, loaded=loaded)
+    service.on_event = service.check
+    for _ in range(25):
+        backend = chance.choice(service.backends)
+        match chance.choice(["submit", "submit", "submit", "wait", "wait", "evict", "away", "drain", "fault"]):
+            case "submit":
+                for _ in range(chance.randint(1, 5)):
+                    runner, cost = chance.choice(RUNNERS), chance.randint(1, 30_000)
+                    service.submit(runner, cost, owner=chance.choice(OWNERS), priority=chance.choice((-1, 0, 1)))
+            case "wait":
+                service.run(service.time.now + chance.choice([1, 100, 3_000, 20_000]))
+            case "evict":
+                backend.ollama.evict(model_of_runner(chance.choice(RUNNERS)))
+            case "away":
+                backend.is_available = not backend.is_available
+            case "drain":
+                backend.own.is_drained = not backend.own.is_drained
+            case "fault":
+                for _ in range(5):
+                    backend.own.breakers.model_failed(model_of_runner(chance.choice(RUNNERS)), None)
+        service.check()
+    for backend in service.backends:
+        backend.is_available, backend.own.is_drained = True, False
+    service.run()
+    assert service.scheduler.choices or not service.jobs
+
+
+def test_a_newcomer_is_told_what_it_would_meet() -> None:
+    service = SimulatedService()
+    backend = service.add_backend(seats=2, loaded=[A])
+    explain = service.scheduler.explain
+    assert explain(LINE_A) is None
+    service.submit(A, 10_000)
+    service.run(100)
+    assert (explain(LINE_A), explain(LINE_B)) == (None, Reason.DRAINING)
+    service.submit(A, 10_000)
+    service.run(200)
+    assert explain(LINE_A) is Reason.NEXT
+    service.submit(A, 10_000)
+    assert explain(LINE_A) is Reason.TURN
+    assert explain(LINE_B) is Reason.OTHER_MODEL
+    backend.own.is_drained = True
+    assert explain(LINE_A) is Reason.DRAINED
+    backend.is_available = False
+    assert explain(LINE_A) is Reason.NO_BACKEND
+
+
+def test_a_load_is_a_reason_for_the_jobs_behind_the_one_that_causes_it() -> None:
+    service = SimulatedService()
+    service.add_backend(seats=4, load_ms=5_000)
+    for _ in range(2):
+        service.submit(A, 1_000)
+    service.run(100)
+    assert service.scheduler.explain(Line(A, "owner", 0)) is Reason.LOADING
+    assert service.scheduler.explain(LINE_B) is Reason.OTHER_MODEL
+
+
+def test_a_key_that_runs_as_many_jobs_as_it_may_is_the_reason_of_its_own_jobs_only() -> None:
+    service = SimulatedService()
+    service.key_limit = 1
+    service.add_backend(seats=4, loaded=[A])
+    for _ in range(2):
+        service.submit(A, 10_000, owner="key:one")
+    service.run(100)
+    reason = service.scheduler.explain(Line(A, "key:one", 0))
+    assert (reason, service.scheduler.explain(LINE_A)) == (Reason.KEY_LIMIT, None)
+
+
+def test_a_model_that_failed_too_often_rests_and_so_do_its_jobs() -> None:
+    service = SimulatedService()
+    backend = service.add_backend(seats=4, loaded=[A])
+    for _ in range(5):
+        backend.own.breakers.model_failed(model_of_runner(A), None)
+    assert service.scheduler.explain(LINE_A) is Reason.BREAKER
+    assert service.scheduler.explain(LINE_B) is None

@@ -82,7 +82,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         await database.prepare()
         own_name = new_job_id(clock.now_ms())
         store = JobStore(database, own_name)
-        clock.not_before(await store.latest_time())
+        clock.not_before(await store.queries.latest_time())
 
         keys = await Keyring.open(KeyStore(database), clock, config.auth.secret_key)
         await keys.keep_demo_key(Role.ADMIN, config.auth.demo_admin_key)

@@ -72,7 +72,7 @@ class Attempts(Core):
         now = self._clock.now_ms()
         if not runners or (len(runners) == 1 and is_alone):
             return dict.fromkeys(runners, now)
-        oldest = await asyncio.gather(*(self._store.oldest_ready(runner) for runner in runners))
+        oldest = await asyncio.gather(*(self._store.queries.oldest_ready(runner) for runner in runners))
         # What is not committed yet has only just come.
         return {runner: found[1] if found else now for runner, found in zip(runners, oldest, strict=True)}
 

@@ -95,7 +95,7 @@ class Core(Views):
 
     def follow(self, job: Job, position: Position | None, wake: Callable[[], None]) -> Follower:
         """A reader of this job's events from ``position``, or from the beginning of its present attempt."""
-        return Follower(self._store, self._hub, self, job, position, wake)
+        return Follower(self._store.queries, self._hub, self, job, position, wake)
 
     def output_of(self, job_id: str) -> Output | None:
         """The output of a job that runs here."""

@@ -36,7 +36,7 @@ class OtherProcesses(Upkeep):
         return is_set
 
     async def _catch_up(self, changes: Sequence[Change]) -> bool:
-        jobs = await self._store.by_seqs({change.seq for change in changes})
+        jobs = await self._store.queries.by_seqs({change.seq for change in changes})
         now = self._clock.now_ms()
         for change in changes:
             job = jobs.get(change.seq)
@@ -88,7 +88,7 @@ class OtherProcesses(Upkeep):
 
     async def _check(self, running: Running) -> None:
         if running.job.seq:
-            found = await self._store.by_seqs((running.job.seq,))
+            found = await self._store.queries.by_seqs((running.job.seq,))
             job = found.get(running.job.seq)
             if job is not None:
                 await self._stop_if_over(running, job)
@@ -96,6 +96,6 @@ class OtherProcesses(Upkeep):
     async def _check_caller(self, job_id: str) -> None:
         if job_id in self._running:
             return
-        standing = await self._store.standing(job_id)
+        standing = await self._store.queries.standing(job_id)
         if standing is not None and standing.job.is_final:
             self._publish(standing.job)

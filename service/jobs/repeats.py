@@ -76,7 +76,7 @@ class Repeats(Submission):
                 f"Idempotency-Key: {asked.key!r} was used for another request; use a new key for each"
             )
         while True:
-            standing = await self._store.standing(earlier.job_id)
+            standing = await self._store.queries.standing(earlier.job_id)
             if standing is None or (standing.job.is_final and standing.job.error_code in _TRIED_AGAIN):
                 return None
             view = await self._viewed(standing)

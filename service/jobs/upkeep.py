@@ -13,7 +13,7 @@ class Upkeep(Core):
     async def tend(self) -> int | None:
         """Make ready what is due and fail what has expired; when to look again (milliseconds since the epoch)."""
         now = self._clock.now_ms()
-        due, deadline = await self._store.next_due()
+        due, deadline = await self._store.queries.next_due()
         if due is not None and due <= now:
             for job in await self._tracked(self._store.promote(now)):
                 self._move(job, Status.QUEUED, 1, now)
@@ -24,7 +24,7 @@ class Upkeep(Core):
                 self._move(job, Status.QUEUED, ready, now)
                 self._announce(job, Status.QUEUED, ready)
         if (due is not None and due <= now) or (deadline is not None and deadline <= now):
-            due, deadline = await self._store.next_due()
+            due, deadline = await self._store.queries.next_due()
         return min((time for time in (due, deadline) if time is not None), default=None)
 
     async def rescue(self, workers: list[str]) -> int:
@@ -57,8 +57,8 @@ class Upkeep(Core):
         """Set the gauges from the rows, unless something changes meanwhile: then another time; whether they are set."""
         # What is under way may be stored behind what is read now, and be done before that is here.
         was_calm, changes = not self._under_way, self._changes
-        gauges, delayed = await self._store.gauges()
-        newest = await self._store.newest()
+        gauges, delayed = await self._store.queries.gauges()
+        newest = await self._store.queries.newest()
         if not was_calm or self._under_way or changes != self._changes:
             return False
         self._newest = newest
@@ -83,4 +83,4 @@ class Upkeep(Core):
 
     async def has_missed(self) -> bool:
         """Whether a ready job is stored that the gauges do not know of."""
-        return not self._gauges.waiting and not self._under_way and await self._store.has_ready()
+        return not self._gauges.waiting and not self._under_way and await self._store.queries.has_ready()

@@ -12,8 +12,9 @@ from service.jobs.records import Page, View
 from service.jobs.row_cache import RowCache
 from service.queue import Order
 from service.queue.gauges import Gauges
+from service.store.job_queries import Filter, Standing
 from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
-from service.store.jobs import Filter, JobStore, Standing
+from service.store.jobs import JobStore
 
 _FIRST_GUESS_MS = 5_000.0
 """What a job is thought to take in an estimate, before any of its runner has ended."""
@@ -85,7 +86,7 @@ class Views:
         if job is not None and rank is not None:
             return await self._ready_view(job, rank)
         calm = self._row_cache.calm()
-        standing = await self._store.standing(job_id)
+        standing = await self._store.queries.standing(job_id)
         if standing is None:
             raise no_prompt(job_id)
         return await self._viewed(standing, calm)
@@ -93,7 +94,7 @@ class Views:
     async def view_by_seq(self, seq: int) -> View:
         """The same by the integer id."""
         calm = self._row_cache.calm()
-        standing = await self._store.standing_by_seq(seq)
+        standing = await self._store.queries.standing_by_seq(seq)
         if standing is None:
             raise no_request(seq)
         return await self._viewed(standing, calm)
@@ -104,21 +105,21 @@ class Views:
 
     async def result(self, job: Job) -> Result | None:
         """What a finished job has written, None when nothing is kept."""
-        return await self._store.result(job.seq)
+        return await self._store.queries.result(job.seq)
 
     async def prompt(self, job: Job) -> str:
         """The whole prompt of a job."""
-        return await self._store.prompt(job.seq)
+        return await self._store.queries.prompt(job.seq)
 
     async def request(self, job: Job) -> str:
         """The body with which a backend is asked, JSON."""
-        return await self._store.request(job.seq)
+        return await self._store.queries.request(job.seq)
 
     async def prompts(self, jobs: list[Job]) -> dict[int, str]:
         """The whole prompts of neighbouring jobs, by seq."""
         if not jobs:
             return {}
-        return await self._store.prompts(min(job.seq for job in jobs), max(job.seq for job in jobs))
+        return await self._store.queries.prompts(min(job.seq for job in jobs), max(job.seq for job in jobs))
 
     def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
         """How many jobs there are, of one status, model or owner where named."""
@@ -126,19 +127,19 @@ class Views:
 
     async def page(self, which: Filter, limit: int, offset: int) -> Page:
         """A page of the list, newest first."""
-        jobs = await self._store.page(which, limit, offset)
+        jobs = await self._store.queries.page(which, limit, offset)
         for job in jobs:
             self._row_cache.learn(job)
         if which.text is None and which.key_id is None:
             return Page(jobs, self._gauges.total(which.status, which.model_key, which.owner), is_capped=False)
-        total = await self._store.count(which)
+        total = await self._store.queries.count(which)
         return Page(jobs, total, is_capped=total >= EXACT_TOTAL)
 
     async def _view_of_row(self, job: Job) -> View:
         if not _is_ready(job):
             return View(job, None)
         calm = self._row_cache.calm()
-        standing = await self._store.standing(job.id)
+        standing = await self._store.queries.standing(job.id)
         return await self._viewed(standing, calm) if standing is not None else View(job, None)
 
     async def _viewed(self, standing: Standing, calm: int | None = None) -> View:
@@ -158,7 +159,7 @@ class Views:
         now = self._clock.now_ms()
         oldest = self._known_oldest(job.line, now)
         if oldest is None:
-            oldest = await self._store.oldest_of_line(job.line) or job.seq
+            oldest = await self._store.queries.oldest_of_line(job.line) or job.seq
             if len(self._oldest) >= _MOST_LINES:
                 self._oldest.clear()
             self._oldest[job.line] = (oldest, now + _OLDEST_MS)

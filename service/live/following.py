@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from service.job import Job
 from service.live.hub import Hub, JobChanged, job_channel
 from service.live.outputs import Output, Piece, Position, of_segments
-from service.store.jobs import JobStore
+from service.store.job_queries import JobQueries
 
 
 class StatusChanged(NamedTuple):
@@ -58,14 +58,14 @@ class Follower:
 
     def __init__(
         self,
-        store: JobStore,
+        queries: JobQueries,
         hub: Hub,
         outputs: LiveOutputs,
         job: Job,
         position: Position | None,
         wake: Callable[[], None],
     ) -> None:
-        self._store = store
+        self._queries = queries
         self._hub = hub
         self._outputs = outputs
         self._job = job
@@ -90,7 +90,7 @@ class Follower:
 
     async def refresh(self) -> None:
         """Look at the stored row again, in case an event of another process was missed."""
-        standing = await self._store.standing(self._job.id)
+        standing = await self._queries.standing(self._job.id)
         if standing is not None and standing.job.stage > self._job.stage:
             self.receive(JobChanged(standing.job))
 
@@ -127,7 +127,7 @@ class Follower:
         if self._output is not None and self._output.attempt != job.attempt and live is None:
             self._detach()
         if self._output is None and job.is_final:
-            result = await self._store.result(job.seq)
+            result = await self._queries.result(job.seq)
             self._output = of_segments(result.attempt, result.segments) if result else None
         return self._output
 

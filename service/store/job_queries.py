@@ -1,4 +1,4 @@
-"""Jobs as they stand in the database; nothing here changes one."""
+"""Jobs as they stand in the database."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Standing(NamedTuple):
     rank: int
 
 
-class JobReading:
-    """Jobs in the database, to be looked at."""
+class JobQueries:
+    """What can be asked about jobs; nothing here changes one."""
 
-    def __init__(self, database: Database, worker: str) -> None:
+    def __init__(self, database: Database, own_name: str) -> None:
         self._database = database
-        self._own = {"worker": worker}
+        self._own = {"worker": own_name}
 
     async def standing(self, job_id: str) -> Standing | None:
         """A job with its rank in its line."""

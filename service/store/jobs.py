@@ -1,4 +1,4 @@
-"""Jobs in the database: looked at, and changed."""
+"""Changes of jobs in the database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, mo
 from service.queue.gauges import Gauge
 from service.store.database import Answers, Database, Settle, Statement, Written
 from service.store.idempotency import IdempotencyStore, KeptReply, keep
-from service.store.job_queries import Filter, JobReading, Standing, job_of
+from service.store.job_queries import JobQueries, job_of
 from service.store.job_statements import (
     CANCEL,
     CLAIM,
@@ -29,9 +29,6 @@ from service.store.job_statements import (
 )
 from service.store.texts import segments_text, storable
 
-__all__ = ["Filter", "Gauge", "JobStore", "Rescued", "Standing"]
-
-
 _QUEUED, _PROCESSING = str(Status.QUEUED), str(Status.PROCESSING)
 
 
@@ -47,12 +44,13 @@ def numbered(job: Job, answers: Answers) -> Job:
     return job if job.seq else job._replace(seq=answers[0][0][0])
 
 
-class JobStore(JobReading):
-    """Jobs in the database."""
+class JobStore:
+    """Stores jobs and what becomes of them; ``queries`` are for looking at them."""
 
-    def __init__(self, database: Database, worker: str) -> None:
-        super().__init__(database, worker)
-        self._worker = worker
+    def __init__(self, database: Database, own_name: str) -> None:
+        self._database = database
+        self._own_name = own_name
+        self.queries = JobQueries(database, own_name)
         self.idempotency = IdempotencyStore(database)
         self.keeps_order = database.keeps_order
         self.is_exclusive = not database.is_shared
@@ -102,8 +100,8 @@ class JobStore(JobReading):
             not_before=new.not_before,
             deadline=new.deadline,
             on_disconnect=new.on_disconnect,
-            worker=self._worker if is_started else None,
-            caller_at=self._worker if new.on_disconnect else None,
+            worker=self._own_name if is_started else None,
+            caller_at=self._own_name if new.on_disconnect else None,
             preview=preview_of(prompt),
             size=len(new.request),
             created_at=now,
@@ -121,7 +119,7 @@ class JobStore(JobReading):
                     "owner": line.owner,
                     "priority": line.priority,
                     "seats": seats,
-                    "worker": self._worker,
+                    "worker": self._own_name,
                     "now": now,
                 },
             )
@@ -250,7 +248,7 @@ class JobStore(JobReading):
 
     def may_claim(self, job: Job) -> bool:
         """Whether this process may claim it when it is ready: not if its caller waits at another."""
-        return job.caller_at is None or job.caller_at == self._worker
+        return job.caller_at is None or job.caller_at == self._own_name
 
     async def rescue(self, worker: str, now: int) -> list[Rescued]:
         """Take back the jobs of a process that is gone; no failure is counted."""

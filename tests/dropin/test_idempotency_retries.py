@@ -12,7 +12,8 @@ from service.api.context import POOL
 from service.job import Job, new_job_id
 from service.simulated import Fault, FaultKind
 from service.store.idempotency import RequestKey, remember
-from service.store.jobs import JobStore, Standing
+from service.store.job_queries import Standing
+from service.store.jobs import JobStore
 from tests.jobs.test_idempotency import CHAT, KEY, SETTINGS, ask
 from tests.support.access import ADMIN, service_with_keys
 from tests.support.running import RunningService, service_in_process
@@ -51,7 +52,7 @@ async def test_who_asks_again_right_after_a_cut_gets_a_whole_answer() -> None:
 async def test_and_also_while_the_cancel_is_on_its_way_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     async with service_in_process(settings=SETTINGS) as service:
         store, has_looked = service.jobs._store, asyncio.Event()
-        cancel, standing = store.cancel, store.standing
+        cancel, standing = store.cancel, store.queries.standing
 
         async def cancel_later(*arguments: Any, **options: Any) -> Job | None:
             await has_looked.wait()
@@ -63,7 +64,7 @@ async def test_and_also_while_the_cancel_is_on_its_way_to_the_disk(monkeypatch: 
             return found
 
         monkeypatch.setattr(store, "cancel", cancel_later)
-        monkeypatch.setattr(store, "standing", look)
+        monkeypatch.setattr(store.queries, "standing", look)
         status, body = await cut_then_again(service, "key")
         assert status == 200
         assert b'"done":true' in body

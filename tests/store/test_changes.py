@@ -20,7 +20,7 @@ async def test_a_finish_is_stored_once(store: JobStore) -> None:
     assert done is not None
     assert await store.finish(job, Outcome(Status.FAILED, HALF), NOW + 2) is None
     assert await look(store, job) == done
-    assert await store.result(job.seq) == Result(1, DONE.segments)
+    assert await store.queries.result(job.seq) == Result(1, DONE.segments)
 
 
 async def test_an_attempt_that_was_superseded_writes_nothing(store: JobStore) -> None:
@@ -30,7 +30,7 @@ async def test_an_attempt_that_was_superseded_writes_nothing(store: JobStore) ->
     assert await store.finish(old, DONE, NOW) is None
     assert await store.put_back(old, NOW) is None
     assert await look(store, old) == new.job
-    assert await store.result(old.seq) is None
+    assert await store.queries.result(old.seq) is None
 
 
 async def test_a_queued_job_is_neither_finished_nor_put_back(store: JobStore) -> None:
@@ -69,7 +69,7 @@ async def test_a_queued_job_is_cancelled_at_once(store: JobStore) -> None:
     )
     assert cancelled == expected == await look(store, job)
     assert await store.claim(LINE, 1, NOW) == []
-    assert await store.result(job.seq) is None
+    assert await store.queries.result(job.seq) is None
 
 
 async def test_a_running_job_that_is_cancelled_keeps_what_it_wrote_and_who_ran_it(store: JobStore) -> None:
@@ -77,7 +77,7 @@ async def test_a_running_job_that_is_cancelled_keeps_what_it_wrote_and_who_ran_i
     cancelled = await store.cancel(job.id, NOW + 5, HALF, job.attempt)
     assert cancelled is not None
     assert cancelled.worker == "one"
-    assert await store.result(job.seq) == Result(1, HALF)
+    assert await store.queries.result(job.seq) == Result(1, HALF)
 
 
 async def test_output_of_an_older_attempt_is_not_kept_with_a_cancel(store: JobStore) -> None:
@@ -85,7 +85,7 @@ async def test_output_of_an_older_attempt_is_not_kept_with_a_cancel(store: JobSt
     await store.put_back(old, NOW)
     await store.claim(LINE, 1, NOW)
     assert await store.cancel(old.id, NOW, HALF, old.attempt) is not None
-    assert await store.result(old.seq) is None
+    assert await store.queries.result(old.seq) is None
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED])
@@ -105,7 +105,7 @@ async def test_of_a_cancel_and_a_finish_the_first_one_wins(store: JobStore) -> N
         assert first is not None
         assert second is None
         assert await look(store, job) == first
-        assert await store.result(job.seq) == Result(1, HALF if is_cancel_first else DONE.segments)
+        assert await store.queries.result(job.seq) == Result(1, HALF if is_cancel_first else DONE.segments)
 
 
 async def test_many_changes_of_one_job_at_once_leave_it_in_one_final_state(store: JobStore, other: JobStore) -> None:
@@ -116,7 +116,7 @@ async def test_many_changes_of_one_job_at_once_leave_it_in_one_final_state(store
     )
     [winner] = [outcome for outcome in outcomes if outcome is not None]
     assert await look(store, job) == winner
-    result = await store.result(job.seq)
+    result = await store.queries.result(job.seq)
     assert result is not None
     assert result.segments == (DONE.segments if winner.status == "completed" else HALF)
 
@@ -126,14 +126,14 @@ async def test_delayed_jobs_become_ready_when_their_time_has_come(store: JobStor
     soon = await stored(store, not_before=NOW + 10)
     cancelled = await stored(store, not_before=NOW + 5)
     await store.cancel(cancelled.id, NOW)
-    assert await store.next_due() == (NOW + 10, None)
+    assert await store.queries.next_due() == (NOW + 10, None)
     assert await store.promote(NOW + 9) == []
     [promoted] = await store.promote(NOW + 10)
     assert promoted == soon._replace(not_before=None, updated_at=NOW + 10) == await look(store, soon)
-    assert await store.next_due() == (NOW + 20, None)
+    assert await store.queries.next_due() == (NOW + 20, None)
     assert seqs(await store.claim(LINE, 9, NOW)) == [soon.seq]
     assert seqs(await store.promote(NOW + 99)) == [late.seq]
-    assert await store.next_due() == (None, None)
+    assert await store.queries.next_due() == (None, None)
 
 
 async def test_only_so_many_delayed_jobs_are_made_ready_at_once_the_first_due_first(store: JobStore) -> None:
@@ -147,14 +147,14 @@ async def test_a_queued_job_expires_at_its_deadline(store: JobStore) -> None:
     delayed = await stored(store, deadline=NOW + 11, not_before=NOW + 50)
     later = await stored(store, deadline=NOW + 99)
     [running] = [await claimed(store, deadline=NOW + 10, owner="other")]
-    assert await store.next_due() == (NOW + 50, NOW + 10)
+    assert await store.queries.next_due() == (NOW + 50, NOW + 10)
     assert await store.expire(NOW + 9) == []
     expired = await store.expire(NOW + 11)
     assert sorted(seqs(expired)) == seqs([ready, delayed])
     assert {(job.status, job.error_code, job.finished_at) for job in expired} == {("failed", "expired", NOW + 11)}
     assert [await look(store, job) for job in sorted(expired)] == sorted(expired)
     assert await look(store, running) == running
-    assert await store.next_due() == (None, NOW + 99)
+    assert await store.queries.next_due() == (None, NOW + 99)
     assert await look(store, later) == later
 
 
@@ -203,8 +203,8 @@ async def test_old_jobs_are_forgotten_with_their_bodies_and_results(store: JobSt
     assert len(await store.prune(NOW + 50)) == 2
     assert await store.prune(NOW + 50) == []
     for job in old:
-        assert await store.standing(job.id) is None
-        assert await store.prompt(job.seq) == ""
-        assert await store.result(job.seq) is None
-    assert await store.result(young.seq) is not None
+        assert await store.queries.standing(job.id) is None
+        assert await store.queries.prompt(job.seq) == ""
+        assert await store.queries.result(job.seq) is None
+    assert await store.queries.result(young.seq) is not None
     assert await look(store, waiting) == waiting

@@ -44,11 +44,11 @@ async def test_a_job_whose_caller_waits_at_a_process_is_claimed_by_that_one_alon
 ) -> None:
     waited_for = await stored(store, on_disconnect="cancel")
     assert await other.claim(LINE, 9, NOW) == []
-    assert not await other.has_ready()
-    assert await other.oldest_ready(LINE.runner) is None
+    assert not await other.queries.has_ready()
+    assert await other.queries.oldest_ready(LINE.runner) is None
     assert (await counted(other)).ready(LINE) == 0
     assert (await counted(store)).ready(LINE) == 1
-    assert await store.has_ready()
+    assert await store.queries.has_ready()
     free = await stored(store)
     assert seqs(await other.claim(LINE, 9, NOW)) == [free.seq]
     assert seqs(await store.claim(LINE, 9, NOW)) == [waited_for.seq]

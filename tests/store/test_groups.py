@@ -10,8 +10,9 @@ import pytest
 from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 from service.job import Job, Outcome, Status, new_job_id
 from service.store.database import Answers, Database, Statement, Written
+from service.store.job_queries import Filter
 from service.store.job_statements import INSERT
-from service.store.jobs import Filter, JobStore
+from service.store.jobs import JobStore
 from service.store.pending import Write
 from service.store.sqlite.groups import WaitingWrites
 from tests.support.databases import Place
@@ -32,7 +33,7 @@ async def test_one_bad_write_does_not_fail_its_neighbours(store: JobStore, datab
         return_exceptions=True,
     )
     assert [type(result) for result in results[1:3]] == [StoreError, UniqueViolationError]
-    assert [job.preview for job in await store.page(Filter(), 9, 0)] == ["after", "before", first.preview]
+    assert [job.preview for job in await store.queries.page(Filter(), 9, 0)] == ["after", "before", first.preview]
 
 
 async def test_a_write_is_carried_out_whole_or_not_at_all(store: JobStore, database: Database) -> None:
@@ -90,7 +91,7 @@ async def test_a_caller_that_leaves_does_not_take_its_write_along(store: JobStor
     await asyncio.sleep(0)
     leaving.cancel()
     after = await stored(store)
-    assert [job.id for job in await store.page(Filter(), 9, 0)] == [after.id, job_id]
+    assert [job.id for job in await store.queries.page(Filter(), 9, 0)] == [after.id, job_id]
 
 
 async def test_what_a_write_came_to_is_heard_before_its_caller_goes_on_and_also_when_that_is_gone(
@@ -122,7 +123,7 @@ async def test_an_error_in_what_follows_a_write_costs_its_caller_only(store: Job
     )
     assert isinstance(wrong, StoreError)
     assert isinstance(right, Job)
-    assert await store.count(Filter()) == 2
+    assert await store.queries.count(Filter()) == 2
 
 
 async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones(place: Place) -> None:
@@ -137,7 +138,7 @@ async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones
         await inserted(store, new_job(), new_job_id(NOW), settle=lambda _answers, error: refused.append(error))
     assert [type(error) for error in refused] == [CannotStoreError]
     async with place.opened() as again:
-        assert await JobStore(again, "one").count(Filter()) == 1500
+        assert await JobStore(again, "one").queries.count(Filter()) == 1500
 
 
 async def test_closing_leaves_no_thread_and_no_connection(place: Place) -> None:
@@ -148,7 +149,7 @@ async def test_closing_leaves_no_thread_and_no_connection(place: Place) -> None:
             database.listen(lambda payload: None)
             database.notify("hello")
             await stored(store)
-            await store.count(Filter())
+            await store.queries.count(Filter())
     for thread in set(threading.enumerate()) - before:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()

@@ -11,8 +11,9 @@ import pytest
 from service.job import Job, Line, Segment, Status
 from service.store import idempotency, request_log
 from service.store.database import Batch, Database, Row, Settle, Statement, Update, Written
+from service.store.job_queries import Filter
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
-from service.store.jobs import Filter, JobStore
+from service.store.jobs import JobStore
 from service.store.migrations.m0008_whole_rows import STATEMENTS as OUTCOMES
 from service.store.postgres.connections import Link
 from service.store.postgres.database import PostgresDatabase
@@ -102,28 +103,30 @@ ASKED = {
     "expire": Asked(lambda store, job: store.expire(NOW + 100), ("seek jobs_deadline", "seek jobs_pkey")),
     "rescue": Asked(lambda store, job: store.rescue("worker-1", NOW), ("jobs_processing", "seek jobs_reserved")),
     "prune": Asked(lambda store, job: store.prune(NOW + 100), ("seek jobs_finished", "seek jobs_pkey")),
-    "standing": Asked(lambda store, job: store.standing(job.id), ("seek jobs_id", "seek jobs_ready")),
+    "standing": Asked(lambda store, job: store.queries.standing(job.id), ("seek jobs_id", "seek jobs_ready")),
     "standing by number": Asked(
-        lambda store, job: store.standing_by_seq(job.seq), ("seek jobs_pkey", "seek jobs_ready")
+        lambda store, job: store.queries.standing_by_seq(job.seq), ("seek jobs_pkey", "seek jobs_ready")
     ),
-    "result": Asked(lambda store, job: store.result(job.seq), ("seek results_pkey",)),
-    "prompt": Asked(lambda store, job: store.prompt(job.seq), ("seek bodies_pkey",)),
-    "prompts": Asked(lambda store, job: store.prompts(1, 5), ("seek bodies_pkey",)),
-    "oldest ready": Asked(lambda store, job: store.oldest_ready(LINE.runner), ("seek jobs_ready_oldest",)),
-    "oldest of a line": Asked(lambda store, job: store.oldest_of_line(LINE), ("seek jobs_ready",)),
-    "any ready": Asked(lambda store, job: store.has_ready(), ("jobs_ready",)),
-    "next due": Asked(lambda store, job: store.next_due(), ("jobs_delayed", "jobs_deadline")),
-    "latest time": Asked(lambda store, job: store.latest_time(), ("jobs_pkey", "jobs_finished")),
-    "newest": Asked(lambda store, job: store.newest(), ("jobs_pkey",)),
-    "by numbers": Asked(lambda store, job: store.by_seqs([job.seq, 5]), ("seek jobs_pkey",)),
-    "list": Asked(lambda store, job: store.page(Filter(), 5, 5), ("jobs_pkey",)),
+    "result": Asked(lambda store, job: store.queries.result(job.seq), ("seek results_pkey",)),
+    "prompt": Asked(lambda store, job: store.queries.prompt(job.seq), ("seek bodies_pkey",)),
+    "prompts": Asked(lambda store, job: store.queries.prompts(1, 5), ("seek bodies_pkey",)),
+    "oldest ready": Asked(lambda store, job: store.queries.oldest_ready(LINE.runner), ("seek jobs_ready_oldest",)),
+    "oldest of a line": Asked(lambda store, job: store.queries.oldest_of_line(LINE), ("seek jobs_ready",)),
+    "any ready": Asked(lambda store, job: store.queries.has_ready(), ("jobs_ready",)),
+    "next due": Asked(lambda store, job: store.queries.next_due(), ("jobs_delayed", "jobs_deadline")),
+    "latest time": Asked(lambda store, job: store.queries.latest_time(), ("jobs_pkey", "jobs_finished")),
+    "newest": Asked(lambda store, job: store.queries.newest(), ("jobs_pkey",)),
+    "by numbers": Asked(lambda store, job: store.queries.by_seqs([job.seq, 5]), ("seek jobs_pkey",)),
+    "list": Asked(lambda store, job: store.queries.page(Filter(), 5, 5), ("jobs_pkey",)),
     "list of a model": Asked(
-        lambda store, job: store.page(Filter(model_key=LINE.runner), 5, 5), ("seek jobs_by_model",)
+        lambda store, job: store.queries.page(Filter(model_key=LINE.runner), 5, 5), ("seek jobs_by_model",)
     ),
-    "list of an owner": Asked(lambda store, job: store.page(Filter(owner="owner-1"), 5, 5), ("seek jobs_by_owner",)),
+    "list of an owner": Asked(
+        lambda store, job: store.queries.page(Filter(owner="owner-1"), 5, 5), ("seek jobs_by_owner",)
+    ),
 } | {
     f"list of {status}": Asked(
-        lambda store, job, status=status: store.page(Filter(status=status), 5, 5),  # type: ignore[misc]
+        lambda store, job, status=status: store.queries.page(Filter(status=status), 5, 5),  # type: ignore[misc]
         (f"jobs_{status}",),
     )
     for status in Status

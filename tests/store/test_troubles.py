@@ -15,7 +15,8 @@ from service.config import DatabaseConfig
 from service.errors import CannotStoreError
 from service.job import Job, Outcome, Result, Segment, Status
 from service.store.database import Database, Statement
-from service.store.jobs import Filter, JobStore
+from service.store.job_queries import Filter
+from service.store.jobs import JobStore
 from tests.support.databases import Gateway, Place, PostgresServer, own_schema
 from tests.support.store_jobs import NOW, claimed, look, seqs, stored
 
@@ -64,7 +65,7 @@ async def test_a_file_that_another_process_has_locked_takes_no_writes_until_it_l
         assert await look(store, job) == job
         another.execute("ROLLBACK")
     assert await store.finish(job, DONE, NOW) is not None
-    assert seqs(await store.page(Filter(), 9, 0)) == [job.seq]
+    assert seqs(await store.queries.page(Filter(), 9, 0)) == [job.seq]
 
 
 async def test_a_database_that_is_full_takes_no_writes_until_there_is_room(on_disk: Database) -> None:
@@ -80,7 +81,7 @@ async def test_a_database_that_is_full_takes_no_writes_until_there_is_room(on_di
     assert await look(store, job) == job
     await on_disk.write(Statement("PRAGMA max_page_count = 1000000", {}))
     assert await store.finish(job, outcome, NOW) is not None
-    assert await store.result(job.seq) == Result(1, outcome.segments)
+    assert await store.queries.result(job.seq) == Result(1, outcome.segments)
 
 
 async def test_a_disk_that_takes_no_byte_more_takes_no_writes_until_there_is_room(on_disk: Database) -> None:
@@ -95,7 +96,7 @@ async def test_a_disk_that_takes_no_byte_more_takes_no_writes_until_there_is_roo
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most_of_all))
     after = await stored(store, BIG)
-    assert seqs(await store.page(Filter(), 9, 0)) == seqs([after, job])
+    assert seqs(await store.queries.page(Filter(), 9, 0)) == seqs([after, job])
 
 
 async def test_a_server_that_cannot_be_reached_takes_no_writes_until_it_is_back(
@@ -114,7 +115,7 @@ async def test_a_server_that_cannot_be_reached_takes_no_writes_until_it_is_back(
     finished: Job | None = await eventually(lambda: store.finish(job, DONE, NOW))
     assert finished is not None
     assert await eventually(lambda: look(store, job)) == finished
-    assert seqs(await eventually(lambda: store.page(Filter(), 9, 0))) == [job.seq]
+    assert seqs(await eventually(lambda: store.queries.page(Filter(), 9, 0))) == [job.seq]
 
 
 async def test_connections_that_the_server_ended_are_made_again_without_a_word(
@@ -124,7 +125,7 @@ async def test_connections_that_the_server_ended_are_made_again_without_a_word(
         store = JobStore(database, "one")
         for _ in range(2):
             job = await stored(store)
-            assert await store.count(Filter(model_key=job.model_key)) == job.seq
+            assert await store.queries.count(Filter(model_key=job.model_key)) == job.seq
             await operator.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'corral'"
             )
@@ -139,8 +140,8 @@ async def test_a_write_whose_answer_is_lost_on_the_way_is_carried_out_exactly_on
     first = await stored(store)
     gateway.swallow_the_answer_to(query)
     job = await stored(store, "in doubt")
-    assert await store.prompt(job.seq) == "in doubt"
-    assert seqs(await store.page(Filter(), 9, 0)) == seqs([job, first])
+    assert await store.queries.prompt(job.seq) == "in doubt"
+    assert seqs(await store.queries.page(Filter(), 9, 0)) == seqs([job, first])
 
 
 async def test_an_outcome_whose_commit_is_lost_on_the_way_is_known_to_be_stored(

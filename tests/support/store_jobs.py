@@ -66,7 +66,7 @@ async def finished(store: JobStore, now: int = NOW, status: Status = Status.COMP
 
 async def look(store: JobStore, job: Job) -> Job:
     """The job as it is stored."""
-    standing = await store.standing(job.id)
+    standing = await store.queries.standing(job.id)
     assert standing is not None
     return standing.job
 
@@ -98,7 +98,7 @@ def seqs(jobs: list[Job] | list[Claimed]) -> list[int]:
 async def counted(store: JobStore) -> Gauges:
     """Gauges that begin from the rows."""
     gauges = Gauges()
-    gauges.set(*await store.gauges())
+    gauges.set(*await store.queries.gauges())
     return gauges
 
 

@@ -246,6 +246,10 @@ class JobStore:
         (rows,) = await self._database.write(Statement(self._expire, row))
         return [job_of(row) for row in rows]
 
+    def tell(self, change: str) -> None:
+        """Tell the other processes that share the database; where it is not shared, nobody is told."""
+        self._database.notify(change)
+
     def may_claim(self, job: Job) -> bool:
         """Whether this process may claim it when it is ready: not if its caller waits at another."""
         return job.caller_at is None or job.caller_at == self._own_name

@@ -131,45 +131,24 @@ class JobStore:
     async def finish(
         self, job: Job, outcome: Outcome, now: int, reply: KeptReply | None = None, *, is_urgent: bool = True
     ) -> Job | None:
-        """Store how the attempt ended; None when the job is no longer this attempt's. ``reply`` is kept for who repeats
-        the request. Not urgent: its caller has the reply already.
+        """Store how the attempt ended; None when the job is no longer this attempt's.
+
+        ``reply`` is kept for a caller that repeats the request. A write whose caller has the reply already is not
+        urgent.
         """
-        error_message = storable(outcome.error_message) if outcome.error_message else outcome.error_message
-        counts = outcome.counts
-        row = {
-            "seq": job.seq,
-            "attempt": job.attempt,
-            "status": str(outcome.status),
-            "error_code": outcome.error_code,
-            "error_message": error_message,
-            "prompt_tokens": counts.prompt_tokens,
-            "completion_tokens": counts.completion_tokens,
-            "load_ms": counts.load_ms,
-            "prompt_ms": counts.prompt_ms,
-            "generation_ms": counts.generation_ms,
-            "done_reason": counts.done_reason,
-            "first_token_at": outcome.first_token_at,
-            "finished_at": now,
-            "segments": segments_text(outcome.segments),
-        }
-        kept = () if reply is None else (keep(job.id, reply),)
-        updated, *_ = await self._database.write(Statement(FINISH, row), *kept, is_urgent=is_urgent)
-        if not updated:
-            return None
-        return job._replace(
+        ended = job._replace(
             status=str(outcome.status),
             error_code=outcome.error_code,
-            error_message=error_message,
-            prompt_tokens=counts.prompt_tokens,
-            completion_tokens=counts.completion_tokens,
-            load_ms=counts.load_ms,
-            prompt_ms=counts.prompt_ms,
-            generation_ms=counts.generation_ms,
-            done_reason=counts.done_reason,
+            error_message=storable(outcome.error_message) if outcome.error_message else outcome.error_message,
+            **outcome.counts._asdict(),
             first_token_at=outcome.first_token_at,
             finished_at=now,
             updated_at=now,
         )
+        row = {**ended._asdict(), "segments": segments_text(outcome.segments)}
+        kept = () if reply is None else (keep(job.id, reply),)
+        updated, *_ = await self._database.write(Statement(FINISH, row), *kept, is_urgent=is_urgent)
+        return ended if updated else None
 
     async def put_back(
         self,

@@ -33,7 +33,7 @@ _QUEUED, _PROCESSING = str(Status.QUEUED), str(Status.PROCESSING)
 
 
 class Rescued(NamedTuple):
-    """A job that was taken back, and its status before that."""
+    """A job that was taken back from a dead process, and its status before."""
 
     job: Job
     before: str
@@ -45,7 +45,7 @@ def numbered(job: Job, answers: Answers) -> Job:
 
 
 class JobStore:
-    """Stores jobs and what becomes of them; ``queries`` are for looking at them."""
+    """Stores jobs and what becomes of them. To look at them there are its ``queries``."""
 
     def __init__(self, database: Database, own_name: str) -> None:
         self._database = database
@@ -69,11 +69,12 @@ class JobStore:
         also: Sequence[Statement] = (),
         settle: Settle | None = None,
     ) -> tuple[Job, Written]:
-        """Store a new job, waiting or already started as this process's first attempt, and ``also`` this with it.
+        """Begin to store a new job, and ``also`` these statements with it. The job is queued, or already started as the
+        first attempt, which this process carries out.
 
-        Its row as it will be there, without a number (0) where the database gives them, see :func:`numbered`; and the
-        write, which is on its way. ``settle`` hears what it came to; awaiting it raises CannotStoreError, and what
-        ``also`` brings about.
+        Returns the row as it will be stored, and the write. The row's number is 0 where the database gives the numbers,
+        see :func:`numbered`. ``settle`` is called with what the write came to. Awaiting the write raises
+        CannotStoreError, and the errors of ``also``.
         """
         prompt = storable(new.prompt)
         job = self._new_row(new, job_id, prompt, now, is_started=is_started)
@@ -110,7 +111,7 @@ class JobStore:
         )
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
-        """Make up to ``seats`` of the oldest ready jobs of a line this process's own, oldest first."""
+        """Claim up to ``seats`` of the oldest ready jobs of a line for this process; the oldest comes first."""
         (rows,) = await self._database.write(
             Statement(
                 self._claim,
@@ -189,7 +190,7 @@ class JobStore:
         code: str = "cancelled",
         message: str = "cancelled by its owner",
     ) -> Job | None:
-        """End a job that is not final yet; None when it is. ``segments`` is what ``attempt`` has written so far."""
+        """End a job unless it is final already; then this gives None. ``segments`` is what ``attempt`` has written."""
         row = {"id": job_id, "now": now, "error_code": code, "error_message": message}
         statements = [Statement(CANCEL, row)]
         if segments:
@@ -204,7 +205,7 @@ class JobStore:
         return job_of(rows[0]) if rows else None
 
     async def keep_output(self, job: Job, segments: tuple[Segment, ...]) -> None:
-        """Store what the last attempt of a job that another process has cancelled had written."""
+        """Store what the last attempt of a job has written here, when another process has cancelled that job."""
         row = {
             "seq": job.seq,
             "attempt": job.attempt,
@@ -215,7 +216,7 @@ class JobStore:
         await self._database.write(Statement(INSERT_RESULT, row))
 
     async def promote(self, now: int, most: int = 1_000) -> list[Job]:
-        """Make delayed jobs ready whose time has come."""
+        """Make the delayed jobs ready whose time has come."""
         (rows,) = await self._database.write(Statement(self._promote, {"now": now, "most": most}))
         return [job_of(row) for row in rows]
 
@@ -230,11 +231,11 @@ class JobStore:
         self._database.notify(change)
 
     def may_claim(self, job: Job) -> bool:
-        """Whether this process may claim it when it is ready: not if its caller waits at another."""
+        """Whether this process may claim the job when it is ready. It may not if its caller waits at another one."""
         return job.caller_at is None or job.caller_at == self._own_name
 
     async def rescue(self, worker: str, now: int) -> list[Rescued]:
-        """Take back the jobs of a process that is gone; no failure is counted."""
+        """Take back the jobs of a process that is gone. No failure is counted for them."""
         row = {"worker": worker, "now": now}
         before = {
             RESCUE: Status.PROCESSING,
@@ -248,6 +249,6 @@ class JobStore:
         ]
 
     async def prune(self, before: int, most: int = 500) -> list[Gauge]:
-        """Forget finished jobs older than ``before``; one gauge of one job for each."""
+        """Delete finished jobs older than ``before``. Gives a gauge of one job for each."""
         (rows,) = await self._database.write(Statement(self._prune, {"before": before, "most": most}))
         return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]

@@ -1,7 +1,8 @@
-"""What a database does for the store; ``sqlite.py`` and ``postgres.py`` do it.
+"""What the store asks of a database. The packages ``sqlite`` and ``postgres`` provide it.
 
-Statements are written once, in the subset both understand: named ``:parameters``, ``RETURNING``, ``ON CONFLICT``, times
-as milliseconds since the epoch, JSON as text, the words of a status written into the SQL so that partial indexes apply.
+Statements are written once, in the subset that both databases understand: named ``:parameters``, ``RETURNING``,
+``ON CONFLICT``, times as milliseconds since the epoch, JSON as text. A status stands in the SQL as a literal, so that
+partial indexes apply.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from service.metrics.values import Histogram
 
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any] | tuple[Any, ...]
-"""By name; or, of a statement that is declared, in the order of its columns."""
+"""By name. A declared statement also takes a tuple, in the order of its columns."""
 
 
 Answers = list[list[Row]]
 """The rows of each statement of a write."""
 Written = asyncio.Future[Answers]
-"""A write that is on disk when this is done."""
+"""Done when the write is on disk."""
 Settle = Callable[[Answers, ServiceError | None], None]
-"""Hears what a write came to: its answers, or why it was not carried out."""
+"""Is called with a write's answers, or with the reason why it was not carried out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Insert:
-    """A new row of a table, declared once, so that a database can make its own text of it, for one row or many."""
+    """A new row of a table. It is data, of which each database makes its own text, for one row or for many."""
 
     table: str
     columns: tuple[str, ...]
     gives: str = ""
-    """The column of which the row's value is given back; "" for none."""
+    """The column whose value is given back; "" for none."""
 
     def for_one(self, marks: Sequence[str]) -> str:
         """The text for one row, with these marks for its parameters."""
@@ -44,7 +45,7 @@ class Insert:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """New values for the rows that a key names, declared as an Insert is; it gives nothing back."""
+    """New values for the rows that a key names. It is declared like an Insert, and gives nothing back."""
 
     table: str
     changed: tuple[str, ...]
@@ -52,7 +53,7 @@ class Update:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What has a parameter."""
+        """The columns that have a parameter, in the order of a row's values."""
         return (*self.changed, self.key)
 
     def for_one(self, marks: Sequence[str]) -> str:
@@ -65,14 +66,15 @@ RowStatement = Insert | Update
 
 
 class Statement(NamedTuple):
-    """One statement, as text or declared, and its parameters."""
+    """One statement and its parameters."""
 
     sql: str | RowStatement
+    """Text, or a declaration."""
     parameters: Parameters
 
 
 class Batch(NamedTuple):
-    """A statement that is declared, and the parameters of many rows; it gives nothing back."""
+    """A declared statement and the parameters of many rows. It gives nothing back."""
 
     sql: RowStatement
     rows: Sequence[Parameters]
@@ -82,13 +84,13 @@ class Database(Protocol):
     """One database, opened by this process."""
 
     claim_lock: str
-    """What keeps two processes from picking one row: text to stand at the end of a claim's SELECT."""
+    """SQL for the end of a claim's SELECT: it keeps two processes from picking the same row."""
 
     present_ms: str
     """The database's own clock in SQL: milliseconds since the epoch."""
 
     is_shared: bool
-    """Whether other processes may be at work on it."""
+    """Whether other processes may use this database at the same time."""
 
     commit_seconds: Histogram
     """How long each commit took."""
@@ -96,32 +98,32 @@ class Database(Protocol):
     """Whether a write sees everything that was begun before it, committed or not."""
 
     async def prepare(self) -> None:
-        """What makes it quicker for a long time of work; before anything is written."""
+        """Do what makes a long run quicker. It is called before anything is written."""
 
     def next_number(self) -> int | None:
-        """The number of the next new job, which grows and is given once; None where the database itself gives it."""
+        """A number for a new job, larger than all before it; None where the database gives the numbers itself."""
 
     def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
-        """Start one transaction of these statements; the future gives each one's rows once they are on disk.
+        """Start one transaction of these statements; the future gives the rows of each once they are on disk.
 
-        One that is not urgent may wait some milliseconds, to share the commit of the next that is. ``settle`` is called
-        before whoever waits for the future goes on, also when that was cancelled; never before this returns.
+        A write that is not urgent may wait some milliseconds, to share the commit of the next urgent one. ``settle`` is
+        called before the future's waiters go on, also when the future was cancelled, and never before this returns.
 
-        Writes are carried out in the order of these calls, many in one commit. Raises UniqueViolationError or
-        StoreError for what the database refuses, CannotStoreError when it takes no writes at all; neighbours are
-        unharmed.
+        Writes are carried out in the order of these calls, many in one commit. The future raises UniqueViolationError
+        or StoreError when the database refuses a statement, and CannotStoreError when it takes no writes at all. An
+        error of one write does not touch the others.
         """
 
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
-        """An awaitable of the rows of one SELECT on what is committed; one that walks many rows says so, and delays no
-        other. Raises StoreError.
+        """The rows of one SELECT on what is committed. A SELECT that walks many rows must say that it is a scan, so
+        that it delays no other. Awaiting it raises StoreError.
         """
 
     def notify(self, payload: str) -> None:
-        """Tell the other processes that share the database, with the next commit at the latest."""
+        """Tell the other processes that share the database, soon; nothing happens where it is not shared."""
 
     def listen(self, receive: Callable[[str], None]) -> None:
-        """Have ``receive`` called with each payload of the other processes, "" when some may have been missed."""
+        """Have ``receive`` called with each payload of the other processes, and with "" when some may be missing."""
 
     async def close(self) -> None:
-        """Finish what was begun and let go of every connection."""
+        """Finish the writes that were begun, and close every connection."""

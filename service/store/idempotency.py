@@ -1,4 +1,4 @@
-"""Which requests were made with which idempotency key, and the replies that are kept for them."""
+"""Idempotency keys, the jobs that were made with them, and the replies that are kept for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PRUNE = """
 
 
 class RequestKey(NamedTuple):
-    """What tells a repeated request: whose key it is, the key, and a fingerprint of what was asked with it."""
+    """What a repeated request is recognised by: the key, its owner, and a fingerprint of what was asked with it."""
 
     owner: str
     key: str
@@ -32,7 +32,7 @@ class RequestKey(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """The request that was made with a key before."""
+    """The request that was made earlier with the same key."""
 
     fingerprint: str
     job_id: str
@@ -59,7 +59,7 @@ class IdempotencyStore:
         return Earlier(*rows[0]) if rows else None
 
     async def reply(self, job_id: str) -> KeptReply | None:
-        """The reply that is kept of a job."""
+        """The reply that is kept for a job."""
         rows = await self._database.read(_REPLY, {"job_id": job_id})
         if not rows:
             return None
@@ -67,14 +67,14 @@ class IdempotencyStore:
         return KeptReply(status, tuple((name, value) for name, value in json.loads(headers)), b64decode(body))
 
     async def prune(self, before: int, most: int = 500) -> int:
-        """Forget a batch of what is older than ``before`` (milliseconds since the epoch); how many."""
+        """Delete a batch of the keys that are older than ``before`` (milliseconds since the epoch); how many it was."""
         (rows,) = await self._database.write(Statement(_PRUNE, {"before": before, "most": most}))
         return len(rows)
 
 
 def remember(asked: RequestKey, job_id: str, now: int, instead_of: str | None) -> tuple[Statement, ...]:
-    """What stores the key with its job, in the job's own transaction; it raises UniqueViolationError when another
-    process was first. ``instead_of`` is the job that it stood for until now.
+    """The statements that store a key with its job, in the job's own transaction. The write raises UniqueViolationError
+    when another process was first. ``instead_of`` is the job that the key stood for until now.
     """
     row = {**asked._asdict(), "job_id": job_id, "created_at": now}
     inserted = Statement(_INSERT, row)
@@ -84,7 +84,9 @@ def remember(asked: RequestKey, job_id: str, now: int, instead_of: str | None) -
 
 
 def keep(job_id: str, reply: KeptReply) -> Statement:
-    """What stores the reply, in the outcome's own transaction; nothing happens where the job came without a key."""
+    """The statement that stores a reply, in the outcome's own transaction. It changes nothing for a job that was made
+    without a key.
+    """
     row = {
         "job_id": job_id,
         "reply_status": reply.status,

@@ -1,4 +1,4 @@
-"""Jobs as they stand in the database; nothing here changes one."""
+"""Jobs as they stand in the database."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from service.store.texts import storable
 
 
 class Filter(NamedTuple):
-    """Which jobs a list shows; None for all."""
+    """Which jobs a list shows. A field that is None admits all."""
 
     status: str | None = None
     model_key: str | None = None
     owner: str | None = None
-    """Of those that were asked with a key: only who has one is shown no other jobs."""
+    """Finds only jobs that were made with a key, since a list is narrowed to an owner only for callers with a key."""
     text: str | None = None
     key_id: str | None = None
-    """Everything that was asked with one key, by whichever of the people behind it."""
+    """Finds the jobs of one key, whoever of the people behind it has made them."""
 
 
 class Standing(NamedTuple):
-    """A job and how many ready jobs of its line are ahead of it, counted up to EXACT_RANK."""
+    """A job, and how many ready jobs of its line are ahead of it, counted up to EXACT_RANK."""
 
     job: Job
     rank: int
 
 
 class JobQueries:
-    """Jobs in the database, to be looked at."""
+    """What can be asked about jobs; nothing here changes one."""
 
-    def __init__(self, database: Database, worker: str) -> None:
+    def __init__(self, database: Database, own_name: str) -> None:
         self._database = database
-        self._own = {"worker": worker}
+        self._own = {"worker": own_name}
 
     async def standing(self, job_id: str) -> Standing | None:
         """A job with its rank in its line."""
@@ -61,12 +61,12 @@ class JobQueries:
         return Standing(job_of(rows[0]), rows[0][WIDTH]) if rows else None
 
     async def standing_by_seq(self, seq: int) -> Standing | None:
-        """The same by the integer id."""
+        """The job with this integer id, with its rank in its line."""
         rows = await self._database.read(SELECT_STANDING + "seq = :seq", {"seq": seq})
         return Standing(job_of(rows[0]), rows[0][WIDTH]) if rows else None
 
     async def by_seqs(self, seqs: Collection[int]) -> dict[int, Job]:
-        """Jobs by their numbers; those that there are."""
+        """Jobs by their numbers. A number without a job is left out."""
         wanted = list(seqs)
         found: dict[int, Job] = {}
         for start in range(0, len(wanted), SOME_AT_ONCE):
@@ -119,14 +119,14 @@ class JobQueries:
         return int(rows[0][0])
 
     async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:
-        """Every line's jobs by status, and how many of its queued ones this process may not claim now: they are
-        delayed, or their callers wait elsewhere.
+        """Every line's jobs by status, and how many of its queued jobs this process may not claim now. Those are
+        delayed, or their callers wait at another process.
         """
         rows = await self._database.read(GAUGES, {}, is_scan=True)
         held = await self._database.read(HELD, self._own, is_scan=True)
         sums: dict[tuple[Line, str], tuple[int, int]] = {}
         for *line, status, jobs, size in rows:
-            # Queued jobs are counted in two parts.
+            # A line's queued jobs come in two rows: the ready and the delayed ones.
             of = Line(*line), str(status)
             before = sums.get(of, (0, 0))
             sums[of] = before[0] + jobs, before[1] + int(size)
@@ -139,7 +139,7 @@ class JobQueries:
         return rows[0][0], rows[0][1]
 
     async def oldest_ready(self, runner: str) -> tuple[int, int] | None:
-        """The seq of a runner's oldest ready job and since when it is ready."""
+        """The seq of a runner's oldest ready job, and since when it is ready."""
         rows = await self._database.read(OLDEST_READY, {**self._own, "runner": runner})
         return (rows[0][0], rows[0][1]) if rows else None
 
@@ -160,7 +160,7 @@ class JobQueries:
         return int(rows[0][0])
 
     async def latest_time(self) -> int:
-        """The latest time that is stored, for a clock that never runs behind it."""
+        """The latest time that is stored; the clock must not run behind it."""
         rows = await self._database.read(LATEST_TIME, {})
         return max((int(value) for value in rows[0] if value is not None), default=0)
 
@@ -177,7 +177,7 @@ def _where(which: Filter) -> tuple[str, dict[str, Any]]:
     clauses = ["1 = 1"]
     parameters: dict[str, Any] = {}
     if which.status is not None:
-        # As a literal, since each status has an index of its own.
+        # The status is a literal, since each has an index of its own.
         clauses.append(f"status = '{Status(which.status)}'" if which.status in _STATUSES else "1 = 0")
     for column in ("model_key", "owner", "key_id"):
         value = getattr(which, column)

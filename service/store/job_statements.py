@@ -1,7 +1,7 @@
 """The statements on jobs, each written once for both databases.
 
-Every UPDATE names the status and attempt that it expects: whichever commits first wins, the other changes nothing and
-gets no row.
+Every UPDATE names the status and attempt that it expects. Of two changes the first to commit wins; the other changes
+nothing and gets no row.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ COLUMNS = ", ".join(Job._fields)
 WIDTH = len(Job._fields)
 
 EXACT_RANK = 1_000
-"""A rank is counted up to here; beyond, the gauges estimate it."""
+"""A rank is counted up to here. A higher one is estimated from the gauges."""
 EXACT_TOTAL = 10_000
-"""What matches a text search is counted up to here."""
+"""The jobs that a filter finds are counted up to here."""
 
 _NEW = tuple(field for field in Job._fields if field not in Job._field_defaults)
 INSERT = Insert("new_jobs", (*_NEW, "prompt", "request"), gives="seq")
@@ -29,10 +29,10 @@ def new_values(job: Job, prompt: str, request: str) -> tuple[Any, ...]:
 
 
 READY = "status = 'queued' AND not_before IS NULL"
-# A reply can be given only by the process on whose connection the caller waits.
+# Only the process on whose connection the caller waits can give the reply.
 MAY_CLAIM = "(caller_at IS NULL OR caller_at = :worker)"
-# An order that only one index has. By ``seq`` itself PostgreSQL would sometimes rather walk the primary key, or another
-# index, and pass over what does not match: its planner does not know that the oldest rows are the finished ones.
+# Each of these orders is that of one index only. In the order of ``seq`` itself, PostgreSQL would sometimes walk the
+# primary key and pass over what does not match: its planner does not know that the oldest rows are the finished ones.
 BY_ARRIVAL_IN_LINE = "seq + 0"
 BY_ARRIVAL_AT_RUNNER = "seq + 1"
 NEWEST_FIRST = "seq + 2 DESC"
@@ -52,9 +52,9 @@ _ENDED = (
     "seq", "attempt", "status", "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms",
     "prompt_ms", "generation_ms", "done_reason", "first_token_at", "finished_at", "segments",
 )  # fmt: skip
-# Nothing comes back when the job is no longer this attempt's.
+# It gives nothing back when the job is no longer this attempt's.
 FINISH = Insert("outcomes", _ENDED, gives="seq")
-# No index but that of seq (or id) is to be thought of for it.
+# The status and the time are written so that no index serves them: the job is to be found by its seq (or id).
 INSERT_RESULT = """
     INSERT INTO results (seq, attempt, segments)
     SELECT seq, attempt, :segments FROM jobs
@@ -70,7 +70,7 @@ PUT_BACK = f"""
     RETURNING {COLUMNS}
 """
 
-# The worker stays named: that tells a cancelled job that was running from one that was queued.
+# The worker stays named, which tells a job that was cancelled while it ran from one that was cancelled in the queue.
 CANCEL = f"""
     UPDATE jobs SET status = 'cancelled', finished_at = :now, updated_at = :now, error_code = :error_code, error_message
     = :error_message WHERE id = :id AND status IN ('queued', 'processing') RETURNING {COLUMNS}
@@ -96,7 +96,7 @@ EXPIRE = f"""
     RETURNING {COLUMNS}
 """
 
-# A job whose caller waited on a connection of the dead process is cancelled, unless the caller asked for ``finish``.
+# A job is cancelled when its caller waited on a connection of the dead process, unless the caller asked for ``finish``.
 RESCUE = f"""
     UPDATE jobs SET status = 'queued', worker = NULL, caller_at = NULL, updated_at = :now
     WHERE status = 'processing' AND worker = :worker AND (on_disconnect IS NULL OR on_disconnect = 'finish')
@@ -109,7 +109,7 @@ RESCUE_ABANDONED = f"""
     RETURNING {COLUMNS}
 """
 
-# The same for those that still wait.
+# The same for the jobs that are still queued.
 RELEASE = f"""
     UPDATE jobs SET caller_at = NULL, updated_at = :now
     WHERE status = 'queued' AND caller_at = :worker AND on_disconnect = 'finish'
@@ -133,8 +133,8 @@ RANK = f"""
 """
 SELECT_STANDING = f"SELECT {COLUMNS}, CASE WHEN status = 'queued' THEN {RANK} ELSE 0 END FROM jobs WHERE "
 
-# Each part from an index that holds what it asks for, but for those of which there are few. Of jobs that have ended
-# nobody asks for the size.
+# Each part is answered from an index alone, but for delayed and running jobs, of which there are few. The size of jobs
+# that have ended is of no interest.
 GAUGES = f"""
     SELECT runner, owner, priority, 'queued', count(*), sum(size) FROM jobs WHERE {READY}
     GROUP BY runner, owner, priority

@@ -1,4 +1,4 @@
-"""Jobs in the database: looked at, and changed."""
+"""Changes of jobs in the database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, mo
 from service.queue.gauges import Gauge
 from service.store.database import Answers, Database, Settle, Statement, Written
 from service.store.idempotency import IdempotencyStore, KeptReply, keep
-from service.store.job_queries import Filter, JobQueries, Standing, job_of
+from service.store.job_queries import JobQueries, job_of
 from service.store.job_statements import (
     CANCEL,
     CLAIM,
@@ -29,14 +29,11 @@ from service.store.job_statements import (
 )
 from service.store.texts import segments_text, storable
 
-__all__ = ["Filter", "Gauge", "JobStore", "Rescued", "Standing"]
-
-
 _QUEUED, _PROCESSING = str(Status.QUEUED), str(Status.PROCESSING)
 
 
 class Rescued(NamedTuple):
-    """A job that was taken back, and its status before that."""
+    """A job that was taken back from a dead process, and its status before."""
 
     job: Job
     before: str
@@ -48,12 +45,12 @@ def numbered(job: Job, answers: Answers) -> Job:
 
 
 class JobStore:
-    """Jobs in the database."""
+    """Stores jobs and what becomes of them. To look at them there are its ``queries``."""
 
-    def __init__(self, database: Database, worker: str) -> None:
+    def __init__(self, database: Database, own_name: str) -> None:
         self._database = database
-        self._worker = worker
-        self.queries = JobQueries(database, worker)
+        self._own_name = own_name
+        self.queries = JobQueries(database, own_name)
         self.idempotency = IdempotencyStore(database)
         self.keeps_order = database.keeps_order
         self.is_exclusive = not database.is_shared
@@ -86,8 +83,8 @@ class JobStore:
             not_before=new.not_before,
             deadline=new.deadline,
             on_disconnect=new.on_disconnect,
-            worker=self._worker if is_started else None,
-            caller_at=self._worker if new.on_disconnect else None,
+            worker=self._own_name if is_started else None,
+            caller_at=self._own_name if new.on_disconnect else None,
             preview=preview_of(storable(new.prompt)),
             size=len(new.request),
             created_at=now,
@@ -103,7 +100,7 @@ class JobStore:
         return self._database.write(Statement(INSERT, values), *also, settle=settle)
 
     async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
-        """Make up to ``seats`` of the oldest ready jobs of a line this process's own, oldest first."""
+        """Claim up to ``seats`` of the oldest ready jobs of a line for this process; the oldest comes first."""
         (rows,) = await self._database.write(
             Statement(
                 self._claim,
@@ -112,7 +109,7 @@ class JobStore:
                     "owner": line.owner,
                     "priority": line.priority,
                     "seats": seats,
-                    "worker": self._worker,
+                    "worker": self._own_name,
                     "now": now,
                 },
             )
@@ -124,45 +121,24 @@ class JobStore:
     async def finish(
         self, job: Job, outcome: Outcome, now: int, reply: KeptReply | None = None, *, is_urgent: bool = True
     ) -> Job | None:
-        """Store how the attempt ended; None when the job is no longer this attempt's. ``reply`` is kept for who repeats
-        the request. Not urgent: its caller has the reply already.
+        """Store how the attempt ended; None when the job is no longer this attempt's.
+
+        ``reply`` is kept for a caller that repeats the request. A write whose caller has the reply already is not
+        urgent.
         """
-        error_message = storable(outcome.error_message) if outcome.error_message else outcome.error_message
-        counts = outcome.counts
-        row = {
-            "seq": job.seq,
-            "attempt": job.attempt,
-            "status": str(outcome.status),
-            "error_code": outcome.error_code,
-            "error_message": error_message,
-            "prompt_tokens": counts.prompt_tokens,
-            "completion_tokens": counts.completion_tokens,
-            "load_ms": counts.load_ms,
-            "prompt_ms": counts.prompt_ms,
-            "generation_ms": counts.generation_ms,
-            "done_reason": counts.done_reason,
-            "first_token_at": outcome.first_token_at,
-            "finished_at": now,
-            "segments": segments_text(outcome.segments),
-        }
-        kept = () if reply is None else (keep(job.id, reply),)
-        updated, *_ = await self._database.write(Statement(FINISH, row), *kept, is_urgent=is_urgent)
-        if not updated:
-            return None
-        return job._replace(
+        ended = job._replace(
             status=str(outcome.status),
             error_code=outcome.error_code,
-            error_message=error_message,
-            prompt_tokens=counts.prompt_tokens,
-            completion_tokens=counts.completion_tokens,
-            load_ms=counts.load_ms,
-            prompt_ms=counts.prompt_ms,
-            generation_ms=counts.generation_ms,
-            done_reason=counts.done_reason,
+            error_message=storable(outcome.error_message) if outcome.error_message else outcome.error_message,
+            **outcome.counts._asdict(),
             first_token_at=outcome.first_token_at,
             finished_at=now,
             updated_at=now,
         )
+        row = {**ended._asdict(), "segments": segments_text(outcome.segments)}
+        kept = () if reply is None else (keep(job.id, reply),)
+        updated, *_ = await self._database.write(Statement(FINISH, row), *kept, is_urgent=is_urgent)
+        return ended if updated else None
 
     async def put_back(
         self,
@@ -203,7 +179,7 @@ class JobStore:
         code: str = "cancelled",
         message: str = "cancelled by its owner",
     ) -> Job | None:
-        """End a job that is not final yet; None when it is. ``segments`` is what ``attempt`` has written so far."""
+        """End a job unless it is final already; then this gives None. ``segments`` is what ``attempt`` has written."""
         row = {"id": job_id, "now": now, "error_code": code, "error_message": message}
         statements = [Statement(CANCEL, row)]
         if segments:
@@ -218,7 +194,7 @@ class JobStore:
         return job_of(rows[0]) if rows else None
 
     async def keep_output(self, job: Job, segments: tuple[Segment, ...]) -> None:
-        """Store what the last attempt of a job that another process has cancelled had written."""
+        """Store what the last attempt of a job has written here, when another process has cancelled that job."""
         row = {
             "seq": job.seq,
             "attempt": job.attempt,
@@ -229,7 +205,7 @@ class JobStore:
         await self._database.write(Statement(INSERT_RESULT, row))
 
     async def promote(self, now: int, most: int = 1_000) -> list[Job]:
-        """Make delayed jobs ready whose time has come."""
+        """Make the delayed jobs ready whose time has come."""
         (rows,) = await self._database.write(Statement(self._promote, {"now": now, "most": most}))
         return [job_of(row) for row in rows]
 
@@ -240,7 +216,7 @@ class JobStore:
         return [job_of(row) for row in rows]
 
     async def rescue(self, worker: str, now: int) -> list[Rescued]:
-        """Take back the jobs of a process that is gone; no failure is counted."""
+        """Take back the jobs of a process that is gone. No failure is counted for them."""
         row = {"worker": worker, "now": now}
         before = {
             RESCUE: Status.PROCESSING,
@@ -254,11 +230,10 @@ class JobStore:
         ]
 
     async def prune(self, before: int, most: int = 500) -> list[Gauge]:
-        """Forget finished jobs older than ``before``; one gauge of one job for each."""
+        """Delete finished jobs older than ``before``. Gives a gauge of one job for each."""
         (rows,) = await self._database.write(Statement(self._prune, {"before": before, "most": most}))
         return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]
 
     def tell(self, change: str) -> None:
-        """Tell the other processes that share the database of a change that is stored."""
-        if self._database.is_shared:
-            self._database.notify(change)
+        """Tell the other processes that share the database; where it is not shared, nobody is told."""
+        self._database.notify(change)

@@ -28,7 +28,7 @@ _VERSION = "keys_version"
 
 
 class KeyStore:
-    """Keys and the settings that belong to them; every change of a key sets a new version."""
+    """Keys, and the settings that belong to them. Every change of a key stores a new version with it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,11 +38,11 @@ class KeyStore:
         await self._database.write(Statement(_INSERT, _row(key, hashed)), _set(_VERSION, version))
 
     async def put(self, key: Key, hashed: str, version: str) -> None:
-        """Store a key under its id, new or in place of what was there."""
+        """Store a key under its id. It replaces a key that has this id."""
         await self._database.write(Statement(_PUT, _row(key, hashed)), _set(_VERSION, version))
 
     async def revoke(self, key_id: str, version: str) -> Key | None:
-        """The key as it is then; None when there is none."""
+        """Make a key inactive. Gives the key as it is then; None when there is none with this id."""
         rows, _ = await self._database.write(Statement(_REVOKE, {"id": storable(key_id)}), _set(_VERSION, version))
         return _key(rows[0]) if rows else None
 
@@ -63,11 +63,11 @@ class KeyStore:
         await self._database.write(_set(name, value))
 
     async def set_once(self, name: str, value: str) -> None:
-        """Keep what is there already."""
+        """Store the setting unless there is one with this name."""
         await self._database.write(Statement(_SET_ONCE, {"name": name, "value": value}))
 
     async def requests_by_second(self, key_id: str, since: int) -> dict[int, int]:
-        """How many jobs the key has made since then, by seconds since the epoch."""
+        """How many jobs the key has made since ``since`` (milliseconds), by seconds since the epoch."""
         rows = await self._database.read(
             "SELECT created_at / 1000, count(*) FROM jobs WHERE key_id = :key_id AND created_at >= :since GROUP BY 1",
             {"key_id": key_id, "since": since},

@@ -1,4 +1,4 @@
-"""Which database it is."""
+"""Opens the database that is configured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def open_database(config: DatabaseConfig) -> Database:
     if not config.url:
         return await SqliteDatabase.open(config.path)
     try:
-        # Only whoever uses PostgreSQL needs its driver, or pays for loading it.
+        # The driver is needed, and loaded, only where PostgreSQL is used.
         from service.store.postgres.database import PostgresDatabase
     except ModuleNotFoundError as error:
         raise DatabaseUnusableError(

@@ -1,4 +1,4 @@
-"""What owners were served on each runner, kept so that the order outlives a restart."""
+"""What each owner was served on each runner. It is stored so that the order outlives a restart."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class OrderStore:
         self._database = database
 
     async def load(self) -> tuple[list[RunnerRow], list[ShareRow]]:
-        """Everything that was kept."""
+        """All rows that were saved."""
         runners = await self._database.read(f"SELECT {', '.join(RunnerRow._fields)} FROM runners", {})
         shares = await self._database.read(f"SELECT {', '.join(ShareRow._fields)} FROM served", {})
         return [RunnerRow._make(row) for row in runners], [ShareRow._make(row) for row in shares]
 
     async def save(self, runners: Iterable[RunnerRow], shares: Iterable[ShareRow]) -> None:
-        """Keep these rows as they are now. Raises CannotStoreError."""
+        """Store these rows, in place of earlier ones. Raises CannotStoreError."""
         await self._database.write(
             *(Statement(_PUT_RUNNER, row._asdict()) for row in runners),
             *(Statement(_PUT_SHARE, row._asdict()) for row in shares),
         )
 
     async def drop(self, runners: Iterable[str], shares: Iterable[tuple[str, str]]) -> None:
-        """Forget these rows. Raises CannotStoreError."""
+        """Delete these rows. Raises CannotStoreError."""
         statements = [Statement(_DROP_RUNNER, {"runner": runner}) for runner in runners]
         statements += (Statement(_DROP_SHARE, {"runner": runner, "owner": owner}) for runner, owner in shares)
         if statements:

@@ -1,4 +1,4 @@
-"""Writes and reads that wait for their turn on a connection, whichever database it belongs to."""
+"""Writes and reads that wait for their turn on a connection of either database."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from service.store.job_statements import INSERT
 _log = logging.getLogger(__name__)
 
 NEW_JOB, NEW_JOB_AND_MORE, OTHER = 0, 1, 2
-"""Writes by what they do first of all: new jobs go before all else, since nothing that waits beside them can mind that
-they are there already.
+"""The ranks of writes by their first statement. New jobs are written before everything else: no other write in the same
+group can be harmed when they are there already.
 """
 
 
 class Write:
-    """The statements of one transaction and who waits for them."""
+    """The statements of one transaction, and the future that waits for them."""
 
     __slots__ = ("_settle", "answers", "error", "future", "is_urgent", "rank", "statements")
 
@@ -45,7 +45,7 @@ class Write:
             try:
                 self._settle(self.answers, self.error)
             except Exception as error:
-                # It costs this write's caller only.
+                # The error must not reach the other writes of the group.
                 _log.error("what follows a write went wrong", exc_info=error)
                 self.error = StoreError(f"internal error: {type(error).__name__}")
         if self.future.done():
@@ -57,7 +57,7 @@ class Write:
 
 
 class Read:
-    """One SELECT and who waits for it."""
+    """One SELECT, and the future that waits for it."""
 
     __slots__ = ("error", "future", "parameters", "rows", "sql")
 

@@ -1,6 +1,6 @@
-"""The processes that share the work: each says now and then that it lives, and who is silent too long is dead.
+"""The processes that share the work. Each says now and then that it lives; one that is silent for too long is dead.
 
-Times are the database's own, so that it does not matter what the machines' clocks say.
+Times are taken from the database's clock, so the clocks of the machines need not agree.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _BEAT = """
     INSERT INTO workers (id, started_at, heartbeat_at) VALUES (:id, {present_ms}, {present_ms})
     ON CONFLICT (id) DO UPDATE SET heartbeat_at = {present_ms}
 """
-# Who owns running jobs, or holds the connections of callers that wait, and has not been heard of.
+# Processes that own running jobs, or hold the connections of waiting callers, and have been silent for too long.
 _LOST = """
     WITH busy AS MATERIALIZED (
         SELECT worker AS id FROM jobs WHERE status = 'processing' AND worker <> :own
@@ -27,11 +27,11 @@ _LEAVE = "DELETE FROM workers WHERE id = :id"
 _FORGET = "DELETE FROM workers WHERE heartbeat_at < {present_ms} - :silence_ms"
 
 _FORGOTTEN_AFTER = 20
-"""As many times the silence after which a process is dead."""
+"""A row is kept for so many times the silence after which a process is dead."""
 
 
 class ProcessStore:
-    """What a process says of itself, and knows of the others."""
+    """The heartbeat of this process, and what is known of the others."""
 
     def __init__(self, database: Database, worker: str) -> None:
         self._database = database
@@ -42,16 +42,16 @@ class ProcessStore:
         await self._database.write(self._statement(_BEAT, id=self._worker))
 
     async def leave(self) -> None:
-        """Say that it works on nothing any more."""
+        """Say that this process has stopped."""
         await self._database.write(self._statement(_LEAVE, id=self._worker))
 
     async def lost(self, dead_after_seconds: float) -> list[str]:
-        """The processes, this one aside, that own jobs and have not been heard of for so long, or never."""
+        """The other processes that own jobs and have been silent for so long, or always."""
         silence = {"own": self._worker, "silence_ms": int(dead_after_seconds * 1000)}
         return [row[0] for row in await self._database.read(self._sql(_LOST), silence)]
 
     async def forget(self, dead_after_seconds: float) -> None:
-        """Remove the rows of processes that have been dead for long."""
+        """Delete the rows of processes that have been dead for long."""
         silence_ms = int(dead_after_seconds * 1000) * _FORGOTTEN_AFTER
         await self._database.write(self._statement(_FORGET, silence_ms=silence_ms))
 

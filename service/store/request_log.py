@@ -12,7 +12,7 @@ from service.store.texts import storable
 
 _DAY_MS = 86_400_000
 _MOST_GROUPS = 1_000
-"""Owners, or models, that statistics name: the busiest."""
+"""Statistics name at most so many owners, the busiest ones."""
 
 
 class LogRow(NamedTuple):
@@ -35,12 +35,12 @@ class LogRow(NamedTuple):
     queue_ms: int | None = None
 
     def ended_as(self, job: Job) -> LogRow:
-        """The same with what its job came to."""
+        """This row, with what its job came to."""
         return self._replace(**outcome_of(job)._asdict())
 
 
 class Scope(NamedTuple):
-    """Whose requests: one key's, those of one client without a key, or all when both are None."""
+    """Whose requests are meant: those of one key, those of one client without a key, or all when both are None."""
 
     key_id: str | None = None
     owner: str | None = None
@@ -78,7 +78,7 @@ class LoggedOutcome(NamedTuple):
 
 _INSERT = Insert("usage_log", LogRow._fields)
 _END = Update("usage_log", LoggedOutcome._fields, key="job_id")
-# A request is as good as its job.
+# A request is successful only if its job is.
 _SUCCESSFUL = "status_code < 400 AND (job_status IS NULL OR job_status NOT IN ('failed', 'cancelled'))"
 _SUMS = f"""
     count(*), sum(CASE WHEN {_SUCCESSFUL} THEN 1 ELSE 0 END), sum(coalesce(prompt_tokens, 0)),
@@ -101,16 +101,16 @@ class RequestLogStore:
         return self._database.write(Batch(_INSERT, [_storable(row) for row in rows]))
 
     def end(self, jobs: Sequence[Job]) -> Awaitable[object]:
-        """Store what became of jobs, each once, with the rows that they have."""
+        """Add to the rows of these jobs what became of the jobs."""
         return self._database.write(Batch(_END, [(*outcome_of(job), job.id) for job in jobs]))
 
     async def period_start(self) -> int | None:
-        """When the present period began; None when none was ever begun."""
+        """When the present period began; None when none ever did."""
         rows = await self._database.read("SELECT max(started_at) FROM usage_periods", {})
         return None if rows[0][0] is None else int(rows[0][0])
 
     async def begin_period(self, now: int, key_id: str | None) -> None:
-        """Statistics begin anew; the log stays."""
+        """Begin the statistics anew. The log stays."""
         await self._database.write(
             Statement(
                 "INSERT INTO usage_periods (started_at, key_id) VALUES (:now, :key_id)", {"now": now, "key_id": key_id}
@@ -128,7 +128,7 @@ class RequestLogStore:
         return [Group(row[0], row[1], int(row[2]), _sums(row[3:])) for row in rows]
 
     async def owners(self, scope: Scope, since: int) -> list[tuple[str, Sums]]:
-        """The sums by owner, of the busiest."""
+        """The sums of the busiest owners."""
         where, parameters = _where(scope, since)
         rows = await self._database.read(
             f"SELECT owner, {_SUMS} FROM usage_log WHERE {where} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {_MOST_GROUPS}",
@@ -138,7 +138,7 @@ class RequestLogStore:
         return [(row[0], _sums(row[1:])) for row in rows]
 
     async def response_ms_at(self, scope: Scope, since: int, ranks: Mapping[str, int]) -> dict[str, int]:
-        """The response times at these ranks, counted from 1 for the shortest, by name."""
+        """The response times at these ranks, by the ranks' names. Rank 1 is the shortest."""
         where, parameters = _where(scope, since)
         places = ", ".join(str(int(rank)) for rank in ranks.values())
         rows = await self._database.read(
@@ -154,7 +154,7 @@ class RequestLogStore:
         return {name: found[rank] for name, rank in ranks.items() if rank in found}
 
     async def prune(self, before: int, most: int = 500) -> int:
-        """Forget a batch of rows older than ``before``; how many."""
+        """Delete a batch of rows older than ``before``; how many it was."""
         (rows,) = await self._database.write(Statement(_PRUNE, {"before": before, "most": most}))
         return len(rows)
 

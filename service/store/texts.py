@@ -1,4 +1,4 @@
-"""Text as every database can hold it."""
+"""Text that every database can hold."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def storable(text: str) -> str:
-    """The text without NUL, which PostgreSQL refuses, and lone surrogates, which are no characters.
+    """The text without NUL, which PostgreSQL refuses, and without lone surrogates, which are no characters.
 
-    Clients and models write both, as JSON escapes; a request or an output is stored as JSON and keeps them.
+    Clients and models write both, as JSON escapes. Requests and outputs are stored as JSON, and so keep them.
     """
     if "\0" in text:
         text = text.replace("\0", _REPLACEMENT)
@@ -25,7 +25,7 @@ def storable(text: str) -> str:
 
 
 def segments_text(segments: Sequence[Segment]) -> str:
-    """Segments as JSON, in characters where they can be stored and as escapes otherwise."""
+    """Segments as JSON. What cannot be stored as characters becomes escapes."""
     try:
         return to_json(segments).decode()
     except ValueError:

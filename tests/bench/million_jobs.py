@@ -27,7 +27,7 @@ async def make_database(path: Path, jobs: int) -> None:
         owner=OWNER,
     )
     try:
-        store = JobStore(database, worker="bench")
+        store = JobStore(database, own_name="bench")
         await store.insert(store.new_job(new, new_job_id(_CREATED_MS), _CREATED_MS), new)
     finally:
         await database.close()

@@ -51,7 +51,7 @@ async def crowded_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 async def _fill(path: Path) -> None:
     database = await open_database(DatabaseConfig(path=path))
-    store = JobStore(database, worker="")
+    store = JobStore(database, own_name="")
     try:
         await asyncio.gather(*(_insert(store, number) for number in range(1, ROWS + 1)))
     finally:

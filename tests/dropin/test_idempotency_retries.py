@@ -12,7 +12,8 @@ from service.api.context import POOL
 from service.job import Job, new_job_id
 from service.simulated import Fault, FaultKind
 from service.store.idempotency import RequestKey, remember
-from service.store.jobs import JobStore, Standing
+from service.store.job_queries import Standing
+from service.store.jobs import JobStore
 from tests.jobs.test_idempotency import CHAT, KEY, SETTINGS, ask
 from tests.support.access import ADMIN, service_with_keys
 from tests.support.running import RunningService, service_in_process

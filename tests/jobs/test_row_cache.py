@@ -7,8 +7,8 @@ import asyncio
 from service.job import Job, Line, Outcome, Status
 from service.jobs.row_cache import RowCache
 from service.queue.ranks import Ranks
+from service.store.job_queries import Filter
 from service.store.job_statements import EXACT_RANK
-from service.store.jobs import Filter
 from tests.support.running import service_in_process
 
 LINE = Line("llama3.2:latest", "me", 0)

@@ -7,8 +7,9 @@ import pytest
 from service.errors import ServiceError, StoreError, UniqueViolationError
 from service.job import Claimed, Counts, Outcome, Result, Segment, Status, new_job_id
 from service.store.database import Database, Statement
+from service.store.job_queries import Filter
 from service.store.job_statements import EXACT_RANK
-from service.store.jobs import Filter, JobStore
+from service.store.jobs import JobStore
 from tests.support.store_jobs import LINE, NOW, claimed, duplicated, finished, inserted, look, new_job, seqs, stored
 
 AWKWARD = "naïve 日本語 🦙 \" \\ \n \t %_! ' ; -- $1 :name ::int"

@@ -6,8 +6,9 @@ import pytest
 
 from service.job import Status
 from service.store.database import Database
+from service.store.job_queries import Filter
 from service.store.job_statements import EXACT_TOTAL
-from service.store.jobs import Filter, JobStore
+from service.store.jobs import JobStore
 from tests.support.store_jobs import claimed, duplicated, finished, seqs, stored
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from service.config import DatabaseConfig
 from service.store.database import Database
+from service.store.jobs import JobStore
 from tests.support.databases import Gateway, Place, PostgresServer, own_schema
+from tests.support.store_jobs import stored
 
 
 class Listener:
@@ -54,6 +56,21 @@ async def test_what_is_told_arrives_in_its_order_and_only_at_the_others(told: tu
             await listener.hears(payload)
     assert listener.heard == payloads
     assert own.heard == [""]
+
+
+async def test_what_the_jobs_of_one_process_tell_is_heard_by_the_others(told: tuple[Database, Listener]) -> None:
+    here, listener = told
+    JobStore(here, "one").tell("a change")
+    await listener.hears("a change")
+
+
+async def test_where_nobody_shares_the_database_nobody_is_told(sqlite_place: Place) -> None:
+    async with sqlite_place.opened() as database:
+        listener = Listener(database)
+        store = JobStore(database, "one")
+        store.tell("a change")
+        await stored(store)
+        assert listener.heard == []
 
 
 async def test_rather_than_a_payload_that_is_too_long_the_others_are_told_to_look_again(

@@ -11,8 +11,9 @@ import pytest
 from service.job import Job, Line, Segment, Status
 from service.store import idempotency, request_log
 from service.store.database import Batch, Database, Row, Settle, Statement, Update, Written
+from service.store.job_queries import Filter
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
-from service.store.jobs import Filter, JobStore
+from service.store.jobs import JobStore
 from service.store.migrations.m0008_whole_rows import STATEMENTS as OUTCOMES
 from service.store.postgres.connections import Link
 from service.store.postgres.database import PostgresDatabase

@@ -24,7 +24,7 @@ from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, Sta
 from service.api.prompts.translation import to_job
 from service.job import model_key
 from service.jobs import View
-from service.store.jobs import Filter
+from service.store.job_queries import Filter
 
 
 async def submit(request: web.Request) -> web.StreamResponse:

@@ -18,7 +18,7 @@ from service.api.http.validation import validated
 from service.api.requests.schema import GenerateRequest, ListQuery, RequestPage
 from service.api.requests.translation import STATUSES, accepted_fields, request_fields, row_fields, to_job
 from service.jobs import Jobs, Page, View
-from service.store.jobs import Filter
+from service.store.job_queries import Filter
 
 
 async def page_of(jobs: Jobs, which: Filter, status: str | None, limit: int, offset: int) -> Page:

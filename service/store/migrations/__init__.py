@@ -1,8 +1,7 @@
-"""The schema, as numbered steps that are applied at the start and recorded in ``schema_migrations``.
+"""The schema, as numbered steps. They are applied at the start and recorded in ``schema_migrations``.
 
-A step is written for both databases; each fills in its own words for ``{growing_key}``, ``{integer}`` (64 bits),
-``{real}`` and ``{strict}`` (what makes a table check its types), and what stands around and within the
-triggers on views.
+A step is written once for both databases. Each fills in its own words for ``{growing_key}``, ``{integer}`` (64 bits),
+``{real}`` and ``{strict}`` (a table checks its types), and for the frame of the triggers on views.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Jobs, their bodies and results, what owners were served, and the processes that share the work."""
+"""Jobs, their bodies and results, what each owner was served, and the processes that share the work."""
 
 STATEMENTS = (
-    # The hot table is narrow: what the order and the lists need. Its columns are the fields of service.job.Job.
+    # The hot table is narrow: it holds what the order and the lists need. Its columns are fields of service.job.Job.
     """
     CREATE TABLE jobs (
         seq {growing_key},
@@ -41,8 +41,8 @@ STATEMENTS = (
     ){strict}
     """,
     "CREATE UNIQUE INDEX jobs_id ON jobs (id)",
-    # A claim has equalities on runner, owner and priority and takes the smallest seq; delayed jobs are kept out.
-    # Why "seq + 0" and not "seq" is said in job_statements.py.
+    # A claim names runner, owner and priority, and takes the smallest seq. Delayed jobs are not in the index.
+    # job_statements.py says why it is "seq + 0" and not "seq".
     """
     CREATE INDEX jobs_ready ON jobs (runner, owner, priority, (seq + 0))
     WHERE status = 'queued' AND not_before IS NULL
@@ -61,7 +61,7 @@ STATEMENTS = (
     "CREATE INDEX jobs_cancelled ON jobs ((-seq)) WHERE status = 'cancelled'",
     "CREATE INDEX jobs_by_model ON jobs (model_key, (-seq))",
     "CREATE INDEX jobs_by_owner ON jobs (owner, (-seq))",
-    # Until migration 5 the gauges were counted, once, at the start, from this index alone.
+    # Until migration 5 the gauges were counted from this index alone, once, at the start.
     "CREATE INDEX jobs_gauges ON jobs (runner, owner, priority, status, size)",
     """
     CREATE TABLE bodies (
@@ -70,7 +70,7 @@ STATEMENTS = (
         request TEXT NOT NULL
     ){strict}
     """,
-    # One row for a finished job: the segments of its last attempt's output, a JSON array of [kind, data].
+    # A row holds the output of a finished job's last attempt: its segments, as a JSON array of [kind, data].
     """
     CREATE TABLE results (
         seq {integer} PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
@@ -95,7 +95,7 @@ STATEMENTS = (
         PRIMARY KEY (runner, owner)
     ){strict}
     """,
-    # The largest value of served that any claim on a runner has reached: where newcomers begin.
+    # The largest value of served that any claim on a runner has reached; newcomers begin there.
     """
     CREATE TABLE runners (
         runner TEXT PRIMARY KEY,
@@ -104,7 +104,7 @@ STATEMENTS = (
         samples {integer} NOT NULL
     ){strict}
     """,
-    # One row for each process; whose heartbeat is too old is dead, and its jobs are put back.
+    # One row for each process. A process with too old a heartbeat is dead, and its jobs are put back.
     """
     CREATE TABLE workers (id TEXT PRIMARY KEY, started_at {integer} NOT NULL, heartbeat_at {integer} NOT NULL){strict}
     """,

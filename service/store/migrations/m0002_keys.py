@@ -21,7 +21,7 @@ STATEMENTS = (
     ){strict}
     """,
     "CREATE UNIQUE INDEX keys_hash ON keys (hash)",
-    # The secret that was made here, what tells whether a secret is the right one, and the version of the keys.
+    # The secret that was made here, a value by which a wrong secret is recognised, and the version of the keys.
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL){strict}",
     # One row for each request of a route that makes jobs.
     """
@@ -45,8 +45,8 @@ STATEMENTS = (
     "CREATE INDEX usage_log_at ON usage_log (at)",
     "CREATE INDEX usage_log_by_key ON usage_log (key_id, at) WHERE key_id IS NOT NULL",
     "CREATE INDEX usage_log_by_job ON usage_log (job_id) WHERE job_id IS NOT NULL",
-    # The statistics begin anew with each row; the log stays.
+    # With each row the statistics begin anew. The log stays.
     "CREATE TABLE usage_periods (seq {growing_key}, started_at {integer} NOT NULL, key_id TEXT){strict}",
-    # How many jobs a key has made in the last hour, for its limit after a restart; and its list.
+    # For counting what a key has made in the last hour, which its limit needs after a restart, and for the key's list.
     "CREATE INDEX jobs_by_key ON jobs (key_id, created_at) WHERE key_id IS NOT NULL",
 )

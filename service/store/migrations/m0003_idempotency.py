@@ -1,7 +1,7 @@
 """Requests that may be repeated without becoming another job."""
 
 STATEMENTS = (
-    # One row for each request with an idempotency key, for a day. The reply is kept where a caller waited for one:
+    # One row for each request with an idempotency key, for a day. A reply is kept only where a caller waited for it:
     # its headers as JSON, its body compressed and in base64.
     """
     CREATE TABLE idempotency (

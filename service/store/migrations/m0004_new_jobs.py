@@ -1,7 +1,7 @@
-"""A new job and its body as one row of a view, so that storing them is one statement.
+"""A new job and its body as one row of a view, so that one statement stores both.
 
-For SQLite that is a transaction without BEGIN and COMMIT, too, and each statement gives Python's lock away and has to
-get it back from a busy event loop.
+On SQLite one statement needs no BEGIN and COMMIT either. Each statement that is saved counts, since it gives Python's
+lock away and has to get it back from a busy event loop.
 """
 
 _COLUMNS = (
@@ -17,7 +17,7 @@ STATEMENTS = (
     CREATE VIEW new_jobs AS
     SELECT jobs.seq, {_OWN}, prompt, request FROM jobs JOIN bodies ON bodies.seq = jobs.seq
     """,
-    # SQLite is told the number, PostgreSQL gives it: service.store.database.Database.next_number.
+    # SQLite is told the number, PostgreSQL gives it; see service.store.database.Database.next_number.
     f"""
     {{instead_of_insert}}
         INSERT INTO jobs ({{seq_given}}{_OWN}) VALUES ({{new_seq_given}}{_GIVEN}) {{seq_taken}};

@@ -1,13 +1,13 @@
-"""Fewer indexes for a new job to be put into, since they take most of an insert's time.
+"""Fewer indexes for a new job, since they take most of an insert's time.
 
-The gauges are counted from the index that claims use, which holds the sizes now, and, of jobs that have ended, from one
-into which a job comes only at its end. Lists are narrowed to an owner only for who has a key.
+The gauges of queued jobs are counted from the index that claims use, which now holds the sizes. Those of ended jobs
+are counted from an index that a job enters only at its end. Lists are narrowed to an owner only for callers with a key.
 """
 
 STATEMENTS = (
     "DROP INDEX jobs_gauges",
     "DROP INDEX jobs_ready",
-    # With what it is about among its columns, as the one below: else SQLite looks into the table for that.
+    # The columns of its condition stand among its columns, here and below. Else SQLite reads the table for them.
     """
     CREATE INDEX jobs_ready ON jobs (runner, owner, priority, (seq + 0), size, status, not_before)
     WHERE status = 'queued' AND not_before IS NULL

@@ -1,6 +1,6 @@
-"""How an attempt ended and what it has written as one row of a view, so that storing them is one statement, too.
+"""How an attempt ended and what it has written, as one row of a view, so that one statement stores both.
 
-A job that is no longer this attempt's is left as it is, and the statement gives no row.
+A job that is no longer this attempt's stays as it is, and the statement gives no row.
 """
 
 _CHANGED = (

@@ -1,7 +1,7 @@
 """A new job in fewer parameters, and its indexes filled at their ends.
 
-What follows from the rest of a new job is computed by the trigger: each parameter is taken over several times on its
-way. And a list's index in falling order is filled at its beginning, where every page that is full is split into halves.
+The trigger computed what follows from the rest of a new job (until migration 8). An index of a list in falling order
+was filled at its beginning, where each full page is split into halves.
 """
 
 _GIVEN = (
@@ -21,7 +21,7 @@ _FOLLOWING = {
 _COLUMNS = ", ".join([*_GIVEN, *_FOLLOWING])
 _VALUES = ", ".join([*(f"NEW.{column}" for column in _GIVEN), *_FOLLOWING.values()])
 
-# Why "seq + 2" and not "seq" is said in job_statements.py.
+# job_statements.py says why it is "seq + 2" and not "seq".
 _LISTS = {
     "jobs_queued": "((seq + 2)) WHERE status = 'queued'",
     "jobs_processing": "((seq + 2)) WHERE status = 'processing'",

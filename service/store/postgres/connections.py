@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that are made again when they are lost, and what its errors mean."""
+"""Connections to PostgreSQL, which are made again when they were lost, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from service.errors import CannotStoreError, ServiceError, StoreError, UniqueVio
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
-"""A server that has said nothing for so long is gone: no statement of ours takes as long, and none waits longer for a
-lock than the five seconds below.
+"""A server that has not answered for so long is taken for gone. No statement of ours takes that long, and none waits
+for a lock longer than the five seconds below.
 """
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 
 _SETTINGS = {
     "application_name": "corral",
-    # A process that was stopped in the middle of a transaction must not hold up the others.
+    # A process that stops in the middle of a transaction must not hold up the others.
     "lock_timeout": "5000",
     "idle_in_transaction_session_timeout": "10000",
-    # Every statement is a few look-ups by index, in the order of that index. Compiling them takes longer than running
-    # them, and a plan that was made while a table was small, or never analyzed, must not be a walk through all of it.
+    # Every statement is a few look-ups by index, in the index's order. To compile one takes longer than to run it.
+    # A plan must not be a walk through the whole table, also when it is made while a table is small or not analyzed.
     "jit": "off",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -37,15 +37,15 @@ _DURABLE = """
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
 _UNABLE_CLASSES = frozenset({"08", "53", "57", "58"})
-"""Connection trouble, no resources (a full disk), the operator's intervention, trouble outside of PostgreSQL."""
+"""Trouble with the connection, no resources (a full disk), an operator's intervention, trouble outside PostgreSQL."""
 _UNABLE_STATES = frozenset({"25006", "25P03", "25P04", "55P03", "40001", "40P01"})
-"""Read-only (a standby), time-outs in a transaction, and what stands below."""
+"""Read-only (a standby), time-outs in a transaction, and those of _IN_THE_WAY."""
 _IN_THE_WAY = frozenset({"40001", "40P01", "55P03"})
-"""Transactions that could not be put in a row, a deadlock, a lock that was not got."""
+"""Transactions that could not be serialised, a deadlock, a lock that was not got in time."""
 
 
 class Link:
-    """One connection; whoever asks for it after it was lost makes it again, but not more often than now and then."""
+    """One connection. When it was lost it is made again for the next who asks, with growing pauses between failures."""
 
     def __init__(self, url: str, **settings: str) -> None:
         self._url = url
@@ -56,7 +56,7 @@ class Link:
         self._trouble: ServiceError | None = None
 
     async def get(self) -> asyncpg.Connection[Any]:
-        """The connection. Raises CannotStoreError when the server cannot be reached, without trying each time."""
+        """The connection. Raises CannotStoreError when the server cannot be reached; during a pause it does not try."""
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
         loop = asyncio.get_running_loop()
@@ -74,7 +74,7 @@ class Link:
         return self._connection
 
     async def get_within(self, seconds: float) -> asyncpg.Connection[Any]:
-        """The same, trying again for so long. Raises CannotStoreError."""
+        """The connection, for which it tries again for so long. Raises CannotStoreError."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while True:
@@ -91,17 +91,17 @@ class Link:
         return max(0.0, self._not_before - asyncio.get_running_loop().time())
 
     def is_lost_by(self, error: BaseException) -> bool:
-        """Whether the connection is of no more use after this error."""
+        """Whether the connection is of no use after this error."""
         return self._connection is None or self._connection.is_closed() or isinstance(error, TimeoutError)
 
     def lose(self) -> None:
-        """Let go of the connection at once."""
+        """Drop the connection at once."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
 
     async def close(self) -> None:
-        """End the connection in good order."""
+        """End the connection properly."""
         if self._connection is None:
             return
         try:
@@ -113,7 +113,7 @@ class Link:
 async def connect(
     url: str, settings: dict[str, str], *, answer_seconds: float | None = _ANSWER_SECONDS
 ) -> asyncpg.Connection[Any]:
-    """A connection whose commits are on disk when they are answered, unless the settings say otherwise."""
+    """A new connection. Its commits are on disk when they are answered, unless the settings say otherwise."""
     connection = await asyncpg.connect(
         url, timeout=_CONNECT_SECONDS, command_timeout=answer_seconds, server_settings=settings
     )
@@ -127,24 +127,24 @@ async def connect(
 
 
 def shown(url: str) -> str:
-    """Where it is, without who may enter it."""
+    """The place of the database, without user and password."""
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     return f"PostgreSQL {place}{parts.path}"
 
 
 def lost(error: BaseException) -> CannotStoreError:
-    """What is said when the connection broke."""
+    """The error for a connection that broke."""
     return CannotStoreError(f"the connection to the database was lost ({error}); try again later")
 
 
 def is_in_the_way(error: BaseException) -> bool:
-    """Whether the transaction stood in another's way, and may do better the next time."""
+    """Whether the transaction stood in another's way, and may succeed the next time."""
     return isinstance(error, asyncpg.PostgresError) and error.sqlstate in _IN_THE_WAY
 
 
 def translated(error: BaseException) -> ServiceError:
-    """What the store makes of an error of PostgreSQL's or of the way there."""
+    """The store's own error for one of PostgreSQL's, or of the connection."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncpg.UniqueViolationError):

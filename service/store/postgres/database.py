@@ -1,8 +1,8 @@
-"""PostgreSQL, for several processes that share the work: one connection that writes, in groups; a few that read.
+"""PostgreSQL, for several processes that share the work: one connection writes, in groups; a few connections read.
 
-Writes that wait are taken together into one transaction, in the order in which they were begun, and answered after its
-commit. A connection that was lost is made again by the next who needs it; a commit whose answer was lost with it is
-asked after, so that nobody is told that a write failed which did not.
+The writes that wait are taken together into one transaction, in the order in which they were begun, and answered after
+its commit. A lost connection is made again when it is next needed. When the answer to a commit was lost, the server is
+asked what became of it, so that no write is reported as failed that was carried out.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from service.store.postgres.notices import Notices
 from service.store.postgres.statements import converted, run_in_order
 
 _OLDEST_SERVER = 13
-"""``pg_current_xact_id``; MATERIALIZED came with 12."""
+"""It brought ``pg_current_xact_id``."""
 _WAITING_WRITES = 20_000
-"""More than this many writes that wait for the server, and new ones are refused."""
+"""When so many writes wait for the server, new ones are refused."""
 _GROUP = 512
 _POINT_READERS = 2
 _IN_DOUBT_SECONDS = 15.0
@@ -56,13 +56,13 @@ _WORDS = {
 
 
 class PostgresDatabase:
-    """A schema on a PostgreSQL server; see :class:`service.store.database.Database` for what its methods promise."""
+    """A schema on a PostgreSQL server. :class:`service.store.database.Database` says what the methods promise."""
 
     claim_lock = "FOR UPDATE SKIP LOCKED"
     present_ms = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
     is_shared = True
     keeps_order = True
-    """For the writes of this process: they go over one connection."""
+    """True of the writes of this process, since they go over one connection."""
 
     def __init__(self, url: str) -> None:
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
@@ -76,9 +76,10 @@ class PostgresDatabase:
 
     @classmethod
     async def open(cls, url: str) -> PostgresDatabase:
-        """Reach the server and apply what migrations its schema lacks.
+        """Reach the server, and apply the migrations that its schema lacks.
 
-        Raises DatabaseUnusableError: it cannot be reached, is too old, or its schema is newer than the program.
+        Raises DatabaseUnusableError when the server cannot be reached or is too old, and when the schema is newer than
+        the program.
         """
         try:
             connection = await connect(url, {"application_name": "corral"}, answer_seconds=None)
@@ -102,7 +103,7 @@ class PostgresDatabase:
         """Nothing makes it quicker."""
 
     def next_number(self) -> None:
-        """The server gives them, as there may be other processes."""
+        """None: the server gives the numbers, since other processes may make jobs, too."""
 
     def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
         loop = asyncio.get_running_loop()
@@ -159,7 +160,9 @@ class PostgresDatabase:
                 await self._commit_all([write])
 
     async def _commit(self, writes: Sequence[Write]) -> None:
-        """One transaction; a second one when the first was lost, or stood in the way of another process's."""
+        """Carry out writes in one transaction. It is tried a second time when the connection was lost, or when it stood
+        in the way of another process's transaction.
+        """
         for is_last in (False, True):
             connection = await self._writer.get()
             transaction: str | None = None
@@ -189,7 +192,7 @@ class PostgresDatabase:
             self._writer.lose()
 
     async def _was_committed(self, transaction: str) -> bool:
-        """What became of a transaction whose connection was lost while it was being committed."""
+        """Whether a transaction was committed whose connection was lost during the commit."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _IN_DOUBT_SECONDS
         while True:
@@ -202,12 +205,12 @@ class PostgresDatabase:
             status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", transaction)
             if status != "in progress" or loop.time() > end:
                 return bool(status == "committed")
-            # Its server process has not noticed yet that nobody is there.
+            # The server has not noticed yet that the connection is lost.
             await asyncio.sleep(_IN_DOUBT_SECONDS / 100)
 
 
 class _Readers:
-    """A few reading connections; each takes the next SELECT that waits."""
+    """A few reading connections. Each takes the next SELECT that waits."""
 
     def __init__(self, links: list[Link]) -> None:
         self._links = links
@@ -251,7 +254,7 @@ class _Readers:
             link.lose()
             if is_last:
                 raise lost(error) from error
-            # It may have been lost long ago, while nobody read.
+            # The connection may have been lost long ago, while nobody read.
             return await self._fetch(link, read, is_last=True)
         return [tuple(record) for record in records]
 
@@ -274,7 +277,9 @@ async def _check_server(connection: asyncpg.Connection[Any], url: str) -> None:
 
 
 async def _migrate(connection: asyncpg.Connection[Any], url: str) -> None:
-    """Apply what is missing, all or nothing; of processes that start together one does it and the others wait."""
+    """Apply the missing migrations, all or none. When several processes start together, one does it and the others
+    wait.
+    """
     async with connection.transaction():
         schema = await connection.fetchval("SELECT current_schema()")
         key = int.from_bytes(hashlib.sha256(f"corral {schema}".encode()).digest()[:8], signed=True)

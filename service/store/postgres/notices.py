@@ -1,7 +1,7 @@
-"""Telling the other processes that share a PostgreSQL database, and hearing from them: LISTEN and NOTIFY.
+"""Tells the other processes that share a PostgreSQL database, and hears from them: LISTEN and NOTIFY.
 
-A notice is a hint; the rows are the truth. What is sent while an earlier notice is under way goes together, so that
-there is one NOTIFY for each flush of writes. Whoever may have missed one is told so by an empty payload.
+A notice is a hint; the rows are the truth. Payloads that come while a notice is under way are sent together in the
+next. A process that may have missed a notice is told so by an empty payload.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _CHANNEL = "corral"
 _NOTICE_BYTES = 7_900
 """PostgreSQL refuses 8,000 and more."""
 _MOST_WAITING = 2_000
-"""Rather than more payloads than this, the others are told to look again."""
+"""When more payloads wait than this, they are dropped and the others are told to look again."""
 _PING_SECONDS = 10.0
 _SHORTEST_PAUSE_SECONDS = 0.1
 
 
 class Notices:
-    """One connection that listens, and tells the others. It is made with the first use."""
+    """One connection that tells the other processes and listens to them. It is made when it is first used."""
 
     def __init__(self, url: str) -> None:
-        # A notice carries nothing that must be on disk: its transaction need not wait for one.
+        # A notice need not be on disk, so its transaction does not wait for the disk.
         self._link = Link(url, synchronous_commit="off")
         self._name = os.urandom(8).hex()
         self._schema = ""
@@ -41,7 +41,7 @@ class Notices:
         self._is_closing = False
 
     def send(self, payload: str) -> None:
-        """Tell the others soon."""
+        """Tell the other processes, soon."""
         if len(self._waiting) >= _MOST_WAITING:
             self._waiting = [""]
         self._waiting.append(payload)
@@ -49,12 +49,12 @@ class Notices:
         self._begin()
 
     def listen(self, receive: Callable[[str], None]) -> None:
-        """Have ``receive`` called with what the others tell."""
+        """Have ``receive`` called with each payload of the other processes."""
         self._receive = receive
         self._begin()
 
     async def close(self) -> None:
-        """Tell what is still to be told, and stop."""
+        """Send the payloads that still wait, and stop."""
         self._is_closing = True
         self._wake.set()
         if self._task is not None:
@@ -70,7 +70,7 @@ class Notices:
             try:
                 connection = await self._link.get()
                 await self._begin_listening(connection)
-                # What was told before that is missed.
+                # Notices from before that were missed.
                 self._receive("")
                 await self._talk(connection)
             except (CannotStoreError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -85,7 +85,7 @@ class Notices:
         connection.add_termination_listener(lambda _: self._wake.set())
 
     async def _talk(self, connection: asyncpg.Connection[Any]) -> None:
-        """Send what waits, until the connection is lost or nothing more is wanted."""
+        """Send the payloads that wait, until the connection is lost or closed here."""
         while not connection.is_closed():
             self._wake.clear()
             if self._waiting:
@@ -95,7 +95,7 @@ class Notices:
                         "SELECT pg_notify($1, notice) FROM unnest($2::text[]) AS notice", _CHANNEL, notices
                     )
                 except BaseException:
-                    # They may have been told or not.
+                    # It is not known whether the others have got them.
                     self._waiting.insert(0, "")
                     raise
                 continue

@@ -1,4 +1,4 @@
-"""Statements in PostgreSQL's own form: ``$1`` for ``:name``, and rows that say whose they are."""
+"""Statements in PostgreSQL's own form, ``$1`` for ``:name``, and how many of the same are carried out together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asyncpg import Connection
 from service.store.database import Batch, Insert, Parameters, RowStatement, Statement
 from service.store.pending import Write
 
-# Literals, quoted names, comments and casts are passed over.
+# It also matches literals, quoted names, comments and casts, so that no parameter is found inside them.
 _PARAMETER = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|::|:([A-Za-z_][A-Za-z0-9_]*)""")
 _RETURNING = re.compile(r"'(?:[^']|'')*'|\b(RETURNING)\b")
 
@@ -30,13 +30,13 @@ class Converted(NamedTuple):
 
     @property
     def numbered(self) -> str:
-        """The same with one parameter more, which comes back as the last column of each row."""
+        """The statement with one more parameter, which comes back as the last column of each row."""
         return f"{self.sql.rstrip()}, ${len(self.names) + 1}::bigint"
 
 
 @lru_cache(maxsize=512)
 def converted(sql: str | RowStatement) -> Converted:
-    """A statement as PostgreSQL wants it: one that is declared, or a text with ``:name`` parameters."""
+    """A statement, declared or a text with ``:name`` parameters, in PostgreSQL's form."""
     if not isinstance(sql, str):
         marks = [f"${number}" for number in range(1, len(sql.columns) + 1)]
         return Converted(sql.for_one(marks), sql.columns, isinstance(sql, Insert) and bool(sql.gives))
@@ -51,10 +51,10 @@ def converted(sql: str | RowStatement) -> Converted:
 
 
 async def run_in_order(connection: Connection[Any], writes: Sequence[Write]) -> None:
-    """Carry out writes, neighbours of the same statements together: one round trip for each statement of theirs.
+    """Carry out writes in their order. Neighbours with the same statements share one round trip for each statement.
 
-    Among such neighbours all first statements go before all second ones; what a write looks up in its second statement
-    must therefore be its own.
+    Among such neighbours, all first statements are carried out before all second ones. The second statement of a write
+    must therefore look up only what is this write's own.
     """
     for shape, neighbours in groupby(writes, key=lambda write: [statement.sql for statement in write.statements]):
         same = list(neighbours)

@@ -1,4 +1,4 @@
-"""Many rows in one statement: one step of the database, and of Python's lock, for all of them."""
+"""Declared statements for many rows at once: Python's lock is given away once for all of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 from service.store.database import Insert, Parameters, RowStatement, Update
 
 MOST_ROWS = 128
-"""A statement has at most so many rows; 32,766 parameters are SQLite's limit."""
+"""The most rows of one statement; SQLite's limit is 32,766 parameters."""
 
 Item = TypeVar("Item")
 
 
 def for_rows(statement: RowStatement, rows: Sequence[Parameters]) -> tuple[str, list[Any]]:
-    """The statement for all of these rows, with positional parameters, and those.
+    """The text for all of these rows, and its positional parameters.
 
-    There are texts for few numbers of rows only, since each connection keeps what it has prepared. A text is filled up
-    with rows that do nothing.
+    Texts are made for few numbers of rows only, so that the connection finds them among those it has prepared. Rows
+    that do nothing fill a text up.
     """
     values = [row if isinstance(row, tuple) else [row[column] for column in statement.columns] for row in rows]
     if isinstance(statement, Insert):
@@ -28,14 +28,14 @@ def for_rows(statement: RowStatement, rows: Sequence[Parameters]) -> tuple[str, 
 
 
 def in_runs(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """The items, as many at a time as one statement may have."""
+    """The items, in parts of at most MOST_ROWS."""
     for start in range(0, len(items), MOST_ROWS):
         yield items[start : start + MOST_ROWS]
 
 
 def _inserts(statement: Insert, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
-    """The first value of each row says that it is one."""
-    # Each parameter takes its time, with Python's lock held: a column that is NULL in all rows is left out.
+    """The first parameter of each row is 1; in the rows that fill the text up it is 0."""
+    # Binding a parameter takes time while Python's lock is held, so a column that is NULL in all rows is left out.
     parts = list(zip(*rows, strict=True))
     given = tuple(n for n, part in enumerate(parts) if part[0] is not None or part.count(None) < len(part)) or (0,)
     filled = _filled_up(len(rows))
@@ -54,7 +54,7 @@ def _insert_text(statement: Insert, given: tuple[int, ...], rows: int) -> str:
 
 
 def _updates(statement: Update, rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
-    # Of two changes of one row only the later one counts; SQLite would carry out any one of them.
+    # Of two changes of one row the later one counts. SQLite would carry out either.
     last = {row[-1]: row for row in rows}.values()
     filled = _filled_up(len(last))
     # NULL is no row's key.
@@ -73,10 +73,10 @@ def _update_text(statement: Update, rows: int) -> str:
 
 
 def _marks(width: int, rows: int) -> str:
-    """So many rows of so many parameters."""
+    """Placeholders for so many rows, each of so many parameters."""
     return ", ".join([f"({', '.join('?' * width)})"] * rows)
 
 
 def _filled_up(rows: int) -> int:
-    """The next power of two."""
+    """The next power of two, from 1 on."""
     return 1 << (rows - 1).bit_length()

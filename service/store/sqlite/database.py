@@ -1,7 +1,7 @@
-"""SQLite: one connection that writes, in groups; two that read.
+"""SQLite: one connection writes, in groups; two connections read.
 
-WAL and ``synchronous=FULL``: what is acknowledged is on disk. The writer takes every write that waits into one
-transaction, in one call of its thread, and answers each after the commit; while the disk works, the next group gathers.
+With WAL and ``synchronous=FULL``, what is acknowledged is on disk. The writer takes all writes that wait into one
+transaction, in one call of its thread, and answers them after the commit. The next group gathers while the disk works.
 The writing connection also does all checkpoints: SQLite before 3.51.3 can corrupt a WAL when two connections write and
 checkpoint at once (https://sqlite.org/wal.html, "the WAL-reset bug").
 """
@@ -40,18 +40,18 @@ from service.store.sqlite.groups import (
 _log = logging.getLogger(__name__)
 
 _OLDEST_SQLITE = (3, 37, 0)
-"""STRICT tables; RETURNING came with 3.35."""
+"""It brought STRICT tables."""
 _BUSY_TIMEOUT_MS = 5_000
 _WAITING_WRITES = 20_000
-"""More than this many writes that wait for the disk, and new ones are refused."""
+"""When so many writes wait for the disk, new ones are refused."""
 _GROUP = 512
 _SOON_SECONDS = 0.005
-"""How long a write that nobody waits for may wait for company."""
+"""How long a write that is not urgent may wait for others to share its commit."""
 _IDLE_CHECKPOINT_BYTES = 1 << 20
 _IDLE_SECONDS = 0.2
 _LARGE_BYTES = 24 << 20
 _MOMENT_SECONDS = 0.01
-"""When so much waits for a checkpoint, a moment is idle enough."""
+"""The idle time before a checkpoint once _LARGE_BYTES wait for it."""
 _FORCED_CHECKPOINT_BYTES = 256 << 20
 _PREPARED_BYTES = 32 << 20
 """How large the write-ahead log is from the start."""
@@ -75,7 +75,7 @@ _WORDS = {
 
 
 class SqliteDatabase:
-    """The database in one file; see :class:`service.store.database.Database` for what its methods promise."""
+    """A database in one file. :class:`service.store.database.Database` says what the methods promise."""
 
     claim_lock = ""
     present_ms = "(CAST(strftime('%s', 'now') AS INTEGER) * 1000)"
@@ -108,10 +108,10 @@ class SqliteDatabase:
 
     @classmethod
     async def open(cls, path: Path) -> SqliteDatabase:
-        """Open or create the file, apply what migrations it lacks.
+        """Open or create the file, and apply the migrations that it lacks.
 
-        Raises DatabaseUnusableError: another process holds it, it is newer than the program, or its disk cannot hold a
-        WAL.
+        Raises DatabaseUnusableError when another process holds the file, when its schema is newer than the program, and
+        when its disk cannot hold a WAL.
         """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise DatabaseUnusableError(
@@ -138,16 +138,17 @@ class SqliteDatabase:
         return cls(path, lock, writer, points, scans, last_number)
 
     async def prepare(self) -> None:
-        """Fill up the write-ahead log with zeros, which it ends at (https://sqlite.org/fileformat2.html#walformat).
+        """Lengthen the write-ahead log with zeros. Readers of it stop at zeros
+        (https://sqlite.org/fileformat2.html#walformat).
 
-        A commit that makes the file longer takes twice as long as one that does not, since the new length has to be on
-        disk, too (measured on ext4: 430 and 220 µs for a new job). To be called before anything is written.
+        A commit that makes the file longer takes twice as long as one that does not, since the new length must reach
+        the disk, too (measured on ext4: 430 and 220 µs for a new job).
         """
         log = self._path.resolve()
         await asyncio.to_thread(_lengthen, log.with_name(f"{log.name}-wal"))
 
     def next_number(self) -> int:
-        """No other process makes jobs, and a number that comes to nothing is not given again."""
+        """Numbers are given here, since no other process makes jobs. A refused job's number stays unused."""
         self._last_number += 1
         return self._last_number
 
@@ -231,7 +232,7 @@ class SqliteDatabase:
         await self._flush()
 
     async def _checkpoint(self) -> None:
-        """PASSIVE: it takes no lock that a reader could hold up."""
+        """PASSIVE takes no lock for which it would have to wait."""
         self._unchecked_bytes = 0
         try:
             await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
@@ -240,7 +241,7 @@ class SqliteDatabase:
 
 
 class _ReadLane:
-    """One reading connection; what waits for it goes in one call."""
+    """One reading connection. All reads that wait for it are run in one call of its thread."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
@@ -296,7 +297,7 @@ async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
 
 
 def _lengthen(log: Path) -> None:
-    """It is only quicker so: where there is no room, everything stays as it was."""
+    """Lengthen the log, or leave it as it was where the disk has no room: this is only for speed."""
     with contextlib.suppress(OSError):
         length = log.stat().st_size
         file = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -311,7 +312,7 @@ def _lengthen(log: Path) -> None:
 
 
 async def _last_number(writer: aiosqlite.Connection) -> int:
-    """The largest that any job ever had, also one that is gone."""
+    """The largest number that any job ever had, deleted ones included."""
     rows = await writer.execute_fetchall(
         "SELECT max(coalesce((SELECT max(seq) FROM jobs), 0), "
         "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0))"
@@ -342,11 +343,11 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
 
 
 def _take_lock(path: Path) -> IO[str]:
-    """``flock``, so that a kill leaves nothing stale."""
+    """Take the lock with ``flock``, so that a killed process leaves no stale lock behind."""
     lock_path = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # It holds what people asked, and the secret that signs their tokens: for the service's own user only.
+        # The file holds what people asked and the secret that signs tokens. Only the service's own user may read it.
         path.touch(mode=0o600)
         lock = lock_path.open("a+")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Groups of statements for SQLite: everything that waits is run in one call of the connection's thread."""
+"""Groups of writes, and of reads, for SQLite: a group is run in one call of the connection's thread."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from service.store.pending import NEW_JOB, Read, Write
 from service.store.sqlite.bulk import for_rows, in_runs
 
 _COMMIT_BYTES = 40 << 10
-"""What a commit adds to the WAL: one page of the table and of each index, roughly."""
+"""What a commit adds to the WAL: roughly one page of the table and of each index."""
 _ROW_BYTES = 3 << 10
-"""What each row adds beside its own text: further pages, of which many rows of a commit share most."""
+"""What each row adds beside its own text. The rows of a commit share most of their further pages."""
 
 PASSED_OVER = "passed over"
-"""What a trigger on a view says of a row that it does not take: such a write has no effect, and gives no rows."""
+"""A trigger on a view raises this for a row that it does not take. Such a write has no effect and gives no rows."""
 GROUPED = "-- a group of statements, see GroupingConnection"
 
 
 class WaitingWrites:
-    """Writes on their way to the connection's thread. Both threads use it; what is added meanwhile is added behind."""
+    """Writes on their way to the connection's thread. Both threads use it: one adds at the end, the other takes from
+    the beginning.
+    """
 
     def __init__(self) -> None:
         self._new_jobs: list[Write] = []
         self._others: list[Write] = []
         self.is_rest_due = False
-        """Those that are not urgent have waited long enough for company."""
+        """Whether the writes that are not urgent have waited long enough."""
 
     def __len__(self) -> int:
         return len(self._new_jobs) + len(self._others)
@@ -41,17 +43,17 @@ class WaitingWrites:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether one of them should not wait."""
+        """Whether one of these writes should not wait."""
         return bool(self._new_jobs) or self.is_rest_due or any(write.is_urgent for write in self._others)
 
     def take(self, most: int) -> list[Write]:
-        """Up to ``most`` of either kind, new jobs first. Alone they are one statement, and somebody waits for each; so
-        nothing goes with them that is not urgent.
+        """Up to ``most`` of either kind, new jobs first. New jobs alone are one statement, and a caller waits for each;
+        so other writes join them only when one of the others is urgent, or due.
         """
         taken = self._new_jobs[:most]
         del self._new_jobs[: len(taken)]
         if not taken or self.is_rest_due or any(write.is_urgent for write in self._others):
-            # However many new jobs there are, the others get on.
+            # The other writes have a share of their own, however many new jobs there are.
             others = self._others[:most]
             del self._others[: len(others)]
             self.is_rest_due = self.is_rest_due and bool(self._others)
@@ -60,9 +62,9 @@ class WaitingWrites:
 
 
 class WriteGroup:
-    """All writes of one commit; ``run`` happens in the connection's thread.
+    """All writes of one commit. ``run`` is called in the connection's thread.
 
-    It takes what waits only when it begins: until the thread has got Python's lock, more may have come.
+    It takes the writes only when it begins, since more may come until the thread has got Python's lock.
     """
 
     def __init__(self, waiting: WaitingWrites, most: int) -> None:
@@ -72,7 +74,7 @@ class WriteGroup:
         self.written_bytes = _COMMIT_BYTES
 
     def take(self) -> None:
-        """Take what waits, up to ``most`` of either kind."""
+        """Take the writes that wait, up to ``most`` of either kind."""
         self.writes = self._waiting.take(self._most)
 
     def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:
@@ -93,11 +95,11 @@ class WriteGroup:
                     _fail(write, own_error)
 
     def _run_together(self, execute: Callable[..., sqlite3.Cursor], writes: list[Write]) -> None:
-        # New jobs come before all others; when the last one is one, there is nothing to be told apart.
+        # New jobs come before all others, so when the last write is a new job, all are.
         are_new_jobs = writes[-1].rank == NEW_JOB
         runs = list(in_runs(writes) if are_new_jobs else _alike(sorted(writes, key=_rank)))
         if len(runs) == 1 and _is_one_statement(runs[0]):
-            # It is a transaction by itself.
+            # One statement is a transaction by itself.
             _carry_out(execute, runs[0])
         else:
             execute("BEGIN IMMEDIATE")
@@ -121,7 +123,9 @@ def _fail(write: Write, error: Exception) -> None:
 
 
 def _alike(writes: Iterable[Write]) -> Iterator[Sequence[Write]]:
-    """Runs of neighbours of the same statements, the first declared; every other write by itself, in its turn."""
+    """Runs of neighbours with the same statements, where the first of these is declared. Any other write is a run by
+    itself.
+    """
     for _, neighbours in groupby(writes, key=_shape):
         same = list(neighbours)
         if same[0].rank == NEW_JOB or _are_for_rows(same):
@@ -148,11 +152,12 @@ def _is_one_statement(writes: Sequence[Write]) -> bool:
 
 
 def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
-    """Carry out writes of the same statements: what is declared for all of them together, a text for each.
+    """Carry out writes with the same statements. A declared statement is carried out once for all of them, a text once
+    for each.
 
-    Python gives its lock away several times for every statement, and a thread that wants it back while the event loop
-    is busy waits for the switch interval: 64 jobs took 10 ms row by row that take 1 ms so. All first statements go
-    before all second ones; what a write looks up in its second must therefore be its own.
+    Each statement gives Python's lock away several times, and to get it back from a busy event loop takes the switch
+    interval: 64 jobs take 1 ms together, and took 10 ms row by row. All first statements are carried out before all
+    second ones. The second statement of a write must therefore look up only what is this write's own.
     """
     for write in writes:
         write.answers = []
@@ -174,7 +179,9 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
 
 
 def _given_back(statement: RowStatement, rows: Sequence[Parameters]) -> list[list[Row]]:
-    """What a declared statement gives back for each row. The database is not asked: each row of it would be a step."""
+    """What a declared statement gives back for each row. It is taken from the parameters, since each row that the
+    database gives costs another step.
+    """
     if isinstance(statement, Update) or not statement.gives:
         return [[] for _ in rows]
     place = statement.columns.index(statement.gives)
@@ -182,7 +189,7 @@ def _given_back(statement: RowStatement, rows: Sequence[Parameters]) -> list[lis
 
 
 def _written_bytes(statement: Statement | Batch) -> int:
-    """Of the texts only those that may be long, what was asked and what was answered: the last of their rows."""
+    """An estimate. Of a row's texts only the last counts: that is where a long one stands, a request or an output."""
     if isinstance(statement, Batch):
         return _ROW_BYTES * len(statement.rows)
     row = statement.parameters
@@ -191,7 +198,7 @@ def _written_bytes(statement: Statement | Batch) -> int:
 
 
 class ReadGroup:
-    """All SELECTs that waited for one connection; ``run`` happens in its thread."""
+    """All SELECTs that waited for one connection. ``run`` is called in its thread."""
 
     def __init__(self, reads: list[Read]) -> None:
         self._reads = reads
@@ -205,17 +212,17 @@ class ReadGroup:
 
 
 class GroupingConnection(sqlite3.Connection):
-    """A connection that can run a whole group of statements in one call.
+    """A connection that can run a whole group in one call.
 
-    aiosqlite makes one round trip to its thread for each statement; a group costs one for all (measured: BEGIN, two
-    statements and COMMIT one by one took four times as long as in one call). sqlite3 offers ``factory`` for this, and
-    aiosqlite hands it on.
+    aiosqlite makes one round trip to its thread for each statement, and so one for a whole group. (Measured: BEGIN, two
+    statements and COMMIT took four times as long one by one.) sqlite3 takes this class as ``factory``, which aiosqlite
+    hands on to it.
     """
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if sql is GROUPED:
             parameters.run(super().execute)
-            # Nothing that could be fetched.
+            # A cursor without rows.
             return self.cursor()
         return super().execute(sql, parameters)
 
@@ -224,10 +231,10 @@ _nothing: dict[None, None] = {}
 
 
 def register_none() -> None:
-    """Have sqlite3 take None as quickly as an integer; this holds for the whole process.
+    """Have sqlite3 bind None as quickly as other values, in the whole process.
 
-    For each None it asks whether there is an adapter, and makes an error of each no: that takes ten times as long as an
-    integer, with Python's lock held. An adapter that is registered is found before that.
+    For each None, sqlite3 looks for an adapter and raises an error inside when there is none. That takes ten times as
+    long as to bind an integer, while Python's lock is held. With this adapter there is no error.
     """
     sqlite3.register_adapter(type(None), _nothing.get)
 
@@ -253,7 +260,7 @@ def _is_about_the_whole_database(error: BaseException) -> bool:
 
 
 def translated(error: BaseException) -> ServiceError:
-    """What the store makes of an error of SQLite's."""
+    """The store's own error for one of SQLite's."""
     if isinstance(error, ServiceError):
         return error
     if _is_about_the_whole_database(error):

@@ -185,7 +185,7 @@ class _TimedDatabase(SqliteDatabase):
 
     async def claim_microseconds(self) -> float:
         """The median of many claims of one job, each with its commit."""
-        store = JobStore(self, worker="bench")
+        store = JobStore(self, own_name="bench")
         standing = await store.queries.standing(job_id(ROUNDS * 2 * MANY_CLAIMS))
         assert standing is not None
         self._seconds.clear()

@@ -155,13 +155,36 @@ def test_modules_are_named_by_responsibility() -> None:
         (r"\b(TODO|FIXME|XXX|NotImplementedError)\b", ["service/**/*.py", "static/*.*"]),
         (r"\.iter_chunks\(", ["service/**/*.py"]),
         (r"except( (Base)?Exception)?: *pass$|suppress\((Base)?Exception\)", ["service/**/*.py"]),
-        (r"time\.sleep\(|asyncio\.sleep\((?!0\))", ["tests/**/test_*.py"]),
         (r"unittest\.mock|MagicMock", ["tests/**/*.py"]),
     ],
 )
 def test_a_word_that_the_house_does_not_allow_is_nowhere(pattern: str, where: list[str]) -> None:
     own = str(Path(__file__).relative_to(ROOT))
     assert [place for place in places(pattern, *where) if not place.startswith(own)] == []
+
+
+# What a fast machine does sooner, or a slow one too late.
+DURATIONS = (
+    r"perf_counter|monotonic(_ns)?\(|process_time|loop\.time\(|time\.time\(\) *-",
+    r"assert\b.*(_seconds|_duration|_ms|elapsed|took)\b.*[<>]=?(?![ =]*0\b)",
+    r"assert\b.*\) - .*[<>]",
+    r"time\.sleep\(|asyncio\.sleep\((?!0\))|call_later\(|asyncio\.wait\(.*timeout=",
+)
+OWN_TIME = {
+    "tests/backend/test_limits.py": "the test turns the clock of this loop by hand",
+    "tests/backend/test_trouble.py": "the pause of the loop is the fault",
+    "tests/faults/machine_rows.py": "the pause of the process is the fault",
+    "tests/scheduling/test_estimates.py": "what is compared is an estimate of the service's, and nothing measured",
+    "tests/scheduling/test_placement_sharing.py": "time is simulated",
+}
+
+
+def test_no_test_of_the_suite_depends_on_how_long_something_takes() -> None:
+    found = [place for pattern in DURATIONS for place in places(pattern, "tests/**/*.py")]
+    is_elsewhere = re.compile(rf"tests/bench/|{re.escape(str(Path(__file__).relative_to(ROOT)))}:")
+    timed = [place for place in found if not is_elsewhere.match(place)]
+    assert [place for place in timed if place.partition(":")[0] not in OWN_TIME] == []
+    assert {place.partition(":")[0] for place in timed} == set(OWN_TIME)
 
 
 def test_every_new_module_must_be_given_its_layer() -> None:

@@ -7,11 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("tests.support.databases", "tests.support.store_jobs")
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = ("CORRAL_", "OLLAMA_", "DEMO_", "NOTIFY_SOCKET", "WATCHDOG_", "DATABASE_URL", "SECRET_KEY", "ACCESS_TOKEN_")
+
+
+# A property does not fail because the machine is slow.
+settings.register_profile("at any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("at any speed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,19 +23,14 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 """Where this interpreter's tools are, also when its environment is not activated."""
 
-Command = Sequence[str]
-
-AT_ONCE: dict[str, Command] = {
+CHECKS = {
     "format": ["ruff", "format", "--check", "."],
     "lint": ["ruff", "check", "."],
-}
-"""Take no second, so that what they find is seen before anything else."""
-
-BESIDE: dict[str, Command] = {
     "types": ["mypy", "--strict", "service", "tests"],
     "imports": ["lint-imports", "--no-logo"],
 }
-"""Run while pytest does; what they said follows what pytest said."""
+BESIDE = ("types", "imports")
+"""Run while pytest does, as they take long; what they said follows what pytest said."""
 
 WORKERS = 4
 """Processes among which pytest's tests are shared out: twice as many as cores, as most tests wait half of the time."""
@@ -70,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _suite(pytest_arguments: list[str]) -> list[str]:
     """The names of what failed."""
-    failed = [name for name, command in AT_ONCE.items() if not _passes(name, command)]
+    failed = [name for name in CHECKS if name not in BESIDE and not _passes(name, CHECKS[name])]
     failed += _browser_problem(pytest_arguments)
-    with _begun(BESIDE) as begun:
+    with _begun_beside() as begun:
         failed += _pytest([*_on_all_cores(), *pytest_arguments])
         failed += [name for name, process in begun.items() if not _ends_well(name, process)]
     return failed
@@ -100,19 +95,19 @@ def _pytest(arguments: list[str]) -> list[str]:
     return [] if _passes("pytest", ["pytest", *arguments]) else ["pytest"]
 
 
-def _passes(name: str, command: Command) -> bool:
+def _passes(name: str, command: list[str]) -> bool:
     _announce(name, command)
     return subprocess.run(_found(command), cwd=ROOT, check=False).returncode == 0
 
 
 @contextmanager
-def _begun(checks: dict[str, Command]) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """The checks, running, with what they say kept; none is left behind when the block is left early."""
+def _begun_beside() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """These checks, running, with what they say kept; none is left behind when the block is left early."""
     with ExitStack() as ends:
         begun: dict[str, subprocess.Popen[str]] = {}
-        for name, command in checks.items():
+        for name in BESIDE:
             process = subprocess.Popen(
-                _found(command),
+                _found(CHECKS[name]),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -128,16 +123,16 @@ def _begun(checks: dict[str, Command]) -> Iterator[dict[str, subprocess.Popen[st
 def _ends_well(name: str, process: subprocess.Popen[str]) -> bool:
     """Wait for the end of a check that was begun, and show what it said."""
     said, _ = process.communicate()
-    _announce(name, BESIDE[name])
+    _announce(name, CHECKS[name])
     print(said, end="", flush=True)
     return process.returncode == 0
 
 
-def _found(command: Command) -> list[str]:
+def _found(command: list[str]) -> list[str]:
     return [str(SCRIPTS / command[0]), *command[1:]]
 
 
-def _announce(name: str, command: Command) -> None:
+def _announce(name: str, command: list[str]) -> None:
     print(f"\n== {name}: {shlex.join(command)}", flush=True)
 
 

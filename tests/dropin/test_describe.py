@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.anthropic import translation as anthropic
+from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Describe
 from service.api.dropin.reading import is_name
 from service.api.ollama import translation as ollama
@@ -87,10 +88,14 @@ ENDPOINTS = st.sampled_from(sorted(DIALECTS))
 ACCEPT = st.sampled_from(["", "*/*", NDJSON])
 
 
+def described(endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
+    return DIALECTS[endpoint](endpoint, body, accept, limits)
+
+
 def sent_for(endpoint: str, body: dict[str, Any], accept: str = "", limits: ModelLimits = NO_LIMITS) -> dict[str, Any]:
     """The body that Ollama gets; the caller's own stays as it is."""
     own = copy.deepcopy(body)
-    details = DIALECTS[endpoint](endpoint, body, accept, limits)
+    details = described(endpoint, body, accept, limits)
     assert body == own
     return body if details is None or details.body is None else details.body
 
@@ -146,7 +151,7 @@ def test_limits_change_what_they_limit_and_nothing_else(endpoint: str, body: dic
 def test_the_runner_is_that_of_the_body_that_is_sent(
     endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits
 ) -> None:
-    details = DIALECTS[endpoint](endpoint, body, accept, limits)
+    details = described(endpoint, body, accept, limits)
     if details is None:
         return
     sent = body if details.body is None else details.body
@@ -166,13 +171,13 @@ def test_only_what_ollama_refuses_is_left_to_it(endpoint: str, body: dict[str, A
     is_right = isinstance(model, str) and is_name(model) and isinstance(body.get("stream"), bool | None)
     if endpoint.startswith("/api/"):
         is_right = is_right and isinstance(body.get("options"), dict | None)
-    assert (DIALECTS[endpoint](endpoint, body, "", NO_LIMITS) is not None) == is_right
+    assert (described(endpoint, body, "", NO_LIMITS) is not None) == is_right
 
 
 @pytest.mark.parametrize("endpoint", DIALECTS)
 @pytest.mark.parametrize("keep_alive", [10**400, -(10**400), 1e300, "9" * 400 + "h", float("inf")])
 def test_a_number_that_is_too_large_is_left_to_ollama(endpoint: str, keep_alive: Any) -> None:
     body = {"model": "limited", "keep_alive": keep_alive}
-    details = DIALECTS[endpoint](endpoint, body, "", LIMITS)
+    details = described(endpoint, body, "", LIMITS)
     assert details is not None
     assert not details.is_unload

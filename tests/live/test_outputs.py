@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.job import Segment
-from service.live.outputs import TOOL_CALLS, Output, Piece, Position, merged, of_segments
+from service.live.outputs import TOOL_CALLS, Output, Piece, Position, of_segments
 
 # Longer than a block, and longer than what is read at once.
 LONG = st.builds(lambda text, times: text * times, st.sampled_from("aä🎉"), st.sampled_from([3000, 5000, 40_000]))
@@ -72,7 +72,7 @@ def test_tool_calls_stay_apart_and_all_else_is_joined(written: list[list[Segment
     assert [segment.data for segment in joined if segment.kind == TOOL_CALLS] == calls
     assert characters(list(joined)) == characters(flat)
     assert not any(one.kind == next_one.kind != TOOL_CALLS for one, next_one in pairwise(joined))
-    assert merged(joined) == joined
+    assert of_segments(1, joined).segments() == joined
 
 
 @given(written=WRITTEN, share=st.floats(0, 1))

@@ -1,12 +1,20 @@
-"""``python -m tests [pytest arguments]``: formatter, linter, types, import contracts, pytest; all run and must pass."""
+"""``python -m tests [--quick | --long] [pytest's arguments]``: the test command, in three lanes.
+
+- without either: the suite. Formatter, linter, types, import contracts and pytest; all run and must pass.
+- ``--quick``: pytest alone, for one test in a hurry.
+- ``--long``: what needs minutes, and nothing else; it ends by itself.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.support.chromium import find_or_install_chromium
@@ -21,28 +29,111 @@ CHECKS = {
     "types": ["mypy", "--strict", "service", "tests"],
     "imports": ["lint-imports", "--no-logo"],
 }
+BESIDE = ("types", "imports")
+"""Run while pytest does, as they take long; what they said follows what pytest said."""
+
+WORKERS = 4
+"""Processes among which pytest's tests are shared out: twice as many as cores, as most tests wait half of the time."""
 
 
-def main(pytest_arguments: list[str]) -> int:
-    """Run everything and say which failed; the exit status is 1 when anything did."""
-    failed = [name for name, command in CHECKS.items() if not passes(name, command)]
-    is_ci = os.environ.get("CI") == "true"
-    chromium = find_or_install_chromium()
-    if chromium is None:
-        print("\nNo Chromium could be found or installed: the browser tests cannot run.", flush=True)
-        if is_ci:
-            failed.append("browser")
+def main(arguments: list[str]) -> int:
+    """Run a lane and say what failed; the exit status is 1 when anything did."""
+    chosen, pytest_arguments = _parser().parse_known_args(arguments)
+    if chosen.quick:
+        failed = _browser_problem(pytest_arguments) if _names_browser_tests(pytest_arguments) else []
+        failed += _pytest(pytest_arguments)
+    elif chosen.long:
+        failed = _pytest([*_on_all_cores(), "--long", *pytest_arguments])
     else:
-        os.environ["CHROMIUM"] = chromium
-    if not passes("pytest", ["pytest", *pytest_arguments]):
-        failed.append("pytest")
+        failed = _suite(pytest_arguments)
     print(f"\nfailed: {', '.join(failed)}" if failed else "\nall passed", flush=True)
     return 1 if failed else 0
 
 
-def passes(name: str, command: list[str]) -> bool:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests",
+        description="Without an option: the suite, which is formatter, linter, types, import contracts and pytest.",
+        epilog="All other arguments are passed on to pytest.",
+        allow_abbrev=False,
+    )
+    lanes = parser.add_mutually_exclusive_group()
+    lanes.add_argument("--quick", action="store_true", help="pytest alone: one test without the rest")
+    lanes.add_argument("--long", action="store_true", help="what needs minutes, and nothing else")
+    return parser
+
+
+def _suite(pytest_arguments: list[str]) -> list[str]:
+    """The names of what failed."""
+    failed = [name for name in CHECKS if name not in BESIDE and not _passes(name, CHECKS[name])]
+    failed += _browser_problem(pytest_arguments)
+    with _begun_beside() as begun:
+        failed += _pytest([*_on_all_cores(), *pytest_arguments])
+        failed += [name for name, process in begun.items() if not _ends_well(name, process)]
+    return failed
+
+
+def _on_all_cores() -> list[str]:
+    return ["--numprocesses", str(WORKERS), "--dist", "worksteal"]
+
+
+def _names_browser_tests(pytest_arguments: list[str]) -> bool:
+    return any("browser" in argument for argument in pytest_arguments)
+
+
+def _browser_problem(pytest_arguments: list[str]) -> list[str]:
+    """Find or install a Chromium; without one the browser tests are skipped, or where CI=true that is a failure."""
+    chromium = find_or_install_chromium()
+    if chromium is not None:
+        os.environ["CHROMIUM"] = chromium
+        return []
+    print("\nNo Chromium could be found or installed: the browser tests cannot run.", flush=True)
+    return ["browser"] if os.environ.get("CI") == "true" else []
+
+
+def _pytest(arguments: list[str]) -> list[str]:
+    return [] if _passes("pytest", ["pytest", *arguments]) else ["pytest"]
+
+
+def _passes(name: str, command: list[str]) -> bool:
+    _announce(name, command)
+    return subprocess.run(_found(command), cwd=ROOT, check=False).returncode == 0
+
+
+@contextmanager
+def _begun_beside() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """These checks, running, with what they say kept; none is left behind when the block is left early."""
+    with ExitStack() as ends:
+        begun: dict[str, subprocess.Popen[str]] = {}
+        for name in BESIDE:
+            process = subprocess.Popen(
+                _found(CHECKS[name]),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            begun[name] = ends.enter_context(process)
+            ends.callback(process.kill)
+        yield begun
+
+
+def _ends_well(name: str, process: subprocess.Popen[str]) -> bool:
+    """Wait for the end of a check that was begun, and show what it said."""
+    said, _ = process.communicate()
+    _announce(name, CHECKS[name])
+    print(said, end="", flush=True)
+    return process.returncode == 0
+
+
+def _found(command: list[str]) -> list[str]:
+    return [str(SCRIPTS / command[0]), *command[1:]]
+
+
+def _announce(name: str, command: list[str]) -> None:
     print(f"\n== {name}: {shlex.join(command)}", flush=True)
-    return subprocess.run([SCRIPTS / command[0], *command[1:]], cwd=ROOT, check=False).returncode == 0
 
 
 if __name__ == "__main__":

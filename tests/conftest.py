@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ("tests.support.databases", "tests.support.store_jobs")
 
@@ -14,8 +15,16 @@ ROOT = Path(__file__).parent.parent
 SETTINGS = ("CORRAL_", "OLLAMA_", "DEMO_", "NOTIFY_SOCKET", "WATCHDOG_", "DATABASE_URL", "SECRET_KEY", "ACCESS_TOKEN_")
 
 
+# A property does not fail because the machine is slow.
+settings.register_profile("at any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("at any speed")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounds", type=int, default=20, help="how often the durability test kills the service (20)")
+    parser.addoption("--long", action="store_true", help="the tests that need minutes, in place of all others")
+    parser.addoption(
+        "--rounds", type=int, default=100, help="how often the long durability test kills the service (100)"
+    )
     parser.addoption("--clients", action="store_true", help="install and try further client libraries, too")
 
 
@@ -27,9 +36,18 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that is marked ``long`` runs in the long lane, and only there."""
+    is_long = bool(config.getoption("--long"))
+    others = [item for item in items if (item.get_closest_marker("long") is not None) != is_long]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
-    """How often a durability test is to kill the service."""
+    """How often the long durability test is to kill the service."""
     value: int = request.config.getoption("--rounds")
     return value
 

@@ -33,7 +33,10 @@ def duration_seconds(value: str | float) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')
     if not isinstance(value, str):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("no duration is so long") from None
     found = _DURATION.fullmatch(value)
     if found is None:
         raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')

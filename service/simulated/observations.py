@@ -84,7 +84,7 @@ class Observations:
                     waiter.set_result(None)
             self._waiters.clear()
 
-    async def until(self, is_true: Callable[[Observations], bool], *, timeout_seconds: float = 20.0) -> None:
+    async def until(self, is_true: Callable[[Observations], bool], *, timeout_seconds: float = 60.0) -> None:
         """Wait until what is observed makes `is_true` true; raises TimeoutError when it does not come to that."""
         async with asyncio.timeout(timeout_seconds):
             while not is_true(self):

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locato
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedServer, SimulatedSettings
 from tests.support.processes import Service, running_service
 
-PATIENCE_MILLISECONDS = 10_000
+PATIENCE_MILLISECONDS = 60_000
 """For what should happen at once: only a test that fails waits so long."""
 
 REFUSED_CONNECTION = r"net::ERR_(CONNECTION|EMPTY_RESPONSE|INCOMPLETE|INTERNET|SOCKET|NETWORK)|WebSocket connection to"

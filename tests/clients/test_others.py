@@ -1,4 +1,4 @@
-"""Further client libraries, each installed into a folder of its own: only with ``--clients``, as they are large."""
+"""Further client libraries, installed into folders of their own as they are large: with ``--long --clients`` only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FROM_NPM = {
     "anthropic_client.mjs": ["@anthropic-ai/sdk"],
     "ai_client.mjs": ["ai", "@ai-sdk/openai-compatible"],
 }
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(autouse=True)

@@ -29,16 +29,16 @@ BUSY = Fault(
 
 
 async def cut_then_again(service: RunningService, key: str) -> tuple[int, bytes]:
-    """Leave in the middle of a reply and ask again at once; the backend goes on when that is under way."""
+    """Leave in the middle of a reply and ask again at once; the backend goes on when the second reply has begun."""
     before = service.ollama.observations.stalled
     stalled = service.ollama.arm(Fault(kind=FaultKind.STALL, after_tokens=3, times=1, endpoint="/api/chat"))
     first = asyncio.create_task(ask(service, "/api/chat", CHAT, {"Idempotency-Key": key}))
     await service.ollama.observations.until(lambda seen: seen.stalled == before + 1)
     first.cancel()
     await asyncio.wait((first,))
-    asyncio.get_running_loop().call_later(0.4, stalled.release)
-    status, _, body, _ = await ask(service, "/api/chat", CHAT, {"Idempotency-Key": key})
-    return status, body
+    async with service.session.post("/api/chat", json=CHAT, headers={"Idempotency-Key": key}) as again:
+        stalled.release()
+        return again.status, await again.read()
 
 
 async def test_who_asks_again_right_after_a_cut_gets_a_whole_answer() -> None:

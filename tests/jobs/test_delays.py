@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.access import HOUR_MS, let_pass
 from tests.support.backends import until_answering
 from tests.support.running import RunningService, service_in_process
 
@@ -84,9 +85,10 @@ async def test_a_delayed_job_can_expire_while_it_waits_for_its_time(service: Run
 
 async def test_a_job_that_has_begun_by_its_deadline_is_finished(service: RunningService) -> None:
     stalled = service.stall()
-    job_id = await service.submit(expires_in_seconds=0.4)
+    job_id = await service.submit(expires_in_seconds=3600)
     await service.until(job_id, "processing")
-    expired = await service.submit(expires_in_seconds=0.5)
+    let_pass(service, HOUR_MS)
+    expired = await service.submit(expires_in_seconds=0.1)
     await service.until(expired, "failed")
     stalled.release()
     assert (await service.until(job_id, "completed"))["attempt"] == 1

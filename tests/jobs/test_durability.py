@@ -159,24 +159,34 @@ class Life:
                 raise
 
 
+async def test_a_process_that_is_killed_and_killed_again_loses_and_spoils_no_job(tmp_path: Path) -> None:
+    await kill_again_and_again(tmp_path, rounds=4)
+
+
 # As long as the rounds that were asked for take; every wait within has an end of its own.
+@pytest.mark.long
 @pytest.mark.timeout(3600)
-async def test_a_process_that_is_killed_again_and_again_loses_and_spoils_no_job(tmp_path: Path, rounds: int) -> None:
+async def test_however_often_a_process_is_killed_it_loses_and_spoils_no_job(tmp_path: Path, rounds: int) -> None:
+    await kill_again_and_again(tmp_path, rounds)
+
+
+async def kill_again_and_again(folder: Path, rounds: int) -> None:
+    """Every fourth time also while it starts."""
     ledger = Ledger()
     async with (
         simulated_process(
-            tmp_path, "--answer", "echo", "--token-seconds", "0.003", "--load-seconds", "0", "--parallel", "4"
+            folder, "--answer", "echo", "--token-seconds", "0.003", "--load-seconds", "0", "--parallel", "4"
         ) as backend,
         aiohttp.ClientSession() as session,
     ):
         for number in range(rounds):
             chance = random.Random(number)
             if number % 4 == 3:
-                await _die_while_starting(tmp_path, backend)
-            async with _life(tmp_path, backend, session, ledger, chance) as life:
+                await _die_while_starting(folder, backend)
+            async with _life(folder, backend, session, ledger, chance) as life:
                 await life.look_at(ledger.unfinished)
                 await life.live_until(_time_to_die(ledger, chance))
-        async with running_service(tmp_path, OLLAMA_URL=backend) as service:
+        async with running_service(folder, OLLAMA_URL=backend) as service:
             life = Life(service, session, ledger, random.Random(rounds))
             await life.finish_everything()
             await life.look_at(list(ledger.prompts))
@@ -184,7 +194,7 @@ async def test_a_process_that_is_killed_again_and_again_loses_and_spoils_no_job(
             await _check_answers(life, ledger)
             service.process.send(signal.SIGTERM)
             assert await service.process.ended() == 0
-    _check_rows(tmp_path / "queue.db", ledger)
+    _check_rows(folder / "queue.db", ledger)
 
 
 @asynccontextmanager

@@ -22,7 +22,10 @@ from tests.support.processes import Service, running_service, simulated_process
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
 
 Both = tuple[RunningService, RunningService]
-QUICK_TO_JUDGE = {"database.heartbeat_seconds": 0.2, "database.dead_after_seconds": 1}
+BEAT_SECONDS = 0.2
+DEAD_AFTER_SECONDS = 3.0
+"""So many beats that a machine with other things to do is not taken for a dead process."""
+QUICK_TO_JUDGE = {"database.heartbeat_seconds": BEAT_SECONDS, "database.dead_after_seconds": DEAD_AFTER_SECONDS}
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}], "stream": False}
 
 
@@ -170,13 +173,13 @@ async def test_a_process_that_was_cut_off_catches_up(postgres_server: PostgresSe
             await until_counted(there, processing=0, cancelled=1)
 
 
-async def until_closed(backend: str) -> None:
-    """Until the simulated Ollama, a process of its own, has lost its client."""
+async def until_counts(backend: str, what: str) -> None:
+    """Until the simulated Ollama, a process of its own, has counted one of these."""
     async with asyncio.timeout(PATIENCE_SECONDS), aiohttp.ClientSession() as session:
-        closed = 0
-        while not closed:
+        count = 0
+        while not count:
             async with session.get(f"{backend}/simulated/state") as response:
-                closed = (await response.json())["closed_connections"]
+                count = (await response.json())[what]
 
 
 async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead(
@@ -194,13 +197,13 @@ async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead(
             job_id = await here.submit()
             await there.ollama.observations.until(lambda seen: seen.stalled == 1)
             await gateway.shut()
-            silence = "SELECT min(extract(epoch FROM clock_timestamp()) * 1000 - heartbeat_at) FROM workers"
+            silence = "SELECT min(extract(epoch FROM clock_timestamp()) - heartbeat_at / 1000.0) FROM workers"
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while await operator.fetchval(silence) < 1500:
-                    pass
+                while await operator.fetchval(silence) < 1.5 * DEAD_AFTER_SECONDS:
+                    await operator.execute("SELECT pg_sleep(0.05)")
                 await gateway.open()
-                while await operator.fetchval(silence.replace("min", "max")) > 500:
-                    pass
+                while await operator.fetchval(silence.replace("min", "max")) > 0.5 * DEAD_AFTER_SECONDS:
+                    await operator.execute("SELECT pg_sleep(0.05)")
             stalled.release()
             assert (await there.until(job_id, "completed"))["attempt"] == 1
 
@@ -209,7 +212,10 @@ async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead(
 async def killable(folder: Path, place: Place, backend: str, **settings: str) -> AsyncIterator[Service]:
     """A service in a process of its own, which is thought dead soon."""
     folder.mkdir(exist_ok=True)
-    times = {"CORRAL_DATABASE__HEARTBEAT_SECONDS": "0.2", "CORRAL_DATABASE__DEAD_AFTER_SECONDS": "1"}
+    times = {
+        "CORRAL_DATABASE__HEARTBEAT_SECONDS": str(BEAT_SECONDS),
+        "CORRAL_DATABASE__DEAD_AFTER_SECONDS": str(DEAD_AFTER_SECONDS),
+    }
     async with running_service(
         folder, DATABASE_URL=place.config.url, OLLAMA_URL=backend, **times, **settings
     ) as service:
@@ -228,6 +234,8 @@ async def test_the_jobs_of_a_process_that_is_killed_or_stopped_are_run_by_the_ot
         keep_from_working(survivor)
         job_id = await survivor.submit()
         await survivor.until(job_id, "processing")
+        # The call to the backend begins after the job was claimed; a process that is killed before it makes none.
+        await until_counts(slow, "in_flight")
         victim.process.send(number)
         survivor.app[POOL].resume("simulated")
         done = await survivor.until(job_id, "completed")
@@ -235,5 +243,5 @@ async def test_the_jobs_of_a_process_that_is_killed_or_stopped_are_run_by_the_ot
         assert len(survivor.ollama.observations.prompts) == 1
         # Brought back to life, the other one learns that its attempt is void, and gives it up.
         victim.process.send(signal.SIGCONT)
-        await until_closed(slow)
+        await until_counts(slow, "closed_connections")
         assert await survivor.until(job_id, "completed") == done

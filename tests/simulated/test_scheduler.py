@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
 
-from service.simulated import RECORDED_MODELS, Fault, FaultKind, Observations, SimulatedModel, SimulatedServer
+from service.simulated import (
+    RECORDED_MODELS,
+    Fault,
+    FaultKind,
+    Observations,
+    SimulatedModel,
+    SimulatedServer,
+    generation,
+)
 from tests.support.simulation import TINY, json_lines, simulated_ollama
 
 ONE_MODEL = replace(TINY, max_loaded_models=1)
@@ -288,11 +297,23 @@ async def test_a_load_that_fails_is_an_error_and_leaves_nothing_loaded() -> None
         assert (await _chat(session, "tiny1"))[0] == 200
 
 
-async def test_a_load_takes_its_time_and_is_part_of_load_duration() -> None:
-    models = tuple(replace(model, load_seconds=0.02) for model in RECORDED_MODELS)
-    async with simulated_ollama(replace(TINY, models=models)) as (_, session):
-        _, cold = await _chat(session, "tiny1")
-        assert cold["load_duration"] >= 20_000_000
+async def test_a_load_takes_its_time() -> None:
+    models = tuple(replace(model, load_seconds=3600) for model in RECORDED_MODELS)
+    async with simulated_ollama(replace(TINY, models=models)) as (server, session):
+        call = asyncio.create_task(_chat(session, "tiny1"))
+        await server.observations.until(lambda seen: seen.loading is not None)
+        assert (await _loaded(session), call.done()) == ([], False)
+        call.cancel()
+        await asyncio.wait((call,))
+
+
+async def test_a_load_is_part_of_load_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with simulated_ollama() as (server, session):
+        # A clock by which a load takes a second, and nothing else takes any time.
+        clock = SimpleNamespace(monotonic_ns=lambda: server.observations.loads.total() * 1_000_000_000)
+        monkeypatch.setattr(generation, "time", clock)
+        (_, cold), (_, warm) = await _chat(session, "tiny1"), await _chat(session, "tiny1")
+        assert (cold["load_duration"], warm["load_duration"]) == (1_000_000_000, 1)
 
 
 async def test_an_answer_without_end_keeps_its_seat_until_its_client_leaves() -> None:

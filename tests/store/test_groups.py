@@ -18,7 +18,7 @@ from service.store.sqlite.groups import WaitingWrites
 from tests.support.databases import Place
 from tests.support.store_jobs import LINE, NOW, claimed, inserted, look, new_job, seqs, stored
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 """A thread that was told to end needs a moment; only one that was not is waited for so long."""
 BAD = Statement("INSERT INTO bodies (seq, prompt, request) VALUES (:seq, 'no such job', '')", {"seq": 999_999})
 

@@ -22,7 +22,7 @@ from service.jobs import Jobs
 from service.live.hub import Hub
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedServer, SimulatedSettings
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 """For what should happen at once: only a test that fails waits so long."""
 
 MODELS = (

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import lru_cache
 
 from service.backend.fitting import FittingSets
+from service.backend.residence import Obstacle, Residence, Swap
 from service.backend.turns import Turns
 from service.job import model_of_runner
 
@@ -27,39 +27,6 @@ long. They often want the same model again, and a needless load costs more.
 """
 _LEAST_PATIENCE_MS = 10_000
 """A load beside working runners may take at least this long before we doubt that they fit together."""
-
-
-@dataclass(slots=True)
-class Residence:
-    """A runner's stay on this backend."""
-
-    asked_at: int
-    """When its first job was sent."""
-    loaded_at: int | None = None
-    has_answered: bool = False
-    """To be listed is not enough: the model may still be loaded with other options."""
-
-    @property
-    def load_ms(self) -> int:
-        return (self.loaded_at or self.asked_at) - self.asked_at
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """An overdue runner, for which the others are drained."""
-
-    runner: str
-
-
-class Obstacle(StrEnum):
-    """What keeps a job from a free seat."""
-
-    LOADING = "loading"
-    """Its runner is being loaded."""
-    DRAINING = "draining"
-    """It is loaded next, when those that are at work have ended."""
-    OTHER_MODEL = "other_model"
-    """Another one is loaded and keeps its place, or is loaded first."""
 
 
 @lru_cache(maxsize=4096)

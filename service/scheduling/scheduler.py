@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from service.backend.placement import Obstacle, Placement
+from service.backend.placement import Placement
 from service.backend.pool import Backend, Pool
+from service.backend.residence import Obstacle
 from service.clock import Clock
 from service.job import Line, model_of_runner
 from service.queue.backlog import Backlog, Pick, WaitingRunner

@@ -16,6 +16,7 @@ from service.api.dropin.reading import is_name
 from service.api.ollama import translation as ollama
 from service.api.openai import translation as openai
 from service.config import ModelConfig
+from service.endpoints import ENDPOINTS
 from service.job import runner_key
 from service.model_limits import ModelLimits
 
@@ -84,12 +85,12 @@ BODIES = st.builds(
     st.fixed_dictionaries({}, optional=KNOWN),
     st.dictionaries(st.text(min_size=1, max_size=5).map(str.lower), JSON, max_size=3),
 )
-ENDPOINTS = st.sampled_from(sorted(DIALECTS))
+PATHS = st.sampled_from(sorted(DIALECTS))
 ACCEPT = st.sampled_from(["", "*/*", NDJSON])
 
 
 def described(endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
-    return DIALECTS[endpoint](endpoint, body, accept, limits)
+    return DIALECTS[endpoint](ENDPOINTS[endpoint], body, accept, limits)
 
 
 def sent_for(endpoint: str, body: dict[str, Any], accept: str = "", limits: ModelLimits = NO_LIMITS) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def test_of_a_chat_every_field_is_kept_or_put_where_ollama_looks_for_it(body: di
             assert (sent.get(theirs), options.get(ours)) == (value, given.get(ours))
 
 
-@given(endpoint=ENDPOINTS, body=BODIES)
+@given(endpoint=PATHS, body=BODIES)
 def test_limits_change_what_they_limit_and_nothing_else(endpoint: str, body: dict[str, Any]) -> None:
     free = sent_for(endpoint, body, NDJSON)
     sent = sent_for(endpoint, body, NDJSON, LIMITS)
@@ -147,7 +148,7 @@ def test_limits_change_what_they_limit_and_nothing_else(endpoint: str, body: dic
         assert without(sent["options"], *in_options) == without(free.get("options") or {}, *in_options)
 
 
-@given(endpoint=ENDPOINTS, body=BODIES, accept=ACCEPT, limits=st.sampled_from([NO_LIMITS, LIMITS]))
+@given(endpoint=PATHS, body=BODIES, accept=ACCEPT, limits=st.sampled_from([NO_LIMITS, LIMITS]))
 def test_the_runner_is_that_of_the_body_that_is_sent(
     endpoint: str, body: dict[str, Any], accept: str, limits: ModelLimits
 ) -> None:
@@ -165,7 +166,7 @@ def test_the_runner_is_that_of_the_body_that_is_sent(
     )
 
 
-@given(endpoint=ENDPOINTS, body=BODIES)
+@given(endpoint=PATHS, body=BODIES)
 def test_only_what_ollama_refuses_is_left_to_it(endpoint: str, body: dict[str, Any]) -> None:
     model = body.get("model", body.get("model_name")) if endpoint == CHAT else body.get("model")
     is_right = isinstance(model, str) and is_name(model) and isinstance(body.get("stream"), bool | None)

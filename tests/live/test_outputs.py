@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.job import Segment
-from service.live.outputs import TOOL_CALLS, Output, Piece, Position, of_segments
+from service.job import TOOL_CALLS, Segment
+from service.live.outputs import Output, Piece, Position, of_segments
 
 # Longer than a block, and longer than what is read at once.
 LONG = st.builds(lambda text, times: text * times, st.sampled_from("aä🎉"), st.sampled_from([3000, 5000, 40_000]))

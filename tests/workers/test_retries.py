@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.jobs import Jobs
+from service.jobs.attempts import Attempts
 from service.simulated import Fault, FaultKind
 from tests.faults.stage import MODEL, PROMPT, stage
 
@@ -107,7 +107,7 @@ async def test_a_failure_to_conclude_a_job_costs_that_job_only(monkeypatch: pyte
     async with stage(seats=1) as it:
         it.ollama.arm(Fault(kind=FaultKind.ERROR, prompt="unlucky", status=500, message="something"))
         with monkeypatch.context() as patch:
-            patch.setattr(Jobs, "put_back", _broken)
+            patch.setattr(Attempts, "put_back", _broken)
             unlucky = await it.service.submit("unlucky", model=MODEL)
             job = await it.ends(unlucky, "failed")
         assert job["error"]["code"] == "internal_error"

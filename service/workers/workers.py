@@ -79,7 +79,7 @@ class Workers:
         return len(self._jobs.ledger.running)
 
     def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
-        """Give these deadlines and retries to attempts that begin from now on; the seats may be others, too."""
+        """Give these deadlines and retries to attempts that begin from now on. The number of seats may have changed."""
         self._limits = TimeLimits.of(timeouts)
         self._retry = retry
         self._holds_busy = holds_busy

@@ -42,9 +42,16 @@ async def test_a_completed_job_has_its_text_counts_and_timings(service: RunningS
     assert result["model"] == "llama3.2"
     assert len(result["result"].split()) == QUICK.tokens == result["completion_tokens"]
     assert result["prompt_tokens"] > 0
+    assert result["done_reason"] == "stop"
     assert set(result["timings"]) >= {"queue_seconds", "total_seconds"}
     assert all(MOMENT.fullmatch(result[name]) for name in ("created_at", "started_at", "finished_at"))
     assert not {"error", "last_error", "thinking", "tool_calls", "position"} & set(result)
+
+
+async def test_a_result_says_that_the_answer_was_cut_at_its_bound(service: RunningService) -> None:
+    job_id = await service.finished("hello", options={"num_predict": 3})
+    _, result = await service.call("GET", f"/api/v1/prompt/{job_id}/result")
+    assert (result["completion_tokens"], result["done_reason"]) == (3, "length")
 
 
 async def test_what_ollama_is_asked_can_be_read_and_posted_again(service: RunningService) -> None:

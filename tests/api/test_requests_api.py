@@ -36,6 +36,7 @@ async def test_a_request_is_pending_until_it_is_completed_with_its_response(serv
     for request_id in (running, waiting):
         status, answer = await service.call("GET", f"/status/{request_id}")
         assert (status, answer["status"], answer["response"], answer["completed_at"]) == (200, "pending", None, None)
+        assert answer["done_reason"] is None
     stalled.release()
     job_id = await job_of(service, waiting)
     await service.until(job_id, "completed")
@@ -47,6 +48,7 @@ async def test_a_request_is_pending_until_it_is_completed_with_its_response(serv
         "prompt": "second",
         "model": "llama3.2",
         "response": result["result"],
+        "done_reason": "stop",
         "error_message": None,
         "created_at": result["created_at"],
         "completed_at": result["finished_at"],

@@ -118,7 +118,7 @@ def _is_whole(reply: bytes) -> bool:
 def _without_middle(reply: bytes) -> bytes:
     """What is still needed of a reply that is not whole: of a body in chunks, only how it ends so far.
 
-    A long stream that is kept and searched anew with each token would cost more than the servers do.
+    A stream of many tokens that is kept whole would be copied again with each of them.
     """
     body = reply.find(b"\r\n\r\n") + 4
     if body < 4 or reply.find(b"Content-Length: ", 0, body) >= 0:

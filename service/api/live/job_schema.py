@@ -91,6 +91,8 @@ class ResultReply(JobReply):
     result: NotRequired[str]
     thinking: NotRequired[str]
     tool_calls: NotRequired[list[Any]]
+    done_reason: NotRequired[str]
+    """Why the model stopped, in the words of the backend: ``stop``, ``length``, …; absent where it gave none."""
     prompt_tokens: NotRequired[int]
     completion_tokens: NotRequired[int]
     timings: NotRequired[Timings]
@@ -121,6 +123,8 @@ class DoneMessage(TypedDict):
 
     id: JobId
     status: StatusWord
+    done_reason: NotRequired[str]
+    """Why the model stopped, in the words of the backend."""
     error: NotRequired[JobError]
 
 

@@ -121,6 +121,8 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> Result
         fields["thinking"] = thinking
     if result and (tool_calls := _tool_calls(result)):
         fields["tool_calls"] = tool_calls
+    if job.done_reason is not None:
+        fields["done_reason"] = job.done_reason
     if job.prompt_tokens is not None:
         fields["prompt_tokens"] = job.prompt_tokens
     if job.completion_tokens is not None:
@@ -146,6 +148,8 @@ def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> Output
             return {"type": "restart", "id": job_id, "attempt": attempt}
         case Done(job):
             done: DoneEvent = {"type": "done", "id": job_id, "status": job.status}
+            if job.done_reason is not None:
+                done["done_reason"] = job.done_reason
             if job.error_code is not None:
                 done["error"] = _error(job, job.error_code)
             return done

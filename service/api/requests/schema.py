@@ -58,6 +58,8 @@ class RequestReply(RequestRow):
     """A request with its response."""
 
     response: str | None
+    done_reason: str | None
+    """Why the model stopped, in the words of the backend: ``stop``, ``length``, …"""
 
 
 class RequestPage(TypedDict):

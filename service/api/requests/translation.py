@@ -61,5 +61,5 @@ def row_fields(job: Job, prompt: str) -> RequestRow:
 
 def request_fields(job: Job, prompt: str, result: Result | None) -> RequestReply:
     """A request with its response."""
-    is_completed = job.status == Status.COMPLETED
-    return {**row_fields(job, prompt), "response": result.joined("text") if result and is_completed else None}
+    response = result.joined("text") if result and job.status == Status.COMPLETED else None
+    return {**row_fields(job, prompt), "response": response, "done_reason": job.done_reason}

@@ -108,7 +108,8 @@ class Order:
         """
         runner = self._runners.get(line.runner)
         lines = waiting.get(line.owner, {})
-        if runner is None or (len(waiting) <= 1 and len(lines) <= 1):
+        is_alone = not waiting or (len(waiting) == 1 and line.owner in waiting)
+        if runner is None or (is_alone and len(lines) <= 1):
             return rank
         return jobs_before(runner, line, rank, waiting, self._boosts_ms, self._weight)
 

@@ -14,6 +14,8 @@ from service.queue.crowd import Crowd, Stretch
 from service.queue.shares import Counter, Lines, RunnerShares, Share, Waiting
 
 _EXACT_OWNERS = 64
+_LATEST_TURN = 1 << 62
+"""Later than any turn that was given."""
 _RENEWED_AFTER = 1 / 16
 """How old a picture of a crowd may grow before it is made anew, for each owner that waits; see :attr:`Crowd.age`."""
 
@@ -70,7 +72,9 @@ def jobs_before(
     """
     lines = dict(waiting.get(line.owner, {}))
     lines[line.priority] = max(lines.get(line.priority, 0), rank + 1)
-    share = runner.shares.get(line.owner) or Share(Counter(runner.reached, 0))
+    share = runner.shares.get(line.owner)
+    if share is None or line.owner not in waiting:
+        share = _newcomers(runner, share)
     cost = runner.cost(weight(line.owner))
     own = _index(share, lines, line.priority, rank, cost, boosts_ms)
     mine = _plan(share, lines, cost, boosts_ms)
@@ -90,6 +94,13 @@ def jobs_before(
         crowd = runner.crowd = Crowd({owner: plan.stretches for owner, plan in plans()})
     crowd.age += 1
     return own + crowd.before(line.owner, own, turn, mine.turn)
+
+
+def _newcomers(runner: RunnerShares, known: Share | None) -> Share:
+    """The share of an owner of whom nobody waits, as it would be if a job came now: see ``Order.begin_waiting``."""
+    if known is None:
+        return Share(Counter(runner.reached, _LATEST_TURN))
+    return Share(Counter(max(known.own.served, runner.reached), _LATEST_TURN), known.lines, known.reached)
 
 
 def _plan(share: Share, lines: Lines, cost: float, boosts_ms: Mapping[int, float]) -> _Plan:

@@ -278,6 +278,9 @@ class SimulatedService:
         self.unfinished -= 1
         if release:
             backend.ollama.release(job.runner)
+            self.pool.report(backend.own, job.runner, None)
+        else:
+            backend.own.breakers.abandoned(model_of_runner(job.runner))
         self.pool.free(backend.own, job.runner)
         if not self._is_naive:
             self.backlog.end(job.line, job.charged_ms, max(1, job.ended - (job.started or 0)), is_typical=release)

@@ -39,6 +39,8 @@ WORKERS = 4
 def main(arguments: list[str]) -> int:
     """Run a lane and say what failed; the exit status is 1 when anything did."""
     chosen, pytest_arguments = _parser().parse_known_args(arguments)
+    # The tests start processes by the hundred, none of which is to compile the code anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if chosen.quick:
         failed = _browser_problem(pytest_arguments) if _names_browser_tests(pytest_arguments) else []
         failed += _pytest(pytest_arguments)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import pytest_asyncio
 
 from service.api.http.bodies import parse_object
 from service.errors import InvalidRequestError
@@ -22,10 +23,19 @@ UPGRADE = (
 )
 
 
-@pytest.fixture
-async def service(caplog: pytest.LogCaptureFixture) -> AsyncIterator[RunningService]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_service() -> AsyncIterator[RunningService]:
+    """One for all: what is refused leaves nothing behind."""
     async with service_in_process({"server.max_body": MOST_BYTES}) as running:
         yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def service(shared_service: RunningService, caplog: pytest.LogCaptureFixture) -> AsyncIterator[RunningService]:
+    yield shared_service
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -153,7 +163,7 @@ async def test_a_prompt_whose_fields_do_not_fit_is_refused(
 @pytest.mark.parametrize(
     "data", [b"[" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b'{"prompt": ' + b"[" * 100_000]
 )
-def test_nesting_without_end_is_refused(data: bytes) -> None:
+async def test_nesting_without_end_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="levels deep"):
         parse_object(data)
 

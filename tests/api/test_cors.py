@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.support.running import RunningService, service_in_process
 
@@ -13,13 +14,17 @@ ORIGIN = {"Origin": "https://chat.example.org"}
 UNKNOWN = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service() -> AsyncIterator[RunningService]:
+    """One for all: what is answered does not depend on what came before."""
     async with service_in_process({"server.max_body": 2048}) as running:
         yield running
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def strict_service() -> AsyncIterator[RunningService]:
     async with service_in_process({"server.allowed_origins": ["https://chat.example.org"]}) as running:
         yield running
@@ -53,11 +58,12 @@ async def test_every_answer_can_be_read_by_a_page_of_any_origin(
         assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_an_error_of_ours_can_be_read_too(service: RunningService) -> None:
-    service.jobs.backlog.limits = None  # type: ignore[assignment]
-    async with service.session.post("/api/v1/prompt", data=b'{"prompt": "x"}', headers=ORIGIN) as response:
-        assert response.status == 500
-        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
+async def test_an_error_of_ours_can_be_read_too() -> None:
+    async with service_in_process() as service:
+        service.jobs.backlog.limits = None  # type: ignore[assignment]
+        async with service.session.post("/api/v1/prompt", data=b'{"prompt": "x"}', headers=ORIGIN) as response:
+            assert response.status == 500
+            assert response.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
 
 
 async def test_an_event_stream_can_be_read_by_a_page_of_any_origin(service: RunningService) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from yarl import URL
 
 from service.simulated import SimulatedModel, SimulatedSettings
@@ -50,8 +51,12 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.fixture
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service() -> AsyncIterator[RunningService]:
+    """One for all: what is answered does not depend on what came before."""
     async with service_in_process() as running:
         yield running
 

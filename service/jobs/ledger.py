@@ -125,14 +125,15 @@ class Ledger:
 
     def announce(self, job: Job, before: str, ready: int = 0) -> None:
         """Tell of a change that is stored, and counted already."""
-        self.tell(Change(job.seq, before, job.status, ready))
+        self.tell_others(job, before, ready)
         if job.is_final:
             self._measure(job)
         self.publish(job)
 
-    def tell(self, change: Change | str) -> None:
-        """Tell the other processes, where there are any."""
-        self._store.tell(str(change))
+    def tell_others(self, job: Job, before: str | None, ready: int) -> None:
+        """Tell the other processes, where there are any; ``before`` is None for a job that is new."""
+        if not self._store.is_exclusive:
+            self._store.tell(str(Change(job.seq, before, job.status, ready)))
 
     def publish(self, job: Job) -> None:
         """Tell those who listen in this process."""

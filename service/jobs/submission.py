@@ -9,7 +9,7 @@ from service.clock import Clock
 from service.errors import CannotStoreError, ServiceError, StoppingError, UniqueViolationError
 from service.job import Claimed, Job, Line, NewJob, Status, line_of, model_key, new_job_id
 from service.jobs.ledger import STOPPING, Ledger
-from service.jobs.records import Change, Entered, View
+from service.jobs.records import Entered, View
 from service.jobs.row_cache import RowCache
 from service.jobs.views import Views
 from service.live.hub import Hub
@@ -117,7 +117,7 @@ class Submission:
         if job.seq > self._backlog.newest:
             self._backlog.newest = job.seq
         self._hub.publish(job, view.position, view.estimated_start_seconds)
-        self._ledger.tell(Change(job.seq, None, job.status, int(is_ready(job))))
+        self._ledger.tell_others(job, None, int(is_ready(job)))
 
     def not_stored(self, job_id: str, relay: Relay | None, error: ServiceError) -> None:
         """There is no such job, as its caller is told."""

@@ -57,7 +57,7 @@ class Upkeep:
         for gauge in pruned:
             self._backlog.leave(gauge)
         if pruned:
-            self._ledger.tell(LOOK_AGAIN)
+            self._store.tell(LOOK_AGAIN)
         return len(pruned)
 
     async def recount(self) -> bool:

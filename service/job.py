@@ -267,8 +267,8 @@ def preview_of(prompt: str) -> str:
 
 
 def _random_digits() -> Iterator[str]:
-    """Twenty random hexadecimal digits each time. The system is asked for many at once, since each question gives Python's
-    lock away, for which the database's thread waits.
+    """Twenty random hexadecimal digits each time. The system is asked for many at once, since each question gives
+    Python's lock away, for which the database's thread waits.
     """
     while True:
         fresh = os.urandom(10 * 256).hex()

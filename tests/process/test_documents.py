@@ -173,11 +173,10 @@ def test_the_hooks_before_a_commit_are_the_checks_of_the_test_command() -> None:
 
 
 def figures(path: Path) -> set[tuple[str, ...]]:
-    """The figure, its baseline and the ratio of each row of a document's table of benchmarks."""
-    heading = "| what | figure | baseline, same run | ratio |"
-    _, found, table = path.read_text(encoding="utf-8").partition(heading)
-    assert found, f"{path} has no table of figures"
-    rows = table.split("\n\n", 1)[0].splitlines()[2:]
+    """The figure, its baseline and the ratio of each row of a document's tables of benchmarks."""
+    tables = re.findall(r"^\| what\b.*\n\|[-:|]+\n((?:\|.*\n)+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert tables, f"{path} has no table of figures"
+    rows = [row for table in tables for row in table.splitlines()]
     return {tuple(cell.strip() for cell in row.split("|")[2:5]) for row in rows}
 
 

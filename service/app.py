@@ -66,7 +66,8 @@ _WORKERS = web.AppKey("workers", Workers)
 def build_app(config: Config) -> web.Application:
     """The whole service as an application: its start opens the database and begins to work, its cleanup undoes that.
 
-    The start raises StartError when the database cannot be used.
+    Raises StartError when the installed aiohttp is not as this service knows it; the start, when the database cannot be
+    used.
     """
     app = web.Application(client_max_size=config.server.max_body)
     app[CONFIG] = config

@@ -15,7 +15,7 @@ from service.jobs.views import Views
 from service.live.hub import Hub
 from service.live.outputs import Output
 from service.live.relay import Relay
-from service.queue.backlog import Backlog, is_ready
+from service.queue.backlog import Backlog, is_ready, was_ready
 from service.queue.gauges import Gauge
 from service.queue.ranks import Stamp
 from service.scheduling.assignment import Assignment, Running
@@ -177,7 +177,7 @@ class Submission:
         self._ledger.write_begins()
         entered.written = self._store.insert(begun, new, also=also, settle=settlement)
         if relay is None:
-            entered.view = self._views.queued_view(_as_it_came(begun), line, 0)
+            entered.view = self._views.first_view(_as_it_came(begun))
         return entered, running
 
     async def _cancel(self, job: Job, code: str, message: str) -> Job | None:
@@ -194,7 +194,7 @@ class Submission:
         if cancelled is None:
             return None
         before = Status.QUEUED if cancelled.worker is None else Status.PROCESSING
-        ready = -int(cancelled.worker is None and cancelled.not_before is None)
+        ready = -int(was_ready(cancelled))
         self._backlog.moved(cancelled, before, ready, self._clock.now_ms())
         # It may have been claimed while the cancel was under way.
         running = self._ledger.running.get(job.id)

@@ -7,7 +7,7 @@ from service.job import Status
 from service.jobs.ledger import Ledger
 from service.jobs.records import LOOK_AGAIN
 from service.jobs.row_cache import RowCache
-from service.queue.backlog import Backlog
+from service.queue.backlog import Backlog, was_ready
 from service.store.jobs import JobStore
 
 
@@ -30,7 +30,7 @@ class Upkeep:
                 self._ledger.changed(job, Status.QUEUED, ready=1)
         if deadline is not None and deadline <= now:
             for job in await self._ledger.tracked(self._store.expire(now)):
-                self._ledger.changed(job, Status.QUEUED, ready=-int(job.not_before is None))
+                self._ledger.changed(job, Status.QUEUED, ready=-int(was_ready(job)))
         if (due is not None and due <= now) or (deadline is not None and deadline <= now):
             due, deadline = await self._store.queries.next_due()
         return min((time for time in (due, deadline) if time is not None), default=None)

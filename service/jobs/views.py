@@ -157,6 +157,10 @@ class Views:
         rank = max(rank, int(share * (self._backlog.gauges.ready(job.line) - 1)))
         return self.queued_view(job, job.line, rank, is_exact=False)
 
+    def first_view(self, job: Job) -> View:
+        """A new job that takes a free seat at once, as it stood when it came: nobody goes before it."""
+        return View(job, 1, True, self._estimates.start_seconds(job.runner, 0))
+
     def queued_view(self, job: Job, line: Line, rank: int, *, is_exact: bool = True) -> View:
         """A ready job of this line, before which ``rank`` others of it wait."""
         ahead = self._backlog.ahead(line, rank)

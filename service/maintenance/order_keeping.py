@@ -54,8 +54,7 @@ class OrderKeeping:
                 [order.runner_row(runner) for runner in runners], [order.share_row(line) for line in changed]
             )
         except ServiceError as error:
-            for line in changed:
-                order.note(line)
+            order.put_back(changed)
             _log.warning("what owners were served could not be stored: %s", error)
 
     async def _forget(self) -> None:

@@ -44,6 +44,11 @@ def is_ready(job: Job) -> bool:
     return job.status == Status.QUEUED and job.not_before is None
 
 
+def was_ready(ended: Job) -> bool:
+    """Whether a job that has ended in the queue, as its row says now, was ready before that."""
+    return ended.worker is None and ended.not_before is None
+
+
 class Backlog:
     """The jobs that wait. ``process`` is the name of this process; ``work`` is set when a job may be given a seat."""
 

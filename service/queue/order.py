@@ -82,7 +82,8 @@ class Order:
         """The job ended after ``used_ms`` of a backend, loads aside; ``is_typical`` when it ran to its own end."""
         self._settle(line, charged, exact(used_ms / self._weight(line.owner)))
         self._runner(line.runner).learn(used_ms, is_typical=is_typical)
-        self.note(line)
+        self._changed[line.runner, line.owner] = line
+        self.has_changed.set()
 
     # What to do
 
@@ -120,16 +121,15 @@ class Order:
 
     # What is kept
 
-    def note(self, line: Line) -> None:
-        """What the owner of this line was served has changed, and is to be stored."""
-        self._changed[line.runner, line.owner] = line
-        self.has_changed.set()
-
     def take_changes(self) -> list[Line]:
         """One line of each runner and owner whose counters have changed since this was last asked."""
         changed, self._changed = self._changed, {}
         self.has_changed.clear()
         return list(changed.values())
+
+    def put_back(self, lines: Iterable[Line]) -> None:
+        """These changes could not be stored: they are given again with the next change."""
+        self._changed = {(line.runner, line.owner): line for line in lines} | self._changed
 
     def runner_row(self, runner: str) -> RunnerRow:
         """To be stored with an outcome on this runner."""

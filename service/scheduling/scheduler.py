@@ -118,7 +118,8 @@ class Scheduler:
 
     def explain(self, line: Line, waiting: Mapping[str, WaitingRunner] | None = None) -> Reason | None:
         """Why the first job of this line is given no seat now, also where nobody waits in it yet: what a newcomer would
-        meet. None: it would be given one. ``waiting`` is that of :meth:`choose`; without it, as it was last known.
+        meet. None: it would be given one, unless the backlog doubts that the line has any jobs. ``waiting`` is that of
+        :meth:`choose`; without it, as it was last known.
         """
         model, owner = model_of_runner(line.runner), line.owner
         backends = [backend for backend in self._pool if self._pool.may_have(backend, model)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
+from service.job import Claimed, Counts, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
 from service.queue.gauges import Gauge
 from service.store.database import Answers, Database, Settle, Statement, Written
 from service.store.idempotency import IdempotencyStore, KeptReply, keep
@@ -29,6 +29,7 @@ from service.store.job_statements import (
 )
 from service.store.texts import segments_text, storable
 
+_LONGEST_REASON = 200
 _QUEUED, _PROCESSING = str(Status.QUEUED), str(Status.PROCESSING)
 
 
@@ -42,6 +43,12 @@ class Rescued(NamedTuple):
 def numbered(job: Job, answers: Answers) -> Job:
     """The row of a new job with its number, which the database may have given."""
     return job if job.seq else job._replace(seq=answers[0][0][0])
+
+
+def _storable_counts(counts: Counts) -> Counts:
+    """The counts, with the backend's own word as a database can keep it."""
+    reason = counts.done_reason
+    return counts if reason is None else counts._replace(done_reason=storable(reason[:_LONGEST_REASON]))
 
 
 class JobStore:
@@ -130,7 +137,7 @@ class JobStore:
             status=str(outcome.status),
             error_code=outcome.error_code,
             error_message=storable(outcome.error_message) if outcome.error_message else outcome.error_message,
-            **outcome.counts._asdict(),
+            **_storable_counts(outcome.counts)._asdict(),
             first_token_at=outcome.first_token_at,
             finished_at=now,
             updated_at=now,

@@ -28,7 +28,11 @@ def test_the_module_that_uses_it_says_so_in_its_first_lines(use: tuple[str, type
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(web.StreamResponse, "_send_headers_immediately"), (AbstractStreamWriter, "output_size")],
+    [
+        (web.Application, "_make_request"),
+        (web.StreamResponse, "_send_headers_immediately"),
+        (AbstractStreamWriter, "output_size"),
+    ],
 )
 def test_without_it_the_application_is_not_built(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(owner, name)

@@ -219,6 +219,18 @@ async def test_of_a_key_only_so_many_jobs_run_at_a_time_and_others_pass() -> Non
             await until(service, job_id, "completed", narrow)
 
 
+async def test_a_job_that_takes_a_free_seat_is_told_that_nobody_goes_before_it() -> None:
+    async with service_with_keys() as service:
+        narrow, other = await headers_of(service, concurrency=1), await headers_of(service)
+        fault = service.stall()
+        held = [await submitted(service, narrow) for _ in range(3)]
+        _, _, answer = await sent(service, "/api/v1/prompt", PROMPT, other)
+        assert (answer["status"], answer["position"], answer["position_is_exact"]) == ("queued", 1, True)
+        await until(service, answer["id"], "processing", other)
+        assert await statuses(service, held) == ["processing", "queued", "queued"]
+        fault.release()
+
+
 async def test_people_behind_one_key_share_its_seats() -> None:
     async with service_with_keys() as service:
         shared = await headers_of(service, concurrency=1, owner_header="X-User")

@@ -273,3 +273,19 @@ def test_runners_that_nobody_uses_are_forgotten_beyond_a_thousand() -> None:
     assert len(runners) == 500
     assert len(shares) == 1_500
     assert sum(order.expected_ms(f"model:{number}") is not None for number in range(1_500)) == 1_000
+
+
+def test_changes_that_could_not_be_stored_are_given_again_with_the_next_and_not_before() -> None:
+    order = Order(BOOSTS_MS)
+    lines = [Line(RUNNER, owner, 0) for owner in ("one", "two")]
+    for line in lines:
+        order.begin_waiting(line, 0, {})
+        order.correct(line, order.charge(line, 0), 1_000, is_typical=True)
+    changed = order.take_changes()
+    assert changed == lines
+    order.put_back(changed)
+    assert not order.has_changed.is_set()
+    order.correct(lines[0], order.charge(lines[0], 0), 1_000, is_typical=True)
+    assert order.has_changed.is_set()
+    assert sorted(order.take_changes()) == lines
+    assert order.take_changes() == []

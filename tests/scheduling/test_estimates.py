@@ -246,3 +246,14 @@ async def receive(websocket: Any, kind: str) -> dict[str, Any]:
             message = dict(await websocket.receive_json())
             if message["type"] == kind:
                 return message
+
+
+async def test_when_the_last_who_waited_has_gone_nobody_is_taken_for_waiting(service: RunningService) -> None:
+    scheduler = service.jobs.submission._scheduler
+    stalled = service.stall()
+    await service.submit()
+    await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+    waiting = await service.submit()
+    stalled.release()
+    await service.until(waiting, "completed")
+    await service.look(waiting, lambda _job: not scheduler.waiting_since)

@@ -81,6 +81,16 @@ async def test_why_the_model_stopped_is_nothing_until_it_did(store: JobStore) ->
     assert done.done_reason == "length"
 
 
+async def test_a_reason_that_no_database_keeps_does_not_cost_the_result(store: JobStore) -> None:
+    job = await claimed(store)
+    counts = Counts(done_reason="st\0op\ud800" + "x" * 500)
+    done = await store.finish(job, Outcome(Status.COMPLETED, (Segment("text", "whole"),), counts), NOW)
+    assert done is not None
+    assert await look(store, done) == done
+    assert await store.queries.result(job.seq) == Result(1, (Segment("text", "whole"),))
+    assert len(done.done_reason or "") <= 200
+
+
 async def test_a_failed_job_keeps_its_error_and_what_it_wrote(store: JobStore) -> None:
     job = await claimed(store)
     outcome = Outcome(Status.FAILED, (Segment("text", "half"),), error_code="truncated", error_message=AWKWARD)

@@ -43,7 +43,8 @@ USES = (
 def check_internals() -> None:
     """Raises StartError when the installed aiohttp is not as this package knows it."""
     missing = [f"{use.owner.__name__}.{use.name} (for {use.module})" for use in USES if not _has(use.owner, use.name)]
-    if "_cls" not in inspect.signature(web.Application._make_request).parameters:
+    make = getattr(web.Application, "_make_request", None)
+    if make is not None and "_cls" not in inspect.signature(make).parameters:
         missing.append("_cls of Application._make_request (for service.api.http.fast_router)")
     if missing:
         raise StartError(

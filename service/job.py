@@ -130,7 +130,10 @@ class NewJob(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A row of the table ``jobs``; a new one has no value yet for what has a default."""
+    """A row of the table ``jobs``.
+
+    What has a default is not known yet of a new job and is not inserted, so a column that a submission fills has none.
+    """
 
     seq: int
     id: str

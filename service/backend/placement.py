@@ -200,15 +200,12 @@ class Placement:
         """
         if not self._names:
             return self._choose(waiting, now, elsewhere, may_load=may_load, may_evict=may_evict)
-        first: dict[str, str] = {}
-        since: dict[str, int] = {}
+        since, elsewhere = self._by_own(waiting), set(map(self.own, elsewhere))
+        chosen = self._choose(since, now, elsewhere, may_load=may_load, may_evict=may_evict)
+        if chosen is None:
+            return None
         # The models that share a runner take turns, as runners do that fit together.
-        for runner in sorted(waiting, key=self._turns.by_seats(self.in_flight, waiting)):
-            own = self.own(runner)
-            first.setdefault(own, runner)
-            since[own] = min(waiting[runner], since.get(own, waiting[runner]))
-        chosen = self._choose(since, now, set(map(self.own, elsewhere)), may_load=may_load, may_evict=may_evict)
-        return None if chosen is None else first[chosen]
+        return self.first([runner for runner in waiting if self.own(runner) == chosen], waiting)
 
     def _choose(
         self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str], *, may_load: bool, may_evict: bool
@@ -237,10 +234,7 @@ class Placement:
         """What keeps a job of this runner, which is one of those that ``waiting`` names, from a free seat; None when
         nothing does. The arguments are those of :meth:`choose`; nothing is changed by asking.
         """
-        runner, elsewhere = self.own(runner), set(map(self.own, elsewhere))
-        since: dict[str, int] = {}
-        for one, time in waiting.items():
-            since[self.own(one)] = min(time, since.get(self.own(one), time))
+        runner, elsewhere, since = self.own(runner), set(map(self.own, elsewhere)), self._by_own(waiting)
         if self._takes_no_room(runner):
             return None
         if self.is_loading(runner):
@@ -272,6 +266,14 @@ class Placement:
         return min((int(time) for time in times if time > now), default=None) if waiting else None
 
     # Within
+
+    def _by_own(self, waiting: Mapping[str, int]) -> dict[str, int]:
+        """Since when the oldest job waits for each runner under the name that it has here."""
+        since: dict[str, int] = {}
+        for runner, time in waiting.items():
+            own = self.own(runner)
+            since[own] = min(time, since.get(own, time))
+        return since
 
     def _takes_no_room(self, runner: str) -> bool:
         """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""

@@ -193,25 +193,34 @@ class Submission:
             raise
         if cancelled is None:
             return None
-        before = Status.QUEUED if cancelled.worker is None else Status.PROCESSING
-        ready = -int(was_ready(cancelled))
-        self._backlog.moved(cancelled, before, ready, self._clock.now_ms())
         # It may have been claimed while the cancel was under way.
         running = self._ledger.running.get(job.id)
         if running is not None:
             running.call_off()
-        self._ledger.announce(cancelled, before, ready)
+        before = Status.QUEUED if cancelled.worker is None else Status.PROCESSING
+        self._ledger.changed(cancelled, before, ready=-int(was_ready(cancelled)))
         return cancelled
 
 
 class _QueuedSettlement:
     """What follows when the row of a job that waits is on disk, or cannot be."""
 
-    __slots__ = ("_ahead", "_backlog", "_entered", "_is_ahead", "_ledger", "_line", "_now", "_relay", "_stamp", "_to")
+    __slots__ = (
+        "_ahead",
+        "_backlog",
+        "_entered",
+        "_is_ahead",
+        "_ledger",
+        "_line",
+        "_now",
+        "_relay",
+        "_stamp",
+        "_submission",
+    )
 
     def __init__(
         self,
-        to: Submission,
+        submission: Submission,
         ledger: Ledger,
         backlog: Backlog,
         entered: Entered,
@@ -221,7 +230,7 @@ class _QueuedSettlement:
         ahead: int,
         is_ahead: bool,
     ) -> None:
-        self._to = to
+        self._submission = submission
         self._ledger = ledger
         self._backlog = backlog
         self._entered = entered
@@ -239,12 +248,12 @@ class _QueuedSettlement:
         if error is not None:
             if self._is_ahead:
                 self._backlog.leave(Gauge(self._line, Status.QUEUED, 1, job.size), was_ready=waits)
-            self._to.not_stored(job.id, self._relay, error)
+            self._submission.not_stored(job.id, self._relay, error)
             return
         if not self._is_ahead:
             self._backlog.arrive(self._line, job.size, self._now, is_ready=waits)
         view = self._entered.view = self._entered.view.numbered(answers)
-        self._to.stored(view, self._now, self._ahead if waits else None, self._stamp)
+        self._submission.stored(view, self._now, self._ahead if waits else None, self._stamp)
         if not waits or job.deadline is not None:
             self._backlog.due_changed.set()
 
@@ -252,11 +261,11 @@ class _QueuedSettlement:
 class _BegunSettlement:
     """What follows when the row of a job that has begun is on disk, or cannot be."""
 
-    __slots__ = ("_backlog", "_entered", "_hub", "_ledger", "_now", "_running", "_stored", "_to")
+    __slots__ = ("_backlog", "_entered", "_hub", "_ledger", "_now", "_running", "_stored", "_submission")
 
     def __init__(
         self,
-        to: Submission,
+        submission: Submission,
         ledger: Ledger,
         backlog: Backlog,
         hub: Hub,
@@ -265,7 +274,7 @@ class _BegunSettlement:
         stored: asyncio.Future[None],
         now: int,
     ) -> None:
-        self._to = to
+        self._submission = submission
         self._ledger = ledger
         self._backlog = backlog
         self._hub = hub
@@ -282,7 +291,7 @@ class _BegunSettlement:
             stored.set_exception(error)
             stored.exception()
             running.call_off()
-            self._to.not_stored(begun.id, running.relay, error)
+            self._submission.not_stored(begun.id, running.relay, error)
             return
         running.job = numbered(begun, answers)
         # The caller is answered before the worker goes on to what is left to do.
@@ -290,7 +299,7 @@ class _BegunSettlement:
         came = self._entered.view = self._entered.view.numbered(answers)
         if running.relay is None:
             self._hub.publish(came.job, came.position, came.estimated_start_seconds)
-        self._to.stored(View(running.job, None), self._now)
+        self._submission.stored(View(running.job, None), self._now)
 
 
 def _as_it_came(begun: Job) -> Job:

@@ -92,7 +92,7 @@ class JobStore:
             on_disconnect=new.on_disconnect,
             worker=self._own_name if is_started else None,
             caller_at=self._own_name if new.on_disconnect else None,
-            preview=preview_of(storable(new.prompt)),
+            preview=storable(preview_of(new.prompt)),
             size=len(new.request),
             created_at=now,
             updated_at=now,

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from service.backend.breakers import NO_TRIAL
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.errors import CannotStoreError, StoreError
@@ -80,7 +81,9 @@ class Dispatcher:
         seats = self._scheduler.choose(waiting)
         self._look_again()
         results = await asyncio.gather(
-            *(self._claim(backend, picks) for backend, picks in _by_line(seats)), return_exceptions=True
+            *(self._claim(backend, picks) for backend, picks in _by_line(seats)),
+            *(self._claim_trial(seat) for seat in seats if _is_trial(seat)),
+            return_exceptions=True,
         )
         for result in results:
             if isinstance(result, BaseException):
@@ -108,8 +111,29 @@ class Dispatcher:
             if len(begun) < len(picks):
                 self._backlog.doubt(line)
                 for _ in range(len(picks) - len(begun)):
-                    backend.breakers.abandoned(model_of_runner(line.runner))
                     self._pool.free(backend, line.runner)
+
+    async def _claim_trial(self, seat: Seat) -> None:
+        """Claim the job that finds out whether a fault has passed. One that has failed by it waits until it is alone."""
+        backend, pick, trial = seat
+        runner = pick.line.runner
+        failed = backend.breakers.failed_before(model_of_runner(runner), pick.line.owner)
+        begun: list[Running] = []
+        try:
+            begun = await self._jobs.attempts.claim([pick], failed)
+            tried = [pick.line]
+            while failed and not begun and (other := self._backlog.pick(runner, passed_over=tried)) is not None:
+                tried.append(other.line)
+                begun = await self._jobs.attempts.claim([other], failed)
+            if failed and not begun and (again := self._backlog.pick(runner)) is not None:
+                begun = await self._jobs.attempts.claim([again])
+        finally:
+            for running in begun:
+                self._hand_off.put_nowait(Assignment(running, backend, trial))
+            if not begun:
+                self._backlog.doubt(pick.line)
+                backend.breakers.abandoned(model_of_runner(runner), trial)
+                self._pool.free(backend, runner)
 
     async def _look_regularly(self) -> None:
         """The fallback: what is due, what expired, and what no event told of."""
@@ -135,8 +159,13 @@ class Dispatcher:
 
 
 def _by_line(seats: Sequence[Seat]) -> list[tuple[Backend, list[Pick]]]:
-    """The turns of each line on each backend: they are claimed in one statement."""
+    """The turns of each line on each backend, trials aside: they are claimed in one statement."""
     grouped: dict[tuple[str, Line], tuple[Backend, list[Pick]]] = {}
-    for backend, pick in seats:
-        grouped.setdefault((backend.name, pick.line), (backend, []))[1].append(pick)
+    for seat in seats:
+        if not _is_trial(seat):
+            grouped.setdefault((seat.backend.name, seat.pick.line), (seat.backend, []))[1].append(seat.pick)
     return list(grouped.values())
+
+
+def _is_trial(seat: Seat) -> bool:
+    return seat.trial != NO_TRIAL

@@ -141,6 +141,8 @@ class Fault(StrEnum):
     """Worth another attempt, after a pause."""
     RUNNER = "runner"
     """The model's runner died: worth another attempt, but a request that does it twice is poison."""
+    OUTPUT = "output"
+    """What the model wrote could not be used: worth one more attempt, since sampling is random."""
     BUSY = "busy"
     """The backend's own queue is full: hold the job, no failure."""
     ABSENT = "absent"
@@ -148,10 +150,16 @@ class Fault(StrEnum):
 
 
 class BackendError(ServiceError):
-    """An attempt failed. ``code`` is a stable word for programs, ``status`` Ollama's HTTP status where it gave one."""
+    """An attempt failed. ``code`` is a stable word for programs, ``status`` Ollama's HTTP status where it gave one.
 
-    def __init__(self, message: str, *, code: str, fault: Fault, status: int | None = None) -> None:
+    ``is_known``: the fault follows from what the error says; otherwise it is a guess from the status.
+    """
+
+    def __init__(
+        self, message: str, *, code: str, fault: Fault, status: int | None = None, is_known: bool = True
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.fault = fault
         self.status = status
+        self.is_known = is_known

@@ -11,7 +11,9 @@ from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
+from service.backend.prompt_rates import PromptRates
 from service.backend.sharing import Sharing
+from service.backend.silence import Silence
 from service.clock import Clock
 from service.config import BackendConfig, Config
 from service.job import model_key
@@ -40,9 +42,12 @@ class Backend:
         self.loaded: tuple[LoadedModel, ...] = ()
         self.listed_at = 0
         """When its models were last asked for."""
+        self.loaded_at = 0
+        """When it last told which are loaded."""
         self.idle_since = 0
-        self.last_failed_job: str | None = None
-        """The job of the last call, if that call failed."""
+        self.silence = Silence()
+        """Which of its models give no sign of life."""
+        self.prompt_rates = PromptRates()
         self.wants_probe = asyncio.Event()
         self.sharing = Sharing()
         """Which of its models share their weights."""
@@ -66,8 +71,8 @@ class Backend:
 
     @property
     def is_available(self) -> bool:
-        """Whether a job may be sent now, seats aside."""
-        return self.is_answering and not self.is_drained and not self.is_leaving and self.breakers.server.lets_through
+        """Whether jobs may be sent there now, seats and faults aside."""
+        return self.is_answering and not self.is_drained and not self.is_leaving
 
     @property
     def is_unknown(self) -> bool:
@@ -81,6 +86,11 @@ class Backend:
     def hides(self, model: str) -> bool:
         """Whether the model was installed when it was last asked, but the configuration does not let us use it."""
         return bool(self.config.models) and model not in self._keys and model in self._installed_keys
+
+    def has_loaded(self, model: str) -> bool:
+        """Whether ``/api/ps`` last listed the runner that has this model's name here."""
+        own = self.placement.own
+        return any(own(model_key(one.name)) == model for one in self.loaded)
 
     def note_installed(self, installed: tuple[InstalledModel, ...]) -> None:
         """Remember what ``/api/tags`` says."""

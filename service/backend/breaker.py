@@ -1,8 +1,11 @@
 """Gives a rest to a backend that fails again and again: for a while nothing is sent to it.
 
-closed ──threshold faults in a row──▶ open ──open_seconds, or back──▶ half-open ──success──▶ closed
-                                       ▲                                  │
-                                       └────────────── fault ─────────────┘
+closed ──threshold faults without a success──▶ open ──open_seconds, or back──▶ half-open ──success──▶ closed
+                                                ▲                                  │
+                                                └───────────── fault ──────────────┘
+
+One call at a time may try it, which is its trial: any call when it is half-open, and while it is open one of which its
+caller knows that none like it has failed. A success closes it at any time.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Counts the faults of a backend, not those of its callers: whoever reports one decides whose it is.
+    """Counts, times and one trial. Whoever reports a fault decides whose it is, and whether it counts.
 
     ``clock`` gives seconds that never go back.
     """
@@ -29,7 +32,7 @@ class Breaker:
         self._open_seconds = open_seconds
         self._faults = 0
         self._opened: float | None = None
-        self._is_probing = False
+        self._is_tried = False
         self._has_come_back = False
 
     @property
@@ -55,34 +58,49 @@ class Breaker:
 
     @property
     def lets_through(self) -> bool:
-        """Whether a call may begin now: any when closed, none when open, one at a time when half-open."""
-        return self._opened is None or (self.state is State.HALF_OPEN and not self._is_probing)
+        """Whether any call may begin now: any when closed, none when open, one at a time when half-open."""
+        return self._opened is None or (self.state is State.HALF_OPEN and not self._is_tried)
 
-    def begin(self) -> bool:
-        """Ask leave to make a call, whose end is then to be reported. Returns whether there is leave."""
-        if not self.lets_through:
+    @property
+    def may_be_tried(self) -> bool:
+        """Whether a call may begin now whose like has not failed: one at a time unless it is closed."""
+        return self._opened is None or not self._is_tried
+
+    def begin(self, *, at_once: bool = False) -> bool:
+        """Ask leave to make a call, whose end is then to be reported. Returns whether there is leave.
+
+        ``at_once``: its like has not failed, so that it need not wait until the breaker is half-open. A call that
+        begins while the breaker is not closed is its trial.
+        """
+        if not (self.may_be_tried if at_once else self.lets_through):
             return False
-        self._is_probing = self._opened is not None
+        self._is_tried = self._opened is not None
         return True
 
     def succeeded(self) -> None:
         """The backend did its part, whatever it thought of the request."""
         self._faults = 0
         self._opened = None
-        self._is_probing = False
+        self._is_tried = False
         self._has_come_back = False
 
-    def failed(self) -> bool:
+    def failed(self, *, is_trial: bool = False) -> bool:
         """The backend was at fault. Returns whether the breaker has opened now.
 
-        While the breaker is open, the call that has failed is an older one and tells nothing new.
+        A call that is not the trial of a breaker that is not closed began before it opened, and tells nothing new.
         """
-        if self.state is State.OPEN:
+        if self._opened is None:
+            self._faults += 1
+            if self._faults < self._threshold:
+                return False
+        elif not is_trial:
             return False
-        self._faults += 1
-        self._is_probing = False
-        if self._opened is None and self._faults < self._threshold:
-            return False
+        else:
+            self._is_tried = False
+            if self.state is State.OPEN:
+                # A trial before its time: the rest goes on as it was.
+                return False
+            self._faults += 1
         self._opened = self._clock()
         return True
 
@@ -97,5 +115,5 @@ class Breaker:
             self._opened = min(self._opened, self._clock() - self._open_seconds)
 
     def abandoned(self) -> None:
-        """A call ended without a word about the backend, for example by a cancellation."""
-        self._is_probing = False
+        """The trial ended without a word about the backend, for example by a cancellation: another may follow."""
+        self._is_tried = False

@@ -11,7 +11,7 @@ from yarl import URL
 from service.backend.classification import failure_of
 from service.backend.http.call import Body, Call, Reply, not_ollama
 from service.backend.http.connections import Connections, Origin
-from service.backend.http.deadlines import Deadlines
+from service.backend.http.deadlines import Deadlines, Patience
 from service.backend.http.headers import base_headers, request_head, with_callers
 from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models, weights_of
 
@@ -56,8 +56,10 @@ class BackendClient:
         *,
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
     ) -> Call:
-        """Send a request, to be used as ``async with client.call(…) as reply``. ``headers`` are the caller's.
+        """Send a request, to be used as ``async with client.call(…) as reply``. ``headers`` are the caller's;
+        ``patience`` decides how long the first byte may take, in place of the limits.
 
         Entering raises BackendError when no head of a reply came; leaving early closes the connection, which is how
         Ollama is told to stop. The reply's status is for the caller to judge.
@@ -65,7 +67,7 @@ class BackendClient:
         head = self._heads.get((method, endpoint)) if headers is None else None
         if head is None:
             head = self._head(method, endpoint, headers)
-        return Call(self._connections, self._origin, self.name, head, body, limits)
+        return Call(self._connections, self._origin, self.name, head, body, limits, patience)
 
     async def version(self) -> str:
         """What ``/api/version`` says."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from service.backend.backend import Backend, build_backend
+from service.backend.breakers import Evidence, Trial
 from service.backend.catalogue import Catalogue
 from service.backend.placement import is_remote
 from service.backend.probing import Probing
@@ -73,16 +74,24 @@ class Pool:
         return sorted(free, key=lambda backend: (backend.in_flight > 0, backend.idle_since)) if len(free) > 1 else free
 
     def may_take(self, backend: Backend, runner: str) -> bool:
-        """Whether a job of this runner may be sent to this backend: its model is there and does not rest after faults,
-        and its share of the seats is not used up.
+        """Whether a job of this runner may be sent to this backend, faults aside: its model is there, and its share of
+        the seats is not used up.
 
         A job for a model that no backend has may go to any, so that Ollama itself says that the model is not there.
         """
         model = model_of_runner(runner)
-        if not backend.breakers.let_through(model) or not self.may_have(backend, model):
+        if not self.may_have(backend, model):
             return False
         share = self._parallel.get(model)
         return share is None or _used(backend, model) < share
+
+    def may_begin(self, backend: Backend, model: str, owner: str) -> bool:
+        """Whether a job of this model and owner may be sent there, as far as faults go."""
+        return backend.breakers.may_begin(model, owner) and not backend.silence.is_hung(_own(backend, model))
+
+    def is_sound(self, backend: Backend, model: str) -> bool:
+        """Whether no fault keeps back any job of this model there."""
+        return backend.breakers.are_closed_for(model) and not backend.silence.is_hung(_own(backend, model))
 
     def may_have(self, backend: Backend, model: str) -> bool:
         """Whether jobs for this model may go to this backend, as far as the lists of models say."""
@@ -131,14 +140,15 @@ class Pool:
         """Whether there is only one backend."""
         return len(self._backends) == 1
 
-    def take(self, backend: Backend, runner: str) -> None:
-        """Reserve a seat for a job of this runner."""
-        backend.breakers.begin(model_of_runner(runner))
+    def take(self, backend: Backend, runner: str, owner: str) -> Trial:
+        """Reserve a seat for a job of this runner and owner, which may begin there. Returns of what it is the trial."""
+        trial = backend.breakers.begin(model_of_runner(runner), owner)
         loads = backend.placement.swaps
         backend.placement.sent(runner, self._clock.now_ms())
         if backend.placement.swaps > loads:
             # While a model loads the backend is asked often: once it lists the model, more jobs can follow the first.
             backend.wants_probe.set()
+        return trial
 
     def free(self, backend: Backend, runner: str) -> None:
         """Give a seat back."""
@@ -161,43 +171,38 @@ class Pool:
             backend.wants_probe.set()
             self._on_change()
 
+    def spoke(self, backend: Backend, runner: str) -> None:
+        """A job got the first token of its answer."""
+        backend.breakers.spoke(model_of_runner(runner))
+
     def completed(self, backend: Backend, runner: str, used_ms: float, tokens: int) -> None:
         """A job has its whole answer."""
-        self.report(backend, runner, None)
+        backend.breakers.succeeded(model_of_runner(runner))
         backend.work.add(self._clock.now_ms(), used_ms, tokens)
 
-    def report(self, backend: Backend, runner: str, error: BackendError | None, job_id: str | None = None) -> None:
-        """Tell the breakers how a call ended; ``error`` is None when it ended as it should."""
-        breakers, model = backend.breakers, model_of_runner(runner)
-        if error is None or error.fault in (Fault.PERMANENT, Fault.BUSY):
-            breakers.succeeded(model)
-            backend.last_failed_job = None
-            return
-        # An error in a reply of Ollama's own is about this model: the server is well enough to send it.
-        is_models = error.status is not None and error.fault is not Fault.ABSENT
-        if error.code == "truncated":
-            # Ollama itself stops a model that repeats one token again and again (wire contract 2.1): that says nothing
-            # of the backend, and must not take the other models from everybody.
-            breakers.abandoned(model)
-            return
-        is_same = job_id is not None and backend.last_failed_job == job_id
-        backend.last_failed_job = job_id
-        if is_same and error.fault is not Fault.ABSENT and breakers.are_closed_for(model):
-            # A job that fails again and again may be at fault itself, and must not take the backend from everybody.
-            return
-        weights = None if is_remote(runner) else model_of_runner(backend.placement.own(runner))
-        opened = breakers.model_failed(model, weights) if is_models else breakers.server_failed(model)
+    def failed(
+        self, backend: Backend, runner: str, error: BackendError, evidence: Evidence, trial: Trial, *, has_spoken: bool
+    ) -> None:
+        """A call failed: tell the breakers whose fault that was. ``has_spoken``: a token of its answer had come."""
+        model = model_of_runner(runner)
+        weights = None if is_remote(runner) else _own(backend, model)
+        breakers = backend.breakers
+        opened = breakers.failed(model, weights, error, evidence, trial, has_spoken=has_spoken)
         if opened is not None:
-            whose = "its jobs wait" if opened is breakers.server else f"jobs for {model} wait"
+            kept_back = "jobs" if opened is breakers.server else f"jobs for {model}"
             _log.warning(
-                "backend %s: %d faults in a row, %s %g s: %s",
-                backend.name, opened.faults, whose, round(opened.rest_seconds, 1), error,
+                "backend %s: %d faults without a success, %s of the same callers wait %g s: %s",
+                backend.name, opened.faults, kept_back, round(opened.rest_seconds, 1), error,
             )  # fmt: skip
         if error.fault is Fault.ABSENT:
             self._probing.note_trouble(backend, str(error))
         if error.fault is Fault.ABSENT or error.code == "connection_lost":
             # The backend may be gone, and that must be noticed before it is back.
             backend.wants_probe.set()
+
+    async def is_there(self, backend: Backend) -> bool:
+        """Whether the backend answers within a probe's time; when it does not, that is noted."""
+        return await self._probing.is_there(backend)
 
     def may_be_elsewhere(self, backend: Backend, runner: str) -> bool:
         """Whether another backend has the model, or was never asked; this one says that it does not have it."""
@@ -259,9 +264,14 @@ class Pool:
         self.load_ended.send()
 
 
+def _own(backend: Backend, model: str) -> str:
+    """The model under the name that its runner has there."""
+    return model_of_runner(backend.placement.own(model))
+
+
 def _used(backend: Backend, model: str) -> int:
-    own = backend.placement.own
-    return sum(jobs for one, jobs in backend.placement.in_flight.items() if model_of_runner(own(one)) == own(model))
+    own = _own(backend, model)
+    return sum(jobs for one, jobs in backend.placement.in_flight.items() if _own(backend, one) == own)
 
 
 def _parallel(models: Mapping[str, ModelConfig]) -> dict[str, int]:

@@ -58,7 +58,7 @@ class Probing:
             return
         now = self._clock.now_ms()
         backend.note_installed(installed)
-        backend.listed_at = now
+        backend.listed_at = backend.loaded_at = now
         backend.placement.listed({model_key(model.name) for model in backend.loaded}, now)
         # If a job has found the backend gone meanwhile, that is newer than this answer: the next one will tell.
         if was_away and not backend.is_answering:
@@ -67,6 +67,15 @@ class Probing:
             backend.trouble = None
             backend.breakers.came_back()
         self._changed()
+
+    async def is_there(self, backend: Backend) -> bool:
+        """Whether the backend tells its version; when it does not, it has trouble."""
+        try:
+            await backend.client.version()
+        except BackendError as error:
+            self.note_trouble(backend, str(error))
+            return False
+        return True
 
     async def _learn_weights(self, backend: Backend) -> None:
         """Ask which of its models share their weights, a few at a time; the rest comes after the next probe."""
@@ -95,5 +104,5 @@ class Probing:
         if not backend.is_answering:
             return min(pause, _PROBE_AGAIN_SECONDS)
         placement = backend.placement
-        is_loading = any(placement.is_loading(runner) for runner in placement.in_flight)
-        return min(pause, _LOADING_SECONDS) if is_loading else pause
+        is_changing = backend.silence.hung or any(placement.is_loading(runner) for runner in placement.in_flight)
+        return min(pause, _LOADING_SECONDS) if is_changing else pause

@@ -153,10 +153,10 @@ class RetryConfig(Section):
 
 class TimeoutsConfig(Section):
     connect_seconds: Seconds = 5.0
-    first_byte_cold_seconds: Seconds = 600.0
-    first_byte_resident_seconds: Seconds = 300.0
-    stall_seconds: Seconds = 120.0
-    attempt_seconds: Seconds = 3600.0
+    first_byte_cold_seconds: Seconds = 1_800.0
+    first_byte_resident_seconds: Seconds = 7_200.0
+    stall_seconds: Seconds = 900.0
+    attempt_seconds: Seconds = 14_400.0
 
 
 class BreakerConfig(Section):

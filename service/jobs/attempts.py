@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from service.clock import Clock
 from service.errors import CannotStoreError, StoppingError, StoreError
@@ -42,14 +42,17 @@ class Attempts:
         since = {runner: found[1] if found else now for runner, found in zip(runners, oldest, strict=True)}
         return self._backlog.waiting(since)
 
-    async def claim(self, picks: Sequence[Pick]) -> list[Running]:
+    async def claim(self, picks: Sequence[Pick], passed_over: Collection[str] = ()) -> list[Running]:
         """Make the oldest ready jobs of the picks' one line this process's own; fewer when they are gone meanwhile.
+        ``passed_over`` are jobs to leave there.
 
         Raises CannotStoreError; the picks are given back then.
         """
         claimed: list[Claimed] = []
         try:
-            claimed = await self._ledger.tracked(self._store.claim(picks[0].line, len(picks), self._clock.now_ms()))
+            claimed = await self._ledger.tracked(
+                self._store.claim(picks[0].line, len(picks), self._clock.now_ms(), passed_over)
+            )
             self._ledger.store_trouble = None
         except CannotStoreError as error:
             self._ledger.note_trouble(error)

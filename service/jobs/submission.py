@@ -83,10 +83,10 @@ class Submission:
             and self._ledger.store_trouble is None
             and self._backlog.may_start(line)
         ):
-            backend = self._scheduler.reserve(line)
-            if backend is not None:
+            reserved = self._scheduler.reserve(line)
+            if reserved is not None:
                 entered, running = self._enter_running(new, job_id, now, line, relay, also)
-                self._hand_off.put_nowait(Assignment(running, backend))
+                self._hand_off.put_nowait(Assignment(running, *reserved))
                 return entered
         return self._enter_queued(new, job_id, now, line, relay, also, is_certain=is_certain)
 

@@ -8,7 +8,7 @@ changes any of them; ``gauges`` and ``order`` may be read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from service.clock import Clock
@@ -139,14 +139,18 @@ class Backlog:
 
     # Whose turn it is
 
-    def pick(self, runner: str, owner: str | None = None) -> Pick | None:
-        """Give a turn to one of those who wait for a runner, or to this owner: charged at once, and to be claimed or
-        given back. None: nobody may have it.
+    def pick(
+        self, runner: str, owners: Collection[str] | None = None, passed_over: Collection[Line] = ()
+    ) -> Pick | None:
+        """Give a turn to one of those who wait for a runner, or of these owners: charged at once, and to be claimed or
+        given back. Lines may be passed over. None: nobody may have it.
         """
         waiting = self._waiting_for(runner)
-        if owner is not None:
-            waiting = {owner: waiting[owner]} if owner in waiting else {}
+        if owners is not None:
+            waiting = {owner: lines for owner, lines in waiting.items() if owner in owners}
         without = self._key_limits.held_lines(runner, waiting)
+        if passed_over:
+            without = {*without, *passed_over}
         if self._doubtful:
             without = {*without, *(line for line in self._doubtful if line.runner == runner)}
         line = self.order.pick(runner, waiting, without)

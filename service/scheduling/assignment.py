@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
+from service.backend.breakers import NO_TRIAL, Trial
 from service.backend.pool import Backend
 from service.job import Claimed
 from service.live.outputs import Output
@@ -46,7 +47,8 @@ class Running:
 
 
 class Assignment(NamedTuple):
-    """A running job and the backend on which it has a seat."""
+    """A running job, the backend on which it has a seat, and what it is the trial of there."""
 
     running: Running
     backend: Backend
+    trial: Trial = NO_TRIAL

@@ -5,10 +5,11 @@ Pure: nothing is stored or sent here. A seat that was chosen is taken from the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from service.backend.breakers import NO_TRIAL, Trial
 from service.backend.placement import Placement
 from service.backend.pool import Backend, Pool
 from service.backend.residence import Obstacle
@@ -50,17 +51,19 @@ class Reason(StrEnum):
 
 
 class Seat(NamedTuple):
-    """A seat that was taken, and the turn that it was taken for."""
+    """A seat that was taken, the turn that it was taken for, and of what this is the trial."""
 
     backend: Backend
     pick: Pick
+    trial: Trial = NO_TRIAL
 
 
 class Turn(NamedTuple):
-    """Whose job goes next on a backend; without an owner it is the one that the order names for the runner."""
+    """Whose job goes next on a backend: the owner that the order names for the runner, of those who may have it."""
 
     runner: str
-    owner: str | None = None
+    owners: Collection[str] | None = None
+    """None: all who wait."""
 
 
 def next_turn(
@@ -92,14 +95,13 @@ class Scheduler:
         self.waiting_since: Mapping[str, int] = {}
         """Since when the oldest job of each runner waits, as of the last time that seats were given out."""
 
-    def reserve(self, line: Line) -> Backend | None:
+    def reserve(self, line: Line) -> tuple[Backend, Trial] | None:
         """Take a seat for a new job of this line, when there is one and nobody is ahead."""
         if self._backlog.has_waiting:
             return None
         alone = {line.runner: WaitingRunner(self._clock.now_ms(), {line.owner: {line.priority: 1}})}
         for backend, turn in self._offers(alone):
-            self._pool.take(backend, turn.runner)
-            return backend
+            return backend, self._pool.take(backend, turn.runner, line.owner)
         return None
 
     def choose(self, waiting: Mapping[str, WaitingRunner]) -> list[Seat]:
@@ -108,12 +110,11 @@ class Scheduler:
         left = self._left = dict(waiting)
         seats = []
         for backend, turn in self._offers(left):
-            pick = self._backlog.pick(turn.runner, turn.owner)
+            pick = self._backlog.pick(turn.runner, turn.owners)
             if pick is None or not self._backlog.has_ready(turn.runner):
                 del left[turn.runner]
             if pick is not None:
-                self._pool.take(backend, turn.runner)
-                seats.append(Seat(backend, pick))
+                seats.append(Seat(backend, pick, self._pool.take(backend, turn.runner, pick.line.owner)))
         return seats
 
     def explain(self, line: Line, waiting: Mapping[str, WaitingRunner] | None = None) -> Reason | None:
@@ -132,7 +133,7 @@ class Scheduler:
         backends = [backend for backend in backends if not backend.is_drained]
         if not backends:
             return Reason.DRAINED
-        backends = [one for one in backends if one.is_available and one.breakers.let_through(model)]
+        backends = [one for one in backends if one.is_available and self._pool.may_begin(one, model, owner)]
         if not backends:
             return Reason.BREAKER
         if not self._backlog.may_run(owner):
@@ -148,7 +149,8 @@ class Scheduler:
         obstacles: set[Obstacle] = set()
         is_open = goes_first = False
         for backend in backends:
-            mine = {runner: time for runner, time in since.items() if self._pool.may_take(backend, runner)}
+            others = self._mine(backend, self._backlog.waiting(since))
+            mine = {one: time for one, time in since.items() if one == line.runner or one in others}
             elsewhere, placement = self._pool.loaded_elsewhere(backend, mine), backend.placement
             obstacle = placement.obstacle(line.runner, mine, now, elsewhere)
             if obstacle is not None:
@@ -185,12 +187,33 @@ class Scheduler:
         looks = (one.placement.next_look(since, now) for one in self._pool if one.is_available)
         return min((look for look in looks if look is not None), default=None)
 
+    def _mine(self, backend: Backend, waiting: Mapping[str, WaitingRunner]) -> dict[str, WaitingRunner]:
+        """Those who wait for a seat of this backend and may have one."""
+        mine = {}
+        for runner, one in waiting.items():
+            if not self._pool.may_take(backend, runner):
+                continue
+            if self._pool.is_sound(backend, model_of_runner(runner)):
+                mine[runner] = one
+            elif among := self._owners(backend, runner, one):
+                mine[runner] = one._replace(owners={owner: one.owners[owner] for owner in among})
+        return mine
+
+    def _owners(self, backend: Backend, runner: str, one: WaitingRunner) -> set[str]:
+        """Of those who wait for a runner, the owners who may have a turn there in spite of its faults."""
+        model = model_of_runner(runner)
+        return {
+            owner
+            for owner in one.owners
+            if self._pool.may_begin(backend, model, owner) and self._backlog.may_run(owner)
+        }
+
     def _offers(self, waiting: Mapping[str, WaitingRunner]) -> Iterator[tuple[Backend, Turn]]:
         """Each free seat with the turn that it goes to. After each one the seat is taken, or nobody waits there."""
         for may_load, may_evict in _STEPS:
             for backend in self._pool.with_free_seat():
                 while backend.free_seats > 0 and backend.is_available:
-                    mine = {runner: one for runner, one in waiting.items() if self._pool.may_take(backend, runner)}
+                    mine = self._mine(backend, waiting)
                     turn = next_turn(
                         backend.placement,
                         mine,
@@ -201,4 +224,5 @@ class Scheduler:
                     )
                     if turn is None:
                         break
-                    yield backend, turn
+                    owners = mine[turn.runner].owners
+                    yield backend, turn if owners is waiting[turn.runner].owners else turn._replace(owners=owners)

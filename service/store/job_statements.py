@@ -37,16 +37,19 @@ BY_ARRIVAL_IN_LINE = "seq + 0"
 BY_ARRIVAL_AT_RUNNER = "seq + 1"
 NEWEST_FIRST = "seq + 2 DESC"
 
-CLAIM = f"""
+_CLAIM = f"""
     WITH picked AS MATERIALIZED (
         SELECT seq FROM jobs
-        WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY} AND {MAY_CLAIM}
+        WHERE runner = :runner AND owner = :owner AND priority = :priority AND {READY} AND {MAY_CLAIM} {{but}}
         ORDER BY {BY_ARRIVAL_IN_LINE} LIMIT :seats {{claim_lock}}
     )
     UPDATE jobs SET status = 'processing', attempt = attempt + 1, worker = :worker, started_at = :now, updated_at =
     :now, first_token_at = NULL WHERE seq IN (SELECT seq FROM picked) AND status = 'queued' RETURNING {COLUMNS},
     (SELECT request FROM bodies WHERE bodies.seq = jobs.seq)
 """
+CLAIM = _CLAIM.replace("{but}", "")
+MOST_PASSED_OVER = 64
+CLAIM_PAST = _CLAIM.replace("{but}", f"AND id NOT IN ({', '.join(f':past{n}' for n in range(MOST_PASSED_OVER))})")
 
 _ENDED = (
     "seq", "attempt", "status", "error_code", "error_message", "prompt_tokens", "completion_tokens", "load_ms",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 from service.job import Claimed, Counts, Job, Line, NewJob, Outcome, Segment, Status, model_key, preview_of
 from service.queue.gauges import Gauge
@@ -13,10 +14,12 @@ from service.store.job_queries import JobQueries, job_of
 from service.store.job_statements import (
     CANCEL,
     CLAIM,
+    CLAIM_PAST,
     EXPIRE,
     FINISH,
     INSERT,
     INSERT_RESULT,
+    MOST_PASSED_OVER,
     PROMOTE,
     PRUNE,
     PUT_BACK,
@@ -62,8 +65,8 @@ class JobStore:
         self.keeps_order = database.keeps_order
         self.is_exclusive = not database.is_shared
         """Whether every change of a row passes through this process."""
-        self._claim, self._promote, self._expire, self._prune = (
-            sql.replace("{claim_lock}", database.claim_lock) for sql in (CLAIM, PROMOTE, EXPIRE, PRUNE)
+        self._claim, self._claim_past, self._promote, self._expire, self._prune = (
+            sql.replace("{claim_lock}", database.claim_lock) for sql in (CLAIM, CLAIM_PAST, PROMOTE, EXPIRE, PRUNE)
         )
 
     def new_job(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
@@ -106,21 +109,23 @@ class JobStore:
         values = new_values(job, storable(new.prompt), new.request)
         return self._database.write(Statement(INSERT, values), *also, settle=settle)
 
-    async def claim(self, line: Line, seats: int, now: int) -> list[Claimed]:
-        """Claim up to ``seats`` of the oldest ready jobs of a line for this process; the oldest comes first."""
-        (rows,) = await self._database.write(
-            Statement(
-                self._claim,
-                {
-                    "runner": line.runner,
-                    "owner": line.owner,
-                    "priority": line.priority,
-                    "seats": seats,
-                    "worker": self._own_name,
-                    "now": now,
-                },
-            )
-        )
+    async def claim(self, line: Line, seats: int, now: int, passed_over: Collection[str] = ()) -> list[Claimed]:
+        """Claim up to ``seats`` of the oldest ready jobs of a line for this process, but for those that are passed over
+        (up to MOST_PASSED_OVER ids); the oldest comes first.
+        """
+        values: dict[str, Any] = {
+            "runner": line.runner,
+            "owner": line.owner,
+            "priority": line.priority,
+            "seats": seats,
+            "worker": self._own_name,
+            "now": now,
+        }
+        if passed_over:
+            values |= {f"past{number}": "" for number in range(MOST_PASSED_OVER)}
+            values |= {f"past{number}": one for number, one in enumerate(islice(passed_over, MOST_PASSED_OVER))}
+        sql = self._claim_past if passed_over else self._claim
+        (rows,) = await self._database.write(Statement(sql, values))
         claimed = [Claimed(job_of(row), row[WIDTH]) for row in rows]
         claimed.sort()
         return claimed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
-from service.backend.backend import Backend
+from service.backend.breakers import Evidence
 from service.backend.classification import failure_of, failure_of_ending
 from service.backend.client import Deadlines, Reply
 from service.backend.http.call import not_ollama
+from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT, STALLED
 from service.backend.pool import Pool
 from service.backend.protocols import Ending, Reader, reader_for
 from service.cancel_scope import CancelScope
@@ -18,7 +20,8 @@ from service.errors import OUTPUT_TOO_LARGE, BackendError, CallFailedError, Faul
 from service.job import Outcome, Status, model_of_runner
 from service.live.outputs import Output
 from service.live.relay import Head
-from service.scheduling.assignment import Running
+from service.scheduling.assignment import Assignment
+from service.workers.first_byte import FirstByte
 from service.workers.retry_policy import Fail
 
 _RELAYED_TIMES = 4
@@ -28,18 +31,14 @@ AttemptEnd = Outcome | Exception | None
 """How an attempt ended: with an outcome or an error; None when it was called off."""
 
 
-class TimeLimits(NamedTuple):
-    """The deadlines of a call whose model must be loaded first, and of one whose model is loaded."""
+class Judge(Protocol):
+    """Who knows what it means that an attempt has met a limit."""
 
-    cold: Deadlines
-    warm: Deadlines
+    async def judge(self, attempt: Attempt, error: BackendError) -> BackendError:
+        """The error that it amounts to."""
 
-    @classmethod
-    def of(cls, timeouts: TimeoutsConfig) -> TimeLimits:
-        return cls(
-            _deadlines(timeouts, timeouts.first_byte_cold_seconds),
-            _deadlines(timeouts, timeouts.first_byte_resident_seconds),
-        )
+    def note_silent(self, attempt: Attempt) -> None:
+        """A whole reply has not come within the limit on a first byte; the call goes on."""
 
 
 class _Refusal(NamedTuple):
@@ -56,31 +55,58 @@ class Attempt:
     the job's status, are the core's.
     """
 
-    __slots__ = ("_clock", "_kept_for_load", "_pool", "_refusal", "_scope", "backend", "running")
+    __slots__ = (
+        "_clock",
+        "_given_up",
+        "_has_spoken",
+        "_judge",
+        "_kept_for_load",
+        "_pool",
+        "_refusal",
+        "_scope",
+        "backend",
+        "is_silent",
+        "running",
+        "sent_at",
+        "trial",
+    )
 
     def __init__(
-        self, running: Running, backend: Backend, pool: Pool, clock: Clock, kept_for_load: set[Attempt]
+        self, assignment: Assignment, pool: Pool, clock: Clock, judge: Judge, kept_for_load: set[Attempt]
     ) -> None:
         """``kept_for_load`` holds the attempts that were called off during a load; each adds and removes itself."""
-        self.running = running
-        self.backend = backend
+        self.running = running = assignment.running
+        self.backend = assignment.backend
+        self.trial = assignment.trial
+        self.sent_at = clock.now_ms()
+        self.is_silent = True
+        """Nothing has come of the reply."""
         self._pool = pool
         self._clock = clock
+        self._judge = judge
         self._kept_for_load = kept_for_load
+        self._has_spoken = False
+        """A token has come."""
+        self._given_up: BackendError | None = None
         self._refusal: _Refusal | None = None
         """The backend's own word of the failure, where it gave one."""
         self._scope = CancelScope()
         running.stop = self.stop
 
-    async def run(self, limits: TimeLimits) -> AttemptEnd:
+    @property
+    def model(self) -> str:
+        """The model under the name that its runner has on the backend."""
+        return model_of_runner(self.backend.placement.own(self.running.job.runner))
+
+    async def run(self, timeouts: TimeoutsConfig) -> AttemptEnd:
         """Call the backend, and tell the pool how the call ended."""
         end: AttemptEnd
         try:
-            end = None if self.running.is_cancelled else await self._call(limits)
+            end = None if self.running.is_cancelled else await self._call(timeouts)
         except asyncio.CancelledError:
             if not self._scope.is_meant():
                 raise
-            end = None
+            end = None if self.running.is_cancelled else self._given_up
         except Exception as error:
             end = error
         finally:
@@ -106,6 +132,11 @@ class Attempt:
         """End the call, also in the middle of a load."""
         self._scope()
 
+    def give_up(self, error: BackendError) -> None:
+        """End the call by this error: nothing will come of it."""
+        self._given_up = error
+        self._scope()
+
     def withdraw(self) -> None:
         """Another attempt will follow: nothing is left of what this one gave to its caller's relay."""
         if self.running.relay is not None:
@@ -123,11 +154,25 @@ class Attempt:
         else:
             relay.fail(CallFailedError(failed.message, code=failed.code))
 
-    async def _call(self, limits: TimeLimits) -> Outcome | None:
+    async def _call(self, timeouts: TimeoutsConfig) -> Outcome | None:
+        try:
+            return await self._exchange(timeouts)
+        except BackendError as error:
+            if error.code in (FIRST_BYTE_TIMEOUT, STALLED):
+                raise await self._judge.judge(self, error) from error
+            raise
+
+    async def _exchange(self, timeouts: TimeoutsConfig) -> Outcome | None:
         running, backend = self.running, self.backend
         job, output, relay = running.job, running.output, running.relay
-        deadlines = limits.warm if backend.placement.is_loaded(job.runner) else limits.cold
-        async with backend.client.call(job.endpoint, running.request.encode(), deadlines) as reply:
+        request = running.request.encode()
+        limits = _limits(timeouts, is_streamed=bool(job.is_streamed))
+        tell_silent = None if job.is_streamed else partial(self._judge.note_silent, self)
+        patience = FirstByte(backend, job.runner, len(request), timeouts, tell_silent)
+        self.sent_at = self._clock.now_ms()
+        async with backend.client.call(job.endpoint, request, limits, patience=patience) as reply:
+            self.is_silent = False
+            backend.silence.voice(self.model).heard_at = self._clock.now_ms()
             if reply.status >= 400:
                 raise await self._refused(reply)
             self._pool.answered(backend, job.runner)
@@ -145,6 +190,7 @@ class Attempt:
         if relay is not None:
             # The caller has its whole answer; it need not wait for our disk.
             relay.end()
+        backend.prompt_rates.learn(model_of_runner(job.runner), len(request), ending.counts)
         return Outcome(Status.COMPLETED, output.segments(), ending.counts, first_token_at=first_token_at)
 
     async def _refused(self, reply: Reply) -> BackendError:
@@ -155,14 +201,19 @@ class Attempt:
     async def _read(self, reply: Reply, reader: Reader) -> int | None:
         """Read the body to its end; when its first bytes came."""
         output, relay = self.running.output, self.running.relay
+        now_ms, voice = self._clock.now_ms, self.backend.silence.voice(self.model)
         first_token_at: int | None = None
         async for data in reply.chunks():
+            voice.heard_at = now_ms()
             if relay is not None:
                 relay.append(data)
             segments = reader.feed(data)
             if first_token_at is None:
-                first_token_at = self._clock.now_ms()
+                first_token_at = voice.heard_at
             if segments:
+                if not self._has_spoken:
+                    self._has_spoken = True
+                    self._pool.spoke(self.backend, self.running.job.runner)
                 output.append(segments)
             if output.is_too_large or (relay is not None and relay.size > _RELAYED_TIMES * output.max_bytes):
                 raise _too_long(output)
@@ -189,9 +240,10 @@ class Attempt:
             tokens = end.counts.completion_tokens or 0
             self._pool.completed(backend, job.runner, now - (job.started_at or now), tokens)
         elif isinstance(end, BackendError):
-            self._pool.report(backend, job.runner, end, job.id)
+            evidence = Evidence(job.id, job.owner, hash(self.running.request))
+            self._pool.failed(backend, job.runner, end, evidence, self.trial, has_spoken=self._has_spoken)
         else:
-            backend.breakers.abandoned(model_of_runner(job.runner))
+            backend.breakers.abandoned(model_of_runner(job.runner), self.trial)
 
 
 def _too_long(output: Output) -> BackendError:
@@ -203,10 +255,11 @@ def _too_long(output: Output) -> BackendError:
     return BackendError(f"{what}; {remedy}", code=OUTPUT_TOO_LARGE, fault=Fault.PERMANENT)
 
 
-def _deadlines(timeouts: TimeoutsConfig, first_byte_seconds: float) -> Deadlines:
+def _limits(timeouts: TimeoutsConfig, *, is_streamed: bool) -> Deadlines:
+    """The limits of a call, but for that on its first byte; one that asks for a whole reply has only the ceiling."""
     return Deadlines(
         connect=timeouts.connect_seconds,
-        first_byte=first_byte_seconds,
-        stall=timeouts.stall_seconds,
+        first_byte=None,
+        stall=timeouts.stall_seconds if is_streamed else None,
         attempt=timeouts.attempt_seconds,
     )

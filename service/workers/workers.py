@@ -10,10 +10,11 @@ from service.backend.pool import Pool
 from service.clock import Clock
 from service.config import RetryConfig, TimeoutsConfig
 from service.errors import BackendError
-from service.job import Outcome, Status
+from service.job import Outcome, Status, model_of_runner
 from service.jobs import Jobs, Retry
 from service.scheduling.assignment import Assignment, Running
-from service.workers.attempt import Attempt, AttemptEnd, TimeLimits
+from service.workers.attempt import Attempt, AttemptEnd
+from service.workers.hung_models import HungModels
 from service.workers.retry_policy import Elsewhere, Fail, Failure, decide
 
 _log = logging.getLogger(__name__)
@@ -40,10 +41,11 @@ class Workers:
         self._pool = pool
         self._hand_off = hand_off
         self._clock = clock
-        self._limits = TimeLimits.of(timeouts)
+        self._timeouts = timeouts
         self._retry = retry
         self._holds_busy = holds_busy
         self._attempts: set[Attempt] = set()
+        self._hung_models = HungModels(pool, clock, self._attempts)
         self._idle = asyncio.Event()
         self._idle.set()
         self._kept_for_load: set[Attempt] = set()
@@ -67,6 +69,7 @@ class Workers:
         Returns how many could not be settled, since nothing could be stored: they stay ``processing``, and the next
         start rescues them.
         """
+        self._hung_models.stop()
         settling = asyncio.create_task(self._settle())
         await asyncio.wait((settling,), timeout=seconds)
         for attempt in tuple(self._attempts):
@@ -80,27 +83,28 @@ class Workers:
 
     def reconfigure(self, timeouts: TimeoutsConfig, retry: RetryConfig, *, holds_busy: bool) -> None:
         """Give these deadlines and retries to attempts that begin from now on. The number of seats may have changed."""
-        self._limits = TimeLimits.of(timeouts)
+        self._timeouts = timeouts
         self._retry = retry
         self._holds_busy = holds_busy
         self._seats_changed.set()
 
     async def _settle(self) -> None:
         while not self._hand_off.empty():
-            running, backend = self._hand_off.get_nowait()
+            running, backend, trial = self._hand_off.get_nowait()
             await self._hand_back(running)
+            backend.breakers.abandoned(model_of_runner(running.job.runner), trial)
             self._pool.free(backend, running.job.runner)
         await self._idle.wait()
 
     async def _consume(self) -> None:
         while self._consumers <= self._pool.wanted_consumers:
-            running, backend = await self._hand_off.get()
-            attempt = Attempt(running, backend, self._pool, self._clock, self._kept_for_load)
+            assignment = await self._hand_off.get()
+            attempt = Attempt(assignment, self._pool, self._clock, self._hung_models, self._kept_for_load)
             try:
                 await self._work(attempt)
             except Exception as error:
                 # The error costs this job only: the seat is free again, and the consumer goes on.
-                _log.error("job %s could not be concluded", running.job.id, exc_info=error)
+                _log.error("job %s could not be concluded", attempt.running.job.id, exc_info=error)
                 await self._give_up(attempt, error)
         self._consumers -= 1
 
@@ -110,7 +114,7 @@ class Workers:
         self._idle.clear()
         is_seated = True
         try:
-            end = await attempt.run(self._limits)
+            end = await attempt.run(self._timeouts)
             if self._jobs.ledger.store_trouble is None:
                 # What is left to do is the disk's, and the backend has room for the next job. While nothing can be
                 # stored an outcome keeps its seat, so that no more outcomes gather.

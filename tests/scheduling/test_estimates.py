@@ -55,7 +55,7 @@ class Stage(NamedTuple):
     def run(self, runner: str, jobs: int = 1, load_ms: int = 0, backend: Backend | None = None) -> None:
         """Have so many jobs running, of which the first has got its first byte after a load."""
         for number in range(jobs):
-            self.pool.take(backend or self.backend, runner)
+            self.pool.take(backend or self.backend, runner, "owner")
             if number == 0:
                 self.clock.now += load_ms
                 self.pool.answered(backend or self.backend, runner)
@@ -142,7 +142,7 @@ async def test_a_load_that_is_under_way_is_waited_for(stage: Stage) -> None:
     stage.run(A, load_ms=LOAD_MS)
     stage.end(A)
     stage.backend.placement.listed((), stage.clock.now)
-    stage.pool.take(stage.backend, A)
+    stage.pool.take(stage.backend, A, "owner")
     stage.clock.now += LOAD_MS // 4
     assert stage.start(A) == LOAD_MS * 0.75 / 1000
 

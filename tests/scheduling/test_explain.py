@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.backend.backend import Backend
+from service.backend.breakers import Evidence
 from service.job import Line, Priority, model_of_runner
 from service.key import owner_of_key
 from service.queue.backlog import WaitingRunner
@@ -29,7 +30,8 @@ class WatchedScheduler(Scheduler):
 
     def _offers(self, waiting: Mapping[str, WaitingRunner]) -> Iterator[tuple[Backend, Turn]]:
         for backend, turn in super()._offers(waiting):
-            owners = [owner for owner in waiting[turn.runner].owners if self._backlog.may_run(owner)]
+            among = waiting[turn.runner].owners if turn.owners is None else turn.owners
+            owners = [owner for owner in among if self._backlog.may_run(owner)]
             for owner in owners:
                 # A reason would forbid what is chosen now.
                 assert self.explain(Line(turn.runner, owner, Priority.NORMAL), waiting) is None
@@ -60,11 +62,17 @@ class ExplainedService(SimulatedService):
 
     def _could_be_given(self, backend: Backend, runner: str) -> bool:
         """Whether there is a free seat that a job of this runner would get, asked of the placement alone."""
-        if not backend.is_available or backend.free_seats <= 0 or not self.pool.may_take(backend, runner):
+        since = {one: known.since for one, known in self.waiting.items() if self._may_take(backend, known, one)}
+        if not backend.is_available or backend.free_seats <= 0 or runner not in since:
             return False
-        since = {one: known.since for one, known in self.waiting.items() if self.pool.may_take(backend, one)}
         elsewhere = self.pool.loaded_elsewhere(backend, since)
         return backend.placement.choose(since, self.time.now, elsewhere=elsewhere) == runner
+
+    def _may_take(self, backend: Backend, known: WaitingRunner, runner: str) -> bool:
+        model = model_of_runner(runner)
+        return self.pool.may_take(backend, runner) and any(
+            self.pool.may_begin(backend, model, owner) for owner in known.owners
+        )
 
 
 @given(
@@ -101,8 +109,9 @@ def test_every_wait_has_one_reason_and_nothing_is_chosen_against_it(
             case "drain":
                 backend.own.is_drained = not backend.own.is_drained
             case "fault":
-                for _ in range(5):
-                    backend.own.breakers.model_failed(model_of_runner(chance.choice(RUNNERS)), None)
+                for number in range(5):
+                    evidence = Evidence(str(number), chance.choice(OWNERS), number)
+                    backend.own.breakers.model_failed(model_of_runner(chance.choice(RUNNERS)), None, evidence)
         service.check()
     for backend in service.backends:
         backend.is_available, backend.own.is_drained = True, False
@@ -151,10 +160,23 @@ def test_a_key_that_runs_as_many_jobs_as_it_may_is_the_reason_of_its_own_jobs_on
     assert (reason, service.scheduler.explain(LINE_A)) == (Reason.KEY_LIMIT, None)
 
 
-def test_a_model_that_failed_too_often_rests_and_so_do_its_jobs() -> None:
+def test_a_model_that_failed_too_often_rests_for_those_whose_jobs_have_failed() -> None:
     service = SimulatedService()
     backend = service.add_backend(seats=4, loaded=[A])
-    for _ in range(5):
-        backend.own.breakers.model_failed(model_of_runner(A), None)
+    for number in range(5):
+        evidence = Evidence(str(number), LINE_A.owner, number)
+        backend.own.breakers.model_failed(model_of_runner(A), None, evidence)
+    explain, other = service.scheduler.explain, LINE_A._replace(owner="other")
+    assert (explain(LINE_A), explain(LINE_B), explain(other)) == (Reason.BREAKER, None, None)
+    service.submit(A, 1_000, owner="other")
+    assert [explain(LINE_A), explain(LINE_A._replace(owner="third"))] == [Reason.BREAKER, Reason.BREAKER]
+
+
+def test_a_model_that_hangs_rests_for_all() -> None:
+    service = SimulatedService()
+    backend = service.add_backend(seats=4, loaded=[A])
+    silence, model = backend.own.silence, model_of_runner(A)
+    assert [silence.met_limit(model, 10, 600), silence.met_limit(model, 20, 700)] == [False, True]
     assert service.scheduler.explain(LINE_A) is Reason.BREAKER
-    assert service.scheduler.explain(LINE_B) is None
+    silence.recovered(model)
+    assert service.scheduler.explain(LINE_A) is None

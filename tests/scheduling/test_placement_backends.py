@@ -20,11 +20,10 @@ from tests.support.placement_simulation import (
     B,
     C,
     D,
-    SimulatedBackend,
-    SimulatedJob,
     SimulatedService,
     assert_safe,
 )
+from tests.support.simulated_jobs import SimulatedBackend, SimulatedJob
 
 quick = settings(max_examples=60, deadline=None)
 

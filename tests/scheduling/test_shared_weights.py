@@ -10,6 +10,7 @@ import pytest
 
 from service.api.context import POOL
 from service.app import RELOADING
+from service.backend.breakers import Evidence
 from service.backend.models import InstalledModel, weights_of
 from service.backend.placement import Placement
 from service.backend.sharing import Sharing
@@ -223,8 +224,8 @@ async def test_a_model_is_elsewhere_by_its_own_name_and_only_where_its_jobs_are_
         assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == set()
         first.placement.sent(BASE, 0)
         assert pool.loaded_elsewhere(other, [OTHER, ALONE]) == {OTHER}
-        for _ in range(service.config.breaker.failure_threshold):
-            first.breakers.model_failed(OTHER, BASE)
+        for number in range(service.config.breaker.failure_threshold):
+            first.breakers.model_failed(OTHER, BASE, Evidence(str(number), "owner", number))
         assert pool.loaded_elsewhere(other, [BASE, OTHER]) == {BASE}
         assert first not in pool.serving(OTHER)
         first.placement.ended(BASE, 1)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 from service.backend.backend import Backend
@@ -16,18 +15,20 @@ from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
-from service.backend.placement import Placement, is_remote
+from service.backend.placement import is_remote
 from service.backend.pool import Pool
-from service.clock import Clock
-from service.config import BackendConfig, Config
+from service.config import BackendConfig, Config, RetryConfig
+from service.errors import BackendError
 from service.job import Job, Line, Priority, model_of_runner, runner_key
 from service.queue import Order
-from service.queue.backlog import Backlog, WaitingRunner
+from service.queue.backlog import Backlog, Pick, WaitingRunner
 from service.queue.capacity import QueueLimits
 from service.queue.key_limits import KeyLimits
 from service.scheduling.scheduler import Scheduler
+from service.workers.retry_policy import Failure, TryAgain, decide
 from tests.support.ollama_in_time import Fits, SimulatedOllama, Timeline, one_at_a_time
 from tests.support.order_simulation import BOOSTS_MS
+from tests.support.simulated_jobs import SimulatedBackend, SimulatedClock, SimulatedJob
 
 PROBE_MS = 2
 """Between the question ``/api/ps`` and its answer, which is of the moment when it comes."""
@@ -43,75 +44,10 @@ ROW = Job(**dict.fromkeys(Job._fields, 0))  # type: ignore[arg-type]
 """A claimed job, of which only the size is read."""
 
 
-@dataclass(slots=True, eq=False)
-class SimulatedJob:
-    line: Line
-    cost: int
-    arrived: int
-    number: int
-    charged_ms: float = 0.0
-    started: int | None = None
-    """When it was sent to a backend."""
-    first_byte: int | None = None
-    ended: int | None = None
-    backend: str = ""
-    on_end: Callable[[], object] = lambda: None
-
-    @property
-    def runner(self) -> str:
-        return self.line.runner
-
-    @property
-    def waited(self) -> int:
-        assert self.first_byte is not None
-        return self.first_byte - self.arrived
-
-
-class SimulatedClock(Clock):
-    """Tells the time of a timeline."""
-
-    def __init__(self, time: Timeline) -> None:
-        super().__init__()
-        self._time = time
-
-    def now_ms(self) -> int:
-        return self._time.now
-
-
-@dataclass(eq=False)
-class SimulatedBackend:
-    """A backend of the service's own, and what answers there."""
-
-    own: Backend
-    ollama: SimulatedOllama
-    slowness: float = 1.0
-    probe_due_at: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.own.name
-
-    @property
-    def placement(self) -> Placement:
-        return self.own.placement
-
-    @property
-    def in_flight(self) -> int:
-        return self.own.in_flight
-
-    @property
-    def is_available(self) -> bool:
-        return self.own.is_answering
-
-    @is_available.setter
-    def is_available(self, value: bool) -> None:
-        self.own.is_answering = value
-
-
 class SimulatedService:
     """The scheduler with its backlog and pool; what the dispatcher, the workers and the probes do around them."""
 
-    def __init__(self, *, max_swap_wait_ms: int = 30_000, is_naive: bool = False) -> None:
+    def __init__(self, *, max_swap_wait_ms: int = 30_000, is_naive: bool = False, failure_threshold: int = 5) -> None:
         self.time = Timeline()
         self.clock = SimulatedClock(self.time)
         self.backends: list[SimulatedBackend] = []
@@ -123,6 +59,10 @@ class SimulatedService:
         self._lines: defaultdict[Line, deque[SimulatedJob]] = defaultdict(deque)
         self._max_swap_wait_ms = max_swap_wait_ms
         self._is_naive = is_naive
+        self._failure_threshold = failure_threshold
+        self.sent: list[SimulatedJob] = []
+        """Every attempt's job, in the order in which they went to a backend; and when they did."""
+        self.sent_at: list[int] = []
         self._looks: set[int] = set()
         self.key_limit: int | None = None
         """How many jobs each owner may have running."""
@@ -154,7 +94,8 @@ class SimulatedService:
         ollama = SimulatedOllama(self.time, fits, load_ms)
         ollama.loaded = {model_of_runner(runner): runner for runner in loaded}
         client = BackendClient(Connections(), "http://127.0.0.1", name=name)
-        breakers = Breakers(partial(Breaker, lambda: self.time.now / 1000))
+        build = partial(Breaker, lambda: self.time.now / 1000, threshold=self._failure_threshold)
+        breakers = Breakers(build)
         own = Backend(BackendConfig(name=name, concurrency=seats), client, breakers, self._max_swap_wait_ms)
         own.is_answering = True
         backend = SimulatedBackend(own, ollama, slowness)
@@ -172,21 +113,21 @@ class SimulatedService:
         *,
         owner: str = "owner",
         priority: int = Priority.NORMAL,
+        error: BackendError | None = None,
     ) -> SimulatedJob:
-        """A job comes in, and begins at once where there is a seat and nobody waits."""
+        """A job comes in, and begins at once where there is a seat and nobody waits. With ``error`` it always fails."""
         line, now = Line(runner, owner, priority), self.time.now
-        job = SimulatedJob(line, cost, now, len(self.jobs), on_end=on_end)
+        job = SimulatedJob(line, cost, now, len(self.jobs), error=error, on_end=on_end)
         self.jobs.append(job)
         self.unfinished += 1
         if not self._is_naive and self.backlog.may_start(line):
-            backend = self.scheduler.reserve(line)
-            if backend is not None:
+            reserved = self.scheduler.reserve(line)
+            if reserved is not None:
+                backend, job.trial = reserved
                 job.charged_ms = self.backlog.start(line, 0, now)
                 self._send(self._simulated(backend), job)
                 return job
-        self._lines[line].append(job)
-        self.backlog.arrive(line, 0, now, is_ready=True)
-        self.give_out_seats()
+        self._wait(job)
         return job
 
     def keep_busy(self, runner: str, cost: int, callers: int) -> None:
@@ -238,11 +179,40 @@ class SimulatedService:
             self._look_again()
             if not seats:
                 return
-            for backend, pick in seats:
-                job = self._lines[pick.line].popleft()
-                job.charged_ms = pick.charged_ms
-                self.backlog.claimed([pick], [ROW])
+            for backend, pick, trial in seats:
+                job = self._claim(backend, pick)
+                job.trial = trial
                 self._send(self._simulated(backend), job)
+
+    def _claim(self, backend: Backend, pick: Pick) -> SimulatedJob:
+        """The oldest job of the line; for a trial the oldest that has not failed, of any line."""
+        runner = pick.line.runner
+        failed = backend.breakers.failed_before(model_of_runner(runner), pick.line.owner)
+        job = self._oldest(pick.line, failed)
+        passed_over: list[Line] = []
+        while job is None:
+            passed_over.append(pick.line)
+            self.backlog.claimed([pick], [])
+            other = self.backlog.pick(runner, passed_over=passed_over)
+            if other is None:
+                failed = set()
+                other = self.backlog.pick(runner)
+            assert other is not None
+            pick = other
+            job = self._oldest(pick.line, failed)
+        self._lines[pick.line].remove(job)
+        job.charged_ms = pick.charged_ms
+        self.backlog.claimed([pick], [ROW])
+        return job
+
+    def _oldest(self, line: Line, failed: Collection[str]) -> SimulatedJob | None:
+        left = (job for job in self._lines[line] if job.evidence.job_id not in failed)
+        return min(left, key=lambda job: job.number, default=None)
+
+    def _wait(self, job: SimulatedJob) -> None:
+        self._lines[job.line].append(job)
+        self.backlog.arrive(job.line, 0, self.time.now, is_ready=True)
+        self.give_out_seats()
 
     def _give_out_in_order_of_arrival(self) -> None:
         for backend in self.pool.with_free_seat():
@@ -251,17 +221,22 @@ class SimulatedService:
                 if not waiting:
                     return
                 job = min(waiting, key=lambda jobs: jobs[0].number).popleft()
-                self.pool.take(backend, job.runner)
+                self.pool.take(backend, job.runner, job.line.owner)
                 self._send(self._simulated(backend), job)
 
     # As the workers do
 
     def _send(self, backend: SimulatedBackend, job: SimulatedJob) -> None:
         job.started, job.backend = self.time.now, backend.name
+        self.sent.append(job)
+        self.sent_at.append(self.time.now)
 
         def granted(is_there: bool) -> None:
             if not is_there:
                 self._end(backend, job)
+                return
+            if job.error is not None:
+                self.time.after(int(job.cost * backend.slowness), lambda: self._fail(backend, job))
                 return
             job.first_byte = self.time.now
             backend.own.wants_probe.clear()
@@ -273,14 +248,29 @@ class SimulatedService:
 
         backend.ollama.request(job.runner, granted)
 
+    def _fail(self, backend: SimulatedBackend, job: SimulatedJob) -> None:
+        error, own = job.error, backend.own
+        assert error is not None
+        self.pool.failed(own, job.runner, error, job.evidence, job.trial, has_spoken=False)
+        failure = Failure(error, job.failures, job.crashes, has_caller=False, is_sent=False)
+        decision = decide(failure, RetryConfig(), holds_busy=True, chance=lambda: 1.0)
+        if isinstance(decision, TryAgain):
+            job.failures += decision.failures
+            job.crashes += decision.crashes
+            self.unfinished += 1
+            self.time.after(decision.pause_ms or 0, lambda: self._wait(job))
+        self._end(backend, job, release=True)
+
     def _end(self, backend: SimulatedBackend, job: SimulatedJob, *, release: bool = False) -> None:
         job.ended = self.time.now
         self.unfinished -= 1
         if release:
             backend.ollama.release(job.runner)
-            self.pool.report(backend.own, job.runner, None)
+            if job.error is None:
+                self.pool.spoke(backend.own, job.runner)
+                self.pool.completed(backend.own, job.runner, job.cost, 1)
         else:
-            backend.own.breakers.abandoned(model_of_runner(job.runner))
+            backend.own.breakers.abandoned(model_of_runner(job.runner), job.trial)
         self.pool.free(backend.own, job.runner)
         if not self._is_naive:
             self.backlog.end(job.line, job.charged_ms, max(1, job.ended - (job.started or 0)), is_typical=release)

@@ -11,7 +11,7 @@ from multidict import CIMultiDictProxy
 from service.backend.classification import foreign_reply
 from service.backend.http.connection import Connection, LostError
 from service.backend.http.connections import Connections, Origin
-from service.backend.http.deadlines import Deadlines, DeadlineWatch
+from service.backend.http.deadlines import Deadlines, DeadlineWatch, Patience
 from service.backend.http.incoming import NotHttpError
 from service.errors import BackendError, Fault
 
@@ -101,12 +101,20 @@ class Call:
         "_head",
         "_limits",
         "_origin",
+        "_patience",
         "_sending",
         "_watch",
     )
 
     def __init__(
-        self, connections: Connections, origin: Origin, backend: str, head: bytes, body: Body, limits: Deadlines
+        self,
+        connections: Connections,
+        origin: Origin,
+        backend: str,
+        head: bytes,
+        body: Body,
+        limits: Deadlines,
+        patience: Patience | None = None,
     ) -> None:
         self._connections = connections
         self._origin = origin
@@ -114,6 +122,7 @@ class Call:
         self._head = head
         self._body = body
         self._limits = limits
+        self._patience = patience
         self._sending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Reply:
@@ -124,7 +133,7 @@ class Call:
         for tries_left in reversed(range(_MOST_TRIES)):
             began = loop.time()
             self._connection = connection = (self._kept() if tries_left else None) or await self._connect()
-            self._watch = DeadlineWatch(loop, self._limits, self._backend, connection, started)
+            self._watch = DeadlineWatch(loop, self._limits, self._backend, connection, started, self._patience)
             try:
                 self._send(loop, connection)
                 await connection.head()

@@ -1,0 +1,81 @@
+"""How long an attempt may wait for the first byte of its reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service.backend.backend import Backend
+from service.backend.http.deadlines import silent_too_long
+from service.backend.placement import is_remote
+from service.config import TimeoutsConfig
+from service.errors import BackendError
+from service.job import model_of_runner
+
+
+class FirstByte:
+    """The patience of one call: as long as a load may take, and from the moment when the model is known to be loaded,
+    as long as its prompt.
+
+    A call that asks for a whole reply is silent until that is done: ``tell_silent`` is called once, when a loaded model
+    has been silent for that long, and the call goes on.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        runner: str,
+        size: int,
+        timeouts: TimeoutsConfig,
+        tell_silent: Callable[[], object] | None = None,
+    ) -> None:
+        """``size`` is that of the request's body, in bytes; ``tell_silent`` is None for a stream."""
+        self._backend = backend
+        self._runner = runner
+        self._size = size
+        self._timeouts = timeouts
+        self._tell_silent = tell_silent
+        self._is_told = False
+        self._was_loaded = self._is_loaded()
+        self._since: float | None = None
+        """The loop's time from which the present limit counts."""
+
+    def due(self, now: float) -> float:
+        """Until when nothing need come, as the model stands now; both are times of the loop."""
+        is_loaded = self._is_loaded()
+        if self._since is None or is_loaded != self._was_loaded:
+            self._since, self._was_loaded = now, is_loaded
+        return float("inf") if self._is_told else self._since + self._limit_seconds()
+
+    def run_out(self) -> BackendError | None:
+        """That time is over: what ends the call, None for one that goes on."""
+        if self._tell_silent is None:
+            return silent_too_long(self._words())
+        if self._was_loaded:
+            self._is_told = True
+            self._tell_silent()
+        else:
+            self._since = None
+        return None
+
+    def _is_loaded(self) -> bool:
+        return is_remote(self._runner) or self._backend.placement.is_loaded(self._runner)
+
+    def _limit_seconds(self) -> float:
+        timeouts = self._timeouts
+        if not self._was_loaded:
+            return timeouts.first_byte_cold_seconds
+        model = model_of_runner(self._runner)
+        rates = self._backend.prompt_rates
+        return rates.limit_seconds(model, self._size, timeouts.first_byte_resident_seconds)
+
+    def _words(self) -> str:
+        limit, name = self._limit_seconds(), self._backend.name
+        if not self._was_loaded:
+            setting = "timeouts.first_byte_cold_seconds"
+        elif limit < self._timeouts.first_byte_resident_seconds:
+            setting = (
+                f"ten times what the model's rate says of {self._size} bytes; timeouts.first_byte_resident_seconds"
+            )
+        else:
+            setting = "timeouts.first_byte_resident_seconds"
+        return f"{name} sent nothing for {limit:g} s ({setting})"

@@ -175,9 +175,8 @@ class Pool:
             return
         # An error in a reply of Ollama's own is about this model: the server is well enough to send it.
         is_models = error.status is not None and error.fault is not Fault.ABSENT
-        if error.code == "truncated":
-            # Ollama itself stops a model that repeats one token again and again (wire contract 2.1): that says nothing
-            # of the backend, and must not take the other models from everybody.
+        if error.fault is Fault.OUTPUT:
+            # What a model writes says nothing of the backend, and must not take the other models from everybody.
             breakers.abandoned(model)
             return
         is_same = job_id is not None and backend.last_failed_job == job_id

@@ -114,7 +114,7 @@ class Dispatcher:
                     self._pool.free(backend, line.runner)
 
     async def _claim_trial(self, seat: Seat) -> None:
-        """Claim the job that finds out whether a fault has passed. One that has failed by it waits until it is alone."""
+        """Claim the job that finds out whether a fault has passed: one that failed by it only where no other waits."""
         backend, pick, trial = seat
         runner = pick.line.runner
         failed = backend.breakers.failed_before(model_of_runner(runner), pick.line.owner)

@@ -31,6 +31,12 @@ from enum import StrEnum
 OUTPUT_TOO_LARGE = "output_too_large"
 """The code of an answer beyond ``output.max_bytes``: the same request would meet that again."""
 
+TRUNCATED = "truncated"
+"""The code of a reply that ended, as HTTP has it, before it was complete."""
+
+OUTPUT_FAILED = "output_failed"
+"""The code of what Ollama could not make a reply of, since the model wrote something else than it should."""
+
 
 class ServiceError(Exception):
     """The root of everything that this program raises on purpose."""
@@ -136,13 +142,13 @@ class Fault(StrEnum):
     """What the failure of an attempt means for its job (wire contract 3.2, "Normalised queue rule")."""
 
     PERMANENT = "permanent"
-    """The same request would fail again: the job fails at once."""
+    """The request's own, refused before anything was generated: it would fail again, so the job fails at once."""
+    OUTPUT = "output"
+    """What the model wrote: a tool call that cannot be parsed, a reply that was cut. It may write better once more."""
     TRANSIENT = "transient"
-    """Worth another attempt, after a pause."""
+    """The server's, or nobody knows whose: worth another attempt, after a pause."""
     RUNNER = "runner"
     """The model's runner died: worth another attempt, but a request that does it twice is poison."""
-    OUTPUT = "output"
-    """What the model wrote could not be used: worth one more attempt, since sampling is random."""
     BUSY = "busy"
     """The backend's own queue is full: hold the job, no failure."""
     ABSENT = "absent"
@@ -152,7 +158,7 @@ class Fault(StrEnum):
 class BackendError(ServiceError):
     """An attempt failed. ``code`` is a stable word for programs, ``status`` Ollama's HTTP status where it gave one.
 
-    ``is_known``: the fault follows from what the error says; otherwise it is a guess from the status.
+    ``is_known`` says whether it is known whose fault that is; without it, ``fault`` is a guess.
     """
 
     def __init__(

@@ -155,7 +155,9 @@ class Job(NamedTuple):
     failures: int
     """How many attempts failed by a transient fault or a crash; bounds the retries."""
     crashes: int
-    """How often the model's runner died under this job: a job that kills it again and again is poison."""
+    """How often the model's runner died under this job, or the model wrote what Ollama could not make a reply of: a job
+    that kills the runner again and again is poison.
+    """
     not_before: int | None
     deadline: int | None
     on_disconnect: str | None

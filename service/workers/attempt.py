@@ -42,7 +42,7 @@ class Judge(Protocol):
 
 
 class _Refusal(NamedTuple):
-    """What a backend says in place of an answer: a reply of status 400 or more, or one that says it is cut."""
+    """What a backend says in place of an answer: a reply of status 400 or more, or a stream that holds a refusal."""
 
     head: Head
     body: bytes
@@ -58,7 +58,7 @@ class Attempt:
     __slots__ = (
         "_clock",
         "_given_up",
-        "_has_spoken",
+        "_held",
         "_judge",
         "_kept_for_load",
         "_pool",
@@ -85,11 +85,11 @@ class Attempt:
         self._clock = clock
         self._judge = judge
         self._kept_for_load = kept_for_load
-        self._has_spoken = False
-        """A token has come."""
         self._given_up: BackendError | None = None
         self._refusal: _Refusal | None = None
         """The backend's own word of the failure, where it gave one."""
+        self._held = bytearray()
+        """The beginning of a reply that may still be a refusal."""
         self._scope = CancelScope()
         running.stop = self.stop
 
@@ -97,6 +97,11 @@ class Attempt:
     def model(self) -> str:
         """The model under the name that its runner has on the backend."""
         return model_of_runner(self.backend.placement.own(self.running.job.runner))
+
+    @property
+    def has_token(self) -> bool:
+        """Whether the model has written anything, be it never so little."""
+        return self.running.output.length > 0
 
     async def run(self, timeouts: TimeoutsConfig) -> AttemptEnd:
         """Call the backend, and tell the pool how the call ended."""
@@ -175,13 +180,10 @@ class Attempt:
             backend.silence.voice(self.model).heard_at = self._clock.now_ms()
             if reply.status >= 400:
                 raise await self._refused(reply)
-            self._pool.answered(backend, job.runner)
-            if running.is_cancelled:
-                return None
-            if relay is not None:
-                relay.begin(Head(reply.status, reply.headers))
             reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
             first_token_at = await self._read(reply, reader)
+            if running.is_cancelled:
+                return None
             ending = reader.finish()
             output.append(ending.segments)
         failure = failure_of_ending(ending, job.endpoint)
@@ -199,25 +201,42 @@ class Attempt:
         return failure_of(reply.status, body, reply.content_type, self.running.job.endpoint)
 
     async def _read(self, reply: Reply, reader: Reader) -> int | None:
-        """Read the body to its end; when its first bytes came."""
+        """Read the body to its end, unless the job is cancelled when it begins; when its first bytes came.
+
+        Its caller hears nothing of a reply that has not begun: another attempt may still follow.
+        """
         output, relay = self.running.output, self.running.relay
         now_ms, voice = self._clock.now_ms, self.backend.silence.voice(self.model)
         first_token_at: int | None = None
         async for data in reply.chunks():
             voice.heard_at = now_ms()
-            if relay is not None:
-                relay.append(data)
             segments = reader.feed(data)
-            if first_token_at is None:
+            if first_token_at is not None:
+                if relay is not None:
+                    relay.append(data)
+            elif reader.has_begun:
                 first_token_at = voice.heard_at
+                self._begin(reply, data)
+                if self.running.is_cancelled:
+                    break
+            else:
+                self._held += data
             if segments:
-                if not self._has_spoken:
-                    self._has_spoken = True
+                if not self.has_token:
                     self._pool.spoke(self.backend, self.running.job.runner)
                 output.append(segments)
-            if output.is_too_large or (relay is not None and relay.size > _RELAYED_TIMES * output.max_bytes):
+            received = len(self._held) if relay is None else relay.size + len(self._held)
+            if output.is_too_large or received > _RELAYED_TIMES * output.max_bytes:
                 raise _too_long(output)
         return first_token_at
+
+    def _begin(self, reply: Reply, data: bytes) -> None:
+        """The reply is an answer: pass on what there is of it."""
+        self._pool.answered(self.backend, self.running.job.runner)
+        if self.running.relay is not None:
+            self.running.relay.begin(Head(reply.status, reply.headers))
+            self.running.relay.append(bytes(self._held) + data if self._held else data)
+        self._held.clear()
 
     def _broken_off(self, reply: Reply, ending: Ending, failure: BackendError) -> BackendError:
         """The error of a reply that began as an answer."""
@@ -225,11 +244,10 @@ class Attempt:
         if ending.error is None and job.is_streamed and reply.content_type == "application/json":
             # Ollama sends JSON only where the whole reply is one object.
             failure = not_ollama(self.backend.name, "JSON that is no answer")
-        if relay is not None:
+        if ending.is_refusal:
+            self._refusal = _Refusal(Head(reply.status, reply.headers), bytes(self._held))
+        elif relay is not None:
             relay.has_told_error = ending.error is not None
-            if ending.is_told_cut:
-                # Its caller may have it, once there are no more tries.
-                self._refusal = _Refusal(Head(reply.status, reply.headers), relay.read(0)[0])
         return failure
 
     def _report(self, end: AttemptEnd) -> None:
@@ -241,7 +259,7 @@ class Attempt:
             self._pool.completed(backend, job.runner, now - (job.started_at or now), tokens)
         elif isinstance(end, BackendError):
             evidence = Evidence(job.id, job.owner, hash(self.running.request))
-            self._pool.failed(backend, job.runner, end, evidence, self.trial, has_spoken=self._has_spoken)
+            self._pool.failed(backend, job.runner, end, evidence, self.trial, has_spoken=self.has_token)
         else:
             backend.breakers.abandoned(model_of_runner(job.runner), self.trial)
 

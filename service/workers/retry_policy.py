@@ -75,10 +75,14 @@ def decide(failure: Failure, retry: RetryConfig, *, holds_busy: bool, chance: Ca
         return TryAgain(None)
     if error.fault is Fault.BUSY:
         return TryAgain(_pause_ms(retry, 0, chance))
+    if error.fault is Fault.OUTPUT:
+        # Sampling is random, so what the model writes once more may be well. It is asked only once more.
+        is_second = failure.crashes > 0 or failure.failures >= retry.max_retries
+        return told if is_second else TryAgain(_pause_ms(retry, failure.failures, chance), 1, crashes=1)
     crashes = int(error.fault is Fault.RUNNER)
     times = failure.crashes + crashes
     if crashes and times >= retry.poison_failures:
-        return Fail("poison", f"the model's runner failed {times} times under this prompt: {error}")
+        return Fail("poison", f"the model or its runner failed {times} times under this prompt: {error}")
     if error.fault is Fault.PERMANENT or failure.failures >= retry.max_retries:
         return told
     return TryAgain(_pause_ms(retry, failure.failures, chance), 1, crashes)

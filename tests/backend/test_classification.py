@@ -17,7 +17,13 @@ from service.errors import Fault
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 
 GENERATE, CHAT, EMBED, EMBEDDINGS = "/api/generate", "/api/chat", "/api/embed", "/api/embeddings"
-PERMANENT, TRANSIENT, RUNNER, BUSY = Fault.PERMANENT, Fault.TRANSIENT, Fault.RUNNER, Fault.BUSY
+PERMANENT, OUTPUT, TRANSIENT, RUNNER, BUSY = (
+    Fault.PERMANENT,
+    Fault.OUTPUT,
+    Fault.TRANSIENT,
+    Fault.RUNNER,
+    Fault.BUSY,
+)
 
 OVERFLOW = (
     '{"error":{"code":400,"message":"request (900 tokens) exceeds the available context size (512 tokens), '
@@ -124,8 +130,8 @@ ROWS: list[tuple[str, int | None, str, str, Fault]] = [
     ("41", None, CHAT, "llama-server completion stream event exceeded 8 MB limit", RUNNER),
     ("42", 422, CHAT, "x", PERMANENT),
     ("42", 500, CHAT, "x", TRANSIENT),
-    ("43", None, CHAT, 'llama-server returned invalid tool call arguments for "x": unexpected end', TRANSIENT),
-    ("43", 500, CHAT, 'llama-server returned invalid tool call arguments for "x": unexpected end', TRANSIENT),
+    ("43", None, CHAT, 'llama-server returned invalid tool call arguments for "x": unexpected end', OUTPUT),
+    ("43", 500, CHAT, 'llama-server returned invalid tool call arguments for "x": unexpected end', OUTPUT),
     ("44", 500, CHAT, "open /root/.ollama/models/blobs/sha256-x: permission denied", TRANSIENT),
     ("45", 403, CHAT, "ollama cloud is disabled: remote model is unavailable", PERMANENT),
     ("46", 401, CHAT, "unauthorized", PERMANENT),
@@ -148,14 +154,14 @@ ROWS: list[tuple[str, int | None, str, str, Fault]] = [
 
 @pytest.mark.parametrize(("row", "status", "endpoint", "message", "fault"), ROWS)
 def test_every_row_of_the_catalogue(row: str, status: int | None, endpoint: str, message: str, fault: Fault) -> None:
-    assert classify(status, message, endpoint) == fault
+    assert classify(status, message, endpoint).fault == fault
 
 
 @given(name=st.text(max_size=40))
 def test_words_of_a_caller_do_not_make_a_refusal_anything_else(name: str) -> None:
     for word in (name, "out of memory", "process has terminated", "server busy, please try again"):
-        assert classify(404, f"model '{word}' not found", CHAT) == PERMANENT
-        assert classify(500, f'invalid format: "{word}"; expected "json"', CHAT) == PERMANENT
+        assert classify(404, f"model '{word}' not found", CHAT).fault == PERMANENT
+        assert classify(500, f'invalid format: "{word}"; expected "json"', CHAT).fault == PERMANENT
 
 
 @pytest.mark.parametrize(
@@ -241,7 +247,7 @@ def test_the_end_of_a_reply_is_judged() -> None:
     assert failure_of_ending(Ending(True), CHAT) is None
     cut = failure_of_ending(Ending(False), CHAT)
     assert cut is not None
-    assert (cut.code, cut.fault) == ("truncated", RUNNER)
+    assert (cut.code, cut.fault) == ("truncated", OUTPUT)
     died = failure_of_ending(Ending(False, error="an error was encountered while running the model: x"), CHAT)
     assert died is not None
     assert (died.code, died.fault) == ("runner_died", RUNNER)
@@ -270,5 +276,7 @@ def test_recorded_failures_mean_what_they_should(name: str, exchange: dict[str, 
     else:
         error = failure_of(response["status"], body, content_type, path)
     expected = BUSY if "busy" in name else RUNNER if name.startswith("fault-") else PERMANENT
+    if error.code == "truncated":
+        expected = OUTPUT
     assert error.fault == expected
     assert error.code in {"backend_busy", "runner_died", "truncated", "refused", "model_not_found"}

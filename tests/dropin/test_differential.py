@@ -202,25 +202,19 @@ async def test_bytes_that_arrive_in_any_pieces_arrive_alike(path: str) -> None:
     assert different == {}
 
 
-@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
-async def test_a_whole_reply_that_says_that_it_is_cut_is_passed_on(path: str) -> None:
-    async with both() as (service, direct):
-        service.ollama.arm(Fault(kind=FaultKind.NO_DONE, endpoint=path, after_tokens=6))
-        expected = await seen(direct, "POST", path, WHOLE[path])
-        given = await seen(service.session, "POST", path, WHOLE[path])
-        assert (given.comparable, json.loads(given.body)["done"]) == (expected.comparable, False)
-        job = await service.until(given.headers["X-Job-Id"], "failed")
-        assert job["error"]["code"] == "poison"
-
-
-@pytest.mark.parametrize("path", [path for path in STREAMING if path.startswith("/v1/")])
-async def test_half_a_reply_that_ollama_takes_for_whole_is_refused(path: str) -> None:
+@pytest.mark.parametrize("tokens", [0, 6])
+@pytest.mark.parametrize("path", STREAMING)
+async def test_half_a_reply_that_ollama_takes_for_whole_is_asked_for_once_more_and_then_an_error(
+    path: str, tokens: int
+) -> None:
     async with service_in_process(OPTIONS, SETTINGS) as service:
-        service.ollama.arm(Fault(kind=FaultKind.NO_DONE, endpoint=path))
-        status, answer = await service.call("POST", path, WHOLE[path])
-        assert status == 503
-        error = answer["error"]
+        service.ollama.arm(Fault(kind=FaultKind.NO_DONE, endpoint=path, after_tokens=tokens))
+        given = await seen(service.session, "POST", path, WHOLE[path])
+        assert (given.status, given.headers["x-should-retry"]) == (500, "false")
+        error = json.loads(given.body)["error"]
         assert "before it was complete" in (error if isinstance(error, str) else error["message"])
+        job = await service.until(given.headers["X-Job-Id"], "failed")
+        assert (job["attempt"], job["error"]["code"]) == (2, "truncated")
 
 
 ROUTES = [

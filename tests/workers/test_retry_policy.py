@@ -19,7 +19,7 @@ CODE, WORDS = "a_code", "the backend's words"
 
 AS_TOLD = Fail(CODE, WORDS)
 CALLER_MAY_TRY_AGAIN = Fail(CODE, WORDS, is_worth_retrying=True)
-POISON = Fail("poison", f"the model's runner failed 2 times under this prompt: {WORDS}")
+POISON = Fail("poison", f"the model or its runner failed 2 times under this prompt: {WORDS}")
 SOMEWHERE_ELSE = TryAgain(1_000)
 WHEN_SOMEBODY_ANSWERS = TryAgain(None)
 WHEN_IT_IS_LESS_BUSY = TryAgain(500)
@@ -67,6 +67,7 @@ TABLE = {
     ),
     "nobody answers": Row(WHEN_SOMEBODY_ANSWERS, fault=(Fault.ABSENT,)),
     "busy": Row(WHEN_IT_IS_LESS_BUSY, fault=(Fault.BUSY,)),
+    "what the model wrote failed after a crash, or twice": Row(AS_TOLD, fault=(Fault.OUTPUT,), crashes=(1,)),
     "the second crash": Row(POISON, fault=(Fault.RUNNER,), crashes=(1,)),
     "it would fail again": Row(AS_TOLD, fault=(Fault.PERMANENT,)),
     "its retries are used up": Row(AS_TOLD, failures=(3, 4)),
@@ -75,9 +76,15 @@ TABLE = {
     "the third failure, with a pause at its cap": Row(
         TryAgain(1_500, failures=1), fault=(Fault.TRANSIENT,), failures=(2,)
     ),
-    "the first crash is the first failure": Row(TryAgain(500, 1, crashes=1), fault=(Fault.RUNNER,), failures=(0,)),
-    "the first crash is the second failure": Row(TryAgain(1_000, 1, crashes=1), fault=(Fault.RUNNER,), failures=(1,)),
-    "the first crash is the third failure": Row(TryAgain(1_500, 1, crashes=1), fault=(Fault.RUNNER,), failures=(2,)),
+    "the first crash, or bad output, is the first failure": Row(
+        TryAgain(500, 1, crashes=1), fault=(Fault.RUNNER, Fault.OUTPUT), failures=(0,)
+    ),
+    "the first crash, or bad output, is the second failure": Row(
+        TryAgain(1_000, 1, crashes=1), fault=(Fault.RUNNER, Fault.OUTPUT), failures=(1,)
+    ),
+    "the first crash, or bad output, is the third failure": Row(
+        TryAgain(1_500, 1, crashes=1), fault=(Fault.RUNNER, Fault.OUTPUT), failures=(2,)
+    ),
 }
 
 CASES = [
@@ -166,16 +173,34 @@ def test_a_job_is_tried_again_after_so_many_failures_and_crashes_and_no_more(
         crashes += decision.crashes
         assert decision.crashes <= decision.failures <= 1
     assert failures <= retry.max_retries
-    assert crashes < retry.poison_failures
+    # What the model writes is asked for once more, also where one crash is poison.
+    assert crashes < max(2, retry.poison_failures)
 
 
 @quick
 @given(EVERY_CASE, RETRIES, CHANCES)
-def test_only_transient_faults_and_crashes_count_as_failures(case: Case, retry: RetryConfig, chance: float) -> None:
+def test_only_transient_faults_crashes_and_bad_output_count_as_failures(
+    case: Case, retry: RetryConfig, chance: float
+) -> None:
     decision = case.decided(retry, chance)
     if isinstance(decision, TryAgain) and decision.failures:
-        assert case.fault in (Fault.TRANSIENT, Fault.RUNNER)
-        assert decision.crashes == (case.fault is Fault.RUNNER)
+        assert case.fault in (Fault.TRANSIENT, Fault.RUNNER, Fault.OUTPUT)
+        assert decision.crashes == (case.fault is not Fault.TRANSIENT)
+
+
+@quick
+@given(st.lists(EVERY_CASE, max_size=10), RETRIES, CHANCES)
+def test_what_the_model_writes_is_asked_for_at_most_once_more_and_is_never_poison(
+    cases: list[Case], retry: RetryConfig, chance: float
+) -> None:
+    failures = crashes = asked = 0
+    for case in (one._replace(fault=Fault.OUTPUT, elsewhere=Elsewhere.NOWHERE) for one in cases):
+        decision = case._replace(failures=failures, crashes=crashes).decided(retry, chance)
+        if isinstance(decision, Fail):
+            assert decision == AS_TOLD
+            break
+        asked, failures, crashes = asked + 1, failures + decision.failures, crashes + decision.crashes
+    assert asked <= min(1, retry.max_retries)
 
 
 @quick

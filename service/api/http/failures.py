@@ -12,7 +12,9 @@ from typing_extensions import TypedDict
 
 from service.api.http.json_replies import json_bytes
 from service.errors import (
+    OUTPUT_FAILED,
     OUTPUT_TOO_LARGE,
+    TRUNCATED,
     CallCancelledError,
     CallExpiredError,
     CallFailedError,
@@ -39,6 +41,9 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     CallFailedError: 503,
 }
 
+# Clients repeat a request that ends with 503. An answer that is too long would be so again; and what the model wrote
+# was tried again here, and is what Ollama would tell with 500.
+_STATUSES_OF_CODES = {OUTPUT_TOO_LARGE: 400, TRUNCATED: 500, OUTPUT_FAILED: 500}
 
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -84,9 +89,8 @@ def failure_of_ours(error: ServiceError) -> Failure | None:
     status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
     if status is None:
         return None
-    if isinstance(error, CallFailedError) and error.code == OUTPUT_TOO_LARGE:
-        # Clients repeat a request that ends with 503, and the repetition would fail in the same way.
-        status = 400
+    if isinstance(error, CallFailedError):
+        status = _STATUSES_OF_CODES.get(error.code, status)
     field = error.field if isinstance(error, InvalidRequestError) else ""
     headers = {}
     if isinstance(error, LimitReachedError | UnavailableError):

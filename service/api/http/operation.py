@@ -86,6 +86,7 @@ _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     422: ("The idempotency key was used with another body or route.", ()),
     429: ("A limit of this caller's is reached.", ("Retry-After",)),
     499: ("Somebody has cancelled the job.", ()),
+    500: ("The answer ended before it was complete, or is not what the model should write.", ()),
     503: ("Not now: the service is full or stopping, cannot store, or has no backend.", ("Retry-After",)),
     504: ("The job was still queued at its deadline.", ()),
 }

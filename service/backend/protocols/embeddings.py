@@ -30,6 +30,8 @@ _OPENAI = VectorLayout("data", b'"data":[{', b"}]", b'"object":"embedding"', 0)
 class EmbeddingsReader:
     """Counts the vectors and reads the rest. A reply is complete that has vectors, or the empty list of a load."""
 
+    has_begun = True
+
     def __init__(self, layout: VectorLayout) -> None:
         self._layout = layout
         self._body = WholeBody()

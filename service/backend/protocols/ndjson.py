@@ -148,8 +148,7 @@ def _whole(reply: dict[str, Any], segments: list[Segment]) -> Ending:
     # A generation that is cut off answers 200 with ``done: false`` (wire contract 2.1); a prompt that was only rendered
     # (``_debug_render_only``) does too, and is all there is.
     is_complete = reply.get("done") is True or "_debug_info" in reply
-    is_told_cut = not is_complete and reply.get("done") is False
-    return Ending(is_complete=is_complete, counts=_counts(reply), is_told_cut=is_told_cut, segments=tuple(segments))
+    return Ending(is_complete=is_complete, counts=_counts(reply), segments=tuple(segments))
 
 
 def _counts(chunk: dict[str, Any]) -> Counts:

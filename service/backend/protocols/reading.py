@@ -44,14 +44,20 @@ class Ending(NamedTuple):
     counts: Counts = Counts()
     embeddings: int | None = None
     """How many vectors the reply held, None when it is not that kind of reply."""
-    is_told_cut: bool = False
-    """The reply itself says that it is not complete."""
+    error_status: int | None = None
+    """The status that the error would have had, where the reply names it."""
+    is_refusal: bool = False
+    """The error came in place of an answer: what has come is Ollama's refusal, and all of it."""
     segments: tuple[Segment, ...] = ()
     """Output that could only be read at the end: all of a whole reply, or of a last line without a line end."""
 
 
 class Reader(Protocol):
     """Reads one reply. Its bytes may be split anywhere."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the bytes so far are an answer's: they may still be a refusal's where it is False."""
 
     def feed(self, data: bytes) -> list[Segment]:
         """The output found in these bytes, which may be none; neighbouring text or thinking is joined."""
@@ -61,7 +67,11 @@ class Reader(Protocol):
 
 
 class ReplyError(ValueError):
-    """The reply says that it failed; the text is its own."""
+    """The reply says that it failed; the text is its own, and ``status`` what it would have been told with."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class UnreadableError(ReplyError):
@@ -82,9 +92,12 @@ def error_of_last(problem: ReplyError) -> str | None:
 class StreamReader(ABC):
     """A reader that looks at one line after the other. What follows an error is not looked at."""
 
+    has_begun = True
+
     def __init__(self) -> None:
         self._lines = LineSplitter()
         self._error: str | None = None
+        self._error_status: int | None = None
         self._is_complete = False
         self._counts = Counts()
 
@@ -101,6 +114,7 @@ class StreamReader(ABC):
                     raise ReplyError(f"a line of the reply is longer than {self._lines.limit_bytes} bytes")
             except ReplyError as problem:
                 self._error = str(problem)
+                self._error_status = problem.status
         return joined(segments) if len(segments) > 1 else segments
 
     def finish(self) -> Ending:
@@ -110,10 +124,12 @@ class StreamReader(ABC):
                 self._take_rest(self._lines.rest(), segments)
             except ReplyError as problem:
                 self._error = error_of_last(problem)
+                self._error_status = problem.status
         return Ending(
             is_complete=self._is_complete and self._error is None,
             error=self._error,
             counts=self._counts,
+            error_status=self._error_status,
             segments=tuple(joined(segments)),
         )
 

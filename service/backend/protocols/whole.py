@@ -36,11 +36,13 @@ class WholeBody:
         try:
             return understand(body)
         except ReplyError as problem:
-            return Ending(is_complete=False, error=error_of_last(problem))
+            return Ending(is_complete=False, error=error_of_last(problem), error_status=problem.status)
 
 
 class WholeReader:
     """Gathers the reply and reads it at its end: all its output is in ``finish().segments``."""
+
+    has_begun = True
 
     def __init__(self, understand: Callable[[dict[str, Any]], Ending]) -> None:
         self._body = WholeBody()

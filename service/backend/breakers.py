@@ -72,15 +72,15 @@ class Suspect:
         breaker = self.breaker
         return not breaker.is_closed and breaker.begin(at_once=not self.keeps_back(owner))
 
-    def failed(self, evidence: Evidence, *, is_trial: bool) -> bool:
-        """A job has failed by this suspect. Returns whether the breaker has opened now."""
+    def failed(self, evidence: Evidence, *, is_trial: bool, is_certain: bool = False) -> bool:
+        """A job has failed by this suspect, and ``is_certain`` not by itself. Returns whether the breaker has opened."""
         known = self._evidence.pop(evidence.job_id, None)
         is_new = known is None and all(one.body != evidence.body for one in self._evidence.values())
         self._evidence[evidence.job_id] = evidence
         if len(self._evidence) > _MOST_EVIDENCE:
             del self._evidence[next(iter(self._evidence))]
         self._owners = frozenset(one.owner for one in self._evidence.values())
-        return (is_new or is_trial) and self.breaker.failed(is_trial=is_trial)
+        return (is_new or is_trial or is_certain) and self.breaker.failed(is_trial=is_trial)
 
     def succeeded(self) -> None:
         self._evidence.clear()
@@ -195,16 +195,22 @@ class Breakers:
             # An error in a reply of Ollama's own is about this model: the server is well enough to send it.
             return self.model_failed(model, weights, evidence, trial)
         else:
-            return self.server_failed(model, evidence, trial)
+            return self.server_failed(model, evidence, trial, is_certain=error.fault is Fault.ABSENT)
         return None
 
-    def server_failed(self, model: str, evidence: Evidence, trial: Trial = NO_TRIAL) -> Breaker | None:
-        """The server was at fault, with a job of this model. Returns its breaker if that has opened now."""
+    def server_failed(
+        self, model: str, evidence: Evidence, trial: Trial = NO_TRIAL, *, is_certain: bool = False
+    ) -> Breaker | None:
+        """The server was at fault, with a job of this model. Returns its breaker if that has opened now.
+
+        ``is_certain``: no server was there to find fault with the job, so that it counts each time.
+        """
         known = self._models.get(model)
         if known is not None and trial.model:
             # The one call that may try this model has ended, and not well.
             known.failed(evidence, is_trial=True)
-        return self.server if self._server.failed(evidence, is_trial=trial.server) else None
+        has_opened = self._server.failed(evidence, is_trial=trial.server, is_certain=is_certain)
+        return self.server if has_opened else None
 
     def model_failed(
         self, model: str, weights: str | None, evidence: Evidence, trial: Trial = NO_TRIAL

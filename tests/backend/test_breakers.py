@@ -97,6 +97,12 @@ def test_one_job_that_fails_again_and_again_opens_nothing(breakers: Breakers) ->
     assert breakers.are_closed_for("bad")
 
 
+def test_a_server_that_is_not_there_is_no_jobs_fault_and_counts_each_time(breakers: Breakers) -> None:
+    gone, same = BackendError("nobody answers", code="connect_failed", fault=Fault.ABSENT), job()
+    assert breakers.failed("any", "any", gone, same) is None
+    assert breakers.failed("any", "any", gone, same) is breakers.server
+
+
 def test_neither_do_jobs_with_one_body(breakers: Breakers) -> None:
     for number in range(9):
         assert breakers.model_failed("bad", "bad", Evidence(str(number), f"owner {number}", 1)) is None

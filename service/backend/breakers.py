@@ -73,7 +73,7 @@ class Suspect:
         return not breaker.is_closed and breaker.begin(at_once=not self.keeps_back(owner))
 
     def failed(self, evidence: Evidence, *, is_trial: bool, is_certain: bool = False) -> bool:
-        """A job has failed by this suspect, and ``is_certain`` not by itself. Returns whether the breaker has opened."""
+        """A job has failed, ``is_certain`` not by its own fault. Returns whether the breaker has opened now."""
         known = self._evidence.pop(evidence.job_id, None)
         is_new = known is None and all(one.body != evidence.body for one in self._evidence.values())
         self._evidence[evidence.job_id] = evidence

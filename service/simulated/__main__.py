@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         default="demo",
         help='"demo", "recorded", or JSON (or a file of it): a list of objects with the fields of SimulatedModel',
     )
+    add("--version", help="of Ollama, whose ways it then has: 0.24.0 (the default), 0.33.0, 0.40.0 or any other")
     add("--parallel", type=int, help="seats of each loaded model")
     add("--max-loaded", type=int, dest="max_loaded_models", help="models that fit together")
     add("--max-queue", type=int, help="requests that may wait for a load")
@@ -49,6 +50,7 @@ def _models(given: str) -> tuple[SimulatedModel, ...]:
             **{
                 **each,
                 "capabilities": tuple(each.get("capabilities", ("completion",))),
+                "families": tuple(each.get("families", ())),
                 "parameters": tuple((each.get("parameters") or {}).items()),
             }
         )
@@ -58,6 +60,7 @@ def _models(given: str) -> tuple[SimulatedModel, ...]:
 
 def _settings(arguments: argparse.Namespace) -> SimulatedSettings:
     named = (
+        "version",
         "parallel",
         "max_loaded_models",
         "max_queue",

@@ -18,6 +18,8 @@ from typing import Any
 from service.simulated.models import TOOLS, SimulatedModel
 from service.simulated.settings import SimulatedSettings
 
+WEB_SEARCH = "web_search"  # the tool that the server itself can run
+
 _PIECE = re.compile(r"\s*\S+|\s+$")
 _WORDS = re.findall(
     r"\w+",
@@ -45,6 +47,7 @@ class Answer:
     prompt_tokens: int = 1
     done_reason: str = "stop"
     is_endless: bool = False
+    search: str | None = None  # what the server searched the web for, before the model wrote this
 
     @property
     def text(self) -> str:
@@ -62,6 +65,11 @@ class Answer:
     def flow(self) -> Iterator[str]:
         """The tokens as they come: for ever when the answer is endless."""
         return itertools.cycle(self.tokens or (" ",)) if self.is_endless else iter(self.tokens)
+
+    def repeating(self, after_tokens: int, equal_tokens: int) -> Answer:
+        """The same beginning, and then one token so many times."""
+        tokens = (*self.tokens[:after_tokens], *(" the",) * equal_tokens)
+        return replace(self, tokens=tokens, tool_calls=(), is_endless=False)
 
     def with_long_token(self, index: int, length: int) -> Answer:
         tokens = list(self.tokens or ("",))
@@ -83,9 +91,13 @@ class Question:
     num_ctx: int = 4096
     stop: tuple[str, ...] = ()
 
+    @property
+    def prompt_tokens(self) -> int:
+        return count_tokens(len(self.prompt) + self.history_length)
+
 
 def answer(question: Question, model: SimulatedModel, settings: SimulatedSettings) -> Answer:
-    prompt_tokens = count_tokens(len(question.prompt) + question.history_length)
+    prompt_tokens = question.prompt_tokens
     thinking: tuple[str, ...] = _THOUGHTS if question.is_thinking else ()
     called = _called_tool(question, model, settings)
     if called is not None:

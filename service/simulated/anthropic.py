@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.simulated import go_json, requests
+from service.simulated.answers import WEB_SEARCH
 from service.simulated.errors import ReplyError
 from service.simulated.generation import Call
 from service.simulated.messages_format import MessagesFormat
@@ -17,6 +18,7 @@ def read_messages(body: bytes) -> Call:
     system = _text_of(fields.get("system"))
     messages = [{"role": "system", "content": system}] if system else []
     messages += [native for message in fields["messages"] for native in _messages(message)]
+    tools = fields.get("tools", ())
     options = {"num_predict": fields["max_tokens"]}
     options |= {name: fields[name] for name in ("temperature", "top_p", "top_k") if name in fields}
     if fields.get("stop_sequences"):
@@ -27,7 +29,8 @@ def read_messages(body: bytes) -> Call:
         model=fields["model"],
         is_stream=fields.get("stream", False),
         is_empty=not messages,
-        tools=tuple(_tool(tool) for tool in fields.get("tools", ())),
+        tools=tuple(_tool(tool) for tool in tools),
+        search="silent" if any(_is_search(tool) for tool in tools) else None,
         options=options,
         think=_think(fields),
         is_thinking_relaxed=True,
@@ -89,8 +92,13 @@ def _text_of(content: Any) -> str:
     )
 
 
+def _is_search(tool: dict[str, Any]) -> bool:
+    """Anthropic's built-in search, whose type ends in a date; Ollama runs it itself since 0.16.2."""
+    return str(tool.get("type", "")).startswith(WEB_SEARCH)
+
+
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
-    name = "web_search" if str(tool.get("type", "")).startswith("web_search") else tool.get("name", "")
+    name = WEB_SEARCH if _is_search(tool) else tool.get("name", "")
     return {"type": "function", "function": {"name": name, "parameters": tool.get("input_schema") or {}}}
 
 

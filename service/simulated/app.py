@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
-from service.simulated import control, embeddings, generation, listings, management
+from service.simulated import control, decisions, embeddings, generation, listings, management
 from service.simulated.anthropic import read_messages
 from service.simulated.native import read_chat, read_generate
 from service.simulated.openai import read_chat_completion, read_completion
 from service.simulated.responses import read_responses
-from service.simulated.routes import Inform, information, unknown_route, work
+from service.simulated.routes import Inform, Read, information, unknown_route, work
 from service.simulated.settings import SimulatedSettings
 from service.simulated.simulation import SIMULATION, Simulation
+from service.simulated.versions import Behaviour
 
 _LARGEST_BODY = 1 << 30
+_DECISIONS = "/v1/systemone"
 
 _INFORMATION: tuple[tuple[str, str, Inform], ...] = (
     ("GET HEAD", "/", listings.root),
     ("GET HEAD", "/api/version", listings.version),
     ("GET", "/api/status", listings.status),
+    ("POST", "/api/me", listings.account),
     ("GET HEAD", "/api/tags", listings.tags),
     ("GET", "/api/ps", listings.loaded),
     ("POST", "/api/show", listings.show),
@@ -37,14 +41,17 @@ _INFORMATION: tuple[tuple[str, str, Inform], ...] = (
     ("GET", "/v1/models/{model}", listings.openai_model),
 )
 
-_WORDS = (
-    ("/api/generate", read_generate),
-    ("/api/chat", read_chat),
-    ("/v1/chat/completions", read_chat_completion),
-    ("/v1/completions", read_completion),
-    ("/v1/responses", read_responses),
-    ("/v1/messages", read_messages),
-)
+
+def _words(behaviour: Behaviour) -> tuple[tuple[str, Read[generation.Call]], ...]:
+    return (
+        ("/api/generate", read_generate),
+        ("/api/chat", read_chat),
+        ("/v1/chat/completions", partial(read_chat_completion, behaviour=behaviour)),
+        ("/v1/completions", read_completion),
+        ("/v1/responses", partial(read_responses, behaviour=behaviour)),
+        ("/v1/messages", read_messages),
+    )
+
 
 _VECTORS = (
     ("/api/embed", embeddings.read_embed),
@@ -54,12 +61,13 @@ _VECTORS = (
 
 
 def build_simulated_app(settings: SimulatedSettings | None = None) -> web.Application:
-    """A simulated Ollama; its state is `app[SIMULATION]`.
+    """A simulated Ollama; its state is `app[SIMULATION]`. Raises ValueError where the version is none.
 
     Serve it with `handler_cancellation=True` (SimulatedServer does): a client that leaves must end its request.
     """
     app = web.Application(client_max_size=_LARGEST_BODY)
-    app[SIMULATION] = Simulation(settings or SimulatedSettings())
+    app[SIMULATION] = simulation = Simulation(settings or SimulatedSettings())
+    behaviour = simulation.settings.behaviour
     app.cleanup_ctx.append(_scheduler)
     app.on_response_prepare.append(_unsign)
     known: dict[str, set[str]] = {}
@@ -67,12 +75,15 @@ def build_simulated_app(settings: SimulatedSettings | None = None) -> web.Applic
         for method in methods.split():
             app.router.add_route(method, path, information(path, inform))
             known.setdefault(path, set()).add(method)
-    for path, read in _WORDS:
+    for path, read in _words(behaviour):
         app.router.add_post(path, work(path, read, generation.serve))
         known[path] = {"POST"}
     for path, read_vectors in _VECTORS:
         app.router.add_post(path, work(path, read_vectors, embeddings.serve))
         known[path] = {"POST"}
+    if behaviour.has_system_one:
+        app.router.add_post(_DECISIONS, work(_DECISIONS, decisions.read_decision, decisions.serve))
+        known[_DECISIONS] = {"POST"}
     app.router.add_routes(control.ROUTES)
     app.router.add_route("*", "/{path:.*}", unknown_route({path: frozenset(each) for path, each in known.items()}))
     return app

@@ -6,11 +6,12 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from service.simulated.errors import ReplyError
 from service.simulated.faults import UNDISTURBED, ArmedFault, Disruption, Fault, FaultKind
 from service.simulated.observations import Observations
 from service.simulated.wire import Reply
@@ -20,6 +21,7 @@ _BUFFER_BEFORE_CHUNKING = 2048
 _ENDS = (
     FaultKind.RUNNER_KILLED,
     FaultKind.ERROR_LINE,
+    FaultKind.SEAT_LOST,
     FaultKind.NO_DONE,
     FaultKind.RESET,
     FaultKind.HANG_UP,
@@ -29,7 +31,11 @@ _HTML = "<!DOCTYPE html><html><head><title>Welcome</title></head><body><h1>It wo
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A reply token by token. `closing` is asked for after the last frame, when the counts are known."""
+    """A reply token by token. `closing` is asked for after the last frame, when the counts are known.
+
+    `end` breaks it off, as a fault does. `interlude` is what passes after the first frame, and may end the stream
+    with what it gives.
+    """
 
     content_type: str
     frames: Iterator[bytes]
@@ -40,6 +46,10 @@ class Stream:
     headers: Mapping[str, str] = field(default_factory=dict)
     # Whether the runner that makes the tokens is gone: a fault of another request may have killed it.
     is_cut: Callable[[], bool] = lambda: False
+    # The fault under which the runner says nothing any more, once there is one.
+    hang: Callable[[], ArmedFault | None] = lambda: None
+    end: Fault | None = None
+    interlude: Callable[[], Awaitable[bytes]] | None = None
 
 
 class ConnectionBrokenError(Exception):
@@ -90,7 +100,7 @@ class Delivery:
             await asyncio.sleep(seconds)
         stall = self._disruption.armed(FaultKind.STALL)
         if stall is not None and stall.fault.after_tokens > 0:
-            await self._stall(stall)
+            await self.stall(stall)
         if is_endless:
             await asyncio.Event().wait()
 
@@ -129,7 +139,7 @@ class Delivery:
         headers = {"Content-Type": stream.content_type, **stream.headers}
         response = web.StreamResponse(headers=headers)
         await response.prepare(self._request)
-        if not self._disruption and not stream.token_seconds and not stream.is_endless and not self._flush_each_token:
+        if self._is_at_once(stream):
             await response.write_eof(b"".join(stream.frames) + stream.closing())
             self.is_whole = True
             return response
@@ -141,6 +151,20 @@ class Delivery:
             await response.write_eof()
         return response
 
+    def _is_at_once(self, stream: Stream) -> bool:
+        """Whether nothing but the writing takes time, and one write is as good as many."""
+        takes_time = stream.token_seconds or stream.is_endless or stream.end is not None or stream.interlude is not None
+        return not self._disruption and not takes_time and not self._flush_each_token
+
+    async def search(self, seconds: float) -> None:
+        """Take the time of a web search. Raises ReplyError when it fails."""
+        if seconds:
+            await asyncio.sleep(seconds)
+        if (stall := self._disruption.armed(FaultKind.SEARCH_STALL)) is not None:
+            await self.stall(stall)
+        if (failure := self._disruption.fault(FaultKind.SEARCH_ERROR)) is not None:
+            raise ReplyError(failure.reply_status, failure.reply_message)
+
     async def _write_frames(self, response: web.StreamResponse, stream: Stream) -> bool:
         """Send the frames; whether all of them were sent, so that the end may follow."""
         pace = self._disruption.fault(FaultKind.PACE)
@@ -149,7 +173,7 @@ class Delivery:
             seconds = 0.001  # an endless answer that costs no time would take the whole machine
         merge = self._disruption.fault(FaultKind.MERGE)
         merged_objects = merge.amount if merge is not None else 1
-        end = self._disruption.fault(*_ENDS)
+        end = stream.end or self._disruption.fault(*_ENDS)
         due = time.monotonic()
         waiting: list[bytes] = []
         for index, frame in enumerate(stream.frames):
@@ -160,13 +184,21 @@ class Delivery:
             if seconds:
                 due += seconds
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if (hang := stream.hang()) is not None:
+                await self._write(response, b"".join(waiting))
+                waiting.clear()
+                await self.stall(hang)
             if stream.is_cut():
                 await self._write(response, b"".join(waiting))
                 return await self._end_early(response, stream, Fault(kind=FaultKind.RUNNER_KILLED), frame)
             waiting.append(frame)
-            if len(waiting) >= merged_objects:
+            interlude = stream.interlude if index == 0 else None
+            if len(waiting) >= merged_objects or interlude is not None:
                 await self._write(response, b"".join(waiting))
                 waiting.clear()
+            if interlude is not None and (ending := await interlude()):
+                await self._write(response, ending)
+                return False
         await self._write(response, b"".join(waiting))
         if end is not None:
             return await self._end_early(response, stream, end, b"\n")
@@ -174,7 +206,7 @@ class Delivery:
 
     async def _end_early(self, response: web.StreamResponse, stream: Stream, end: Fault, frame: bytes) -> bool:
         match end.kind:
-            case FaultKind.RUNNER_KILLED | FaultKind.ERROR_LINE:
+            case FaultKind.RUNNER_KILLED | FaultKind.ERROR_LINE | FaultKind.SEAT_LOST:
                 await self._write(response, stream.broken(end.reply_message))
             case FaultKind.RESET:
                 await self._write(response, frame[: len(frame) // 2])
@@ -198,9 +230,10 @@ class Delivery:
     async def _stall_at(self, index: int) -> None:
         stall = self._disruption.armed(FaultKind.STALL)
         if stall is not None and stall.fault.after_tokens == index:
-            await self._stall(stall)
+            await self.stall(stall)
 
-    async def _stall(self, stall: ArmedFault) -> None:
+    async def stall(self, stall: ArmedFault) -> None:
+        """Say nothing until the fault is released."""
         self._observations.stalled += 1
         self._observations.changed()
         try:

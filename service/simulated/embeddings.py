@@ -15,13 +15,14 @@ from service.simulated.answers import count_tokens, raw_vector, vector, vector_a
 from service.simulated.delivery import Delivery
 from service.simulated.errors import ReplyError
 from service.simulated.faults import Disruption, FaultKind
+from service.simulated.generation import hold
 from service.simulated.models import EMBEDDING, SimulatedModel
 from service.simulated.options import read_options
 from service.simulated.scheduler import Runner
 from service.simulated.simulation import Simulation
+from service.simulated.texts import EMBEDDING_EOF, MLX_NO_EMBEDDINGS, TOKENIZE_EOF
 from service.simulated.wire import PLAIN_JSON, Family, Reply, json_reply
 
-_RUNNER_GONE = 'do embedding request: Post "http://127.0.0.1:40001/embedding": EOF'
 _NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 
 
@@ -51,6 +52,9 @@ class EmbeddingCall:
     @property
     def prompt(self) -> str:
         return "\n".join(self.inputs)
+
+    def failure(self, error: ReplyError, family: Family) -> Reply:
+        return family.failure(error, is_stream=False)
 
 
 def read_embed(body: bytes) -> EmbeddingCall:
@@ -120,6 +124,7 @@ async def serve(
         runner = await simulation.scheduler.acquire(model, options.runner, call.keep_alive_seconds)
         try:
             loaded = time.monotonic_ns()
+            await hold(runner, delivery, disruption)
             await delivery.before_first_byte()
             tokens = sum(count_tokens(len(text)) for text in call.inputs)
             await _embed(simulation, disruption, runner, call, options.runner.num_ctx)
@@ -128,7 +133,7 @@ async def serve(
         finally:
             simulation.scheduler.release(runner)
     except ReplyError as error:
-        return await delivery.whole(family.failure(error, is_stream=False))
+        return await delivery.whole(call.failure(error, family))
 
 
 async def _embed(
@@ -136,18 +141,21 @@ async def _embed(
 ) -> None:
     """Every input is a call of its own to the runner, and takes its seat and the time of a token."""
     model = runner.model
+    if call.inputs and model.is_mlx:
+        raise ReplyError(call.failure_status, MLX_NO_EMBEDDINGS)
     if call.inputs and not model.can(EMBEDDING):
         raise ReplyError(call.refused_status, _NO_EMBEDDINGS)
-    if disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE) is not None:
-        if disruption.fault(FaultKind.RUNNER_KILLED) is not None:
-            runner.is_dead = True
-        raise ReplyError(call.failure_status, _RUNNER_GONE)
+    if (end := disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE)) is not None:
+        runner.is_dead = end.kind is FaultKind.RUNNER_KILLED or runner.is_dead
+        is_tokenized_first = simulation.settings.behaviour.tokenizes_before_embedding
+        words = end.message or (TOKENIZE_EOF if is_tokenized_first else EMBEDDING_EOF)
+        raise ReplyError(call.failure_status, words)
     pace = disruption.fault(FaultKind.PACE)
     seconds = pace.seconds if pace is not None else model.token_seconds or simulation.settings.token_seconds
     for text in call.inputs:
         if not call.truncate and count_tokens(len(text)) > context:
             raise ReplyError(400, "the input length exceeds the context length")
-        async with runner.seats:
+        async with runner.seat():
             simulation.observations.seated(model.name)
             try:
                 if seconds:

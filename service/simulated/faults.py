@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from service.simulated import texts
 from service.simulated.models import matched_name
 
 RUNNER_DIED = "an error was encountered while running the model: unexpected EOF"
 SERVER_BUSY = "server busy, please try again.  maximum pending requests exceeded"
+SEARCH_FAILED = "ollama cloud is disabled: web search is unavailable"
 LOAD_FAILED = "llama-server process has terminated: exit status 1: simulated load failure"
 
 
@@ -26,6 +28,10 @@ class FaultKind(StrEnum):
     ERROR_LINE = "error_line"  # the stream breaks after `after_tokens` with `message`; /v1 swallows it (contract 9.1)
     RUNNER_KILLED = "runner_killed"  # the same, and the model must be loaded again
     NO_DONE = "no_done"  # ends properly after `after_tokens`, without the final marker
+    SILENT_END = "silent_end"  # ends properly without any line; a whole reply is an object of zeros
+    TOKEN_REPEATS = "token_repeats"  # after `after_tokens` always the same, until Ollama ends it (2.1, row 39b)
+    SEAT_LOST = "seat_lost"  # as ERROR_LINE, and the seat is never given back (0.30 to 0.32.14; contract 6)
+    RUNNER_HANGS = "runner_hangs"  # no byte to any request of the model until it is unloaded, or this is released
     RESET = "reset"  # TCP reset after `after_tokens` and half a line
     HANG_UP = "hang_up"  # closed after `after_tokens`, as by a server that dies: no terminating chunk
     SPLIT = "split"  # every write in pieces of `size` bytes, `seconds` apart
@@ -34,12 +40,22 @@ class FaultKind(StrEnum):
     NOT_OLLAMA = "not_ollama"  # an HTML page under `status`, as of some other server
     LOAD_STALL = "load_stall"  # a load does not end until released or aborted
     LOAD_ERROR = "load_error"  # a load takes its time and fails with `message`
+    UNLOAD_AT_ONCE = "unload_at_once"  # an unload waits for nobody; the requests that hold the runner stay as they are
+    SEARCH_STALL = "search_stall"  # a web search of the server's does not end until released
+    SEARCH_ERROR = "search_error"  # it fails with `status` and `message`; for `/v1/responses` alone
 
 
 _LOAD_KINDS = frozenset((FaultKind.LOAD_STALL, FaultKind.LOAD_ERROR))
+_UNLOAD_KINDS = frozenset((FaultKind.UNLOAD_AT_ONCE,))
+_REQUEST_KINDS = frozenset(FaultKind) - _LOAD_KINDS - _UNLOAD_KINDS
 _DEFAULT_SIZES = {FaultKind.SPLIT: 1, FaultKind.MERGE: 3, FaultKind.LONG_LINE: 2_000_000}
-_DEFAULT_MESSAGES = {FaultKind.LOAD_ERROR: LOAD_FAILED}
-_DEFAULT_STATUSES = {FaultKind.NOT_OLLAMA: 200}
+_DEFAULT_MESSAGES = {
+    FaultKind.LOAD_ERROR: LOAD_FAILED,
+    FaultKind.TOKEN_REPEATS: texts.TOKEN_REPEATS,
+    FaultKind.SEAT_LOST: texts.UNPARSED_TOOL_CALL,
+    FaultKind.SEARCH_ERROR: SEARCH_FAILED,
+}
+_DEFAULT_STATUSES = {FaultKind.NOT_OLLAMA: 200, FaultKind.SEARCH_ERROR: 403}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,24 +203,23 @@ class Faults:
 
     def take(self, endpoint: str, model: str | None = None, prompt: str | None = None) -> Disruption:
         """The faults for one request, each counted as applied."""
-        if not self._armed:
-            return UNDISTURBED
-        return Disruption(
-            [
-                armed
-                for armed in list(self._armed)
-                if armed.fault.kind not in _LOAD_KINDS and armed.applies_to(endpoint, model, prompt)
-            ]
-        )
+        return self._taken(_REQUEST_KINDS, endpoint, model, prompt)
 
     def take_load(self, model: str) -> Disruption:
         """The faults for one load of a model."""
+        return self._taken(_LOAD_KINDS, "", model, None)
+
+    def take_unload(self, model: str) -> Disruption:
+        """The faults for one request to unload a model."""
+        return self._taken(_UNLOAD_KINDS, "", model, None)
+
+    def _taken(self, kinds: frozenset[FaultKind], endpoint: str, model: str | None, prompt: str | None) -> Disruption:
         if not self._armed:
             return UNDISTURBED
         return Disruption(
             [
                 armed
                 for armed in list(self._armed)
-                if armed.fault.kind in _LOAD_KINDS and armed.applies_to("", model, None)
+                if armed.fault.kind in kinds and armed.applies_to(endpoint, model, prompt)
             ]
         )

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from aiohttp import web
 
 from service.simulated import go_json
-from service.simulated.answers import Answer, Question, answer
+from service.simulated.answers import WEB_SEARCH, Answer, Question, answer
 from service.simulated.delivery import Delivery, Stream
 from service.simulated.errors import ReplyError
-from service.simulated.faults import RUNNER_DIED, Disruption, FaultKind
+from service.simulated.faults import RUNNER_DIED, Disruption, Fault, FaultKind
 from service.simulated.models import COMPLETION, INSERT, THINKING, TOOLS, SimulatedModel
 from service.simulated.options import Options, read_options
-from service.simulated.scheduler import Runner
+from service.simulated.scheduler import Runner, Seat
+from service.simulated.settings import SimulatedSettings
 from service.simulated.simulation import Simulation
-from service.simulated.wire import EVENT_STREAM, Family, Reply, Timing, WireFormat
+from service.simulated.texts import context_exceeded, mlx_context_exceeded
+from service.simulated.wire import EVENT_STREAM, NDJSON, Family, Reply, Timing, WireFormat
 
+_ENDS = (FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE, FaultKind.SEAT_LOST, FaultKind.NO_DONE)
 _SCHEMA_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request for words, whichever route it came by. `is_empty`: it asks for a load (or an unload) only."""
+    """A request for words, whichever route it came by. `is_empty`: it asks for a load (or an unload) only.
+
+    `search`: the server itself runs the tool `web_search` when the model calls it, and a stream shows that it does, or
+    is silent until it has. `refuse`: what a refusal before the first token becomes, where it is none of its family.
+    """
 
     route: Literal["generate", "chat"]
     wire: WireFormat
@@ -46,6 +53,13 @@ class Call:
     top_logprobs: int = 0
     has_suffix: bool = False
     is_raw_conflicting: bool = False  # raw, with what raw does not support
+    search: Literal["shown", "silent"] | None = None
+    refuse: Callable[[ReplyError], Reply] | None = None
+
+    def failure(self, error: ReplyError, family: Family) -> Reply:
+        if self.refuse is not None:
+            return self.refuse(error)
+        return family.failure(error, is_stream=self.is_stream)
 
 
 async def serve(
@@ -69,68 +83,119 @@ async def serve(
             loaded = time.monotonic_ns()
             if call.is_empty:
                 return await delivery.whole(_without_words(call, "load"))
-            async with runner.seats:
+            async with runner.seat() as seat:
                 simulation.observations.seated(model.name)
                 try:
+                    await hold(runner, delivery, disruption)
                     given = _answer(simulation, call, model, options, is_thinking)
-                    generation = _Generation(runner, given, call.wire, started, loaded)
-                    return await generation.deliver(simulation, delivery, disruption, call, model)
+                    generation = _Generation(simulation.settings, call, runner, seat, given, started, loaded)
+                    return await generation.deliver(delivery, disruption)
                 finally:
                     simulation.observations.unseated(model.name)
         finally:
             simulation.scheduler.release(runner)
     except ReplyError as error:
-        return await delivery.whole(family.failure(error, is_stream=call.is_stream))
+        return await delivery.whole(call.failure(error, family))
+
+
+async def hold(runner: Runner, delivery: Delivery, disruption: Disruption) -> None:
+    """Wait for ever, if the runner hangs: the first request that meets the fault makes it hang for all others."""
+    if runner.hang is None:
+        runner.hang = disruption.armed(FaultKind.RUNNER_HANGS)
+    if runner.hang is not None:
+        await delivery.stall(runner.hang)
 
 
 @dataclass(frozen=True, slots=True)
 class _Generation:
+    settings: SimulatedSettings
+    call: Call
     runner: Runner
-    given: Answer
-    wire: WireFormat
+    seat: Seat
+    answer: Answer
     started: int
     loaded: int
 
-    async def deliver(
-        self, simulation: Simulation, delivery: Delivery, disruption: Disruption, call: Call, model: SimulatedModel
-    ) -> web.StreamResponse:
-        wire, given = self.wire, self.given
-        if (long_line := disruption.fault(FaultKind.LONG_LINE)) is not None:
-            given = given.with_long_token(long_line.after_tokens, long_line.amount)
-        end = disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE, FaultKind.NO_DONE)
+    async def deliver(self, delivery: Delivery, disruption: Disruption) -> web.StreamResponse:
+        call = self.call
+        given, end = self._disturbed(disruption)
         await delivery.before_first_byte()
+        if disruption.fault(FaultKind.SILENT_END) is not None:
+            return await self._nothing(delivery)
         is_failing = end is not None and end.kind is not FaultKind.NO_DONE
         if end is not None and is_failing and (end.after_tokens == 0 or not call.is_stream):
             self._die(end.kind)
             raise ReplyError(end.reply_status, end.reply_message, is_late=True)
-        token_seconds = model.token_seconds if model.token_seconds is not None else simulation.settings.token_seconds
-        if not call.is_stream:
-            await delivery.pass_time(given.token_count, token_seconds, is_endless=given.is_endless)
-            if self.runner.is_dead:
-                raise ReplyError(500, RUNNER_DIED, is_late=True)
-            body = wire.whole(given, self._timing(), is_done=end is None)
-            return await delivery.whole(Reply(200, body, wire.whole_type))
-        return await delivery.stream(
-            Stream(
-                wire.stream_type,
-                wire.frames(given),
-                lambda: wire.closing(given, self._timing()),
-                self._broken if end is None or end.kind is FaultKind.RUNNER_KILLED else wire.broken,
-                token_seconds,
-                given.is_endless,
-                wire.stream_headers,
-                lambda: self.runner.is_dead,
-            )
+        if given.search is not None and not (call.is_stream and call.search == "shown"):
+            await delivery.search(self.settings.web_search_seconds)
+        if call.is_stream:
+            return await delivery.stream(self._stream(delivery, given, end))
+        await delivery.pass_time(given.token_count, self._token_seconds, is_endless=given.is_endless)
+        if self.runner.hang is not None:
+            await delivery.stall(self.runner.hang)
+        if self.runner.is_dead:
+            raise ReplyError(500, RUNNER_DIED, is_late=True)
+        body = call.wire.whole(given, self._timing(), is_done=end is None)
+        return await delivery.whole(Reply(200, body, call.wire.whole_type))
+
+    @property
+    def _token_seconds(self) -> float:
+        own = self.runner.model.token_seconds
+        return own if own is not None else self.settings.token_seconds
+
+    def _disturbed(self, disruption: Disruption) -> tuple[Answer, Fault | None]:
+        """The answer as the faults make it, and how it breaks off."""
+        if (long_line := disruption.fault(FaultKind.LONG_LINE)) is not None:
+            return self.answer.with_long_token(long_line.after_tokens, long_line.amount), disruption.fault(*_ENDS)
+        if (repeats := disruption.fault(FaultKind.TOKEN_REPEATS)) is None:
+            return self.answer, disruption.fault(*_ENDS)
+        given = self.answer.repeating(repeats.after_tokens, self.settings.behaviour.equal_tokens)
+        kind = FaultKind.ERROR_LINE if self.settings.behaviour.tells_token_repeats else FaultKind.NO_DONE
+        message = repeats.reply_message
+        return given, Fault(kind=kind, after_tokens=len(given.thinking) + len(given.tokens), message=message)
+
+    def _stream(self, delivery: Delivery, given: Answer, end: Fault | None) -> Stream:
+        wire = self.call.wire
+        is_searching = given.search is not None and self.call.search == "shown"
+        return Stream(
+            wire.stream_type,
+            wire.frames(given),
+            lambda: wire.closing(given, self._timing()),
+            lambda message: self._broken(end, message),
+            self._token_seconds,
+            given.is_endless,
+            wire.stream_headers,
+            is_cut=lambda: self.runner.is_dead,
+            hang=lambda: self.runner.hang,
+            end=end,
+            interlude=(lambda: self._search(delivery)) if is_searching else None,
         )
 
-    def _broken(self, message: str) -> bytes:
-        self._die(FaultKind.RUNNER_KILLED)
-        return self.wire.broken(message)
+    async def _search(self, delivery: Delivery) -> bytes:
+        """What ends the stream when the search fails, and nothing when it does not."""
+        try:
+            await delivery.search(self.settings.web_search_seconds)
+        except ReplyError as error:
+            return self.call.refuse(error).body if self.call.refuse is not None else b""
+        return b""
+
+    async def _nothing(self, delivery: Delivery) -> web.StreamResponse:
+        """The runner's stream has ended before its first event. A converter that gets no line sets no content type."""
+        if not self.call.is_stream:
+            return await delivery.whole(Reply(200, self.call.wire.nothing(), self.call.wire.whole_type))
+        end = Fault(kind=FaultKind.NO_DONE)
+        return await delivery.stream(Stream(NDJSON, iter(()), lambda: b"", self.call.wire.broken, end=end))
+
+    def _broken(self, end: Fault | None, message: str) -> bytes:
+        self._die(end.kind if end is not None else FaultKind.RUNNER_KILLED)
+        return self.call.wire.broken(message)
 
     def _die(self, kind: FaultKind) -> None:
         """A killed runner takes its other requests with it, and the next one finds it gone and loads anew."""
         if kind is FaultKind.RUNNER_KILLED:
             self.runner.is_dead = True
+        if kind is FaultKind.SEAT_LOST:
+            self.seat.is_lost = True
 
     def _timing(self) -> Timing:
         now = time.monotonic_ns()
@@ -189,23 +254,23 @@ def _answer(simulation: Simulation, call: Call, model: SimulatedModel, options: 
         options.runner.num_ctx,
         options.stop,
     )
+    if model.is_mlx:
+        question = _within_context(question)
     given = answer(question, model, simulation.settings)
     if not call.truncate and given.prompt_tokens > options.runner.num_ctx:
-        raise ReplyError(400, _overflow(given.prompt_tokens, options.runner.num_ctx))
+        raise ReplyError(400, context_exceeded(given.prompt_tokens, options.runner.num_ctx))
+    if call.search is not None and any(each.name == WEB_SEARCH for each in given.tool_calls):
+        following = answer(replace(question, is_tool_result=True), model, simulation.settings)
+        return replace(following, search=question.prompt)
     return given
 
 
-def _overflow(tokens: int, context: int) -> str:
-    """The runner's own JSON, which Ollama passes on as a string (contract 3.2, row 22)."""
-    error = {
-        "code": 400,
-        "message": f"request ({tokens} tokens) exceeds the available context size ({context} tokens), "
-        "try increasing it",
-        "type": "exceed_context_size_error",
-        "n_prompt_tokens": tokens,
-        "n_ctx": context,
-    }
-    return go_json.encode({"error": error}).decode()
+def _within_context(question: Question) -> Question:
+    """The MLX runner takes no longer a prompt than its context, and without a limit fills what is left of it."""
+    room = question.num_ctx - question.prompt_tokens
+    if room < 0:
+        raise ReplyError(400, mlx_context_exceeded(question.prompt_tokens, question.num_ctx))
+    return question if question.num_predict > 0 else replace(question, num_predict=max(1, room))
 
 
 def _without_words(call: Call, reason: str) -> Reply:

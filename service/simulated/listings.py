@@ -15,6 +15,7 @@ from service.simulated.scheduler import Runner
 from service.simulated.simulation import Simulation
 from service.simulated.wire import OPENAI, PLAIN_JSON, Reply, json_reply, moment
 
+_SIGN_IN = "https://ollama.com/connect?name=simulated&key=c2ltdWxhdGVk"
 _BLOCKS = 2
 _TENSORS_OF_A_BLOCK = (
     "attn_norm",
@@ -47,6 +48,11 @@ async def status(simulation: Simulation, request: web.Request, body: bytes) -> R
     return json_reply({"cloud": {"disabled": True, "source": "env"}})
 
 
+async def account(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
+    """Nobody has signed this server in."""
+    return json_reply({"error": "unauthorized", "signin_url": _SIGN_IN}, 401)
+
+
 async def tags(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
     return json_reply(
         {
@@ -59,10 +65,17 @@ async def tags(simulation: Simulation, request: web.Request, body: bytes) -> Rep
                     "digest": model.digest,
                     "details": model.details(),
                 }
+                | (_since_tags_are_kept(model) if simulation.settings.behaviour.has_capabilities_in_tags else {})
                 for model in simulation.catalog
             ]
         }
     )
+
+
+def _since_tags_are_kept(model: SimulatedModel) -> dict[str, Any]:
+    """What a list that comes from a cache tells besides (0.30)."""
+    lengths = {"context_length": model.trained_context, "embedding_length": model.embedding_length}
+    return {"details": model.details() | lengths, "capabilities": list(model.capabilities)}
 
 
 async def loaded(simulation: Simulation, request: web.Request, body: bytes) -> Reply:

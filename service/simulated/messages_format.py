@@ -27,6 +27,8 @@ class MessagesFormat:
         self._index = 0
 
     def frames(self, answer: Answer) -> Iterator[bytes]:
+        if answer.search is not None:
+            yield self._opening() + b"".join(self._search(answer.search))
         for thought in answer.thinking:
             yield self._in_block("thinking", {"thinking": ""}, {"type": "thinking_delta", "thinking": thought})
         change = self._close_block()
@@ -48,7 +50,7 @@ class MessagesFormat:
         return end + _event("message_stop")
 
     def whole(self, answer: Answer, timing: Timing | None, *, is_done: bool = True) -> bytes:
-        content: list[dict[str, Any]] = []
+        content: list[dict[str, Any]] = list(self._search_blocks(answer.search)) if answer.search is not None else []
         if answer.thinking:
             content.append({"type": "thinking", "thinking": answer.thought})
         if answer.tokens:
@@ -65,6 +67,9 @@ class MessagesFormat:
 
     def broken(self, message: str) -> bytes:
         return self._opening()
+
+    def nothing(self) -> bytes:
+        return go_json.encode({**self._message([], None), "model": "", "content": None}) + b"\n"
 
     def _opening(self) -> bytes:
         """`message_start`, which waits for the first token: nothing is sent before it."""
@@ -97,6 +102,21 @@ class MessagesFormat:
         self._has_open_block = False
         self._index += 1
         return _event("content_block_stop", index=self._index - 1)
+
+    def _search(self, query: str) -> Iterator[bytes]:
+        for block in self._search_blocks(query):
+            yield _event("content_block_start", index=self._index, content_block=block)
+            yield _event("content_block_stop", index=self._index)
+            self._index += 1
+
+    def _search_blocks(self, query: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the server itself did before it answered."""
+        use_id = f"srvtoolu_{self._id.removeprefix('msg_')}"
+        result = {"type": "web_search_result", "url": "https://example.com/", "title": "Simulated"}
+        return (
+            {"type": "server_tool_use", "id": use_id, "name": "web_search", "input": {"query": query}},
+            {"type": "web_search_tool_result", "tool_use_id": use_id, "content": [result]},
+        )
 
     def _tool_use(self, answer: Answer) -> Iterator[bytes]:
         for call in answer.tool_calls:

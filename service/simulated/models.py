@@ -16,11 +16,32 @@ THINKING = "thinking"
 VISION = "vision"
 EMBEDDING = "embedding"
 INSERT = "insert"
+DECISION = "decision"
+
+_MLX_FORMAT = "safetensors"
+_SERIAL_FAMILIES = frozenset(
+    (
+        "mllama",
+        "qwen3vl",
+        "qwen3vlmoe",
+        "qwen35",
+        "qwen35moe",
+        "qwen3next",
+        "lfm2",
+        "lfm2moe",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "nemotron_h_omni",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedModel:
-    """One model. `weights` names the file behind it: copies share it, and with it the runner (wire contract 4.4)."""
+    """One model. `weights` names the file behind it: copies share it, and with it the runner (wire contract 4.4).
+
+    `format` is "gguf", or "safetensors" for a model of the MLX runner. `families` empty: `family` alone.
+    """
 
     name: str
     capabilities: tuple[str, ...] = (COMPLETION,)
@@ -29,11 +50,14 @@ class SimulatedModel:
     vram_bytes: int | None = None  # None: all of `memory_bytes`, as on a GPU that holds the whole model
     load_seconds: float = 0.0
     token_seconds: float | None = None  # None: the pace of the settings
+    format: str = "gguf"
     family: str = "llama"
+    families: tuple[str, ...] = ()
     parameter_size: str = "3.2B"
     quantization: str = "Q4_K_M"
     trained_context: int = 131_072
     embedding_length: int = 64
+    has_draft: bool = False  # a small model beside it that guesses tokens ahead
     parameters: tuple[tuple[str, Any], ...] = ()
     modified_at: str = "2026-11-20T10:10:19.96089282Z"
     weights: str = ""
@@ -50,6 +74,15 @@ class SimulatedModel:
         return capability in self.capabilities
 
     @property
+    def is_mlx(self) -> bool:
+        return self.format == _MLX_FORMAT
+
+    def seats(self, parallel: int) -> int:
+        """How many requests its runner serves at once, whatever [OLLAMA_NUM_PARALLEL] says (wire contract 4.1)."""
+        is_serial = self.is_mlx or self.family in _SERIAL_FAMILIES or not self.can(COMPLETION)
+        return 1 if is_serial else parallel
+
+    @property
     def registry_name(self) -> str:
         """The name with registry and namespace, which is how Ollama words what a model cannot do."""
         namespaced = self.name if "/" in self.name else f"library/{self.name}"
@@ -63,9 +96,9 @@ class SimulatedModel:
     def details(self) -> dict[str, Any]:
         return {
             "parent_model": "",
-            "format": "gguf",
+            "format": self.format,
             "family": self.family,
-            "families": [self.family],
+            "families": list(self.families) or [self.family],
             "parameter_size": self.parameter_size,
             "quantization_level": self.quantization,
         }

@@ -9,7 +9,7 @@ from typing import Any
 from service.simulated import go_json
 from service.simulated.answers import Answer, ToolCall
 from service.simulated.go_json import encode_string
-from service.simulated.wire import JSON, NDJSON, Timing, logprob, stamp
+from service.simulated.wire import JSON, NDJSON, NO_TIME, Timing, logprob, stamp
 
 
 def _metrics(answer: Answer, timing: Timing) -> bytes:
@@ -70,6 +70,9 @@ class GenerateFormat(_NativeFormat):
         text = go_json.encode(answer.text)
         return b'%b%b","response":%b%b,%b%b}' % (self._head, stamp(), text, thinking, end, logprobs)
 
+    def nothing(self) -> bytes:
+        return go_json.encode({"model": "", "created_at": NO_TIME, "response": "", "done": False})
+
     def _end(self, answer: Answer, timing: Timing | None) -> bytes:
         end = b'"done":true,"done_reason":"%b"' % answer.done_reason.encode()
         if timing is None:
@@ -99,6 +102,10 @@ class ChatFormat(_NativeFormat):
         end = self._end(answer, timing) if is_done else b'"done":false'
         logprobs = self._logprobs(answer.tokens) if timing else b""
         return self._line(message, end + logprobs).rstrip(b"\n")
+
+    def nothing(self) -> bytes:
+        message = {"role": "", "content": ""}
+        return go_json.encode({"model": "", "created_at": NO_TIME, "message": message, "done": False})
 
     def _line(self, message: bytes, end: bytes = b'"done":false') -> bytes:
         return b'%b%b","message":{"role":"assistant","content":%b},%b}\n' % (self._head, stamp(), message, end)

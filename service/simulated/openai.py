@@ -11,6 +11,7 @@ from service.simulated.errors import ReplyError
 from service.simulated.generation import Call
 from service.simulated.native import from_messages
 from service.simulated.openai_formats import ChatCompletionFormat, CompletionFormat
+from service.simulated.versions import Behaviour
 
 _IMAGE_PREFIXES = ("data:;base64,", *(f"data:image/{kind};base64," for kind in ("jpeg", "jpg", "png", "webp")))
 _EFFORTS: dict[str, bool | str] = {
@@ -25,7 +26,7 @@ _EFFORTS: dict[str, bool | str] = {
 }
 
 
-def read_chat_completion(body: bytes) -> Call:
+def read_chat_completion(body: bytes, behaviour: Behaviour) -> Call:
     fields = requests.CHAT_COMPLETION.decode(body)
     if not fields.get("messages"):
         raise ReplyError(400, "[] is too short - 'messages'")
@@ -39,6 +40,7 @@ def read_chat_completion(body: bytes) -> Call:
             model,
             includes_usage=_includes_usage(fields),
             top_logprobs=top_logprobs if fields.get("logprobs") else None,
+            has_finish_chunk=behaviour.has_finish_chunk,
         ),
         model=model,
         is_stream=fields.get("stream", False),

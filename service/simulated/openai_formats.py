@@ -1,4 +1,4 @@
-"""OpenAI's shapes as Ollama 0.24 gives them: chat completions and completions (wire contract 1.7, 2.3)."""
+"""OpenAI's shapes as Ollama gives them: chat completions and completions (wire contract 1.7, 2.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from service.simulated import go_json
 from service.simulated.answers import Answer
 from service.simulated.go_json import encode_string
-from service.simulated.wire import EVENT_STREAM, PLAIN_JSON, Timing, logprob
+from service.simulated.wire import EVENT_STREAM, NO_EPOCH_SECONDS, PLAIN_JSON, Timing, logprob
 
 _DONE = b"data: [DONE]\n\n"
 _NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -42,34 +42,57 @@ def tool_calls(answer: Answer) -> list[dict[str, Any]]:
 
 
 class ChatCompletionFormat:
-    """`/v1/chat/completions`. `created` and `id` are the same on every chunk; ids repeat, as Ollama's do."""
+    """`/v1/chat/completions`. `created` and `id` are the same on every chunk; ids repeat, as Ollama's do.
+
+    `has_finish_chunk` is the newer stream: the role in its first chunk alone, the finish reason in a chunk of its own.
+    """
 
     stream_type = EVENT_STREAM
     stream_headers: Mapping[str, str] = {}
     whole_type = PLAIN_JSON
 
-    def __init__(self, model: str, *, includes_usage: bool = False, top_logprobs: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        includes_usage: bool = False,
+        top_logprobs: int | None = None,
+        has_finish_chunk: bool = False,
+    ) -> None:
         self._model = model
         self._includes_usage = includes_usage
         self._top_logprobs = top_logprobs
+        self._has_finish_chunk = has_finish_chunk
+        self._is_started = False
         self._id = f"chatcmpl-{random.randrange(999)}"
         self._created = int(time.time())
 
     def frames(self, answer: Answer) -> Iterator[bytes]:
         for thought in answer.thinking:
-            yield self._chunk({"role": "assistant", "content": "", "reasoning": thought})
+            yield self._chunk(self._delta("", reasoning=thought))
         if answer.tool_calls:
-            yield self._chunk({"role": "assistant", "content": "", "tool_calls": tool_calls(answer)})
-        # All but the token is the same in every chunk, and a benchmark reads many of them.
-        before, after = self._chunk({"role": "assistant", "content": "\x00"}).split(b'"\\u0000"')
-        for token in answer.flow():
-            if self._top_logprobs is None:
-                yield before + encode_string(token) + after
-            else:
-                yield self._chunk({"role": "assistant", "content": token}, logprobs=self._logprobs((token,)))
+            yield self._chunk(self._delta("", tool_calls=tool_calls(answer)))
+        flow = answer.flow()
+        if self._top_logprobs is not None:
+            for token in flow:
+                yield self._chunk(self._delta(token), logprobs=self._logprobs((token,)))
+            return
+        first = next(flow, None)
+        if first is None:
+            return
+        yield self._chunk(self._delta(first))
+        # All but the token is the same in every further chunk, and a benchmark reads many of them.
+        before, after = self._chunk(self._delta("\x00")).split(b'"\\u0000"')
+        for token in flow:
+            yield before + encode_string(token) + after
 
     def closing(self, answer: Answer, timing: Timing | None) -> bytes:
-        end = self._chunk({"role": "assistant", "content": ""}, _finish_reason(answer))
+        if not self._has_finish_chunk:
+            end = self._chunk(self._delta(""), _finish_reason(answer))
+        else:
+            # An answer of nothing still has a first chunk.
+            end = b"" if self._is_started else self._chunk(self._delta(""))
+            end += self._chunk({}, _finish_reason(answer))
         if self._includes_usage:
             usage = {**self._envelope("chat.completion.chunk"), "choices": [], "usage": _usage(answer, timing)}
             end += _data(usage)
@@ -93,7 +116,17 @@ class ChatCompletionFormat:
 
     def broken(self, message: str) -> bytes:
         """The error is swallowed: an empty chunk of no model, then nothing (contract 9.1)."""
-        return self._chunk({"role": "assistant", "content": ""}, model="")
+        return self._chunk(self._delta(""), model="")
+
+    def nothing(self) -> bytes:
+        envelope = {**self._envelope("chat.completion", model=""), "created": NO_EPOCH_SECONDS}
+        choice = {"index": 0, "message": {"role": "", "content": ""}, "finish_reason": None}
+        return go_json.encode({**envelope, "choices": [choice], "usage": _NO_USAGE}) + b"\n"
+
+    def _delta(self, content: str, **more: Any) -> dict[str, Any]:
+        role = {} if self._is_started and self._has_finish_chunk else {"role": "assistant"}
+        self._is_started = True
+        return {**role, "content": content, **more}
 
     def _chunk(
         self,
@@ -154,6 +187,11 @@ class CompletionFormat:
 
     def broken(self, message: str) -> bytes:
         return self._chunk("", model="")
+
+    def nothing(self) -> bytes:
+        envelope = {**self._envelope(), "created": NO_EPOCH_SECONDS}
+        choice = {"text": "", "index": 0, "finish_reason": None}
+        return go_json.encode({**envelope, **self._signature(""), "choices": [choice], "usage": _NO_USAGE}) + b"\n"
 
     def _chunk(self, text: str, finish_reason: str | None = None, *, model: str | None = None) -> bytes:
         choice = {"text": text, "index": 0, "finish_reason": finish_reason}

@@ -43,7 +43,7 @@ class RunnerOptions:
     main_gpu: int | None = None
     use_mmap: bool | None = None
     num_thread: int = 0
-    draft_num_predict: int = 4
+    draft_num_predict: int = 0
     shift: bool = True
 
     def fits(self, wanted: RunnerOptions) -> bool:
@@ -89,7 +89,7 @@ def read_options(model: SimulatedModel, asked: Mapping[str, Any], *, shift: bool
         main_gpu=values.get("main_gpu"),
         use_mmap=values.get("use_mmap"),
         num_thread=int(values.get("num_thread", 0)),
-        draft_num_predict=int(values.get("draft_num_predict", 4)),
+        draft_num_predict=int(values.get("draft_num_predict", 4 if model.has_draft else 0)),
         shift=shift,
     )
     return Options(runner, int(values.get("num_predict", -1)), tuple(values.get("stop", ())))

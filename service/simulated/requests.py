@@ -177,6 +177,17 @@ EMBEDDING_LIST = Struct(
     "EmbedRequest", {"input": anything, "model": string, "dimensions": integer, "encoding_format": string}
 )
 
+DECISION = Struct(
+    "SystemOneRequest",
+    {
+        "model": string,
+        "state": anything,
+        "images": list_of(image, "api.ImageData"),
+        "questions": mapping,
+        "keep_alive": duration,
+    },
+)
+
 RESPONSES = Struct(
     "ResponsesRequest",
     {

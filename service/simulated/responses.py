@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from service.simulated import go_json, requests
+from service.simulated.answers import WEB_SEARCH
 from service.simulated.errors import ReplyError
 from service.simulated.generation import Call
 from service.simulated.native import from_messages
 from service.simulated.openai import check_image, options_of, think_of
 from service.simulated.responses_format import EchoedRequest, ResponsesFormat
+from service.simulated.versions import Behaviour
 
 
-def read_responses(body: bytes) -> Call:
+def read_responses(body: bytes, behaviour: Behaviour) -> Call:
     fields = requests.RESPONSES.decode(body)
     model = fields.get("model", "")
     messages = list(_messages(fields))
@@ -34,18 +36,31 @@ def read_responses(body: bytes) -> Call:
             for tool in fields.get("tools", ())
         ),
     )
+    wire, is_stream = ResponsesFormat(echoed), fields.get("stream", False)
+    tools = fields.get("tools", ())
+    is_searching = behaviour.searches_web_in_responses and any(_is_search(tool) for tool in tools)
     return Call(
         route="chat",
-        wire=ResponsesFormat(echoed),
+        wire=wire,
         model=model,
-        is_stream=fields.get("stream", False),
+        is_stream=is_stream,
         is_empty=not messages,
-        tools=tuple({"type": "function", "function": tool} for tool in fields.get("tools", ())),
+        tools=tuple(_tool(tool) for tool in tools),
+        search="shown" if is_searching else None,
+        refuse=wire.refusal if is_searching and is_stream else None,
         format=text_format.get("schema") if text_format.get("type") == "json_schema" else None,
         options=options_of(fields, "max_output_tokens"),
         think=think_of(reasoning.get("effort", "")),
         **from_messages(messages),
     )
+
+
+def _is_search(tool: dict[str, Any]) -> bool:
+    return tool.get("type") == WEB_SEARCH
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": WEB_SEARCH} if _is_search(tool) else tool}
 
 
 def _messages(fields: dict[str, Any]) -> Iterator[dict[str, Any]]:

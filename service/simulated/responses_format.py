@@ -10,8 +10,9 @@ from typing import Any
 
 from service.simulated import go_json
 from service.simulated.answers import Answer
+from service.simulated.errors import ReplyError
 from service.simulated.openai_formats import tool_calls
-from service.simulated.wire import EVENT_STREAM, PLAIN_JSON, Timing
+from service.simulated.wire import EVENT_STREAM, PLAIN_JSON, Reply, Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class EchoedRequest:
 
 
 class ResponsesFormat:
-    """`/v1/responses`. When the runner dies the events just end: there is no `response.failed`."""
+    """`/v1/responses`. When the runner dies the events just end: `response.failed` is for the built-in web search."""
 
     stream_type = EVENT_STREAM
     stream_headers: Mapping[str, str] = {"Cache-Control": "no-cache", "Connection": "keep-alive"}
@@ -41,6 +42,7 @@ class ResponsesFormat:
         self._id = f"resp_{random.randrange(999_999)}"
         self._item_id = f"msg_{random.randrange(999_999)}"
         self._reasoning_id = f"rs_{random.randrange(999_999)}"
+        self._search_id = f"ws_{self._id.removeprefix('resp_')}_1"
         self._created = int(time.time())
         self._sequence = 0
         self._output_index = 0
@@ -50,11 +52,15 @@ class ResponsesFormat:
 
     def frames(self, answer: Answer) -> Iterator[bytes]:
         opening = self._opening()
+        if answer.search is not None:
+            yield opening + self._begin_search(answer.search)
+            yield self._finish_search(answer.search)
+            opening = b""
         if answer.thinking:
             item = {"id": self._reasoning_id, "type": "reasoning", "summary": []}
-            opening += self._event("response.output_item.added", output_index=0, item=item)
+            opening += self._event("response.output_item.added", output_index=self._output_index, item=item)
             for thought in answer.thinking:
-                place = {"item_id": self._reasoning_id, "output_index": 0, "summary_index": 0}
+                place = {"item_id": self._reasoning_id, "output_index": self._output_index, "summary_index": 0}
                 yield opening + self._event("response.reasoning_summary_text.delta", **place, delta=thought)
                 opening = b""
             opening = self._finish_reasoning(answer)
@@ -83,6 +89,8 @@ class ResponsesFormat:
 
     def whole(self, answer: Answer, timing: Timing | None, *, is_done: bool = True) -> bytes:
         output: list[dict[str, Any]] = []
+        if answer.search is not None:
+            output.append(self._search_item(answer.search))
         if answer.thinking:
             output.append(self._reasoning_item(answer))
         if answer.tool_calls:
@@ -94,6 +102,24 @@ class ResponsesFormat:
 
     def broken(self, message: str) -> bytes:
         return self._opening()
+
+    def nothing(self) -> bytes:
+        return self.whole(Answer((), prompt_tokens=0), None, is_done=False)
+
+    def refusal(self, error: ReplyError) -> Reply:
+        """What an error becomes in a stream with the built-in web search: 200 and `response.failed` (2.4)."""
+        code = {401: "authentication_error", 429: "rate_limit_exceeded"}.get(error.status, "api_error")
+        response = {
+            "id": self._id,
+            "object": "response",
+            "status": "failed",
+            "model": self._request.model,
+            "output": [],
+            "error": {"code": code, "message": error.message},
+            "usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0},
+        }
+        events = self._opening() + self._event("response.failed", response=response)
+        return Reply(200, events, self.stream_type, is_chunked=True)
 
     def _opening(self) -> bytes:
         """The first two events, which are sent with the first token and not before."""
@@ -110,6 +136,26 @@ class ResponsesFormat:
         data["sequence_number"] = self._sequence
         self._sequence += 1
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), go_json.encode(data, sort_keys=True))
+
+    def _begin_search(self, query: str) -> bytes:
+        place = {"item_id": self._search_id, "output_index": self._output_index}
+        item = {**self._search_item(query), "status": "in_progress"}
+        added = self._event("response.output_item.added", output_index=self._output_index, item=item)
+        added += self._event("response.web_search_call.in_progress", **place)
+        return added + self._event("response.web_search_call.searching", **place)
+
+    def _finish_search(self, query: str) -> bytes:
+        place = {"item_id": self._search_id, "output_index": self._output_index}
+        item = self._search_item(query)
+        self._finished_items.append(item)
+        end = self._event("response.web_search_call.completed", **place)
+        end += self._event("response.output_item.done", output_index=self._output_index, item=item)
+        self._output_index += 1
+        return end
+
+    def _search_item(self, query: str) -> dict[str, Any]:
+        action = {"type": "search", "query": query}
+        return {"id": self._search_id, "type": "web_search_call", "status": "completed", "action": action}
 
     def _begin_text(self) -> bytes:
         item = {"id": self._item_id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}

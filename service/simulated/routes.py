@@ -31,6 +31,8 @@ class _Call(Protocol):
     @property
     def prompt(self) -> str: ...
 
+    def failure(self, error: ReplyError, family: Family) -> Reply: ...
+
 
 C = TypeVar("C", bound=_Call)
 Read = Callable[[bytes], C]
@@ -57,7 +59,7 @@ def work(path: str, read: Read[C], serve: Serve[C]) -> Handler:
         delivery = Delivery(request, observations, disruption, flush_each_token=flush)
         status = 0
         try:
-            response = await _instead(delivery, disruption, family)
+            response = await _instead(delivery, disruption, family, call)
             if response is None and call is not None:
                 response = await serve(simulation, delivery, disruption, call, family)
             elif response is None and refusal is not None:
@@ -112,7 +114,9 @@ def _read(read: Read[C], body: bytes) -> tuple[C | None, ReplyError | None]:
         return None, error
 
 
-async def _instead(delivery: Delivery, disruption: Disruption, family: Family) -> web.StreamResponse | None:
+async def _instead(
+    delivery: Delivery, disruption: Disruption, family: Family, call: _Call | None = None
+) -> web.StreamResponse | None:
     """What a fault answers before Ollama's own handlers are reached."""
     fault = disruption.fault(FaultKind.NOT_OLLAMA, FaultKind.ERROR)
     if fault is None:
@@ -123,6 +127,8 @@ async def _instead(delivery: Delivery, disruption: Disruption, family: Family) -
     if fault.body is not None:
         return await delivery.whole(Reply(fault.reply_status, fault.body.encode(), JSON))
     error = ReplyError(fault.reply_status, fault.reply_message)
+    if call is not None:
+        return await delivery.whole(call.failure(error, family))
     return await delivery.whole(family.failure(error, is_stream=False))
 
 

@@ -8,28 +8,52 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from service.simulated.errors import ReplyError
-from service.simulated.faults import SERVER_BUSY, Disruption, FaultKind, Faults
-from service.simulated.models import EMBEDDING, SimulatedModel
+from service.simulated.faults import SERVER_BUSY, ArmedFault, Disruption, FaultKind, Faults
+from service.simulated.models import SimulatedModel
 from service.simulated.observations import Observations
 from service.simulated.options import RunnerOptions
 from service.simulated.settings import SimulatedSettings
 
 
+@dataclass(slots=True)
+class Seat:
+    """One request's place in a runner. A lost one is never given back."""
+
+    is_lost: bool = False
+
+
 class Runner:
-    """A loaded model. `model` is the name that loaded it; other names of the same weights share it."""
+    """A loaded model. `model` is the name that loaded it; other names of the same weights share it.
+
+    `hang`: the fault under which it answers nobody any more.
+    """
 
     def __init__(self, model: SimulatedModel, options: RunnerOptions, seats: int, keep_alive_seconds: float) -> None:
         self.model = model
         self.options = options
-        self.seats = asyncio.Semaphore(seats)
+        self._seats = asyncio.Semaphore(seats)
+        self.hang: ArmedFault | None = None
         self.keep_alive_seconds = keep_alive_seconds
         self.references = 0
         self.is_dead = False
         self.expires_at = 0.0  # epoch seconds
         self.timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def seat(self) -> AsyncIterator[Seat]:
+        """Wait for a seat, in the order of arrival and without a bound."""
+        await self._seats.acquire()
+        seat = Seat()
+        try:
+            yield seat
+        finally:
+            if not seat.is_lost:
+                self._seats.release()
 
     def touch(self) -> None:
         self.expires_at = time.time() + self.keep_alive_seconds
@@ -40,7 +64,7 @@ class Runner:
             self.timer = None
 
     def can_serve(self, options: RunnerOptions) -> bool:
-        return not self.is_dead and self.options.fits(options)
+        return not self.is_dead and (self.model.is_mlx or self.options.fits(options))
 
 
 class _PendingRequest:
@@ -109,6 +133,8 @@ class Scheduler:
         if runner is not None:
             runner.expires_at = time.time()
             self._drain(runner)
+            if self._faults.take_unload(model.name).fault(FaultKind.UNLOAD_AT_ONCE) is not None:
+                self._unload(runner)
 
     def forget_all(self) -> None:
         """The whole server dies: nothing is left of the runners."""
@@ -163,8 +189,9 @@ class Scheduler:
         elif (failure := disruption.fault(FaultKind.LOAD_ERROR)) is not None:
             request.granted.set_exception(ReplyError(failure.reply_status, failure.reply_message))
         else:
-            seats = 1 if model.can(EMBEDDING) else self._settings.parallel
-            runner = Runner(model, request.options, seats, self._settings.keep_alive_seconds)
+            runner = Runner(
+                model, request.options, model.seats(self._settings.parallel), self._settings.keep_alive_seconds
+            )
             self._loaded[model.weights] = runner
             self._observations.loads[model.name] += 1
             self._observations.load_order.append(model.name)

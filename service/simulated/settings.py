@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from service.simulated.models import DEMO_MODELS, SimulatedModel
+from service.simulated.versions import Behaviour, behaviour_of
 
 AnswerStyle = Literal["words", "echo", "demo"]
 
@@ -32,9 +33,14 @@ class SimulatedSettings:
     flush_each_token: bool = True  # False: tokens that cost no time go out in one write, for benchmarks
     answer_style: AnswerStyle = "words"
     answer_text: str | None = None
-    version: str = "0.24.0"
+    version: str = "0.24.0"  # what it speaks: see versions.py
+    web_search_seconds: float = 0.0  # of each search that a server makes for its model (wire contract 2.4, 2.5)
     remembered_requests: int = 1000
     is_host_checked: bool = True  # the 403 for foreign Host and Origin headers of a server bound to loopback
+
+    @property
+    def behaviour(self) -> Behaviour:
+        return behaviour_of(self.version)
 
 
 # Twenty-five tokens a second: an answer that a person can read along with.

@@ -18,6 +18,8 @@ PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
 TEXT = "text/plain"
+NO_TIME = "0001-01-01T00:00:00Z"  # Go's time of zero, and the same in epoch seconds
+NO_EPOCH_SECONDS = -62_135_596_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class WireFormat(Protocol):
 
     `frames` gives the bytes of each token, `closing` what follows the last one. `whole` is the reply in one piece;
     without `timing` it has no counts, as for a load or an unload, and unless `is_done` it has no final marker.
-    `broken` is what is sent when the runner dies in the middle: on `/v1` it says nothing of an error.
+    `broken` is what is sent when the runner dies in the middle: on `/v1` it says nothing of an error. `nothing` is a
+    whole reply of which the runner sent nothing: Go's values of zero.
     """
 
     @property
@@ -69,6 +72,8 @@ class WireFormat(Protocol):
     def whole(self, answer: Answer, timing: Timing | None, *, is_done: bool = True) -> bytes: ...
 
     def broken(self, message: str) -> bytes: ...
+
+    def nothing(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,8 @@ def family_of(path: str) -> Family:
     """The family to which the route of this path belongs."""
     if path.startswith("/v1/messages"):
         return ANTHROPIC
+    if path == "/v1/systemone":
+        return NATIVE
     return OPENAI if path.startswith("/v1/") else NATIVE
 
 

@@ -21,8 +21,8 @@ def client_of(service: RunningService, *, max_retries: int = 0) -> anthropic.Asy
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[RunningService]:
-    async with service_for_clients() as service:
+async def service(ollama_version: str) -> AsyncIterator[RunningService]:
+    async with service_for_clients(ollama_version) as service:
         yield service
 
 
@@ -60,6 +60,15 @@ async def test_thinking_tools_and_pictures(client: anthropic.AsyncAnthropic) -> 
     assert (await client.messages.create(model="llama3.2", max_tokens=5, messages=picture)).stop_reason == "max_tokens"
 
 
+async def test_the_servers_own_web_search(client: anthropic.AsyncAnthropic) -> None:
+    asked: Any = {"model": "llama3.2", "max_tokens": 50, "messages": QUESTION}
+    asked["tools"] = [{"type": "web_search_20250305", "name": "web_search"}]
+    async with client.messages.stream(**asked) as stream:
+        streamed = await stream.get_final_message()
+    for message in (streamed, await client.messages.create(**asked)):
+        assert [block.type for block in message.content] == ["server_tool_use", "web_search_tool_result", "text"]
+
+
 async def test_refusals_raise_the_error_of_their_status(
     service: RunningService, client: anthropic.AsyncAnthropic
 ) -> None:
@@ -72,8 +81,8 @@ async def test_refusals_raise_the_error_of_their_status(
         await client.messages.create(model="llama3.2", max_tokens=5, messages=QUESTION)
 
 
-async def test_what_we_have_tried_again_the_client_does_not() -> None:
-    async with service_for_clients() as service, client_of(service, max_retries=2) as client:
+async def test_what_we_have_tried_again_the_client_does_not(ollama_version: str) -> None:
+    async with service_for_clients(ollama_version) as service, client_of(service, max_retries=2) as client:
         arm(service, FaultKind.ERROR, MESSAGES, status=500, message="CUDA error")
         with pytest.raises(anthropic.InternalServerError):
             await client.messages.create(model="llama3.2", max_tokens=5, messages=QUESTION)
@@ -109,8 +118,11 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall.release()
 
 
-async def test_heartbeats_do_not_disturb_the_client() -> None:
-    async with service_for_clients(queue__heartbeat_seconds=0.02) as service, client_of(service) as client:
+async def test_heartbeats_do_not_disturb_the_client(ollama_version: str) -> None:
+    async with (
+        service_for_clients(ollama_version, queue__heartbeat_seconds=0.02) as service,
+        client_of(service) as client,
+    ):
         arm(service, FaultKind.DELAY_HEADERS, MESSAGES, seconds=0.2)
         async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as stream:
             assert (await stream.get_final_message()).stop_reason == "end_turn"

@@ -17,8 +17,8 @@ from tests.support.running import RunningService
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[RunningService]:
-    async with service_for_clients() as service:
+async def service(ollama_version: str) -> AsyncIterator[RunningService]:
+    async with service_for_clients(ollama_version) as service:
         yield service
 
 
@@ -131,8 +131,11 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall.release()
 
 
-async def test_heartbeats_do_not_disturb_the_client() -> None:
-    async with service_for_clients(queue__heartbeat_seconds=0.02) as service, ollama.AsyncClient(service.url) as client:
+async def test_heartbeats_do_not_disturb_the_client(ollama_version: str) -> None:
+    async with (
+        service_for_clients(ollama_version, queue__heartbeat_seconds=0.02) as service,
+        ollama.AsyncClient(service.url) as client,
+    ):
         arm(service, FaultKind.DELAY_HEADERS, "/api/chat", seconds=0.2)
         arm(service, FaultKind.DELAY_HEADERS, "/api/generate", seconds=0.2)
         parts = await read(await client.chat("llama3.2", QUESTION, stream=True))

@@ -23,8 +23,8 @@ def client_of(service: RunningService, *, max_retries: int = 0) -> openai.AsyncO
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[RunningService]:
-    async with service_for_clients() as service:
+async def service(ollama_version: str) -> AsyncIterator[RunningService]:
+    async with service_for_clients(ollama_version) as service:
         yield service
 
 
@@ -106,6 +106,17 @@ async def test_responses(client: openai.AsyncOpenAI, model: str) -> None:
     assert events[-1].response.output[-1].name == "weather"
 
 
+async def test_the_servers_own_web_search(ollama_version: str, client: Any) -> None:
+    search = {"model": "llama3.2", "input": "Why?", "tools": [{"type": "web_search"}]}
+    if ollama_version == "0.24.0":  # it knows the tool by no name, and lets the caller call it
+        assert [item.type for item in (await client.responses.create(**search)).output] == ["function_call"]
+        return
+    whole = await client.responses.create(**search)
+    events = await read(await client.responses.create(**search, stream=True))
+    for output in (whole.output, events[-1].response.output):
+        assert [item.type for item in output] == ["web_search_call", "message"]
+
+
 async def test_refusals_raise_the_error_of_their_status(service: RunningService, client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="model 'nosuch' not found"):
         await client.chat.completions.create(model="nosuch", messages=QUESTION)
@@ -118,8 +129,8 @@ async def test_refusals_raise_the_error_of_their_status(service: RunningService,
         await client.chat.completions.create(model="llama3.2", messages=QUESTION)
 
 
-async def test_what_we_have_tried_again_the_client_does_not() -> None:
-    async with service_for_clients() as service, client_of(service, max_retries=2) as client:
+async def test_what_we_have_tried_again_the_client_does_not(ollama_version: str) -> None:
+    async with service_for_clients(ollama_version) as service, client_of(service, max_retries=2) as client:
         arm(service, FaultKind.ERROR, CHAT, status=500, message="CUDA error")
         with pytest.raises(openai.InternalServerError):
             await client.chat.completions.create(model="llama3.2", messages=QUESTION)
@@ -161,8 +172,11 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall.release()
 
 
-async def test_heartbeats_do_not_disturb_the_client() -> None:
-    async with service_for_clients(queue__heartbeat_seconds=0.02) as service, client_of(service) as client:
+async def test_heartbeats_do_not_disturb_the_client(ollama_version: str) -> None:
+    async with (
+        service_for_clients(ollama_version, queue__heartbeat_seconds=0.02) as service,
+        client_of(service) as client,
+    ):
         for endpoint in (CHAT, "/v1/responses"):
             arm(service, FaultKind.DELAY_HEADERS, endpoint, seconds=0.2)
         chunks = await read(await client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True))

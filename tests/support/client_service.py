@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedSettings
@@ -42,10 +43,10 @@ OPTIONS = {
 
 
 @asynccontextmanager
-async def service_for_clients(**options: Any) -> AsyncIterator[RunningService]:
-    """The service; options such as ``queue__heartbeat_seconds=0.05``."""
+async def service_for_clients(version: str = SETTINGS.version, **options: Any) -> AsyncIterator[RunningService]:
+    """The service before an Ollama of this version; options such as ``queue__heartbeat_seconds=0.05``."""
     given = {name.replace("__", "."): value for name, value in options.items()}
-    async with service_in_process({**OPTIONS, **given}, SETTINGS) as service:
+    async with service_in_process({**OPTIONS, **given}, replace(SETTINGS, version=version)) as service:
         yield service
 
 

@@ -9,6 +9,7 @@ from service.backend.backend import Backend
 from service.backend.classification import failure_of, failure_of_ending
 from service.backend.client import Deadlines, Reply
 from service.backend.http.call import not_ollama
+from service.backend.overlap import Sending
 from service.backend.pool import Pool
 from service.backend.protocols import Ending, Reader, reader_for
 from service.cancel_scope import CancelScope
@@ -56,7 +57,7 @@ class Attempt:
     the job's status, are the core's.
     """
 
-    __slots__ = ("_clock", "_kept_for_load", "_pool", "_refusal", "_scope", "backend", "running")
+    __slots__ = ("_clock", "_kept_for_load", "_pool", "_refusal", "_scope", "_sending", "backend", "running")
 
     def __init__(
         self, running: Running, backend: Backend, pool: Pool, clock: Clock, kept_for_load: set[Attempt]
@@ -69,6 +70,8 @@ class Attempt:
         self._kept_for_load = kept_for_load
         self._refusal: _Refusal | None = None
         """The backend's own word of the failure, where it gave one."""
+        self._sending: Sending | None = None
+        """Its stream, once the first token has come."""
         self._scope = CancelScope()
         running.stop = self.stop
 
@@ -127,6 +130,7 @@ class Attempt:
         running, backend = self.running, self.backend
         job, output, relay = running.job, running.output, running.relay
         deadlines = limits.warm if backend.placement.is_loaded(job.runner) else limits.cold
+        sent_at = self._clock.now_ms()
         async with backend.client.call(job.endpoint, running.request.encode(), deadlines) as reply:
             if reply.status >= 400:
                 raise await self._refused(reply)
@@ -136,7 +140,7 @@ class Attempt:
             if relay is not None:
                 relay.begin(Head(reply.status, reply.headers))
             reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
-            first_token_at = await self._read(reply, reader)
+            first_token_at = await self._read(reply, reader, sent_at)
             ending = reader.finish()
             output.append(ending.segments)
         failure = failure_of_ending(ending, job.endpoint)
@@ -152,8 +156,8 @@ class Attempt:
         self._refusal = _Refusal(Head(reply.status, reply.headers), body)
         return failure_of(reply.status, body, reply.content_type, self.running.job.endpoint)
 
-    async def _read(self, reply: Reply, reader: Reader) -> int | None:
-        """Read the body to its end; when its first bytes came."""
+    async def _read(self, reply: Reply, reader: Reader, sent_at: int) -> int | None:
+        """Read the body to its end; when its first bytes came. The request was sent at ``sent_at``."""
         output, relay = self.running.output, self.running.relay
         first_token_at: int | None = None
         async for data in reply.chunks():
@@ -162,6 +166,9 @@ class Attempt:
             segments = reader.feed(data)
             if first_token_at is None:
                 first_token_at = self._clock.now_ms()
+                if self.running.job.is_streamed:
+                    shares, runner = self._pool.shares, self.running.job.runner
+                    self._sending = shares.began(self.backend, runner, sent_at, first_token_at)
             if segments:
                 output.append(segments)
             if output.is_too_large or (relay is not None and relay.size > _RELAYED_TIMES * output.max_bytes):
@@ -184,6 +191,8 @@ class Attempt:
     def _report(self, end: AttemptEnd) -> None:
         """Tell the pool what the end says of its backend."""
         job, backend = self.running.job, self.backend
+        if self._sending is not None:
+            self._pool.shares.ended(backend, self._sending, end.counts if isinstance(end, Outcome) else None)
         if isinstance(end, Outcome):
             now = self._clock.now_ms()
             tokens = end.counts.completion_tokens or 0

@@ -20,7 +20,8 @@ from service.backend.models import InstalledModel, Serial
 from service.backend.overlap import OverlapWatch
 from service.backend.pool import Pool, build_backend
 from service.backend.shares import Limit
-from service.cli.admin_client import admin_socket_path
+from service.cli.admin_client import admin_socket_path, show_backends
+from service.cli.check import check
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig
 from service.job import Line, runner_key
@@ -262,3 +263,24 @@ async def test_a_reply_that_is_called_off_is_sending_no_longer() -> None:
             await service.call("DELETE", f"/api/v1/prompt/{job_id}")
             while watched.sending:
                 await service.call("GET", "/health")
+
+
+async def test_check_and_the_list_of_backends_say_which_models_have_one_seat_and_what_to_set() -> None:
+    async with serving(slots=1) as (service, backend):
+        said: list[str] = []
+        assert await check(service.config, say=said.append) == 0
+        assert not [line for line in said if line.startswith("warning")]
+        assert "seats          backend simulated: one for each of eyes:latest (family), as Ollama has no more" in said
+        backend.seating.overlap.limited[LEARNED] = service.app[CLOCK].now_ms()
+        said.clear()
+        assert await check(service.config, say=said.append) == 0
+        [warning] = [line for line in said if line.startswith("warning")]
+        for words in ("simulated", "concurrency = 5", LEARNED, "OLLAMA_NUM_PARALLEL=5", "parallel = 1"):
+            assert words in warning
+        said.clear()
+        await show_backends(service.config, say=said.append)
+        assert "eyes:latest: 1 seat (family), llama3.2:latest: 1 seat (learned)" in said[0]
+        await service.stop()
+        said.clear()
+        await check(service.config, say=said.append)
+        assert not [line for line in said if line.startswith(("warning", "seats"))]

@@ -12,6 +12,7 @@ from service.backend.http.connections import Connections
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
 from service.backend.prompt_rates import PromptRates
+from service.backend.seating import Seating
 from service.backend.sharing import Sharing
 from service.backend.silence import Silence
 from service.clock import Clock
@@ -51,6 +52,8 @@ class Backend:
         self.wants_probe = asyncio.Event()
         self.sharing = Sharing()
         """Which of its models share their weights."""
+        self.seating = Seating()
+        """Which of its models are served one request at a time."""
         self.work = Work()
         # Until the backend has been asked, only the configuration says which models it has.
         self._keys = frozenset(model_key(name) for name in config.models)
@@ -100,6 +103,7 @@ class Backend:
         self._installed_keys = self.placement.installed = frozenset(keys)
         self._keys = frozenset(keys & allowed if allowed else keys)
         self.placement.know_names(self.sharing.names(installed))
+        self.seating.note_installed(installed)
 
     def note_weights(self, model: InstalledModel, weights: str | None) -> None:
         """Remember what the model's runner is made of."""

@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from service.job import RELOADING
+
+_SERIAL_FAMILIES = frozenset(
+    {
+        "mllama", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen3next", "lfm2", "lfm2moe", "nemotron_h",
+        "nemotron_h_moe", "nemotron_h_omni",
+    }
+)  # fmt: skip
+"""Ollama gives these one slot, whatever OLLAMA_NUM_PARALLEL says (wire contract 4.1)."""
+
+
+class Serial(StrEnum):
+    """Why a model's requests are served one at a time."""
+
+    MLX = "mlx"
+    """Ollama's runner for MLX has one slot."""
+    FAMILY = "family"
+    """Models of this family have one slot."""
+    EMBEDDING = "embedding"
+    """It writes no text; such models have one slot."""
+    LEARNED = "learned"
+    """Its replies were seen to wait for each other."""
 
 
 class InstalledModel(NamedTuple):
@@ -16,6 +38,18 @@ class InstalledModel(NamedTuple):
     size: int
     entry: dict[str, Any]
     """The whole entry as it came, for those who show it."""
+
+    @property
+    def serial(self) -> Serial | None:
+        """Why Ollama serves this model one request at a time, where that follows from what it is."""
+        details, capabilities = self.entry.get("details"), _texts(self.entry.get("capabilities"))
+        if isinstance(details, dict):
+            if details.get("format") == "safetensors":
+                return Serial.MLX
+            if not _SERIAL_FAMILIES.isdisjoint([_text(details, "family"), *_texts(details.get("families"))]):
+                return Serial.FAMILY
+        # Before 0.30 no capabilities are listed: that says nothing.
+        return Serial.EMBEDDING if capabilities and "completion" not in capabilities else None
 
 
 class LoadedModel(NamedTuple):
@@ -102,3 +136,7 @@ def _text(entry: dict[str, Any], key: str) -> str:
 def _number(entry: dict[str, Any], key: str) -> int:
     value = entry.get(key)
     return value if type(value) is int else 0
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

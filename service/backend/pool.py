@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from service.backend.backend import Backend, build_backend
 from service.backend.breakers import Evidence, Trial
 from service.backend.catalogue import Catalogue
 from service.backend.placement import is_remote
 from service.backend.probing import Probing
+from service.backend.shares import Shares
 from service.clock import Clock
-from service.config import BackendConfig, Config, ModelConfig
+from service.config import BackendConfig, Config
 from service.errors import BackendError, Fault, NotFoundError
-from service.job import model_key, model_of_runner
+from service.job import model_of_runner
 from service.signal import Signal
 
 __all__ = ["Backend", "Pool", "build_backend"]
@@ -30,7 +31,8 @@ class Pool:
     def __init__(self, backends: Sequence[Backend], config: Config, clock: Clock, work: asyncio.Event) -> None:
         self._backends = tuple(backends)
         self._leaving: list[Backend] = []
-        self._parallel = _parallel(config.models)
+        self.shares = Shares(config.models, clock)
+        """How many of a backend's seats each model may have."""
         self._clock = clock
         self._load_ms: dict[str, float] = {}
         self._work = work
@@ -82,7 +84,7 @@ class Pool:
         model = model_of_runner(runner)
         if not self.may_have(backend, model):
             return False
-        share = self._parallel.get(model)
+        share = self.shares.share(backend, model)
         return share is None or _used(backend, model) < share
 
     def may_begin(self, backend: Backend, model: str, owner: str) -> bool:
@@ -110,12 +112,13 @@ class Pool:
 
     def seats_for(self, backend: Backend, runner: str) -> int:
         """How many of a backend's seats the jobs of this runner may have, free or not."""
-        return min(backend.config.concurrency, self._parallel.get(model_of_runner(runner), backend.config.concurrency))
+        share, seats = self.shares.share(backend, model_of_runner(runner)), backend.config.concurrency
+        return seats if share is None else min(seats, share)
 
     def free_seats_for(self, backend: Backend, runner: str) -> int:
         """How many of a backend's seats a job of this runner could have now."""
         model = model_of_runner(runner)
-        share = self._parallel.get(model)
+        share = self.shares.share(backend, model)
         free = backend.free_seats if share is None else min(backend.free_seats, share - _used(backend, model))
         return max(0, free)
 
@@ -242,7 +245,7 @@ class Pool:
             backend.is_leaving = True
         self._leaving = [backend for backend in gone if backend.in_flight]
         self._backends = tuple(present)
-        self._parallel = _parallel(config.models)
+        self.shares.replace(config.models)
         self._members_changed.set()
         self._on_change()
 
@@ -272,7 +275,3 @@ def _own(backend: Backend, model: str) -> str:
 def _used(backend: Backend, model: str) -> int:
     own = _own(backend, model)
     return sum(jobs for one, jobs in backend.placement.in_flight.items() if _own(backend, one) == own)
-
-
-def _parallel(models: Mapping[str, ModelConfig]) -> dict[str, int]:
-    return {model_key(name): one.parallel for name, one in models.items() if one.parallel is not None}

@@ -47,11 +47,13 @@ class Sharing:
         return {name: min(names) for names in sharing.values() if len(names) > 1 for name in names}
 
 
+def runs_here(model: InstalledModel) -> bool:
+    """Whether the model has weights and a runner here: those of Ollama's cloud have none (wire contract 3.5)."""
+    return not model.entry.get("remote_model") and not is_remote(model_key(model.name))
+
+
 def _local(installed: Iterable[InstalledModel]) -> Iterator[InstalledModel]:
-    """Models that have weights here: those of Ollama's cloud have none (wire contract 3.5)."""
-    for model in installed:
-        if model.digest and not model.entry.get("remote_model") and not is_remote(model_key(model.name)):
-            yield model
+    return (model for model in installed if model.digest and runs_here(model))
 
 
 def _lookalikes(installed: Iterable[InstalledModel]) -> Iterator[InstalledModel]:

@@ -58,10 +58,16 @@ def _backend_line(backend: dict[str, Any]) -> str:
         f"{rates['jobs_per_minute']:g} jobs/min",
         f"{rates['tokens_per_second']:g} tokens/s",
         f"breaker {breaker['state']}",
+        *(_limit(model, one) for model, one in backend["limited_models"].items()),
         *(f"{model}: breaker {one['state']}" for model, one in backend["failing_models"].items()),
         f"loaded: {', '.join(backend['loaded_models']) or 'none'}",
     ]
     return ", ".join(parts) + (f", {backend['error']}" if "error" in backend else "")
+
+
+def _limit(model: str, limit: dict[str, Any]) -> str:
+    seats = "1 seat" if limit["seats"] == 1 else f"{limit['seats']} seats"
+    return f"{model}: {seats} ({limit['reason']})"
 
 
 async def ask_running_service(config: Config, method: str, path: str, body: Any = None) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
+from service.backend.models import Serial
+from service.backend.shares import advice
 from service.cli.admin_client import NotRunningError, ask_running_service
 from service.config import BackendConfig, Config
-from service.errors import BackendError, DatabaseUnusableError
+from service.errors import BackendError, DatabaseUnusableError, ServiceError
 from service.model_limits import uncarried_limits
 from service.store.opening import open_database
 
@@ -20,6 +22,8 @@ async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
     for warning in uncarried_limits(config.models):
         say(f"warning        {warning}")
     database = await _check_database(config, say)
+    for line in await _model_seats(config):
+        say(line)
     async with Connections() as connections:
         backends = await asyncio.gather(
             *(
@@ -63,6 +67,26 @@ async def _check_database(config: Config, say: Callable[[str], None]) -> bool:
     await database.close()
     say(f"database       {where}: ok")
     return True
+
+
+async def _model_seats(config: Config) -> list[str]:
+    """What the running service has learned of models that have fewer seats than their backend."""
+    try:
+        answer = await ask_running_service(config, "GET", "/api/v1/backends")
+    except ServiceError:
+        return []
+    lines = []
+    for backend in answer["backends"]:
+        name, seats, limited = backend["name"], backend["seats"], backend.get("limited_models", {})
+        known = [f"{model} ({one['reason']})" for model, one in limited.items() if one["reason"] != Serial.LEARNED]
+        if known:
+            lines.append(f"seats          backend {name}: one for each of {', '.join(known)}, as Ollama has no more")
+        lines += [
+            f"warning        {advice(name, model, seats)}"
+            for model, one in limited.items()
+            if one["reason"] == Serial.LEARNED
+        ]
+    return lines
 
 
 async def _check_backend(client: BackendClient, backend: BackendConfig) -> tuple[bool, str]:

@@ -84,11 +84,12 @@ async def serve(
             if call.is_empty:
                 return await delivery.whole(_without_words(call, "load"))
             async with runner.seat() as seat:
+                seated = time.monotonic_ns()
                 simulation.observations.seated(model.name)
                 try:
                     await hold(runner, delivery, disruption)
                     given = _answer(simulation, call, model, options, is_thinking)
-                    generation = _Generation(simulation.settings, call, runner, seat, given, started, loaded)
+                    generation = _Generation(simulation.settings, call, runner, seat, given, started, loaded, seated)
                     return await generation.deliver(delivery, disruption)
                 finally:
                     simulation.observations.unseated(model.name)
@@ -115,6 +116,7 @@ class _Generation:
     answer: Answer
     started: int
     loaded: int
+    seated: int
 
     async def deliver(self, delivery: Delivery, disruption: Disruption) -> web.StreamResponse:
         call = self.call
@@ -198,8 +200,9 @@ class _Generation:
             self.seat.is_lost = True
 
     def _timing(self) -> Timing:
+        # The wait for a seat is in none of the parts (wire contract 1.2).
         now = time.monotonic_ns()
-        generation = max(1, now - self.loaded)
+        generation = max(1, now - self.seated)
         return Timing(now - self.started, max(1, self.loaded - self.started), max(1, generation // 8), generation)
 
 

@@ -11,6 +11,7 @@ from service.backend.classification import failure_of, failure_of_ending
 from service.backend.client import Deadlines, Reply
 from service.backend.http.call import not_ollama
 from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT, STALLED
+from service.backend.overlap import Sending
 from service.backend.pool import Pool
 from service.backend.protocols import Ending, Reader, reader_for
 from service.cancel_scope import CancelScope
@@ -64,6 +65,7 @@ class Attempt:
         "_pool",
         "_refusal",
         "_scope",
+        "_sending",
         "backend",
         "is_silent",
         "running",
@@ -90,6 +92,8 @@ class Attempt:
         """The backend's own word of the failure, where it gave one."""
         self._held = bytearray()
         """The beginning of a reply that may still be a refusal."""
+        self._sending: Sending | None = None
+        """Its stream, once the first token has come."""
         self._scope = CancelScope()
         running.stop = self.stop
 
@@ -216,7 +220,7 @@ class Attempt:
                     relay.append(data)
             elif reader.has_begun:
                 first_token_at = voice.heard_at
-                self._begin(reply, data)
+                self._begin(reply, data, first_token_at)
                 if self.running.is_cancelled:
                     break
             else:
@@ -230,9 +234,12 @@ class Attempt:
                 raise _too_long(output)
         return first_token_at
 
-    def _begin(self, reply: Reply, data: bytes) -> None:
+    def _begin(self, reply: Reply, data: bytes, now: int) -> None:
         """The reply is an answer: pass on what there is of it."""
-        self._pool.answered(self.backend, self.running.job.runner)
+        job = self.running.job
+        self._pool.answered(self.backend, job.runner)
+        if job.is_streamed:
+            self._sending = self._pool.shares.began(self.backend, job.runner, self.sent_at, now)
         if self.running.relay is not None:
             self.running.relay.begin(Head(reply.status, reply.headers))
             self.running.relay.append(bytes(self._held) + data if self._held else data)
@@ -253,6 +260,8 @@ class Attempt:
     def _report(self, end: AttemptEnd) -> None:
         """Tell the pool what the end says of its backend."""
         job, backend = self.running.job, self.backend
+        if self._sending is not None:
+            self._pool.shares.ended(backend, self._sending, end.counts if isinstance(end, Outcome) else None)
         if isinstance(end, Outcome):
             now = self._clock.now_ms()
             tokens = end.counts.completion_tokens or 0

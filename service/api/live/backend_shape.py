@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
 from service.api.http.fields import one_of
 from service.backend.breaker import Breaker, State
+from service.backend.models import Serial
 from service.backend.pool import Backend
+from service.backend.shares import Limit
 
 
 class BreakerReply(TypedDict):
@@ -19,6 +22,15 @@ class BreakerReply(TypedDict):
     """In a row."""
     rest_seconds: float
     """Until it is tried again."""
+
+
+class LimitReply(TypedDict):
+    """What a model may have of a backend's seats because the server answers its requests one at a time."""
+
+    seats: int
+    """1, or 2 while those are tried again."""
+    reason: Annotated[str, one_of(Serial)]
+    """What it is: an MLX model, one of a family with one slot, one that writes no text; or learned from its replies."""
 
 
 class RatesReply(TypedDict):
@@ -49,6 +61,8 @@ class BackendReply(TypedDict):
     breaker: BreakerReply
     failing_models: dict[str, BreakerReply]
     """Models that have failed since they last did not; one whose breaker is open gets no jobs there."""
+    limited_models: dict[str, LimitReply]
+    """Models that the server answers one request at a time, which have fewer seats for that."""
     rates: RatesReply
     version: NotRequired[str]
     error: NotRequired[str]
@@ -60,8 +74,10 @@ class BackendList(TypedDict):
     backends: list[BackendReply]
 
 
-def backend_fields(backend: Backend, now: int) -> BackendReply:
-    """A backend at the time ``now``. The rates are those of the last minute; times are in seconds."""
+def backend_fields(backend: Backend, limits: Mapping[str, Limit], now: int) -> BackendReply:
+    """A backend with the limits of its models, at the time ``now``. The rates are those of the last minute; times are
+    in seconds.
+    """
     work, mean_seconds = backend.work, backend.work.mean_seconds(now)
     fields: BackendReply = {
         "name": backend.name,
@@ -75,6 +91,7 @@ def backend_fields(backend: Backend, now: int) -> BackendReply:
         "loads": backend.placement.swaps,
         "breaker": _breaker_fields(backend.breakers.server),
         "failing_models": {model: _breaker_fields(one) for model, one in backend.breakers.failing.items()},
+        "limited_models": {model: {"seats": one.seats, "reason": one.reason} for model, one in limits.items()},
         "rates": {
             "jobs_per_minute": round(work.jobs_per_minute(now), 2),
             "tokens_per_second": round(work.tokens_per_second(now), 2),

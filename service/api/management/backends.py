@@ -10,12 +10,12 @@ from service.api.http.failures import PROBLEM_JSON, Problem
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, ReplyDoc, refusals
 from service.api.live.backend_shape import BackendList, BackendReply, backend_fields
+from service.backend.pool import Backend
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
     require_admin(request)
-    now = request.app[CLOCK].now_ms()
-    found: BackendList = {"backends": [backend_fields(backend, now) for backend in request.app[POOL]]}
+    found: BackendList = {"backends": [_fields(request, backend) for backend in request.app[POOL]]}
     return json_reply(request, found)
 
 
@@ -23,13 +23,18 @@ async def drain(request: web.Request) -> web.StreamResponse:
     """Nothing more is sent to it; what runs there ends by itself."""
     require_admin(request)
     backend = request.app[POOL].drain(request.match_info["name"])
-    return json_reply(request, backend_fields(backend, request.app[CLOCK].now_ms()))
+    return json_reply(request, _fields(request, backend))
 
 
 async def resume(request: web.Request) -> web.StreamResponse:
     require_admin(request)
     backend = request.app[POOL].resume(request.match_info["name"])
-    return json_reply(request, backend_fields(backend, request.app[CLOCK].now_ms()))
+    return json_reply(request, _fields(request, backend))
+
+
+def _fields(request: web.Request, backend: Backend) -> BackendReply:
+    limits = request.app[POOL].shares.limits(backend)
+    return backend_fields(backend, limits, request.app[CLOCK].now_ms())
 
 
 ROUTES = (

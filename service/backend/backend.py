@@ -48,7 +48,6 @@ class Backend:
         self.idle_since = 0
         self.silence = Silence()
         """Which of its models give no sign of life."""
-        self.prompt_rates = PromptRates()
         self.wants_probe = asyncio.Event()
         self.sharing = Sharing()
         """Which of its models share their weights."""
@@ -137,9 +136,10 @@ class Backend:
 class Work:
     """What a backend has finished lately."""
 
-    __slots__ = ("_busy_ms", "_jobs", "_tokens")
+    __slots__ = ("_busy_ms", "_jobs", "_tokens", "prompt_rates")
 
     def __init__(self) -> None:
+        self.prompt_rates = PromptRates()
         self._jobs = RateMeter()
         self._tokens = RateMeter()
         self._busy_ms = RateMeter()

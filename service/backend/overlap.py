@@ -16,7 +16,9 @@ _ENOUGH = 5
 """So many replies in turn, and none beside another, are no chance."""
 _TRIED_AGAIN_MS = 3_600_000
 _READING_MS = 50
-"""What has come on two connections is read in any order: by so much tokens may seem to have come at once."""
+"""What has come on two connections is read in any order, and durations are rounded: by so much tokens may seem to have
+come at once, or one reply to have begun before the other had ended.
+"""
 _MOST_MODELS = 256
 
 
@@ -107,7 +109,7 @@ class OverlapWatch:
             durations is None
             or self.seats(reply.model, now) == 1
             or not end_before - self._least_overlap_ms >= reply.sent_at
-            or not _begun_at(reply.sent_at, first_token_at, durations, end_before) >= end_before
+            or _begun_at(reply.sent_at, first_token_at, durations, end_before) < end_before - _READING_MS
         ):
             return None
         watched.in_turn += 1

@@ -202,8 +202,9 @@ class _Generation:
     def _timing(self) -> Timing:
         # The wait for a seat is in none of the parts (wire contract 1.2).
         now = time.monotonic_ns()
-        generation = max(1, now - self.seated)
-        return Timing(now - self.started, max(1, self.loaded - self.started), max(1, generation // 8), generation)
+        work = max(2, now - self.seated)
+        prompt = max(1, work // 8)
+        return Timing(now - self.started, max(1, self.loaded - self.started), prompt, work - prompt)
 
 
 def _checked_model(simulation: Simulation, call: Call) -> SimulatedModel:

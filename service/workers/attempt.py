@@ -196,7 +196,7 @@ class Attempt:
         if relay is not None:
             # The caller has its whole answer; it need not wait for our disk.
             relay.end()
-        backend.prompt_rates.learn(model_of_runner(job.runner), len(request), ending.counts)
+        backend.work.prompt_rates.learn(model_of_runner(job.runner), len(request), ending.counts)
         return Outcome(Status.COMPLETED, output.segments(), ending.counts, first_token_at=first_token_at)
 
     async def _refused(self, reply: Reply) -> BackendError:

@@ -65,7 +65,7 @@ class FirstByte:
         if not self._was_loaded:
             return timeouts.first_byte_cold_seconds
         model = model_of_runner(self._runner)
-        rates = self._backend.prompt_rates
+        rates = self._backend.work.prompt_rates
         return rates.limit_seconds(model, self._size, timeouts.first_byte_resident_seconds)
 
     def _words(self) -> str:

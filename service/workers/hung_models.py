@@ -42,6 +42,8 @@ class HungModels:
             return error
         if error.code == FIRST_BYTE_TIMEOUT and self._met_limit(attempt):
             return _hung(attempt.backend)
+        if attempt.backend.silence.is_hung(attempt.model):
+            return _hung(attempt.backend)
         remedy = "the model was loaded, and would be as slow again: ask for less, or have that limit raised"
         return BackendError(f"{error}; {remedy}", code=error.code, fault=Fault.PERMANENT)
 

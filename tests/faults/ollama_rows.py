@@ -16,46 +16,6 @@ from tests.support.backends import until_answering
 OLLAMA = "Ollama"
 
 
-@row(OLLAMA, "its first byte takes long, within the limit", "the job waits, and is completed by its first attempt")
-async def slow_headers(folder: Path) -> None:
-    async with stage() as it:
-        it.arm(FaultKind.DELAY_HEADERS, seconds=0.3)
-        assert (await it.completes(await it.submit()))["attempt"] == 1
-        await it.is_well()
-
-
-@row(OLLAMA, "no first byte comes within the limit", "the attempt is given up and the job tried again")
-async def no_headers(folder: Path) -> None:
-    limits = {"timeouts.first_byte_cold_seconds": 0.5, "timeouts.first_byte_resident_seconds": 0.5}
-    async with stage(limits) as it:
-        it.arm(FaultKind.STALL)
-        job = await it.completes(await it.submit())
-        assert job["attempt"] == job["failures"] + 1 >= 2
-        await it.ollama.observations.until(lambda seen: seen.closed_connections >= 1)
-        await it.is_well()
-
-
-@row(OLLAMA, "tokens come slowly, each within the limit", "there is no limit on a stream that moves: completed")
-async def slow_tokens(folder: Path) -> None:
-    async with stage() as it:
-        it.arm(FaultKind.PACE, seconds=0.02)
-        assert (await it.completes(await it.submit()))["attempt"] == 1
-        await it.is_well()
-
-
-@row(
-    OLLAMA,
-    "the stream stalls in the middle",
-    "the attempt is given up, the half answer thrown away, the job tried again",
-)
-async def stalled(folder: Path) -> None:
-    async with stage({"timeouts.stall_seconds": 0.5}) as it:
-        it.arm(FaultKind.STALL, after_tokens=3)
-        job = await it.completes(await it.submit())
-        assert job["attempt"] == job["failures"] + 1 >= 2
-        await it.is_well()
-
-
 @row(OLLAMA, "an error that passes (500), before the first byte", "tried again after a pause, at most five times")
 async def transient_error(folder: Path) -> None:
     async with stage() as it:
@@ -279,15 +239,16 @@ async def server_dies(folder: Path) -> None:
 async def server_dies_under_many(folder: Path) -> None:
     async with stage({"breaker.open_seconds": 300}, seats=8) as it:
         stall = it.arm(FaultKind.STALL, after_tokens=4, times=None)
-        jobs = [await it.submit() for _ in range(8)]
+        prompts = [f"{PROMPT} {number}" for number in range(8)]
+        jobs = [await it.submit(prompt) for prompt in prompts]
         await it.ollama.observations.until(lambda seen: seen.stalled == 8)
         await it.ollama.die()
         stall.remove()
         await until_answering(it.service, 0)
         assert it.breaker.state == "open"
         await it.ollama.accept_connections()
-        for job_id in jobs:
-            assert (await it.completes(job_id))["attempt"] == 2
+        for job_id, prompt in zip(jobs, prompts, strict=True):
+            assert (await it.completes(job_id, prompt))["attempt"] == 2
         await it.is_well()
 
 
@@ -309,8 +270,8 @@ async def all_down(folder: Path) -> None:
 @row(
     OLLAMA,
     "it fails one job after another of a model",
-    "the model's breaker opens: its jobs are left alone for a while, then tried with one; those of other models go on. "
-    "One job that fails again and again opens nothing",
+    "the model's breaker opens: jobs of the same callers wait for a while, and then one is tried; other models and other "
+    "callers go on. One job that fails again and again opens nothing",
 )
 async def model_fails(folder: Path) -> None:
     options = {"breaker.failure_threshold": 2, "breaker.open_seconds": 0.5, "retry.max_retries": 1000}
@@ -319,14 +280,14 @@ async def model_fails(folder: Path) -> None:
         alone = await it.submit()
         await it.service.look(alone, lambda job: job["failures"] >= 4)
         assert it.states == {MODEL: "closed"}
-        jobs = [alone, await it.submit()]
+        other = await it.submit(f"{PROMPT} 2")
         while it.states != {MODEL: "open"}:
             await it.service.call("GET", "/health")
         assert it.breaker.state == "closed"
         await it.ends(await it.service.submit("well", model="other"), "completed")
         failing.remove()
-        for job_id in jobs:
-            await it.completes(job_id)
+        await it.completes(alone)
+        await it.completes(other, f"{PROMPT} 2")
         assert it.states == {}
         await it.is_well()
 
@@ -340,13 +301,17 @@ async def breaker_opens(folder: Path) -> None:
     options = {"breaker.failure_threshold": 3, "breaker.open_seconds": 0.5, "retry.max_retries": 1000}
     async with stage(options, seats=1) as it:
         failing = it.arm(FaultKind.ERROR, status=500, message="something", times=None)
-        jobs = [await it.service.submit(PROMPT, model=model) for model in (MODEL, "other") * 2]
+        jobs = {
+            await it.service.submit(f"{PROMPT} {number}", model=model): f"{PROMPT} {number}"
+            for number in range(2)
+            for model in (MODEL, "other")
+        }
         while it.breaker.state != "open":
             await it.service.call("GET", "/health")
         assert it.breaker.rest_seconds > 0
         failing.remove()
-        for job_id in jobs:
-            await it.completes(job_id)
+        for job_id, prompt in jobs.items():
+            await it.completes(job_id, prompt)
         assert (it.breaker.state, it.states) == ("closed", {})
         await it.is_well()
 

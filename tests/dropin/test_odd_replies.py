@@ -167,7 +167,6 @@ async def test_a_chat_whose_last_chunk_names_no_model_is_told_as_broken() -> Non
         given = await seen(it.service.session, "POST", path, {**STREAMING[path], "model": MODEL})
         assert not given.is_whole
         assert "before it was complete" in frame_of(path, given.body.removeprefix(text + swallowed))
-        assert len(it.given) == 1
 
 
 @pytest.mark.parametrize(

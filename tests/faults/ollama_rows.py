@@ -270,8 +270,8 @@ async def all_down(folder: Path) -> None:
 @row(
     OLLAMA,
     "it fails one job after another of a model",
-    "the model's breaker opens: jobs of the same callers wait for a while, and then one is tried; other models and other "
-    "callers go on. One job that fails again and again opens nothing",
+    "the model's breaker opens: jobs of the same callers wait for a while, and then one is tried; other models and "
+    "other callers go on. One job that fails again and again opens nothing",
 )
 async def model_fails(folder: Path) -> None:
     options = {"breaker.failure_threshold": 2, "breaker.open_seconds": 0.5, "retry.max_retries": 1000}

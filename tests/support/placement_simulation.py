@@ -47,7 +47,7 @@ ROW = Job(**dict.fromkeys(Job._fields, 0))  # type: ignore[arg-type]
 class SimulatedService:
     """The scheduler with its backlog and pool; what the dispatcher, the workers and the probes do around them."""
 
-    def __init__(self, *, max_swap_wait_ms: int = 30_000, is_naive: bool = False, failure_threshold: int = 5) -> None:
+    def __init__(self, *, max_swap_wait_ms: int = 30_000, is_naive: bool = False) -> None:
         self.time = Timeline()
         self.clock = SimulatedClock(self.time)
         self.backends: list[SimulatedBackend] = []
@@ -59,7 +59,6 @@ class SimulatedService:
         self._lines: defaultdict[Line, deque[SimulatedJob]] = defaultdict(deque)
         self._max_swap_wait_ms = max_swap_wait_ms
         self._is_naive = is_naive
-        self._failure_threshold = failure_threshold
         self.sent: list[SimulatedJob] = []
         """Every attempt's job, in the order in which they went to a backend; and when they did."""
         self.sent_at: list[int] = []
@@ -94,8 +93,7 @@ class SimulatedService:
         ollama = SimulatedOllama(self.time, fits, load_ms)
         ollama.loaded = {model_of_runner(runner): runner for runner in loaded}
         client = BackendClient(Connections(), "http://127.0.0.1", name=name)
-        build = partial(Breaker, lambda: self.time.now / 1000, threshold=self._failure_threshold)
-        breakers = Breakers(build)
+        breakers = Breakers(partial(Breaker, lambda: self.time.now / 1000))
         own = Backend(BackendConfig(name=name, concurrency=seats), client, breakers, self._max_swap_wait_ms)
         own.is_answering = True
         backend = SimulatedBackend(own, ollama, slowness)

@@ -112,20 +112,6 @@ async def test_a_load_that_hangs_is_tried_again() -> None:
         assert (job["status"], job["attempt"], job["failures"]) == ("completed", 2, 1)
 
 
-async def test_a_model_that_was_loaded_for_this_call_has_the_limit_of_a_loaded_one_from_then_on() -> None:
-    """The first limit is over long before the second, and the prompt takes longer than a load may."""
-    async with serving(**{"timeouts.first_byte_resident_seconds": 60.0}) as (service, backend):
-        prompt = service.ollama.arm(Fault(kind=FaultKind.STALL, prompt=PROMPT))
-        job_id = await service.submit(PROMPT, model=MODEL)
-        await until(service, lambda: backend.has_loaded(KEY))
-        loop = asyncio.get_running_loop()
-        over = loop.create_future()
-        loop.call_later(2 * SHORT["timeouts.first_byte_cold_seconds"], over.set_result, None)
-        await over
-        prompt.release()
-        assert (await final(service, job_id))["attempt"] == 1
-
-
 async def test_a_limit_while_the_backend_does_not_answer_is_tried_again() -> None:
     async with serving(**{"health.probe_timeout_seconds": 0.1}) as (service, backend):
         await load(service, backend)
@@ -157,7 +143,7 @@ async def test_a_slot_that_is_never_given_back_is_freed_so_too() -> None:
     """One slot, wire contract 6: whoever comes after the caller whose tool call could not be parsed gets nothing."""
     async with serving() as (service, backend):
         await load(service, backend)
-        service.ollama.arm(Fault(kind=FaultKind.SEAT_LOST, after_tokens=1, times=8))
+        service.ollama.arm(Fault(kind=FaultKind.SEAT_LOST, model=MODEL, prompt="break", after_tokens=1, times=8))
         for _ in range(8):
             await final(service, await service.submit("break it", model=MODEL, priority="high"))
         ids = [await service.submit(f"{PROMPT} {number}", model=MODEL) for number in range(3)]

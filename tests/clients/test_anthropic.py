@@ -12,6 +12,7 @@ import pytest
 from service.simulated import FaultKind
 from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
 from tests.support.running import RunningService
+from tests.support.signs_of_life import OFTEN, counted_signs
 
 MESSAGES = "/v1/messages"
 
@@ -109,14 +110,36 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall.release()
 
 
-async def test_heartbeats_do_not_disturb_the_client() -> None:
-    async with service_for_clients(queue__heartbeat_seconds=0.02) as service, client_of(service) as client:
-        arm(service, FaultKind.DELAY_HEADERS, MESSAGES, seconds=0.2)
+@pytest.mark.parametrize("after_tokens", [0, 7], ids=["before the first", "in the middle"])
+async def test_signs_of_life_do_not_disturb_the_client(after_tokens: int) -> None:
+    async def ask(client: anthropic.AsyncAnthropic) -> tuple[str | None, str]:
         async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as stream:
-            assert (await stream.get_final_message()).stop_reason == "end_turn"
+            message = await stream.get_final_message()
+            return message.stop_reason, "".join(part.text for part in message.content if part.type == "text")
+
+    async with service_for_clients(OFTEN) as service, client_of(service) as client:
+        expected = await ask(client)
+        stall = arm(service, FaultKind.STALL, MESSAGES, after_tokens=after_tokens)
+        with counted_signs() as signs:
+            asking = asyncio.create_task(ask(client))
+            await signs.until_more(3)
+        stall.release()
+        assert await asking == expected == ("end_turn", expected[1])
+
+
+async def test_a_failure_after_a_sign_of_life_is_raised_with_its_words() -> None:
+    async def ask(client: anthropic.AsyncAnthropic) -> None:
+        await read(await client.messages.create(model="llama3.2", max_tokens=9, messages=QUESTION, stream=True))
+
+    async with service_for_clients(OFTEN) as service, client_of(service) as client:
+        stall = arm(service, FaultKind.STALL, MESSAGES)
         arm(service, FaultKind.ERROR, MESSAGES, status=500, message="CUDA error")
+        with counted_signs() as signs:
+            asking = asyncio.create_task(ask(client))
+            await signs.until_more(1)
+        stall.release()
         with pytest.raises(anthropic.APIError, match="CUDA error"):
-            await read(await client.messages.create(model="llama3.2", max_tokens=9, messages=QUESTION, stream=True))
+            await asking
 
 
 async def test_the_client_that_blocks_works_too(service: RunningService) -> None:

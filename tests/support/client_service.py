@@ -42,10 +42,9 @@ OPTIONS = {
 
 
 @asynccontextmanager
-async def service_for_clients(**options: Any) -> AsyncIterator[RunningService]:
-    """The service; options such as ``queue__heartbeat_seconds=0.05``."""
-    given = {name.replace("__", "."): value for name, value in options.items()}
-    async with service_in_process({**OPTIONS, **given}, SETTINGS) as service:
+async def service_for_clients(options: dict[str, Any] | None = None) -> AsyncIterator[RunningService]:
+    """The service, with further options such as ``{"queue.heartbeat_seconds": 0.05}``."""
+    async with service_in_process({**OPTIONS, **(options or {})}, SETTINGS) as service:
         yield service
 
 

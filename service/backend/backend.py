@@ -9,6 +9,7 @@ from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
+from service.backend.loaded_list import LoadedList
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
 from service.backend.prompt_rates import PromptRates
@@ -40,11 +41,9 @@ class Backend:
         self.version: str | None = None
         self.installed: tuple[InstalledModel, ...] | None = None
         """As it last told; None until it has."""
-        self.loaded: tuple[LoadedModel, ...] = ()
+        self.loaded_list = LoadedList()
         self.listed_at = 0
         """When its models were last asked for."""
-        self.loaded_at = 0
-        """When it last told which are loaded."""
         self.idle_since = 0
         self.silence = Silence()
         """Which of its models give no sign of life."""
@@ -61,6 +60,11 @@ class Backend:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def loaded(self) -> tuple[LoadedModel, ...]:
+        """The models that are loaded there, as it last told."""
+        return self.loaded_list.models
 
     @property
     def in_flight(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from service.backend.backend import Backend
 from service.backend.probing import Probing
@@ -13,15 +13,21 @@ from service.job import model_key
 
 _NAMES_SHOWN = 20
 _FRESH_MS = 1_000
+_MOST_PATIENCE_SECONDS = 4.0
+"""Callers of lists give up after ten seconds, and may be given one that is a little old."""
 
 
 class Catalogue:
     """The models of all backends; ``backends`` gives those of the present configuration each time it is read."""
 
-    def __init__(self, backends: Iterable[Backend], probing: Probing, clock: Clock) -> None:
+    def __init__(
+        self, backends: Iterable[Backend], probing: Probing, clock: Clock, probe_timeout_seconds: float
+    ) -> None:
         self._backends = backends
         self._probing = probing
         self._clock = clock
+        self.patience_seconds = min(_MOST_PATIENCE_SECONDS, probe_timeout_seconds)
+        """How long a question about models waits for one backend before the others are enough."""
 
     def knows(self, model: str) -> bool:
         """Whether any backend had the model when it was last asked."""
@@ -50,7 +56,7 @@ class Catalogue:
     async def look_for(self, model: str) -> bool:
         """Whether any backend has the model; the lists are asked for again before the answer is no."""
         if not self.knows(model):
-            await self.refresh()
+            await self.refresh(lambda: self.knows(model))
         return self.knows(model)
 
     async def require(self, model: str) -> None:
@@ -64,16 +70,30 @@ class Catalogue:
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
         raise NotFoundError(f"no backend has the model {model!r}; there are: {shown or 'none, pull one first'}")
 
-    async def refresh(self) -> None:
-        """Ask every backend that answers for its models, unless that was just done; and those that nobody has asked."""
+    async def refresh(self, is_enough: Callable[[], bool] | None = None) -> None:
+        """Ask every backend that answers for its models, unless that was just done; and those that nobody has asked.
+
+        One that is silent is waited for no longer than :attr:`patience_seconds`, and nobody once ``is_enough``.
+        """
         stale = self._clock.now_ms() - _FRESH_MS
         asked = [
             backend
             for backend in self._backends
             if backend.is_unknown or (backend.is_answering and backend.listed_at < stale)
         ]
-        if asked:
-            await asyncio.gather(*(self._probing.probe(backend) for backend in asked))
+        probes = {asyncio.ensure_future(self._probing.probe(backend)) for backend in asked}
+        try:
+            async with asyncio.timeout(self.patience_seconds):
+                while probes and not (is_enough is not None and is_enough()):
+                    done, probes = await asyncio.wait(probes, return_when=asyncio.FIRST_COMPLETED)
+                    for probe in done:
+                        probe.result()
+        except TimeoutError:
+            return
+        finally:
+            # Whoever watches the backends asks them again, and waits for as long as it takes.
+            for probe in probes:
+                probe.cancel()
 
     def _answering(self) -> list[Backend]:
         return [backend for backend in self._backends if backend.is_answering]

@@ -40,7 +40,7 @@ class Pool:
         """Sent when a load has ended, or may have."""
         self._members_changed = asyncio.Event()
         self._probing = Probing(config.health, clock, self._on_change)
-        self.catalogue = Catalogue(self, self._probing, clock)
+        self.catalogue = Catalogue(self, self._probing, clock, config.health.probe_timeout_seconds)
         """Which models there are."""
 
     def __iter__(self) -> Iterator[Backend]:

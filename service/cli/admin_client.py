@@ -60,7 +60,7 @@ def _backend_line(backend: dict[str, Any]) -> str:
         f"breaker {breaker['state']}",
         *(_limit(model, one) for model, one in backend["limited_models"].items()),
         *(f"{model}: breaker {one['state']}" for model, one in backend["failing_models"].items()),
-        f"loaded: {', '.join(backend['loaded_models']) or 'none'}",
+        f"loaded: {', '.join(backend['loaded_models']) or 'none'}" + _age(backend),
     ]
     return ", ".join(parts) + (f", {backend['error']}" if "error" in backend else "")
 
@@ -68,6 +68,14 @@ def _backend_line(backend: dict[str, Any]) -> str:
 def _limit(model: str, limit: dict[str, Any]) -> str:
     seats = "1 seat" if limit["seats"] == 1 else f"{limit['seats']} seats"
     return f"{model}: {seats} ({limit['reason']})"
+
+
+def _age(backend: dict[str, Any]) -> str:
+    """Said of a list that the server does not tell anew."""
+    if "loaded_models_age_seconds" not in backend:
+        return ""
+    seconds = backend["loaded_models_age_seconds"]
+    return " (not told yet)" if seconds is None else f" (as told {seconds:g} s ago)"
 
 
 async def ask_running_service(config: Config, method: str, path: str, body: Any = None) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class QueueConfig(Section):
     max_bytes: ByteSize = Field(default=ByteSize(1024 * MIBIBYTE), ge=MIBIBYTE)
     max_swap_wait_seconds: SecondsOrNone = 30.0
     hold_busy: bool = True
-    heartbeat_seconds: SecondsOrNone = 0.0
+    heartbeat_seconds: SecondsOrNone = 15.0
     boost_high_seconds: SecondsOrNone = 60.0
     boost_low_seconds: SecondsOrNone = 60.0
 

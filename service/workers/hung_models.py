@@ -99,7 +99,7 @@ class HungModels:
         voice, now = backend.silence.voice(model), self._clock.now_ms()
         assert voice.hung_at is not None
         own = backend.placement.own
-        is_gone = backend.loaded_at > voice.hung_at and model not in {
+        is_gone = (backend.loaded_list.told_at or 0) > voice.hung_at and model not in {
             own(model_key(one.name)) for one in backend.loaded
         }
         if is_gone:

@@ -12,6 +12,7 @@ import pytest
 from service.simulated import FaultKind
 from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
 from tests.support.running import RunningService
+from tests.support.signs_of_life import OFTEN, counted_signs
 
 MESSAGES = "/v1/messages"
 
@@ -22,7 +23,7 @@ def client_of(service: RunningService, *, max_retries: int = 0) -> anthropic.Asy
 
 @pytest.fixture
 async def service(ollama_version: str) -> AsyncIterator[RunningService]:
-    async with service_for_clients(ollama_version) as service:
+    async with service_for_clients(version=ollama_version) as service:
         yield service
 
 
@@ -82,7 +83,7 @@ async def test_refusals_raise_the_error_of_their_status(
 
 
 async def test_what_we_have_tried_again_the_client_does_not(ollama_version: str) -> None:
-    async with service_for_clients(ollama_version) as service, client_of(service, max_retries=2) as client:
+    async with service_for_clients(version=ollama_version) as service, client_of(service, max_retries=2) as client:
         arm(service, FaultKind.ERROR, MESSAGES, status=500, message="CUDA error")
         with pytest.raises(anthropic.InternalServerError):
             await client.messages.create(model="llama3.2", max_tokens=5, messages=QUESTION)
@@ -118,17 +119,36 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall.release()
 
 
-async def test_heartbeats_do_not_disturb_the_client(ollama_version: str) -> None:
-    async with (
-        service_for_clients(ollama_version, queue__heartbeat_seconds=0.02) as service,
-        client_of(service) as client,
-    ):
-        arm(service, FaultKind.DELAY_HEADERS, MESSAGES, seconds=0.2)
+@pytest.mark.parametrize("after_tokens", [0, 7], ids=["before the first", "in the middle"])
+async def test_signs_of_life_do_not_disturb_the_client(after_tokens: int, ollama_version: str) -> None:
+    async def ask(client: anthropic.AsyncAnthropic) -> tuple[str | None, str]:
         async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as stream:
-            assert (await stream.get_final_message()).stop_reason == "end_turn"
+            message = await stream.get_final_message()
+            return message.stop_reason, "".join(part.text for part in message.content if part.type == "text")
+
+    async with service_for_clients(OFTEN, version=ollama_version) as service, client_of(service) as client:
+        expected = await ask(client)
+        stall = arm(service, FaultKind.STALL, MESSAGES, after_tokens=after_tokens)
+        with counted_signs() as signs:
+            asking = asyncio.create_task(ask(client))
+            await signs.until_more(3)
+        stall.release()
+        assert await asking == expected == ("end_turn", expected[1])
+
+
+async def test_a_failure_after_a_sign_of_life_is_raised_with_its_words(ollama_version: str) -> None:
+    async def ask(client: anthropic.AsyncAnthropic) -> None:
+        await read(await client.messages.create(model="llama3.2", max_tokens=9, messages=QUESTION, stream=True))
+
+    async with service_for_clients(OFTEN, version=ollama_version) as service, client_of(service) as client:
+        stall = arm(service, FaultKind.STALL, MESSAGES)
         arm(service, FaultKind.ERROR, MESSAGES, status=500, message="CUDA error")
+        with counted_signs() as signs:
+            asking = asyncio.create_task(ask(client))
+            await signs.until_more(1)
+        stall.release()
         with pytest.raises(anthropic.APIError, match="CUDA error"):
-            await read(await client.messages.create(model="llama3.2", max_tokens=9, messages=QUESTION, stream=True))
+            await asking
 
 
 async def test_the_client_that_blocks_works_too(service: RunningService) -> None:

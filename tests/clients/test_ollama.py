@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from service.simulated import FaultKind
 from tests.support.client_service import ADMIN_KEY, CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
 from tests.support.running import RunningService
+from tests.support.signs_of_life import OFTEN, counted_signs
 
 
 @pytest.fixture
 async def service(ollama_version: str) -> AsyncIterator[RunningService]:
-    async with service_for_clients(ollama_version) as service:
+    async with service_for_clients(version=ollama_version) as service:
         yield service
 
 
@@ -131,23 +132,37 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall.release()
 
 
-async def test_heartbeats_do_not_disturb_the_client(ollama_version: str) -> None:
-    async with (
-        service_for_clients(ollama_version, queue__heartbeat_seconds=0.02) as service,
-        ollama.AsyncClient(service.url) as client,
-    ):
-        arm(service, FaultKind.DELAY_HEADERS, "/api/chat", seconds=0.2)
-        arm(service, FaultKind.DELAY_HEADERS, "/api/generate", seconds=0.2)
-        parts = await read(await client.chat("llama3.2", QUESTION, stream=True))
-        assert len(parts) > 21
-        assert len([part for part in parts if part.message.content]) == 20
-        assert parts[-1].done
-        generated = await read(await client.generate("llama3.2", "Why?", stream=True))
-        assert len("".join(part.response or "" for part in generated).split()) == 20
-        # A failure after the first sign of life can only be told within the stream.
+@pytest.mark.parametrize("after_tokens", [0, 7], ids=["before the first", "in the middle"])
+async def test_signs_of_life_do_not_disturb_the_client(after_tokens: int, ollama_version: str) -> None:
+    async def ask(endpoint: str, asked: Awaitable[Any]) -> list[Any]:
+        stall = arm(service, FaultKind.STALL, endpoint, after_tokens=after_tokens)
+        reading = asyncio.create_task(read(await asked))
+        await signs.until_more(3)
+        stall.release()
+        parts = await reading
+        assert [part.done for part in parts[-2:]] == [False, True]
+        assert len(parts) >= 21 + 3
+        return parts
+
+    async with service_for_clients(OFTEN, version=ollama_version) as service, ollama.AsyncClient(service.url) as client:
+        whole = await client.chat("llama3.2", QUESTION)
+        with counted_signs() as signs:
+            chat = await ask("/api/chat", client.chat("llama3.2", QUESTION, stream=True))
+            assert "".join(part.message.content or "" for part in chat) == whole.message.content
+            generated = await ask("/api/generate", client.generate("llama3.2", "Why?", stream=True))
+            assert len("".join(part.response or "" for part in generated).split()) == 20
+
+
+async def test_a_failure_after_a_sign_of_life_is_raised_with_its_words(ollama_version: str) -> None:
+    async with service_for_clients(OFTEN, version=ollama_version) as service, ollama.AsyncClient(service.url) as client:
+        stall = arm(service, FaultKind.STALL, "/api/chat")
         arm(service, FaultKind.ERROR, "/api/chat", status=500, message="CUDA error")
+        with counted_signs() as signs:
+            reading = asyncio.create_task(read(await client.chat("llama3.2", QUESTION, stream=True)))
+            await signs.until_more(1)
+        stall.release()
         with pytest.raises(ollama.ResponseError, match="CUDA error"):
-            await read(await client.chat("llama3.2", QUESTION, stream=True))
+            await reading
 
 
 async def test_models_are_managed_with_an_admin_key_only(service: RunningService, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import openai
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from service.simulated import FaultKind
 from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
 from tests.support.running import RunningService
+from tests.support.signs_of_life import OFTEN, counted_signs
 
 CHAT = "/v1/chat/completions"
 
@@ -24,7 +25,7 @@ def client_of(service: RunningService, *, max_retries: int = 0) -> openai.AsyncO
 
 @pytest.fixture
 async def service(ollama_version: str) -> AsyncIterator[RunningService]:
-    async with service_for_clients(ollama_version) as service:
+    async with service_for_clients(version=ollama_version) as service:
         yield service
 
 
@@ -130,7 +131,7 @@ async def test_refusals_raise_the_error_of_their_status(service: RunningService,
 
 
 async def test_what_we_have_tried_again_the_client_does_not(ollama_version: str) -> None:
-    async with service_for_clients(ollama_version) as service, client_of(service, max_retries=2) as client:
+    async with service_for_clients(version=ollama_version) as service, client_of(service, max_retries=2) as client:
         arm(service, FaultKind.ERROR, CHAT, status=500, message="CUDA error")
         with pytest.raises(openai.InternalServerError):
             await client.chat.completions.create(model="llama3.2", messages=QUESTION)
@@ -172,20 +173,51 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall.release()
 
 
-async def test_heartbeats_do_not_disturb_the_client(ollama_version: str) -> None:
-    async with (
-        service_for_clients(ollama_version, queue__heartbeat_seconds=0.02) as service,
-        client_of(service) as client,
-    ):
-        for endpoint in (CHAT, "/v1/responses"):
-            arm(service, FaultKind.DELAY_HEADERS, endpoint, seconds=0.2)
-        chunks = await read(await client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True))
-        assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) == 20
-        events = await read(await client.responses.create(model="llama3.2", input="Why?", stream=True))
-        assert events[-1].type == "response.completed"
-        arm(service, FaultKind.ERROR, CHAT, status=500, message="CUDA error")
-        with pytest.raises(openai.APIError, match="CUDA error"):
-            await read(await client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True))
+@pytest.mark.parametrize("after_tokens", [0, 7], ids=["before the first", "in the middle"])
+async def test_signs_of_life_do_not_disturb_the_client(after_tokens: int, ollama_version: str) -> None:
+    async def ask(endpoint: str, asked: Awaitable[Any]) -> list[Any]:
+        stall = arm(service, FaultKind.STALL, endpoint, after_tokens=after_tokens)
+        reading = asyncio.create_task(read_all(asked))
+        await signs.until_more(3)
+        stall.release()
+        return await reading
+
+    async with service_for_clients(OFTEN, version=ollama_version) as service, client_of(service) as client:
+        with counted_signs() as signs:
+            chunks = await ask(CHAT, client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True))
+            assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) == 20
+            parts = await ask(
+                "/v1/completions", client.completions.create(model="llama3.2", prompt="Why?", stream=True)
+            )
+            assert len("".join(part.choices[0].text for part in parts if part.choices).split()) == 20
+            events = await ask("/v1/responses", client.responses.create(model="llama3.2", input="Why?", stream=True))
+            assert events[-1].type == "response.completed"
+            assert len([event for event in events if event.type == "response.output_text.delta"]) == 20
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, "/v1/responses"])
+async def test_a_failure_after_a_sign_of_life_is_raised_with_its_words_and_its_status(
+    endpoint: str, ollama_version: str
+) -> None:
+    async with service_for_clients(OFTEN, version=ollama_version) as service, client_of(service) as client:
+        stall = arm(service, FaultKind.STALL, endpoint)
+        arm(service, FaultKind.ERROR, endpoint, status=500, message="CUDA error")
+        asked: Any = (
+            client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True)
+            if endpoint == CHAT
+            else client.responses.create(model="llama3.2", input="Why?", stream=True)
+        )
+        with counted_signs() as signs:
+            reading = asyncio.create_task(read_all(asked))
+            await signs.until_more(1)
+        stall.release()
+        with pytest.raises(openai.APIError, match="CUDA error") as caught:
+            await reading
+        assert str(caught.value.code) == "500"
+
+
+async def read_all(asked: Awaitable[Any]) -> list[Any]:
+    return await read(await asked)
 
 
 async def test_our_own_headers_are_there_for_who_looks(client: openai.AsyncOpenAI) -> None:

@@ -48,9 +48,13 @@ async def run(*command: str, folder: Path) -> str:
 
 
 async def talk(*command: str, folder: Path) -> None:
-    """Run a script against a service that breaks off when it is asked to."""
-    async with service_for_clients() as service:
+    """Run a script against a service that breaks off when it is asked to, and whose streams have signs of life before
+    the first event and between any two.
+    """
+    async with service_for_clients({"queue.heartbeat_seconds": 0.03}) as service:
         for endpoint in STREAMING:
+            arm(service, FaultKind.DELAY_HEADERS, endpoint, seconds=0.1)
+            arm(service, FaultKind.PACE, endpoint, seconds=0.05)
             arm(service, FaultKind.HANG_UP, endpoint, after_tokens=5, prompt="break off")
             arm(service, FaultKind.STALL, endpoint, after_tokens=5, prompt="Please stall")
         print(await run(*command, service.url, folder=folder))

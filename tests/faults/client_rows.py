@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 from contextlib import closing
@@ -160,6 +161,28 @@ async def gone_but_wants_it_finished(folder: Path) -> None:
         await _leave(caller)
         stalled.release()
         assert (await it.completes(job_id))["attempt"] == 1
+        await it.is_well()
+
+
+@row(
+    CLIENT,
+    "vanishes without a goodbye (no power, no network) while it waits",
+    "found in a little more than two minutes: then as if it had left",
+)
+async def vanished(folder: Path) -> None:
+    async with stage() as it:
+        stalled = it.arm(FaultKind.STALL, after_tokens=4)
+        caller = _call(it, PROMPT)
+        job_id = await _only_job(it, "processing")
+        await _until_stalled(it)
+        assert it.service.runner.server is not None
+        [handler] = [one for one in it.service.runner.server.connections if one._current_request is not None]
+        # What the kernel does when nobody has answered to its questions.
+        handler.transport._force_close(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))  # type: ignore[union-attr]
+        await asyncio.wait((caller,))
+        assert isinstance(caller.exception(), aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
+        await it.ends(job_id, "cancelled")
+        stalled.release()
         await it.is_well()
 
 

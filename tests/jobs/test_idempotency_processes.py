@@ -19,6 +19,7 @@ from tests.jobs.test_several_processes import QUICK_TO_JUDGE, killable, process_
 from tests.support.databases import Place
 from tests.support.processes import simulated_process
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
+from tests.support.signs_of_life import OFTEN, Reading
 
 STALL = Fault(kind=FaultKind.STALL, after_tokens=3, times=1, endpoint="/api/chat")
 
@@ -116,6 +117,48 @@ async def test_who_waits_at_the_other_process_is_answered_when_the_first_caller_
         assert (await ask(one, "/api/chat", CHAT, KEY))[2] == body
         await until_listed(one, "cancelled")
         await until_listed(one, "completed")
+
+
+async def test_who_waits_at_the_other_process_is_sent_signs_of_life(postgres_place: Place) -> None:
+    url = postgres_place.config.url
+    async with process_at(url) as one, service_in_process({"database.url": url, **OFTEN}) as two:
+        stall = one.ollama.arm(STALL)
+        first = asyncio.create_task(ask(one, "/api/chat", CHAT, KEY))
+        await one.ollama.observations.until(lambda seen: seen.stalled == 1)
+        await until_listed(two, "processing")
+        async with (
+            aiohttp.ClientSession(two.url) as session,
+            session.post("/api/chat", json=CHAT, headers=KEY) as response,
+            Reading("/api/chat", response) as second,
+        ):
+            await second.sees(signs=3)
+            stall.release()
+            await second.ends()
+            assert (second.body, second.is_whole) == ((await first)[2], True)
+            assert response.headers["Idempotent-Replayed"] == "true"
+        assert "/api/chat" not in two.ollama.observations.requests
+
+
+async def test_who_waits_there_and_is_refused_in_the_end_is_told_the_status(postgres_place: Place) -> None:
+    url = postgres_place.config.url
+    async with process_at(url) as one, service_in_process({"database.url": url, **OFTEN}) as two:
+        one.ollama.arm(STALL)
+        first = asyncio.create_task(ask(one, "/api/chat", CHAT, KEY))
+        await one.ollama.observations.until(lambda seen: seen.stalled == 1)
+        await until_listed(two, "processing")
+        async with (
+            aiohttp.ClientSession(two.url) as session,
+            session.post("/api/chat", json=CHAT, headers=KEY) as response,
+            Reading("/api/chat", response) as second,
+        ):
+            await second.sees(signs=1)
+            await two.stop()
+            await second.ends()
+            error = json.loads(second.body)
+            assert (error["status"], second.is_whole) == (503, False)
+            assert "stopping" in error["error"]
+        first.cancel()
+        await asyncio.wait((first,))
 
 
 @pytest.mark.parametrize("policy", ["cancel", "finish"])

@@ -34,8 +34,8 @@ TEXTS = (
 ERRORS = [failure_of(status, text.encode(), "text/plain", CHAT) for status, text in TEXTS]
 ERRORS.append(BackendError("the connection was lost", code="connection_lost", fault=Fault.TRANSIENT))
 GOOD = "somebody whose requests are good"
-LOOK_MS = 1_000
-"""The dispatcher looks at least so often."""
+LOOK = 1_000
+"""The dispatcher looks at least so often, in simulated milliseconds."""
 THE_CALLERS_OWN = [error for error in ERRORS if error.fault in (Fault.PERMANENT, Fault.OUTPUT)]
 
 
@@ -43,7 +43,7 @@ class Idle:
     """How long a request waits while its backend does nothing."""
 
     def __init__(self, service: SimulatedService, job: SimulatedJob) -> None:
-        self.waited_ms = 0
+        self.waited = 0
         self._service, self._job = service, job
         self._seen_at, self._was_idle = service.time.now, False
         service.on_event = self._look
@@ -51,7 +51,7 @@ class Idle:
     def _look(self) -> None:
         now = self._service.time.now
         if self._was_idle:
-            self.waited_ms += now - self._seen_at
+            self.waited += now - self._seen_at
         self._seen_at = now
         self._was_idle = self._job.started is None and not self._service.backends[0].in_flight
 
@@ -81,7 +81,7 @@ def scene(
         service.run(until=service.time.now + 1_000)
         assert service.time.now < 3_600_000, "the good request waits for ever"
     if good_owner == GOOD:
-        assert idle.waited_ms <= LOOK_MS
+        assert idle.waited <= LOOK
     return service, good
 
 

@@ -43,10 +43,11 @@ OPTIONS = {
 
 
 @asynccontextmanager
-async def service_for_clients(version: str = SETTINGS.version, **options: Any) -> AsyncIterator[RunningService]:
-    """The service before an Ollama of this version; options such as ``queue__heartbeat_seconds=0.05``."""
-    given = {name.replace("__", "."): value for name, value in options.items()}
-    async with service_in_process({**OPTIONS, **given}, replace(SETTINGS, version=version)) as service:
+async def service_for_clients(
+    options: dict[str, Any] | None = None, *, version: str = SETTINGS.version
+) -> AsyncIterator[RunningService]:
+    """The service before an Ollama of this version, with options such as ``{"queue.heartbeat_seconds": 0.05}``."""
+    async with service_in_process({**OPTIONS, **(options or {})}, replace(SETTINGS, version=version)) as service:
         yield service
 
 

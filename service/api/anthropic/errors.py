@@ -8,22 +8,11 @@ from typing import Annotated, NotRequired
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from service.api.anthropic.translation import error_type
 from service.api.http.failures import Failure
 from service.api.http.fields import one_of
 from service.api.http.json_replies import json_bytes
 from service.api.http.unrouted import unrouted
-
-_KINDS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    529: "overloaded_error",
-}
 
 
 class AnthropicErrorDetails(TypedDict):
@@ -46,11 +35,10 @@ def shape(failure: Failure) -> web.Response:
     text = unrouted(failure)
     if text is not None:
         return text
-    kind = _KINDS.get(failure.status, "api_error")
     request_id = f"req_{secrets.token_hex(12)}"
     body: AnthropicError = {
         "type": "error",
-        "error": {"type": kind, "message": failure.message},
+        "error": {"type": error_type(failure.status), "message": failure.message},
         "request_id": request_id,
     }
     return web.Response(

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from service.api.access.request_log import note_job
-from service.api.context import JOBS, QUEUE
+from service.api.context import JOBS
 from service.api.dropin.boundaries import Boundaries
-from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up, is_gone
-from service.api.dropin.dialect import Dialect
+from service.api.dropin.caller_stream import CallerStream
+from service.api.dropin.callers import is_gone
 from service.api.dropin.headers import media_type, passed_on
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
 from service.api.http.operation import EVENT_STREAM, NDJSON
-from service.api.http.raw_replies import stream_reply, whole_reply
+from service.api.http.raw_replies import whole_reply
 from service.backend.classification import message_of
 from service.errors import CallEndedError, ServiceError, StoppingError
 from service.job import Job
@@ -45,33 +45,29 @@ class Answer:
     def __init__(
         self,
         request: web.Request,
-        dialect: Dialect,
+        stream: CallerStream,
         job: Job,
         relay: Relay,
         headers: Mapping[str, str],
         entered: Entered | None = None,
     ) -> None:
         self._request = request
-        self._dialect = dialect
+        self._to_caller = stream
         self._job = job
         self._relay = relay
         self._headers = headers
-        self._caller = WaitingCaller(request, relay.poke)
-        self._heartbeat_seconds = request.app[QUEUE].present.heartbeat_seconds if job.is_streamed else 0.0
         self._entered = entered
-        self._response: web.StreamResponse | None = None
 
     async def give(self) -> web.StreamResponse:
         """Answer the caller. When it leaves, its job is cancelled, unless it asked otherwise."""
-        callers, relay = self._request.app[CALLERS], self._relay
-        callers.add(self._caller)
+        relay = self._relay
+        self._to_caller.wakes(relay.poke)
         try:
             return await self._relayed()
         except (CallerGoneError, ConnectionError):
             return web.Response(status=499, headers=self._headers)
         finally:
             relay.readers -= 1
-            callers.remove(self._caller)
             if not relay.is_ended or isinstance(relay.failure, StoppingError):
                 await self._abandon()
 
@@ -87,7 +83,10 @@ class Answer:
                 return await self._stream(head)
             if relay.is_ended:
                 break
-            await self._wait()
+            if self._to_caller.is_due:
+                await self._to_caller.beat(self._headers)
+            else:
+                await self._changed()
         if head is None or relay.failure is not None:
             return await self._refused()
         return await self._whole(head, relay.read(0)[0])
@@ -98,8 +97,8 @@ class Answer:
         told = failure_of_ours(failure) if failure is not None else None
         if told is None:
             told = Failure(503, "the backend gave no reply")
-        if self._response is not None:
-            return await self._broken(self._response, told.message)
+        if self._to_caller.is_begun:
+            return await self._to_caller.broken(told.message, told.status)
         headers = {**told.headers, **self._headers}
         if isinstance(failure, CallEndedError):
             headers |= _NO_RETRY
@@ -107,79 +106,44 @@ class Answer:
         return shape(told._replace(headers=headers))
 
     async def _whole(self, head: Head, body: bytes) -> web.StreamResponse:
-        if self._response is not None:
-            return await self._whole_in_stream(self._response, head, body)
+        if self._to_caller.is_begun:
+            return await self._whole_in_stream(head, body)
         ours = self._headers
         if head.status >= 429 and not self._relay.is_worth_retrying:
             ours = {**ours, **_NO_RETRY}
         return whole_reply(self._request, head.status, passed_on(head.headers, ours), body)
 
-    async def _whole_in_stream(self, response: web.StreamResponse, head: Head, body: bytes) -> web.StreamResponse:
-        """Send a reply that came whole into a stream that a heartbeat has begun."""
+    async def _whole_in_stream(self, head: Head, body: bytes) -> web.StreamResponse:
+        """Send a reply that came whole into a stream that a sign of life has begun."""
         if head.status >= 400:
-            return await self._broken(response, message_of(body, media_type(head)))
-        await self._caller.end(response, body if body.endswith(b"\n") else body + b"\n")
-        return response
+            message = message_of(body, media_type(head)) or f"status {head.status}"
+            return await self._to_caller.broken(message, head.status)
+        return await self._to_caller.end(body if body.endswith(b"\n") else body + b"\n")
 
     async def _stream(self, head: Head) -> web.StreamResponse:
-        relay = self._relay
+        relay, to_caller = self._relay, self._to_caller
         relay.is_sent = True
-        response = self._response
-        if response is None:
-            response = await self._begin(head.status, passed_on(head.headers, self._headers))
+        if not to_caller.is_begun:
+            await to_caller.begin(head.status, passed_on(head.headers, self._headers))
         # Only whole lines and events are sent: half of one would be an error to the client that reads it.
         boundaries = Boundaries(is_event_stream=media_type(head) == EVENT_STREAM)
         position = 0
         while not relay.is_ended:
             data, position = relay.read(position)
             if data and (data := boundaries.whole(data)):
-                await self._caller.write(response, data)
+                await to_caller.write(data)
+            elif to_caller.is_due:
+                await to_caller.beat(self._headers)
             elif not relay.is_ended:
                 await self._changed()
         data, position = relay.read(position)
         data = boundaries.whole(data)
         if relay.failure is not None:
             if data:
-                await self._caller.write(response, data)
+                await to_caller.write(data)
             told = failure_of_ours(relay.failure)
-            return await self._broken(response, "" if relay.has_told_error or told is None else told.message)
-        await self._caller.end(response, data + boundaries.rest())
-        return response
-
-    async def _begin(self, status: int, headers: list[tuple[str, str]]) -> web.StreamResponse:
-        response = stream_reply(self._request, status, headers)
-        await response.prepare(self._request)
-        self._response = response
-        return response
-
-    async def _broken(self, response: web.StreamResponse, message: str) -> web.StreamResponse:
-        """Tell the error as the dialect tells it (unless ``message`` is ""), and close the connection before its end.
-
-        Some clients overlook the error and take the answer for whole; none overlooks a broken connection.
-        """
-        if message:
-            await self._caller.write(response, self._dialect.error_frame(self._job.endpoint, message))
-        hang_up(self._request)
-        return response
-
-    async def _wait(self) -> None:
-        """Wait for news of the reply, and meanwhile send heartbeats where they are configured."""
-        if not self._heartbeat_seconds:
-            await self._changed()
-            return
-        try:
-            async with asyncio.timeout(self._heartbeat_seconds):
-                await self._changed()
-        except TimeoutError:
-            if self._relay.head is None:
-                await self._beat()
-
-    async def _beat(self) -> None:
-        response, endpoint = self._response, self._job.endpoint
-        if response is None:
-            headers = [("Content-Type", self._dialect.stream_type), *self._headers.items()]
-            response = await self._begin(200, headers)
-        await self._caller.write(response, self._dialect.heartbeat(endpoint, self._job.model))
+            return await to_caller.broken("" if relay.has_told_error or told is None else told.message)
+        return await to_caller.end(data + boundaries.rest())
 
     async def _changed(self) -> None:
         await self._relay.changed()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
+from service.tcp_keepalive import INTERVAL_SECONDS, has_vanished
+
 _LOOK_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0
 """A caller that reads nothing for so long is cut off, since what waits to be sent to it fills memory."""
@@ -68,14 +70,24 @@ class Callers:
     async def keep_looking(self) -> None:
         """Look at the connections regularly; never returns."""
         loop = asyncio.get_running_loop()
+        asks_at = loop.time() + INTERVAL_SECONDS
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            too_slow = loop.time() - _PATIENCE_SECONDS
+            now = loop.time()
+            is_asking = now >= asks_at
+            if is_asking:
+                asks_at = now + INTERVAL_SECONDS
             for waiting in tuple(self._waiting):
-                if is_gone(waiting.request):
-                    waiting.leave()
-                elif waiting.writing_since is not None and waiting.writing_since < too_slow:
-                    cut_off(waiting.request)
+                self._look(waiting, now - _PATIENCE_SECONDS, is_asking=is_asking)
+
+    def _look(self, waiting: WaitingCaller, too_slow: float, *, is_asking: bool) -> None:
+        request = waiting.request
+        if is_gone(request):
+            waiting.leave()
+        elif (waiting.writing_since is not None and waiting.writing_since < too_slow) or (
+            is_asking and has_vanished(request.get_extra_info("socket"))
+        ):
+            cut_off(request)
 
 
 def is_gone(request: web.Request) -> bool:

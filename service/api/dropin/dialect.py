@@ -24,7 +24,11 @@ class Dialect:
     describe: Describe
     stream_type: str
     """The media type of its streams."""
-    error_frame: Callable[[str, str], bytes]
-    """An error in the middle of a stream: from endpoint and message to the bytes of its last frame."""
-    heartbeat: Callable[[str, str], bytes]
-    """What may be sent while a stream has not begun: from endpoint and model to bytes that every client passes over."""
+    error_frame: Callable[[str, str, int | None], bytes]
+    """An error in a stream: from endpoint, message and status to the bytes of its last frame. The status is the one
+    that a refusal would have had; None for an answer that broke off.
+    """
+    heartbeat: Callable[[str, str, int], bytes]
+    """A sign of life, which every client passes over: from endpoint, model and the time in milliseconds to bytes that
+    may stand between any two lines or events of a stream, and before the first.
+    """

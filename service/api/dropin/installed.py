@@ -36,8 +36,10 @@ async def answering(request: web.Request) -> list[Backend]:
 
 async def installed(request: web.Request) -> dict[str, Installed]:
     """The models by key, as the backends list them now. Raises NoBackendError."""
-    backends = await answering(request)
-    await request.app[POOL].catalogue.refresh()
+    before = await answering(request)
+    pool = request.app[POOL]
+    await pool.catalogue.refresh()
+    backends = [backend for backend in pool if backend.is_answering] or before
     found: dict[str, Installed] = {}
     for backend in backends:
         for model in backend.installed or ():

@@ -51,7 +51,15 @@ def relayed(path: str, summary: str, request: Any, content: Mapping[str, Any], e
         request_media_type=endpoint.body,
         parameters=_ASKED,
         replies={
-            200: ReplyDoc("Ollama's reply, as it comes.", content, _JOB),
+            200: ReplyDoc(
+                "Ollama's reply, as it comes. A stream that is silent has signs of life between its lines or events "
+                "(`queue.heartbeat_seconds`), and after the first of them a refusal is an error in the stream, with "
+                "the status that it would have had. A reply in one piece has none."
+                if endpoint.streamed_reader is not None
+                else "Ollama's reply.",
+                content,
+                _JOB,
+            ),
             **refusals(error, JSON, 401, 403, 413, 422),
             **refusals(error, JSON, 400, 404, 429, 499, 500, 503, 504, headers=_JOB),
             "default": others({JSON: error}, _JOB),

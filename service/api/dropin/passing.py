@@ -6,12 +6,14 @@ They have small bounds of their own, so that they neither wait for inference nor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
 
 from service.api.context import POOL
 from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
+from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
 from service.backend.http.call import Reply
@@ -23,8 +25,6 @@ from service.job import model_key, model_of_runner
 
 _AT_ONCE = 32
 _LIMITS = Deadlines(connect=5.0, first_byte=60.0, stall=60.0, attempt=120.0)
-QUICK = Deadlines(connect=4.0, first_byte=4.0, stall=4.0, attempt=8.0)
-"""For lists: their callers give up after ten seconds, and may then be given a list that is a little old."""
 _MOST_BYTES = 64 << 20
 
 PASSING = web.AppKey("passing", asyncio.Semaphore)
@@ -35,12 +35,16 @@ def passing_bound() -> asyncio.Semaphore:
     return asyncio.Semaphore(_AT_ONCE)
 
 
-async def pass_refusal(
-    request: web.Request, endpoint: str, body: bytes, backend: Backend | None = None
-) -> web.StreamResponse:
-    """Relay what cannot be queued to ``backend``, else to the first that answers. Raises NoBackendError."""
+def quick(request: web.Request) -> Deadlines:
+    """The limits of a list, whose callers may be given one that is a little old."""
+    seconds = request.app[POOL].catalogue.patience_seconds
+    return Deadlines(connect=seconds, first_byte=seconds, stall=seconds, attempt=2 * seconds)
+
+
+async def pass_refusal(request: web.Request, endpoint: str, body: bytes) -> web.StreamResponse:
+    """Relay what cannot be queued to the first backend that answers. Raises NoBackendError."""
     async with request.app[PASSING]:
-        return await pass_on(request, endpoint, body, backend or await first_answering(request))
+        return await pass_to_first(request, endpoint, body)
 
 
 async def pass_on(
@@ -51,18 +55,48 @@ async def pass_on(
     limits: Deadlines = _LIMITS,
 ) -> web.StreamResponse:
     """Relay a call as it is. Raises NoBackendError when the backend gives no answer."""
+    call = backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
+    return await _passed(request, call, f"the backend {backend.name} gave no answer")
+
+
+async def pass_to_first(
+    request: web.Request,
+    endpoint: str,
+    body: bytes | None,
+    model: str | None = None,
+    limits: Deadlines = _LIMITS,
+) -> web.StreamResponse:
+    """Relay a call as it is to a backend that has ``model``, else to any. When one is silent or refuses, the next is
+    asked, too; where none has the model, the first refusal is the answer. Raises NoBackendError when nobody replies.
+    """
+    backends = await answering(request)
+    key = model_key(model) if model else ""
+    holders = [backend for backend in backends if backend.has_model(key)]
+    if len(holders or backends) == 1:
+        return await pass_on(request, endpoint, body, (holders or backends)[0], limits)
+    calls = [
+        backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
+        for backend in holders or backends
+    ]
+    patience_seconds = request.app[POOL].catalogue.patience_seconds
+    replying = first_answer(calls, patience_seconds, lambda reply: not holders or reply.status < 400)
+    return await _passed(request, replying, "no backend gave an answer")
+
+
+async def _passed(
+    request: web.Request, replying: AbstractAsyncContextManager[Reply], trouble: str
+) -> web.StreamResponse:
     # When the caller leaves, the call ends, and nobody is there to read an answer.
     with CancelScope() as scope, request.app[CALLERS].waiting(request, scope) as caller:
-        call = backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
         try:
-            async with call as reply:
+            async with replying as reply:
                 return await _relayed(request, reply, caller)
         except BackendError as error:
             if request.writer.output_size:
                 # A part of the reply is sent, which nobody must take for the whole.
                 hang_up(request)
                 return web.Response(status=502)
-            raise NoBackendError(f"the backend {backend.name} gave no answer: {error}") from error
+            raise NoBackendError(f"{trouble}: {error}") from error
         except ConnectionError:
             return web.Response(status=499)
     return web.Response(status=499)
@@ -74,20 +108,47 @@ async def pass_unload(request: web.Request, endpoint: str, body: bytes, model: s
     """
     key = model_key(model)
     holders = [one for one in request.app[POOL] if one.is_answering and _holds(one, key)]
-    first, *others = holders or [await first_answering(request, model)]
     async with request.app[PASSING]:
-        await asyncio.gather(*(_told(other, endpoint, body) for other in others))
-        response = await pass_on(request, endpoint, body, first)
+        if len(holders) < 2:
+            response = (
+                await pass_on(request, endpoint, body, holders[0])
+                if holders
+                else await pass_to_first(request, endpoint, body, model)
+            )
+        else:
+            response = await _passed_to_all(request, endpoint, body, holders)
     for holder in holders:
         holder.wants_probe.set()
     return response
 
 
-async def first_answering(request: web.Request, model: str | None = None) -> Backend:
-    """The first backend that answers, one that has ``model`` before others. Raises NoBackendError."""
-    backends = await answering(request)
-    key = model_key(model) if model else ""
-    return next((backend for backend in backends if backend.has_model(key)), backends[0])
+async def _passed_to_all(
+    request: web.Request, endpoint: str, body: bytes, backends: Sequence[Backend]
+) -> web.StreamResponse:
+    """Relay a call to all of them at once. The answer is that of the first in their order, once all have answered; one
+    that is silent is waited for only a while, and longer where nobody has answered. Raises NoBackendError.
+    """
+    telling = [asyncio.create_task(_told(request, backend, endpoint, body)) for backend in backends]
+    with CancelScope() as scope, request.app[CALLERS].waiting(request, scope):
+        try:
+            await asyncio.wait(telling, timeout=request.app[POOL].catalogue.patience_seconds)
+            while True:
+                for one in telling:
+                    if one.done() and (response := one.result()) is not None:
+                        return response
+                left = [one for one in telling if not one.done()]
+                if not left:
+                    raise NoBackendError("no backend gave an answer")
+                await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in telling:
+                one.cancel()
+    return web.Response(status=499)
+
+
+async def first_answering(request: web.Request) -> Backend:
+    """The first backend that answers. Raises NoBackendError."""
+    return (await answering(request))[0]
 
 
 def _holds(backend: Backend, key: str) -> bool:
@@ -100,13 +161,14 @@ def _holds(backend: Backend, key: str) -> bool:
     )
 
 
-async def _told(backend: Backend, endpoint: str, body: bytes) -> None:
-    """Tell one backend more. Its failure does not concern the caller: the next probe finds what it has loaded."""
+async def _told(request: web.Request, backend: Backend, endpoint: str, body: bytes) -> web.Response | None:
+    """Tell one backend; its whole reply. None when it gives none: the next probe finds what it has loaded."""
+    call = backend.client.call(endpoint, body, _LIMITS, method=request.method, headers=request.headers)
     try:
-        async with backend.client.call(endpoint, body, _LIMITS) as reply:
-            await reply.read()
+        async with call as reply:
+            return web.Response(status=reply.status, headers=passed_on(reply.headers), body=await reply.read())
     except BackendError:
-        return
+        return None
 
 
 async def _relayed(request: web.Request, reply: Reply, caller: WaitingCaller) -> web.StreamResponse:

@@ -13,6 +13,7 @@ from service.api.access.admission import HEADER, admit, authorise, request_key
 from service.api.access.caller import CALLER
 from service.api.context import CLOCK, JOBS, MODEL_LIMITS, POOL
 from service.api.dropin.answering import Answer, place_headers
+from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.passing import pass_refusal, pass_unload
@@ -60,7 +61,8 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
         relay = Relay()
         entered = app[JOBS].submission.enter(await admitted(), relay)
         view = entered.view
-        return await Answer(request, dialect, view.job, relay, place_headers(view), entered).give()
+        with CallerStream(request, dialect, view.job) as stream:
+            return await Answer(request, stream, view.job, relay, place_headers(view), entered).give()
 
     return handle
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
 from aiohttp import web
 
 from service.api.access.admission import REPLAYED, call
 from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED
 from service.api.dropin.answering import Answer, place_headers
+from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.callers import is_gone
 from service.api.dropin.dialect import Dialect
+from service.api.http.failures import failure_of_ours
 from service.api.live.long_poll import LongPoll
-from service.errors import StoppingError
+from service.errors import ServiceError, StoppingError
 from service.jobs import View
 from service.jobs.ledger import STOPPING
-from service.jobs.repeats import Make
+from service.jobs.repeats import Make, Repeated
 from service.store.idempotency import RequestKey
 
 _LOOK_SECONDS = 5.0
@@ -23,23 +28,45 @@ async def answer_repeatable(
     request: web.Request, dialect: Dialect, key: RequestKey, admitted: Make
 ) -> web.StreamResponse:
     """Answer with the reply of the first call with this key: an earlier one, finished or under way, or this one."""
+    first = await call(request, key, admitted)
+    with CallerStream(request, dialect, first.view.job) as stream:
+        try:
+            return await _answered(request, stream, first, partial(call, request, key, admitted))
+        except ServiceError as error:
+            told = failure_of_ours(error)
+            if told is None or not stream.is_begun:
+                raise
+            return await stream.broken(told.message, told.status)
+        except ConnectionError:
+            return web.Response(status=499, headers=place_headers(first.view))
+
+
+async def _answered(
+    request: web.Request, stream: CallerStream, found: Repeated, find_again: Callable[[], Awaitable[Repeated]]
+) -> web.StreamResponse:
+    """The answer of the job that was found. Raises what ``find_again`` raises, StoppingError, and ConnectionError."""
     while True:
-        view, relay, is_earlier = await call(request, key, admitted)
+        view, relay, is_earlier = found
+        headers = place_headers(view)
         if relay is not None:
-            headers = {**place_headers(view), **(REPLAYED if is_earlier else {})}
-            return await Answer(request, dialect, view.job, relay, headers).give()
+            headers |= REPLAYED if is_earlier else {}
+            return await Answer(request, stream, view.job, relay, headers).give()
         # Another process works on the job. When it ends, either its reply is kept, or its caller has left and this call
         # becomes the first.
-        await _until_ended(request, view)
+        await _until_ended(request, view, stream, headers | REPLAYED)
         if is_gone(request):
-            return web.Response(status=499, headers=place_headers(view))
+            return web.Response(status=499, headers=headers)
+        found = await find_again()
 
 
-async def _until_ended(request: web.Request, view: View) -> None:
-    """Wait until a job is final, or its caller is gone. Raises StoppingError."""
+async def _until_ended(request: web.Request, view: View, stream: CallerStream, headers: Mapping[str, str]) -> None:
+    """Wait until a job is final, or its caller is gone. Raises StoppingError, and ConnectionError."""
     app = request.app
     poll = LongPoll(app[JOBS], app[HUB], app[LONG_LIVED], app[CONFIG].database.poll_interval_seconds)
     while not view.job.is_final and not is_gone(request):
         if app[LONG_LIVED].is_dismissed:
             raise StoppingError(STOPPING)
-        view = await poll.until_changed(view.job.id, view.job.status, _LOOK_SECONDS)
+        seconds = min(_LOOK_SECONDS, stream.due_in_seconds)
+        view = await poll.until_changed(view.job.id, view.job.status, seconds)
+        if stream.is_due:
+            await stream.beat(headers)

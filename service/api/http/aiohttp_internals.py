@@ -29,6 +29,7 @@ USES = (
     _Use("service.api.http.fast_router", web.Request, "_match_info"),
     _Use("service.api.http.fast_router", web.Server, "request_factory"),
     _Use("service.api.http.fast_router", web.Server, "request_handler"),
+    _Use("service.api.http.fast_router", web.Server, "connection_made"),
     _Use("service.api.http.raw_replies", web.StreamResponse, "_status"),
     _Use("service.api.http.raw_replies", web.StreamResponse, "_send_headers_immediately"),
     _Use("service.api.http.bodies", StreamReader, "_buffer"),

@@ -1,5 +1,5 @@
 """The way in, which leads a request straight to its handler. Private to aiohttp are ``Application._make_request``,
-``Request._match_info``, ``Server.request_factory`` and ``Server.request_handler``.
+``Request._match_info``, ``Server.request_factory``, ``Server.request_handler`` and ``Server.connection_made``.
 
 Paths without a variable part are found in one table. aiohttp's own router looks through its resources and makes one
 object for the match and one for each middleware, which takes a tenth of a whole submission. It routes all other
@@ -8,16 +8,19 @@ requests, except those whose path has to be tidied first.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.unrouted import is_untidy, lead_to_tidy
+from service.tcp_keepalive import find_the_vanished
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -46,6 +49,18 @@ class FastRouterRunner(web.AppRunner):
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)
         self.server.request_handler = FastRouter(self.app, self.server.request_handler).lead
+        # The options of a listening socket pass on to its connections on Linux only.
+        self.server.connection_made = partial(_accepted, self.server.connection_made)  # type: ignore[method-assign]
+
+
+def _accepted(
+    note: Callable[[RequestHandler, asyncio.Transport], None], handler: RequestHandler, transport: asyncio.Transport
+) -> None:
+    """A caller has connected, to whichever of the listening sockets."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        find_the_vanished(connection)
+    note(handler, transport)
 
 
 class FastRouter:

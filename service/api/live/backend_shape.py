@@ -65,6 +65,10 @@ class BackendReply(TypedDict):
     """Models that the server answers one request at a time, which have fewer seats for that."""
     rates: RatesReply
     version: NotRequired[str]
+    loaded_models_age_seconds: NotRequired[float | None]
+    """Only while the server does not tell what it has loaded: since when ``loaded_models`` is so; null where it never
+    told.
+    """
     error: NotRequired[str]
 
 
@@ -100,6 +104,9 @@ def backend_fields(backend: Backend, limits: Mapping[str, Limit], now: int) -> B
     }
     if backend.version is not None:
         fields["version"] = backend.version
+    if backend.loaded_list.is_old:
+        told_at = backend.loaded_list.told_at
+        fields["loaded_models_age_seconds"] = None if told_at is None else round((now - told_at) / 1000, 1)
     if backend.trouble is not None:
         fields["error"] = backend.trouble
     return fields

@@ -17,6 +17,8 @@ class OllamaError(TypedDict):
 
     error: str
     signin_url: NotRequired[str]
+    status: NotRequired[int]
+    """In a stream that had signs of life only: the status that the refusal would have had."""
 
 
 def shape(failure: Failure) -> web.Response:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from service.api.context import POOL
 from service.api.dropin.installed import answering, installed
-from service.api.dropin.passing import QUICK, first_answering, pass_on
+from service.api.dropin.passing import pass_on, pass_to_first, quick
 from service.api.dropin.reading import first_object
 from service.api.http.bodies import read_body
 from service.api.http.json_replies import json_reply
@@ -26,7 +26,7 @@ async def tags(request: web.Request) -> web.StreamResponse:
     backends = await answering(request)
     if len(backends) == 1 and not backends[0].config.models:
         try:
-            return await pass_on(request, "/api/tags", None, backends[0], QUICK)
+            return await pass_on(request, "/api/tags", None, backends[0], quick(request))
         except NoBackendError:
             return json_reply(request, {"models": [model.entry for model in backends[0].installed or ()]})
     entries = [one.model.entry for one in (await installed(request)).values()]
@@ -40,10 +40,11 @@ async def loaded(request: web.Request) -> web.StreamResponse:
     backends = await answering(request)
     if len(backends) == 1:
         try:
-            return await pass_on(request, "/api/ps", None, backends[0], QUICK)
+            return await pass_on(request, "/api/ps", None, backends[0], quick(request))
         except NoBackendError:
             return json_reply(request, {"models": [model.entry for model in backends[0].loaded]})
-    lists = await asyncio.gather(*(_loaded_at(backend) for backend in backends))
+    seconds = request.app[POOL].catalogue.patience_seconds
+    lists = await asyncio.gather(*(_loaded_at(backend, seconds) for backend in backends))
     entries = [entry for entries in lists for entry in entries]
     return json_reply(
         request, {"models": sorted(entries, key=lambda entry: str(entry.get("expires_at")), reverse=True)}
@@ -65,7 +66,7 @@ async def version(request: web.Request) -> web.StreamResponse:
 
 
 async def show(request: web.Request) -> web.StreamResponse:
-    """What the backend that has the model says of it. Raises NotFoundError for one that nobody may use."""
+    """What a backend that has the model says of it. Raises NotFoundError for one that nobody may use."""
     catalogue = request.app[POOL].catalogue
     body = await read_body(request)
     fields = first_object(body) or {}
@@ -73,13 +74,14 @@ async def show(request: web.Request) -> web.StreamResponse:
     model = name if isinstance(name, str) else None
     if model is not None and not await catalogue.look_for(model) and catalogue.hides(model):
         raise NotFoundError(f"model '{model}' not found")
-    return await pass_on(request, "/api/show", body, await first_answering(request, model))
+    return await pass_to_first(request, "/api/show", body, model)
 
 
-async def _loaded_at(backend: Backend) -> list[dict[str, Any]]:
+async def _loaded_at(backend: Backend, seconds: float) -> list[dict[str, Any]]:
     try:
-        models = await backend.client.ps()
-    except BackendError:
+        async with asyncio.timeout(seconds):
+            models = await backend.client.ps()
+    except (BackendError, TimeoutError):
         # What it last had is better than a list without it.
         models = backend.loaded
     return [model.entry for model in models if not backend.config.models or backend.has_model(model_key(model.name))]

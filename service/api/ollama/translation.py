@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from service.api.dropin.details import CallDetails, frame_bytes, model_asked, words_of
@@ -38,18 +39,18 @@ def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: Mode
     )
 
 
-def error_frame(endpoint: str, message: str) -> bytes:
-    """The last line of a stream that broke off."""
-    return frame_bytes({"error": message}) + b"\n"
+def error_frame(endpoint: str, message: str, status: int | None) -> bytes:
+    """The last line of a stream: of one that broke off, or of one that a refusal has come too late for."""
+    return frame_bytes({"error": message} if status is None else {"error": message, "status": status}) + b"\n"
 
 
-def heartbeat(endpoint: str, model: str) -> bytes:
+def heartbeat(endpoint: str, model: str, now_ms: int) -> bytes:
     """A line without content; a blank one would break Ollama's own clients (wire contract 5.7)."""
     content: dict[str, Any] = (
         {"response": ""} if endpoint == GENERATE else {"message": {"role": "assistant", "content": ""}}
     )
-    line = {"model": model, "created_at": "1970-01-01T00:00:00Z", **content, "done": False}
-    return frame_bytes(line) + b"\n"
+    created_at = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return frame_bytes({"model": model, "created_at": created_at, **content, "done": False}) + b"\n"
 
 
 def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:

@@ -8,15 +8,7 @@ from typing_extensions import TypedDict
 from service.api.http.failures import Failure
 from service.api.http.json_replies import json_bytes
 from service.api.http.unrouted import unrouted
-
-_KINDS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-}
+from service.api.openai.translation import error_type
 
 
 class OpenAIErrorDetails(TypedDict):
@@ -39,9 +31,13 @@ def shape(failure: Failure) -> web.Response:
     text = unrouted(failure)
     if text is not None:
         return text
-    kind = _KINDS.get(failure.status, "api_error")
     body: OpenAIError = {
-        "error": {"message": failure.message, "type": kind, "param": failure.field or None, "code": None}
+        "error": {
+            "message": failure.message,
+            "type": error_type(failure.status),
+            "param": failure.field or None,
+            "code": None,
+        }
     }
     return web.Response(
         body=json_bytes(body),

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from service.api.context import POOL
 from service.api.dropin.installed import answering, installed
-from service.api.dropin.passing import QUICK, first_answering, pass_on
+from service.api.dropin.passing import pass_on, pass_to_first, quick
 from service.api.http.json_replies import json_bytes
 from service.backend.models import InstalledModel
 from service.errors import NoBackendError, NotFoundError
@@ -21,7 +21,7 @@ async def models(request: web.Request) -> web.StreamResponse:
     backends = await answering(request)
     if len(backends) == 1 and not backends[0].config.models:
         try:
-            return await pass_on(request, "/v1/models", None, backends[0], QUICK)
+            return await pass_on(request, "/v1/models", None, backends[0], quick(request))
         except NoBackendError:
             return _reply(_listed(backends[0].installed or ()))
     found = (one.model for one in (await installed(request)).values())
@@ -33,7 +33,7 @@ async def model(request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     found = (await installed(request)).get(model_key(name))
     if found is None and "/" not in name and not request.app[POOL].catalogue.hides(name):
-        return await pass_on(request, request.rel_url.raw_path, None, await first_answering(request), QUICK)
+        return await pass_to_first(request, request.rel_url.raw_path, None, limits=quick(request))
     if found is None:
         raise NotFoundError(f"model '{name}' not found")
     return _reply({**_entry(found.model), "id": name})

@@ -10,15 +10,32 @@ from service.model_limits import ModelLimits
 
 DOOR = "openai"
 
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
 
 def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
     """What the queue must know of the request; None for one that Ollama is to refuse itself."""
     return describe_without_options(endpoint, body, limits)
 
 
-def error_frame(endpoint: str, message: str) -> bytes:
-    """The last event of a stream that broke off; OpenAI's own clients raise on it."""
-    error = {"message": message, "type": "api_error", "param": None, "code": None}
+def error_type(status: int) -> str:
+    """What OpenAI's API calls an error with this status."""
+    return _ERROR_TYPES.get(status, "api_error")
+
+
+def error_frame(endpoint: str, message: str, status: int | None) -> bytes:
+    """The last event of a stream, on which OpenAI's own clients raise: of one that broke off, or of one that a refusal
+    has come too late for.
+    """
+    kind = "api_error" if status is None else error_type(status)
+    error = {"message": message, "type": kind, "param": None, "code": status}
     if endpoint == "/v1/responses":
         # OpenAI sends an event like this; its own client raises only when there is an ``error``, so that is added.
         event = {"type": "error", "code": "server_error", "message": message, "param": None, "sequence_number": 0}
@@ -26,6 +43,6 @@ def error_frame(endpoint: str, message: str) -> bytes:
     return b"data: " + frame_bytes({"error": error}) + b"\n\n"
 
 
-def heartbeat(endpoint: str, model: str) -> bytes:
+def heartbeat(endpoint: str, model: str, now_ms: int) -> bytes:
     """A comment (wire contract 5.7)."""
     return b": waiting\n\n"

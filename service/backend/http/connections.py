@@ -20,6 +20,7 @@ from aiohappyeyeballs import start_connection
 from service.backend.http.connection import Connection
 from service.backend.http.incoming import check_parser
 from service.coalescing import CoalescedWrites
+from service.tcp_keepalive import find_the_vanished
 
 _KEEP_SECONDS = 60.0
 """How long an idle connection is kept. Ollama itself never closes one; proxies before it do after about this time."""
@@ -144,8 +145,8 @@ class Connections:
 def _prepare(made: socket.socket) -> None:
     try:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Connections are silent for minutes here, and routers on the way forget such.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError:
         made.close()
         raise
+    # Connections are silent for minutes here, which says nothing of the server; but it reads what it is sent.
+    find_the_vanished(made, must_read=True)

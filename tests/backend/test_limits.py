@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from service.backend.http.connection import Connection
-from service.backend.http.deadlines import Deadlines, DeadlineWatch
+from service.backend.http.deadlines import Deadlines, DeadlineWatch, silent_too_long
 from service.backend.http.incoming import IncomingReply
 from service.errors import BackendError
 
@@ -154,3 +154,53 @@ async def test_the_first_byte_and_the_ceiling_have_limits_of_their_own() -> None
         assert exchange.code is None
         loop.turn(0.5)
         assert exchange.code == code
+
+
+async def test_a_stall_behind_a_late_head_is_noticed_in_its_own_time() -> None:
+    loop, watch, exchange = watched(LIMITS, has_head=False)
+    loop.turn(15.0)
+    exchange.incoming.has_head = True
+    watch.begin_wait()
+    # Two looks at the most lie between the end of the limit and the one that finds it.
+    loop.turn(20.5)
+    assert exchange.code == "stalled"
+
+
+class Patient:
+    """A patience that the test sets."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.error: BackendError | None = None
+
+    def due(self, now: float) -> float:
+        return self.until
+
+    def run_out(self) -> BackendError | None:
+        if self.error is None:
+            self.until = float("inf")
+        return self.error
+
+
+async def test_patience_decides_how_long_the_first_byte_may_take() -> None:
+    loop, exchange = HandTurnedLoop(), Exchange(has_head=False)
+    patience = Patient(loop.now + 30.0)
+    as_loop, as_connection = cast(asyncio.AbstractEventLoop, loop), cast(Connection, exchange)
+    DeadlineWatch(as_loop, LIMITS, "box", as_connection, loop.time(), patience)
+    loop.turn(29.0)
+    patience.until += 200.0
+    loop.turn(200.0)
+    assert exchange.code is None
+    patience.error = silent_too_long("too long")
+    loop.turn(2.0)
+    assert exchange.code == "first_byte_timeout"
+
+
+async def test_a_call_that_goes_on_when_its_patience_is_over_has_the_ceiling() -> None:
+    loop, exchange = HandTurnedLoop(), Exchange(has_head=False)
+    as_loop, as_connection = cast(asyncio.AbstractEventLoop, loop), cast(Connection, exchange)
+    DeadlineWatch(as_loop, LIMITS.for_whole_reply(), "box", as_connection, loop.time(), Patient(loop.now + 30.0))
+    loop.turn(999.9)
+    assert exchange.code is None
+    loop.turn(0.5)
+    assert exchange.code == "attempt_timeout"

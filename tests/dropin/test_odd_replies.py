@@ -87,7 +87,6 @@ async def test_a_failure_in_the_middle_of_a_stream_is_passed_on_and_breaks_it_of
     async with scripted(events(broken)) as it:
         given = await seen(it.service.session, "POST", "/v1/responses", RESPONSES)
         assert (given.body, given.is_whole) == (broken, False)
-        assert len(it.given) == 1
 
 
 @pytest.mark.parametrize("path", STREAMING)

@@ -108,17 +108,22 @@ class DeadlineWatch:
         due = self._due(now)
         if due > now:
             self._is_second_look = False
-            self._arm(due)
+            self._arm(self._next_look(now, due))
         elif self._is_second_look and now - self._armed_for < _LATE_SECONDS:
             error = self._overdue(now)
             if error is None:
                 self._is_second_look = False
-                self._arm(self._due(now))
+                self._arm(self._next_look(now, self._due(now)))
             else:
                 self._connection.fail(error)
         else:
             self._is_second_look = True
             self._arm(now + _SECOND_LOOK_SECONDS)
+
+    def _next_look(self, now: float, due: float) -> float:
+        """Until the head has come the stall limit does not run, and may be over before ``due`` once it does."""
+        stall = self._limits.stall
+        return due if stall is None or self._connection.incoming.has_head else min(due, now + stall)
 
     def _due(self, now: float) -> float:
         limits = self._limits

@@ -64,6 +64,9 @@ class FirstByte:
         timeouts = self._timeouts
         if not self._was_loaded:
             return timeouts.first_byte_cold_seconds
+        if self._tell_silent is not None:
+            # A whole reply takes as long as its answer, of which the prompt's rate says nothing.
+            return timeouts.first_byte_resident_seconds
         model = model_of_runner(self._runner)
         rates = self._backend.work.prompt_rates
         return rates.limit_seconds(model, self._size, timeouts.first_byte_resident_seconds)

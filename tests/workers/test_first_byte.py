@@ -51,6 +51,12 @@ async def test_what_is_learned_of_its_prompts_shortens_it_and_the_words_say_so()
     assert "1000 s (ten times what the model's rate says of 40000 bytes" in str(patience.run_out())
 
 
+async def test_it_says_nothing_of_a_whole_reply_which_takes_as_long_as_its_answer() -> None:
+    backend = a_backend(RUNNER)
+    backend.work.prompt_rates.learn(RUNNER, 4_000, Counts(prompt_tokens=1_000, prompt_ms=10_000))
+    assert FirstByte(backend, RUNNER, 40_000, TIMEOUTS, lambda: None).due(START) == START + 7_200
+
+
 async def test_the_words_of_a_load_that_hangs_name_its_own_setting() -> None:
     patience = FirstByte(a_backend(), RUNNER, 100, TIMEOUTS)
     patience.due(START)

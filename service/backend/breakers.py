@@ -87,10 +87,15 @@ class Suspect:
         self._owners = frozenset()
         self.breaker.succeeded()
 
-    def spoke(self) -> None:
-        """A token has come: what has failed before was the jobs' own fault. An open breaker waits for a success."""
+    def spoke(self, *, is_trial: bool) -> None:
+        """A token has come: what has failed before was the jobs' own fault.
+
+        A breaker that is open waits for a success; but the trial has shown enough for the next one to begin.
+        """
         if self.breaker.is_closed:
             self.succeeded()
+        elif is_trial:
+            self.breaker.abandoned()
 
 
 class Breakers:
@@ -138,13 +143,13 @@ class Breakers:
 
     # How calls end
 
-    def spoke(self, model: str) -> None:
+    def spoke(self, model: str, trial: Trial = NO_TRIAL) -> None:
         """A token of an answer has come."""
         self._failed_weights.clear()
-        self._server.spoke()
+        self._server.spoke(is_trial=trial.server)
         known = self._models.get(model)
         if known is not None:
-            known.spoke()
+            known.spoke(is_trial=trial.model)
             if known.breaker.is_closed:
                 del self._models[model]
 

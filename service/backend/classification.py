@@ -11,7 +11,7 @@ from service.backend.error_texts import OF_EMBEDDING_RUNNER, found
 from service.backend.protocols import Ending
 from service.backend.protocols.reading import text_of_error
 from service.endpoints import ENDPOINTS, Kind
-from service.errors import OUTPUT_FAILED, TRUNCATED, BackendError, Fault
+from service.errors import NOT_OLLAMA, OUTPUT_FAILED, TRUNCATED, BackendError, Fault
 
 _MOST_CHARACTERS = 4000
 
@@ -98,13 +98,16 @@ def foreign_reply(status: int, content_type: str) -> BackendError | None:
     if content_type != "text/html" or status == 413:
         # 413: a proxy's bound on bodies. The same body would meet it again.
         return None
+    if 400 <= status <= 431:
+        # A proxy's refusal of this request, or of all: whoever asks it for its version finds out.
+        return _not_ollama(status, Fault.PERMANENT, "an HTML page")
     # 504: a proxy lost patience with this request. It may do so every time, and the retries must end some time.
     return _not_ollama(status, Fault.TRANSIENT if status == 504 else Fault.ABSENT, "an HTML page")
 
 
 def _not_ollama(status: int, fault: Fault, what: str) -> BackendError:
     return BackendError(
-        f"what answers is not Ollama: {what} with status {status}", code="not_ollama", fault=fault, status=status
+        f"what answers is not Ollama: {what} with status {status}", code=NOT_OLLAMA, fault=fault, status=status
     )
 
 

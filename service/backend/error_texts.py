@@ -99,14 +99,31 @@ ROWS = (
     _row(Fault.PERMANENT, "20b", r"Jinja\ Exception | While\ executing\ \w+\ at\ line"),
     _row(
         Fault.PERMANENT,
-        "10 to 13, 19, 21 to 24, 34",
+        "19, 21 to 24, 34",
         r"""
-          does\ not\ support\ (generate|chat|completion|embedding|thinking|tools|insert|vision|audio|image|decision)
-        | failed\ to\ parse\ grammar
+          failed\ to\ parse\ grammar
         | longer\ than\ the\ context\ length | exceeds\ the\ available\ context\ size
         | exceeds\ the\ context\ length | exceeds\ (the\ model's\ )?maximum\ context\ length
-        | Context\ size\ has\ been\ exceeded | is\ too\ large\ to\ process
+        | Context\ size\ has\ been\ exceeded
         | may\ be\ incompatible\ with\ your\ version | (unknown|unsupported)\ (model\ )?architecture
+        """,
+    ),
+    # A dying runner's last words may be about anything.
+    _row(
+        Fault.RUNNER,
+        "32, 39, 41",
+        r"""
+          ^(llama-server|llama\ runner)\ process\ has\ terminated | ^mlx\ runner\ (failed|exited)
+        | ^an\ error\ was\ encountered\ while\ running\ the\ model
+        | ^error\ (unmarshalling|reading|closing)\ llama-server\b.*response
+        """,
+    ),
+    _row(
+        Fault.PERMANENT,
+        "10 to 13",
+        r"""
+          does\ not\ support\ (generate|chat|completion|embedding|thinking|tools|insert|vision|audio|image|decision)
+        | is\ too\ large\ to\ process
         """,
     ),
     # The runner's: it died or failed over a request. A second time it would most likely do so again.
@@ -134,14 +151,7 @@ ROWS = (
         | mlx\ runner\ (failed|exited)
         """,
     ),
-    _row(
-        Fault.RUNNER,
-        "39, 41",
-        r"""
-          ^an\ error\ was\ encountered\ while\ running\ the\ model
-        | ^error\ (unmarshalling|reading|closing)\ llama-server\b.*response | event\ exceeded\ .*limit
-        """,
-    ),
+    _row(Fault.RUNNER, "41", r"event\ exceeded\ .*limit"),
     # What the model wrote, in the words of the runner's decoders, which name a place in it and never quote it whole.
     _row(
         Fault.OUTPUT,
@@ -171,6 +181,8 @@ OF_EMBEDDING_RUNNER = re.compile(
     | contains\ NaN\ or\ Inf | ^unmarshal\ embedding | ^empty\ embedding\ response
     | ^unexpected\ server\ status: | no\ slots\ available | no\ longer\ running | ^llama-server\ error:
     | connection\ refused | ^server\ not\ responding | ^(read\ )?health\ (resp|unmarshal)
+    | ^model\ runner\ has\ unexpectedly\ stopped | process\ has\ terminated
+    | mlx\ runner\ (failed|exited) | out[ -]of[ -]memory | cudaMalloc\ failed | failed\ to\ allocate
     """,
     re.VERBOSE | re.DOTALL,
 )

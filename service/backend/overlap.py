@@ -105,12 +105,15 @@ class OverlapWatch:
         ):
             watched.in_turn = 0
             return None if self.limited.pop(reply.model, None) is None else Finding.AT_ONCE
-        if (
-            durations is None
-            or self.seats(reply.model, now) == 1
-            or not end_before - self._least_overlap_ms >= reply.sent_at
-            or _begun_at(reply.sent_at, first_token_at, durations, end_before) < end_before - _READING_MS
-        ):
+        if durations is None or self.seats(reply.model, now) == 1:
+            return None
+        slack_ms = max(_READING_MS, durations.prompt_ms // 10)
+        if _begun_at(reply.sent_at, first_token_at, durations, end_before) < end_before - slack_ms:
+            if reply.sent_at + durations.load_ms <= end_before:
+                # It did not wait: its prompt was read beside the other reply.
+                watched.in_turn = 0
+            return None
+        if end_before - self._least_overlap_ms < reply.sent_at:
             return None
         watched.in_turn += 1
         if watched.in_turn < _ENOUGH:

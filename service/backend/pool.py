@@ -174,9 +174,9 @@ class Pool:
             backend.wants_probe.set()
             self._on_change()
 
-    def spoke(self, backend: Backend, runner: str) -> None:
+    def spoke(self, backend: Backend, runner: str, trial: Trial) -> None:
         """A job got the first token of its answer."""
-        backend.breakers.spoke(model_of_runner(runner))
+        backend.breakers.spoke(model_of_runner(runner), trial)
 
     def completed(self, backend: Backend, runner: str, used_ms: float, tokens: int) -> None:
         """A job has its whole answer."""

@@ -22,6 +22,8 @@ class Voice:
     """When the call was sent that met its limit last."""
     hung_at: int | None = None
     """Since when it is taken to hang; None: it is not."""
+    is_left_alone: bool = False
+    """No new job goes there, until it has been unloaded."""
     unloaded_at: int | None = None
     """When it was unloaded for that. It is not unloaded again before it has been heard."""
 
@@ -43,13 +45,13 @@ class Silence:
 
     @property
     def hung(self) -> list[str]:
-        """The models that are taken to hang: no new job goes there."""
+        """The models that are taken to hang."""
         return [model for model, voice in self._voices.items() if voice.hung_at is not None]
 
     def is_hung(self, model: str) -> bool:
-        """Whether this model is one of them."""
+        """Whether this model is one of them, and no new job goes there."""
         voice = self._voices.get(model)
-        return voice is not None and voice.hung_at is not None
+        return voice is not None and voice.is_left_alone
 
     def met_limit(self, model: str, sent_at: int, now: int) -> bool:
         """A call that was sent at ``sent_at`` met the limit on its first byte while the model was loaded.
@@ -63,9 +65,11 @@ class Silence:
         if voice.unloaded_at is not None and voice.heard_at <= voice.unloaded_at:
             return False
         voice.hung_at = voice.unloaded_at = now
+        voice.is_left_alone = True
         return True
 
     def recovered(self, model: str) -> None:
         """The model was unloaded, or has been heard: jobs may go there again."""
         voice = self.voice(model)
         voice.hung_at = voice.silent_since = None
+        voice.is_left_alone = False

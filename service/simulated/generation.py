@@ -203,7 +203,8 @@ class _Generation:
         # The wait for a seat is in none of the parts (wire contract 1.2).
         now = time.monotonic_ns()
         work = max(2, now - self.seated)
-        prompt = max(1, work // 8)
+        # The first token comes one pace after the prompt.
+        prompt = max(1, min(work // 8, int(self._token_seconds * 1e9) or work // 8))
         return Timing(now - self.started, max(1, self.loaded - self.started), prompt, work - prompt)
 
 

@@ -17,7 +17,7 @@ from service.backend.protocols import Ending, Reader, reader_for
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
-from service.errors import OUTPUT_TOO_LARGE, BackendError, CallFailedError, Fault
+from service.errors import NOT_OLLAMA, OUTPUT_TOO_LARGE, BackendError, CallFailedError, Fault
 from service.job import Outcome, Status, model_of_runner
 from service.live.outputs import Output
 from service.live.relay import Head
@@ -169,6 +169,13 @@ class Attempt:
         except BackendError as error:
             if error.code in (FIRST_BYTE_TIMEOUT, STALLED):
                 raise await self._judge.judge(self, error) from error
+            if (
+                error.code == NOT_OLLAMA
+                and error.fault is Fault.PERMANENT
+                and not await self._pool.is_there(self.backend)
+            ):
+                # Not this request alone is refused: Ollama is not there.
+                raise BackendError(str(error), code=NOT_OLLAMA, fault=Fault.ABSENT, status=error.status) from error
             raise
 
     async def _exchange(self, timeouts: TimeoutsConfig) -> Outcome | None:
@@ -177,7 +184,7 @@ class Attempt:
         request = running.request.encode()
         limits = _limits(timeouts, is_streamed=bool(job.is_streamed))
         tell_silent = None if job.is_streamed else partial(self._judge.note_silent, self)
-        patience = FirstByte(backend, job.runner, len(request), timeouts, tell_silent)
+        patience = FirstByte(backend, job.runner, len(request), timeouts, self._clock, tell_silent)
         self.sent_at = self._clock.now_ms()
         async with backend.client.call(job.endpoint, request, limits, patience=patience) as reply:
             self.is_silent = False
@@ -227,7 +234,7 @@ class Attempt:
                 self._held += data
             if segments:
                 if not self.has_token:
-                    self._pool.spoke(self.backend, self.running.job.runner)
+                    self._pool.spoke(self.backend, self.running.job.runner, self.trial)
                 output.append(segments)
             received = len(self._held) if relay is None else relay.size + len(self._held)
             if output.is_too_large or received > _RELAYED_TIMES * output.max_bytes:
@@ -260,10 +267,14 @@ class Attempt:
     def _report(self, end: AttemptEnd) -> None:
         """Tell the pool what the end says of its backend."""
         job, backend = self.running.job, self.backend
+        shares, now = self._pool.shares, self._clock.now_ms()
+        if self._sending is None and isinstance(end, Outcome) and end.counts.generation_ms is not None:
+            # A whole reply tells at its end how long its tokens came.
+            began_at = now - end.counts.generation_ms
+            self._sending = shares.began(backend, job.runner, self.sent_at, began_at)
         if self._sending is not None:
-            self._pool.shares.ended(backend, self._sending, end.counts if isinstance(end, Outcome) else None)
+            shares.ended(backend, self._sending, end.counts if isinstance(end, Outcome) else None)
         if isinstance(end, Outcome):
-            now = self._clock.now_ms()
             tokens = end.counts.completion_tokens or 0
             self._pool.completed(backend, job.runner, now - (job.started_at or now), tokens)
         elif isinstance(end, BackendError):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from service.backend.backend import Backend
 from service.backend.http.deadlines import silent_too_long
 from service.backend.placement import is_remote
+from service.clock import Clock
 from service.config import TimeoutsConfig
 from service.errors import BackendError
 from service.job import model_of_runner
@@ -26,6 +27,7 @@ class FirstByte:
         runner: str,
         size: int,
         timeouts: TimeoutsConfig,
+        clock: Clock,
         tell_silent: Callable[[], object] | None = None,
     ) -> None:
         """``size`` is that of the request's body, in bytes; ``tell_silent`` is None for a stream."""
@@ -33,6 +35,7 @@ class FirstByte:
         self._runner = runner
         self._size = size
         self._timeouts = timeouts
+        self._clock = clock
         self._tell_silent = tell_silent
         self._is_told = False
         self._was_loaded = self._is_loaded()
@@ -43,7 +46,8 @@ class FirstByte:
         """Until when nothing need come, as the model stands now; both are times of the loop."""
         is_loaded = self._is_loaded()
         if self._since is None or is_loaded != self._was_loaded:
-            self._since, self._was_loaded = now, is_loaded
+            self._since = now - (self._loaded_for_seconds() if is_loaded and not self._was_loaded else 0.0)
+            self._was_loaded = is_loaded
         return float("inf") if self._is_told else self._since + self._limit_seconds()
 
     def run_out(self) -> BackendError | None:
@@ -59,6 +63,14 @@ class FirstByte:
 
     def _is_loaded(self) -> bool:
         return is_remote(self._runner) or self._backend.placement.is_loaded(self._runner)
+
+    def _loaded_for_seconds(self) -> float:
+        """How long ago the model came to be loaded, which is noticed when the limit of its load is over."""
+        placement = self._backend.placement
+        residence = placement.residences.get(placement.own(self._runner))
+        if residence is None or residence.loaded_at is None:
+            return 0.0
+        return max(0.0, (self._clock.now_ms() - residence.loaded_at) / 1000)
 
     def _limit_seconds(self) -> float:
         timeouts = self._timeouts

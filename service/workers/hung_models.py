@@ -17,13 +17,14 @@ from service.backend.placement import is_remote
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.errors import BackendError, Fault
-from service.job import model_key
 from service.workers.attempt import Attempt
 
 _log = logging.getLogger(__name__)
 
 _UNLOAD_MS = 60_000
-"""So long a model that nobody of ours uses may be listed after it was to be unloaded; then another client has it."""
+"""So long nothing is sent to a model that is still listed after it was to be unloaded: a whole reply is under way, or
+another client's.
+"""
 
 
 class HungModels:
@@ -98,18 +99,17 @@ class HungModels:
     def _look_at(self, backend: Backend, model: str) -> None:
         voice, now = backend.silence.voice(model), self._clock.now_ms()
         assert voice.hung_at is not None
-        own = backend.placement.own
-        is_gone = (backend.loaded_list.told_at or 0) > voice.hung_at and model not in {
-            own(model_key(one.name)) for one in backend.loaded
-        }
+        is_gone = (backend.loaded_list.told_at or 0) > voice.hung_at and not backend.has_loaded(model)
         if is_gone:
             # Whoever still waits for a whole reply of it waits for nothing.
             for attempt in self._at(backend, model):
                 if attempt.is_silent and attempt.sent_at <= voice.hung_at:
                     attempt.give_up(_hung(backend))
-        is_left = not self._at(backend, model) and now - voice.hung_at >= _UNLOAD_MS
-        if is_gone or is_left or voice.heard_at > voice.hung_at:
+        if is_gone or voice.heard_at > voice.hung_at:
             backend.silence.recovered(model)
+        elif now - voice.hung_at >= _UNLOAD_MS:
+            # With a whole reply under way it stays loaded, and that may only be slow. Nobody else waits for as long.
+            voice.is_left_alone = False
 
     def _at(self, backend: Backend, model: str) -> list[Attempt]:
         return [one for one in self._attempts if one.backend is backend and one.model == model]

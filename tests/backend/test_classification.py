@@ -209,7 +209,7 @@ def test_an_html_page_is_not_shown() -> None:
     ("status", "content_type", "fault"),
     [
         (200, "text/html", Fault.ABSENT),
-        (404, "text/html", Fault.ABSENT),
+        (404, "text/html", Fault.PERMANENT),
         (502, "text/html", Fault.ABSENT),
         (504, "text/html", Fault.TRANSIENT),
         (302, "", Fault.ABSENT),

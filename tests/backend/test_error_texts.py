@@ -168,6 +168,10 @@ def test_what_is_refused_with_400_is_the_requests_whatever_it_says(text: str) ->
         ("empty embedding response", Fault.RUNNER),
         ("server not responding", Fault.TRANSIENT),
         ("no slots available after 10 retries", Fault.TRANSIENT),
+        ("model runner has unexpectedly stopped, this may be due to resource limitations", Fault.RUNNER),
+        ("llama-server process has terminated: exit status 1", Fault.RUNNER),
+        ("mlx runner failed: panic (exit: 2)", Fault.RUNNER),
+        ("cudaMalloc failed: out of memory", Fault.RUNNER),
     ],
 )
 def test_embeddings_of_a_dead_runner_are_not_the_callers_fault(
@@ -177,6 +181,19 @@ def test_embeddings_of_a_dead_runner_are_not_the_callers_fault(
     shapes = ({"error": text}, {"error": {"message": text, "type": "invalid_request_error"}})
     for body in shapes:
         assert failure_of(status, json.dumps(body).encode(), "application/json", endpoint).fault == fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "llama-server process has terminated: exit status 1: error: this build does not support vision",
+        "an error was encountered while running the model: CUDA error: device does not support vision",
+        "error unmarshalling llama-server chat response: invalid character: it does not support tools",
+        "mlx runner failed: panic: does not support thinking (exit: 2)",
+    ],
+)
+def test_a_dying_runners_last_words_may_be_about_anything(text: str) -> None:
+    assert classify(500, text, CHAT) == (Fault.RUNNER, True)
 
 
 @pytest.mark.parametrize("text", ["invalid input type", "unexpected EOF", "input exceeds maximum context length", "x"])
@@ -229,6 +246,8 @@ def test_words_that_are_only_quoted_change_nothing(words: str) -> None:
 
 
 def test_every_row_of_the_table_is_met_by_one_of_these_texts() -> None:
-    texts = [text for text, _ in WHOSE] + ["server busy, please try again", "unable to load full model on GPU"]
+    texts = [text for text, _ in WHOSE]
+    texts += ["server busy, please try again", "unable to load full model on GPU"]
+    texts += ["llama-server chat stream event exceeded 8 MB limit"]
     unmet = [row for row in ROWS if not any(row.pattern.search(text) for text in texts)]
     assert unmet == []

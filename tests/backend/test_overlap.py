@@ -86,8 +86,10 @@ def test_only_a_request_that_was_sent_a_second_before_the_other_ended_has_waited
 def test_what_the_prompt_took_is_not_waiting() -> None:
     assert shows_waiting(Server(), sent=1_000, first=15_000, end=16_000, prompt=5_000)
     # Durations are rounded, and two connections are read in any order.
-    assert shows_waiting(Server(), sent=1_000, first=15_000, end=16_000, prompt=5_050)
-    assert not shows_waiting(Server(), sent=1_000, first=15_000, end=16_000, prompt=5_051)
+    assert shows_waiting(Server(), sent=1_000, first=10_100, end=16_000, prompt=150)
+    assert not shows_waiting(Server(), sent=1_000, first=10_100, end=16_000, prompt=151)
+    assert shows_waiting(Server(), sent=1_000, first=15_000, end=16_000, prompt=5_500)
+    assert not shows_waiting(Server(), sent=1_000, first=15_000, end=16_000, prompt=5_600)
 
 
 def test_a_load_that_went_on_when_the_other_had_ended_is_not_waiting() -> None:
@@ -168,3 +170,11 @@ def test_the_watch_forgets_models_rather_than_grow_without_end() -> None:
         Server(f"{number}:latest", watch).reply(0, 100, 200)
     assert len(watch._models) == 256
     assert watch.limited == {}
+
+
+def test_a_prompt_that_was_read_beside_another_reply_begins_the_count_anew() -> None:
+    server = Server()
+    server.in_turn(4)
+    server.reply(20_000, 20_100, 25_000)
+    assert server.reply(20_000, 26_000, 28_000, prompt=5_000, generation=2_000) is None
+    assert server.reply(26_000, 28_100, 30_000, prompt=50) is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.api.context import POOL
 from tests.support.drop_in import STREAMING, WHOLE, frame_of, seen
 from tests.support.raw_server import whole
 from tests.support.scripted_ollama import MODEL, events, refused, scripted, stream
@@ -166,6 +167,34 @@ async def test_a_chat_whose_last_chunk_names_no_model_is_told_as_broken() -> Non
         given = await seen(it.service.session, "POST", path, {**STREAMING[path], "model": MODEL})
         assert not given.is_whole
         assert "before it was complete" in frame_of(path, given.body.removeprefix(text + swallowed))
+
+
+async def test_a_chat_of_which_only_a_chunk_without_a_model_came_is_tried_again() -> None:
+    swallowed = b'data: {"model":"","choices":[{"index":0,"delta":{"content":""},"finish_reason":null}]}\n\n'
+    path = "/v1/chat/completions"
+    answer = (
+        b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"blue"},"finish_reason":"stop"}]}\n\n'
+        b"data: [DONE]\n\n"
+    )
+    async with scripted(events(swallowed), events(answer)) as it:
+        given = await seen(it.service.session, "POST", path, {**STREAMING[path], "model": MODEL})
+        assert (given.status, given.body, given.is_whole) == (200, answer, True)
+    async with scripted(events(swallowed)) as it:
+        status, told = await it.service.call("POST", path, {**STREAMING[path], "model": MODEL})
+        assert (status, told["error"]["type"], len(it.given)) == (500, "api_error", 2)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_a_proxys_refusal_of_one_request_is_that_requests_and_takes_the_backend_from_nobody(status: int) -> None:
+    page = whole(b"<html>no</html>", status=f"{status} x", content_type="text/html")
+    answer = stream(b'{"model":"m","response":"blue","done":false}\n{"model":"m","response":"","done":true}\n')
+    body = {**STREAMING["/api/generate"], "model": MODEL}
+    async with scripted(page, answer) as it:
+        refused_status, _ = await it.service.call("POST", "/api/generate", body)
+        assert (refused_status, len(it.given)) == (503, 1)
+        [backend] = it.service.app[POOL]
+        assert (backend.is_answering, backend.trouble) == (True, None)
+        assert (await seen(it.service.session, "POST", "/api/generate", body)).status == 200
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ class SimulatedService:
         if release:
             backend.ollama.release(job.runner)
             if job.error is None:
-                self.pool.spoke(backend.own, job.runner)
+                self.pool.spoke(backend.own, job.runner, job.trial)
                 self.pool.completed(backend.own, job.runner, job.cost, 1)
         else:
             backend.own.breakers.abandoned(model_of_runner(job.runner), job.trial)

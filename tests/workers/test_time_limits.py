@@ -14,6 +14,7 @@ from service.backend.backend import Backend
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
 from tests.faults.stage import ECHO, MODEL, PROMPT
 from tests.support.backends import until_answering
+from tests.support.drop_in import seen
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
 
 KEY = "llama3.2:latest"
@@ -179,3 +180,24 @@ async def test_two_whole_replies_that_are_only_slow_are_given_though_their_model
         answers = [await call for call in calls]
         assert [status for status, _ in answers] == [200, 200]
         assert len([prompt for prompt in service.ollama.observations.prompts if PROMPT in prompt]) == 2
+
+
+@pytest.mark.parametrize("second_is_streamed", [False, True])
+async def test_a_whole_reply_at_a_model_that_hangs_keeps_others_away_no_longer_than_an_unload_takes(
+    second_is_streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection holds the runner, which stays loaded for as long."""
+    monkeypatch.setattr("service.workers.hung_models._UNLOAD_MS", 300)
+    async with serving() as (service, backend):
+        await load(service, backend)
+        hang = service.ollama.arm(Fault(kind=FaultKind.RUNNER_HANGS, model=MODEL, times=1))
+        body = WHOLE["/api/generate"]
+        first = asyncio.create_task(service.call("POST", "/api/generate", body | {"prompt": "one"}))
+        second = body | {"prompt": "two", "stream": second_is_streamed}
+        other = asyncio.create_task(seen(service.session, "POST", "/api/generate", second))
+        await until(service, lambda: backend.silence.hung)
+        await until(service, lambda: not backend.silence.is_hung(KEY))
+        assert backend.has_loaded(KEY)
+        hang.release()
+        assert [(await first)[0], (await other).status] == [200, 200]
+        assert not backend.silence.hung

@@ -13,7 +13,7 @@ from service.backend.http.connection import Connection, LostError
 from service.backend.http.connections import Connections, Origin
 from service.backend.http.deadlines import Deadlines, DeadlineWatch, Patience
 from service.backend.http.incoming import NotHttpError
-from service.errors import BackendError, Fault
+from service.errors import NOT_OLLAMA, BackendError, Fault
 
 _PIECE_BYTES = 256 * 1024
 """A body up to this size goes out at once; a larger one in pieces, so that nobody else waits for tens of megabytes."""
@@ -250,4 +250,4 @@ def _lost(name: str, problem: Exception) -> BackendError:
 
 
 def not_ollama(name: str, what: str) -> BackendError:
-    return BackendError(f"{name} is not Ollama: it answered with {what}", code="not_ollama", fault=Fault.ABSENT)
+    return BackendError(f"{name} is not Ollama: it answered with {what}", code=NOT_OLLAMA, fault=Fault.ABSENT)

@@ -19,12 +19,17 @@ class _CompletionReader(SseReader):
     as a chunk without model, after which nothing more comes.
     """
 
+    has_begun = False
+
     def __init__(self) -> None:
         super().__init__()
         self._is_swallowed = False
 
     def _read(self, event: dict[str, Any], segments: list[Segment]) -> None:
         choices = items(event.get("choices"))
+        if event.get("model") != "":
+            # A chunk without a model that comes first is all that is left of an error.
+            self.has_begun = True
         for choice in choices:
             self._add_output(choice, segments)
             if choice.get("finish_reason"):
@@ -40,6 +45,7 @@ class _CompletionReader(SseReader):
             self._counts = _with_usage(self._counts, usage)
 
     def _on_done(self) -> None:
+        self.has_begun = True
         self._is_complete = not self._is_swallowed
 
     @abstractmethod

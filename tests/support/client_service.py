@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedSettings
+from tests.support.backends import until_answering
 from tests.support.running import RunningService, service_in_process
 
 ADMIN_KEY = "sk-admin-for-the-client-tests"
@@ -48,6 +49,7 @@ async def service_for_clients(
 ) -> AsyncIterator[RunningService]:
     """The service before an Ollama of this version, with options such as ``{"queue.heartbeat_seconds": 0.05}``."""
     async with service_in_process({**OPTIONS, **(options or {})}, replace(SETTINGS, version=version)) as service:
+        await until_answering(service, 1)
         yield service
 
 

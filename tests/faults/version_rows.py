@@ -92,6 +92,6 @@ async def search_fails(folder: Path) -> None:
     async with stage(version=NEWEST, models=SEARCHER) as it:
         it.arm(FaultKind.SEARCH_ERROR, times=None)
         job_id, events = await _search(it)
-        assert events[-1] == "response.failed"
+        assert events[-2:] == ["response.failed", "error"]
         await it.ends(job_id, "failed")
         await it.is_well()

@@ -82,3 +82,29 @@ async def refused_after_a_sign_of_life(folder: Path) -> None:
             assert frame_of(path, caller.body) == "out of order"
             assert caller.is_whole is (path in EVENTS)
         await it.is_well()
+
+
+@row(
+    OLLAMA,
+    "it ends a stream of the same token again and again, without a word (before 0.34.1)",
+    "its caller is given the same end; the job fails at once as `repeated`, with its text, and is no evidence against "
+    "anybody. A whole reply is never taken for whole: asked for once more",
+)
+async def token_repeats(folder: Path) -> None:
+    async with stage({"breaker.failure_threshold": 1}) as it:
+        armed = it.arm(FaultKind.TOKEN_REPEATS, after_tokens=3, times=None)
+        for path in (*LINES, *EVENTS):
+            headers = {"Accept": "application/x-ndjson"}
+            expected = await seen(it.service.session, "POST", f"{it.ollama.url}{path}", BODY, headers)
+            given = await seen(it.service.session, "POST", path, BODY, headers)
+            assert given.is_whole
+            assert given.comparable == expected.comparable
+            job = await it.ends(given.headers["X-Job-Id"], "failed")
+            assert (job["attempt"], job["error"]["code"]) == (1, "repeated")
+        follower = await it.follow(await it.submit())
+        await follower.ends()
+        assert follower.text.endswith(" the" * 31)
+        assert (it.breaker.state, it.states) == ("closed", {})
+        assert (await seen(it.service.session, "POST", "/api/chat", {**BODY, "stream": False})).status == 500
+        armed.remove()
+        await it.is_well()

@@ -26,8 +26,12 @@ async def silent_end(folder: Path) -> None:
         await it.is_well()
 
 
-@row(OLLAMA, "it ends a generation of the same token again and again", "the half answer is thrown away, tried again")
-async def token_repeats(folder: Path) -> None:
+@row(
+    OLLAMA,
+    "it ends a generation of the same token again and again with an error (since 0.34.1)",
+    "the half answer is thrown away, tried again",
+)
+async def token_repeats_with_an_error(folder: Path) -> None:
     async with stage(version=NEWEST) as it:
         it.arm(FaultKind.TOKEN_REPEATS, after_tokens=3)
         assert (await it.completes(await it.submit()))["attempt"] == 2

@@ -36,6 +36,9 @@ OUTPUT_TOO_LARGE = "output_too_large"
 TRUNCATED = "truncated"
 """The code of a reply that ended, as HTTP has it, before it was complete."""
 
+REPEATED = "repeated"
+"""The code of a stream that Ollama has ended on purpose, since the model wrote the same token again and again."""
+
 OUTPUT_FAILED = "output_failed"
 """The code of what Ollama could not make a reply of, since the model wrote something else than it should."""
 
@@ -147,6 +150,8 @@ class Fault(StrEnum):
     """The request's own, refused before anything was generated: it would fail again, so the job fails at once."""
     OUTPUT = "output"
     """What the model wrote: a tool call that cannot be parsed, a reply that was cut. It may write better once more."""
+    ENDED = "ended"
+    """What the model wrote, and Ollama has ended it on purpose: what there is of it stays, and nobody is at fault."""
     TRANSIENT = "transient"
     """The server's, or nobody knows whose: worth another attempt, after a pause."""
     RUNNER = "runner"

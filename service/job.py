@@ -80,15 +80,15 @@ def joined(segments: Iterable[Segment]) -> list[Segment]:
     """The same output with neighbours of one kind as one. Tool calls are arrays and stay as they are."""
     result: list[Segment] = []
     parts: list[str] = []
-    kind = ""
-    for segment in segments:
-        if segment.kind != kind or kind == TOOL_CALLS:
+    run = ""
+    for kind, data in segments:
+        if kind != run or kind == TOOL_CALLS:
             if parts:
-                result.append(Segment(kind, "".join(parts)))
-            kind, parts = segment.kind, []
-        parts.append(segment.data)
+                result.append(Segment(run, "".join(parts)))
+            run, parts = kind, []
+        parts.append(data)
     if parts:
-        result.append(Segment(kind, "".join(parts)))
+        result.append(Segment(run, "".join(parts)))
     return result
 
 

@@ -190,7 +190,7 @@ class Breakers:
         if error.fault in (Fault.PERMANENT, Fault.BUSY) and is_answer:
             self.refused(model, trial)
         elif (
-            error.fault in (Fault.PERMANENT, Fault.BUSY, Fault.OUTPUT)
+            error.fault in (Fault.PERMANENT, Fault.BUSY, Fault.OUTPUT, Fault.ENDED)
             or error.code == "hung"
             # What nobody knows, in the middle of an answer, is as likely about what the model wrote.
             or (is_answer and has_spoken and not error.is_known)

@@ -11,7 +11,7 @@ from service.backend.error_texts import OF_EMBEDDING_RUNNER, found
 from service.backend.protocols import Ending
 from service.backend.protocols.reading import text_of_error
 from service.endpoints import ENDPOINTS, Kind
-from service.errors import NOT_OLLAMA, OUTPUT_FAILED, TRUNCATED, BackendError, Fault
+from service.errors import NOT_OLLAMA, OUTPUT_FAILED, REPEATED, TRUNCATED, BackendError, Fault
 
 _MOST_CHARACTERS = 4000
 
@@ -86,8 +86,11 @@ def failure_of_ending(ending: Ending, endpoint: str) -> BackendError | None:
         return _failure(ending.error_status, ending.error, endpoint, ending.error)
     if ending.is_complete:
         return None
-    # Its connection ended as it should: a model that repeats itself is cut off, and errors on /v1 are swallowed (wire
-    # contract 2.1, 9.1). What the model writes next time may well be another thing.
+    if ending.is_repeated:
+        what = "the model wrote the same again and again, and Ollama has ended its answer"
+        return BackendError(what, code=REPEATED, fault=Fault.ENDED, status=200)
+    # Its connection ended as it should: errors on /v1 are swallowed (wire contract 9.1), and of a whole reply it cannot
+    # be told that the model repeated itself (2.1). What the model writes next time may well be another thing.
     return BackendError("the reply ended before it was complete", code=TRUNCATED, fault=Fault.OUTPUT, status=200)
 
 

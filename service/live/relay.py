@@ -94,7 +94,7 @@ class Relay:
         self.size = 0
 
     def end(self) -> None:
-        """The reply is whole."""
+        """The reply is whole, or Ollama has ended it on purpose: its caller sees the end that Ollama made."""
         self.is_ended = True
         self._wake()
 

@@ -66,9 +66,12 @@ class Answer:
         """The tokens as they come: for ever when the answer is endless."""
         return itertools.cycle(self.tokens or (" ",)) if self.is_endless else iter(self.tokens)
 
-    def repeating(self, after_tokens: int, equal_tokens: int) -> Answer:
-        """The same beginning, and then one token so many times."""
-        tokens = (*self.tokens[:after_tokens], *(" the",) * equal_tokens)
+    def repeating(self, after_tokens: int, token: str, repeats: int) -> Answer:
+        """The same beginning, and then one token, which is repeated so often."""
+        begun = self.tokens[:after_tokens]
+        # What Ollama compares the first of all tokens with is "": a blank one repeats it.
+        is_first_a_repeat = not (token.strip() or begun or self.thinking)
+        tokens = (*begun, *(token,) * (repeats + (not is_first_a_repeat)))
         return replace(self, tokens=tokens, tool_calls=(), is_endless=False)
 
     def with_long_token(self, index: int, length: int) -> Answer:

@@ -29,7 +29,7 @@ class FaultKind(StrEnum):
     RUNNER_KILLED = "runner_killed"  # the same, and the model must be loaded again
     NO_DONE = "no_done"  # ends properly after `after_tokens`, without the final marker
     SILENT_END = "silent_end"  # ends properly without any line; a whole reply is an object of zeros
-    TOKEN_REPEATS = "token_repeats"  # after `after_tokens` always the same, until Ollama ends it (2.1, row 39b)
+    TOKEN_REPEATS = "token_repeats"  # after `after_tokens` always `body` (" the"), until Ollama ends it (2.1, row 39b)
     SEAT_LOST = "seat_lost"  # as ERROR_LINE, and the seat is never given back (0.30 to 0.32.14; contract 6)
     RUNNER_HANGS = "runner_hangs"  # no byte to any request of the model until it is unloaded, or this is released
     RESET = "reset"  # TCP reset after `after_tokens` and half a line

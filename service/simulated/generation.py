@@ -151,7 +151,8 @@ class _Generation:
             return self.answer.with_long_token(long_line.after_tokens, long_line.amount), disruption.fault(*_ENDS)
         if (repeats := disruption.fault(FaultKind.TOKEN_REPEATS)) is None:
             return self.answer, disruption.fault(*_ENDS)
-        given = self.answer.repeating(repeats.after_tokens, self.settings.behaviour.equal_tokens)
+        token = repeats.body if repeats.body is not None else " the"
+        given = self.answer.repeating(repeats.after_tokens, token, self.settings.behaviour.most_repeats)
         kind = FaultKind.ERROR_LINE if self.settings.behaviour.tells_token_repeats else FaultKind.NO_DONE
         message = repeats.reply_message
         return given, Fault(kind=kind, after_tokens=len(given.thinking) + len(given.tokens), message=message)

@@ -23,8 +23,8 @@ class Behaviour:
     has_system_one: bool  # 1.7
 
     @property
-    def equal_tokens(self) -> int:
-        """How many equal tokens in a row are still sent before a generation is ended for them."""
+    def most_repeats(self) -> int:
+        """How often a token may be what the one before it was; at the next time the generation is ended."""
         return 100 if self.tells_token_repeats else 30
 
 

@@ -17,7 +17,7 @@ from service.backend.protocols import Ending, Reader, reader_for
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
-from service.errors import NOT_OLLAMA, OUTPUT_TOO_LARGE, BackendError, CallFailedError, Fault
+from service.errors import NOT_OLLAMA, OUTPUT_TOO_LARGE, REPEATED, BackendError, CallFailedError, Fault
 from service.job import Outcome, Status, model_of_runner
 from service.live.outputs import Output
 from service.live.relay import Head
@@ -158,7 +158,10 @@ class Attempt:
             return
         if failed.is_worth_retrying:
             relay.is_worth_retrying = True
-        if refusal is not None and not relay.is_sent:
+        if failed.code == REPEATED:
+            # What Ollama has ended on purpose ends for its caller as Ollama has ended it: as HTTP says, and no more.
+            relay.end()
+        elif refusal is not None and not relay.is_sent:
             relay.refuse(refusal.head, refusal.body)
         else:
             relay.fail(CallFailedError(failed.message, code=failed.code))

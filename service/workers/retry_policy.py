@@ -83,7 +83,7 @@ def decide(failure: Failure, retry: RetryConfig, *, holds_busy: bool, chance: Ca
     times = failure.crashes + crashes
     if crashes and times >= retry.poison_failures:
         return Fail("poison", f"the model or its runner failed {times} times under this prompt: {error}")
-    if error.fault is Fault.PERMANENT or failure.failures >= retry.max_retries:
+    if error.fault in (Fault.PERMANENT, Fault.ENDED) or failure.failures >= retry.max_retries:
         return told
     return TryAgain(_pause_ms(retry, failure.failures, chance), 1, crashes)
 

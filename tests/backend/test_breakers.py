@@ -194,7 +194,7 @@ def test_faults_of_the_server_are_no_models(breakers: Breakers) -> None:
     assert breakers.failing == {}
 
 
-@pytest.mark.parametrize("fault", [Fault.PERMANENT, Fault.BUSY, Fault.OUTPUT])
+@pytest.mark.parametrize("fault", [Fault.PERMANENT, Fault.BUSY, Fault.OUTPUT, Fault.ENDED])
 def test_what_is_refused_or_badly_written_is_evidence_against_nobody(breakers: Breakers, fault: Fault) -> None:
     error = BackendError("the caller's", code="refused", fault=fault, status=500)
     for _ in range(9):

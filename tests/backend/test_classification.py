@@ -248,6 +248,9 @@ def test_the_end_of_a_reply_is_judged() -> None:
     cut = failure_of_ending(Ending(False), CHAT)
     assert cut is not None
     assert (cut.code, cut.fault) == ("truncated", OUTPUT)
+    ended = failure_of_ending(Ending(False, is_repeated=True), CHAT)
+    assert ended is not None
+    assert (ended.code, ended.fault) == ("repeated", Fault.ENDED)
     died = failure_of_ending(Ending(False, error="an error was encountered while running the model: x"), CHAT)
     assert died is not None
     assert (died.code, died.fault) == ("runner_died", RUNNER)

@@ -138,7 +138,8 @@ def test_characters_and_line_ends_may_be_cut_in_the_middle(
 @settings(max_examples=300, deadline=None)
 def test_no_bytes_make_a_reader_fail(garbage: bytes, endpoint: str, streamed: bool) -> None:
     _, ending = read(endpoint, garbage, streamed=streamed)
-    assert not ending.is_complete
+    # The one thing that is no garbage and short enough to be made by chance.
+    assert not ending.is_complete or b"[DONE]" in garbage
 
 
 FIELDS = [

@@ -10,7 +10,7 @@ import anthropic
 import pytest
 
 from service.simulated import FaultKind
-from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
+from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, failures, read, service_for_clients
 from tests.support.running import RunningService
 from tests.support.signs_of_life import OFTEN, counted_signs
 
@@ -97,12 +97,15 @@ async def test_a_stream_that_is_cut_raises_the_clients_own_error(
     arm(service, kind, MESSAGES, after_tokens=5)
     found: list[Any] = []
     stream = await client.messages.create(model="llama3.2", max_tokens=50, messages=QUESTION, stream=True)
-    with pytest.raises(anthropic.APIError):
+    with pytest.raises(anthropic.APIStatusError) as caught:
         await read(stream, found)
     assert found
     async with client.messages.stream(model="llama3.2", max_tokens=50, messages=QUESTION) as managed:
-        with pytest.raises(anthropic.APIError):
+        with pytest.raises(anthropic.APIStatusError) as managed_caught:
             await managed.get_final_message()
+    # It is our error that they raise, and not that of a connection that broke.
+    raised: list[Any] = [caught.value.body, managed_caught.value.body]
+    assert sorted(body["error"]["message"] for body in raised) == sorted(await failures(service))
 
 
 async def test_a_client_that_stops_reading_ends_the_answer(service: RunningService) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.simulated import FaultKind
-from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, read, service_for_clients
+from tests.support.client_service import CUTS, PNG, QUESTION, SPELLINGS, TOOL, arm, failures, read, service_for_clients
 from tests.support.running import RunningService
 from tests.support.signs_of_life import OFTEN, counted_signs
 
@@ -153,9 +153,13 @@ async def test_a_stream_that_is_cut_raises_the_clients_own_error(
     arm(service, kind, endpoint, after_tokens=5)
     resource = client.chat.completions if route == "chat" else getattr(client, route)
     found: list[Any] = []
-    with pytest.raises(openai.APIError):
+    with pytest.raises(openai.APIError) as caught:
         await read(await resource.create(model="llama3.2", stream=True, **asked), found)
     assert found
+    # It is our error that it raises, and not that of a connection that broke.
+    assert not isinstance(caught.value, openai.APIConnectionError)
+    [message] = await failures(service)
+    assert caught.value.message == message
 
 
 async def test_a_client_that_stops_reading_ends_the_answer(service: RunningService) -> None:

@@ -83,10 +83,35 @@ async def test_a_caller_that_does_not_wait_for_a_busy_backend_gets_its_refusal_i
         assert (reply.status, await reply.read()) == (200, refusal)
 
 
-async def test_a_failure_in_the_middle_of_a_stream_is_passed_on_and_breaks_it_off() -> None:
-    broken = OPENING + event("response.output_text.delta", delta="blue") + failed(DIED)
+TOLD = b'data: {"error":{"message":"%b"}}\n\n' % DIED.encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "broken"),
+    [
+        ("/v1/responses", OPENING + event("response.output_text.delta", delta="blue") + failed(DIED)),
+        ("/v1/chat/completions", b'data: {"model":"m","choices":[{"delta":{"content":"blue"}}]}\n\n' + TOLD),
+        ("/v1/completions", b'data: {"model":"m","choices":[{"text":"blue"}]}\n\n' + TOLD),
+        (
+            "/v1/messages",
+            event("content_block_delta", delta={"text": "blue"}) + event("error", error={"message": DIED}),
+        ),
+    ],
+)
+async def test_a_failure_that_ollama_tells_in_the_middle_of_events_is_passed_on_and_our_error_follows(
+    path: str, broken: bytes
+) -> None:
     async with scripted(events(broken)) as it:
-        given = await seen(it.service.session, "POST", "/v1/responses", RESPONSES)
+        given = await seen(it.service.session, "POST", path, {**STREAMING[path], **RESPONSES})
+        assert given.is_whole
+        assert given.body.startswith(broken)
+        assert DIED in frame_of(path, given.body.removeprefix(broken))
+
+
+async def test_a_failure_that_ollama_tells_in_the_middle_of_lines_is_passed_on_and_breaks_them_off() -> None:
+    broken = b'{"model":"m","response":"blue","done":false}\n' + json.dumps({"error": DIED}).encode() + b"\n"
+    async with scripted(stream(broken)) as it:
+        given = await seen(it.service.session, "POST", "/api/generate", {"model": MODEL, "prompt": "x"})
         assert (given.body, given.is_whole) == (broken, False)
 
 
@@ -165,7 +190,7 @@ async def test_a_chat_whose_last_chunk_names_no_model_is_told_as_broken() -> Non
     path = "/v1/chat/completions"
     async with scripted(events(text, swallowed)) as it:
         given = await seen(it.service.session, "POST", path, {**STREAMING[path], "model": MODEL})
-        assert not given.is_whole
+        assert given.is_whole
         assert "before it was complete" in frame_of(path, given.body.removeprefix(text + swallowed))
 
 

@@ -141,15 +141,31 @@ async def test_a_reader_that_takes_nothing_holds_up_nobody() -> None:
         reader._transport.resume_reading()  # type: ignore[attr-defined]
 
 
-async def test_a_stream_that_ollama_cuts_ends_the_connection_without_the_terminating_chunk() -> None:
+async def test_lines_that_ollama_cuts_end_the_connection_without_the_terminating_chunk() -> None:
     async with service_in_process() as service, connected(service) as (reader, writer):
-        service.ollama.arm(Fault(kind=FaultKind.HANG_UP, after_tokens=3, endpoint="/v1/chat/completions"))
-        writer.write(post("/v1/chat/completions", CHAT))
+        service.ollama.arm(Fault(kind=FaultKind.HANG_UP, after_tokens=3, endpoint="/api/chat"))
+        writer.write(post("/api/chat", CHAT))
         head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
         assert b"Transfer-Encoding: chunked" in head
         assert rest.rstrip().endswith(b"}")
-        assert b'data: {"error":{' in rest
+        assert b'{"error":' in rest
         assert not rest.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
+async def test_events_that_ollama_cuts_end_with_our_error_as_http_says_and_the_connection_goes_on(path: str) -> None:
+    body = {**CHAT, "prompt": "Why?", "input": "Why?", "max_tokens": 20}
+    async with service_in_process() as service, connected(service) as (reader, writer):
+        service.ollama.arm(Fault(kind=FaultKind.HANG_UP, after_tokens=3, times=1, endpoint=path))
+        writer.write(post(path, body))
+        status, headers, answer = await reply_of(reader)
+        assert (status, headers["transfer-encoding"]) == (200, "chunked")
+        *before, error = answer.decode().removesuffix("\n\n").split("\n\n")
+        assert before
+        assert json.loads(error.rpartition("data: ")[2])["error"]["message"]
+        assert not any(end in answer for end in (b"[DONE]", b"response.completed", b"message_stop", b'"stop"'))
+        writer.write(post(path, {**body, "stream": False}))
+        assert (await reply_of(reader))[0] == 200
 
 
 async def test_a_stream_keeps_coming_while_it_is_written() -> None:

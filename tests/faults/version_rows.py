@@ -26,8 +26,12 @@ async def silent_end(folder: Path) -> None:
         await it.is_well()
 
 
-@row(OLLAMA, "it ends a generation of the same token again and again", "the half answer is thrown away, tried again")
-async def token_repeats(folder: Path) -> None:
+@row(
+    OLLAMA,
+    "it ends a generation of the same token again and again with an error (since 0.34.1)",
+    "the half answer is thrown away, tried again",
+)
+async def token_repeats_with_an_error(folder: Path) -> None:
     async with stage(version=NEWEST) as it:
         it.arm(FaultKind.TOKEN_REPEATS, after_tokens=3)
         assert (await it.completes(await it.submit()))["attempt"] == 2
@@ -92,6 +96,6 @@ async def search_fails(folder: Path) -> None:
     async with stage(version=NEWEST, models=SEARCHER) as it:
         it.arm(FaultKind.SEARCH_ERROR, times=None)
         job_id, events = await _search(it)
-        assert events[-1] == "response.failed"
+        assert events[-2:] == ["response.failed", "error"]
         await it.ends(job_id, "failed")
         await it.is_well()

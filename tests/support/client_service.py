@@ -68,3 +68,9 @@ async def read(stream: Any, found: list[Any] | None = None) -> list[Any]:
     async for event in stream:
         events.append(event)
     return events
+
+
+async def failures(service: RunningService) -> list[str]:
+    """Why the jobs have failed, once all of them have."""
+    _, listed = await service.call("GET", "/api/v1/prompts")
+    return [(await service.until(job["id"], "failed"))["error"]["message"] for job in listed["prompts"]]

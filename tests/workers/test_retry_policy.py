@@ -70,6 +70,7 @@ TABLE = {
     "what the model wrote failed after a crash, or twice": Row(AS_TOLD, fault=(Fault.OUTPUT,), crashes=(1,)),
     "the second crash": Row(POISON, fault=(Fault.RUNNER,), crashes=(1,)),
     "it would fail again": Row(AS_TOLD, fault=(Fault.PERMANENT,)),
+    "Ollama has ended the answer on purpose": Row(AS_TOLD, fault=(Fault.ENDED,)),
     "its retries are used up": Row(AS_TOLD, failures=(3, 4)),
     "the first failure": Row(TryAgain(500, failures=1), fault=(Fault.TRANSIENT,), failures=(0,)),
     "the second failure": Row(TryAgain(1_000, failures=1), fault=(Fault.TRANSIENT,), failures=(1,)),

@@ -142,7 +142,8 @@ class Answer:
             if data:
                 await to_caller.write(data)
             told = failure_of_ours(relay.failure)
-            return await to_caller.broken("" if relay.has_told_error or told is None else told.message)
+            message = told.message if told is not None else "the answer broke off"
+            return await to_caller.broken(message, has_told_error=relay.has_told_error)
         return await to_caller.end(data + boundaries.rest())
 
     async def _changed(self) -> None:

@@ -17,6 +17,7 @@ from aiohttp import web
 from service.api.context import CLOCK, QUEUE
 from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
 from service.api.dropin.dialect import Dialect
+from service.api.http.operation import EVENT_STREAM
 from service.api.http.raw_replies import stream_reply
 from service.job import Job
 
@@ -94,14 +95,21 @@ class CallerStream:
             await self.begin(200, [("Content-Type", self._dialect.stream_type), *headers.items()])
         await self.write(self._dialect.heartbeat(self._endpoint, self._model, self._request.app[CLOCK].now_ms()))
 
-    async def broken(self, message: str, status: int | None = None) -> web.StreamResponse:
-        """Tell the error as the dialect tells it (unless ``message`` is ""), and close the connection before its end.
-        ``status`` is the one that a refusal would have had; None for an answer that broke off.
+    async def broken(
+        self, message: str, status: int | None = None, *, has_told_error: bool = False
+    ) -> web.StreamResponse:
+        """End a stream that is not whole with an error as the dialect tells it. ``status`` is the one that a refusal
+        would have had; None for an answer that broke off. ``has_told_error``: Ollama's own last words are its error.
 
-        Some clients overlook the error and take the answer for whole; none overlooks a broken connection.
+        Server-sent events end as HTTP says: their clients raise on the error, and a page that meets a broken connection
+        throws away what it has. Our error is always the last of them, as not every client reads Ollama's. Lines end
+        with a broken connection, since some clients overlook the error there and take a proper end for the answer's.
         """
-        if message:
-            await self.write(self._dialect.error_frame(self._endpoint, message, status))
+        frame = self._dialect.error_frame(self._endpoint, message, status)
+        if self._dialect.stream_type == EVENT_STREAM:
+            return await self.end(frame)
+        if not has_told_error:
+            await self.write(frame)
         hang_up(self._request)
         return self._begun
 

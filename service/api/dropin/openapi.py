@@ -54,7 +54,8 @@ def relayed(path: str, summary: str, request: Any, content: Mapping[str, Any], e
             200: ReplyDoc(
                 "Ollama's reply, as it comes. A stream that is silent has signs of life between its lines or events "
                 "(`queue.heartbeat_seconds`), and after the first of them a refusal is an error in the stream, with "
-                "the status that it would have had. A reply in one piece has none."
+                "the status that it would have had. A stream that breaks off ends with an error: the last event, or "
+                "the last line and then a broken connection. A reply in one piece has no signs of life."
                 if endpoint.streamed_reader is not None
                 else "Ollama's reply.",
                 content,

@@ -14,6 +14,7 @@ from service.api.http.json_replies import json_bytes
 from service.errors import (
     OUTPUT_FAILED,
     OUTPUT_TOO_LARGE,
+    REPEATED,
     TRUNCATED,
     CallCancelledError,
     CallExpiredError,
@@ -43,7 +44,7 @@ _STATUSES: Mapping[type[ServiceError], int] = {
 
 # Clients repeat a request that ends with 503. An answer that is too long would be so again; and what the model wrote
 # was tried again here, and is what Ollama would tell with 500.
-_STATUSES_OF_CODES = {OUTPUT_TOO_LARGE: 400, TRUNCATED: 500, OUTPUT_FAILED: 500}
+_STATUSES_OF_CODES = {OUTPUT_TOO_LARGE: 400, TRUNCATED: 500, OUTPUT_FAILED: 500, REPEATED: 500}
 
 _TITLES = {status.value: status.phrase for status in HTTPStatus}
 

@@ -97,7 +97,9 @@ class _NdjsonReader(StreamReader):
         while place < len(chunks):
             texts: list[str] = []
             chunk = self._take_plain(left, texts)
-            add(segments, TEXT, "".join(texts))
+            if text := "".join(texts):
+                segments.append(Segment(TEXT, text))
+                self._last_output.add_texts(texts)
             place += len(texts)
             if place < len(chunks):
                 if chunk.__class__ is dict and "error" not in chunk:
@@ -107,7 +109,11 @@ class _NdjsonReader(StreamReader):
                 place += 1
 
     def _take_chunk(self, chunk: dict[str, Any], segments: list[Segment]) -> None:
-        self._add_output(chunk, segments)
+        output: list[Segment] = []
+        self._add_output(chunk, output)
+        if output:
+            self._last_output.add(output)
+            segments += output
         if chunk.get("done") is True:
             self._is_complete = True
             self._counts = _counts(chunk)

@@ -25,6 +25,10 @@ class _CompletionReader(SseReader):
         super().__init__()
         self._is_swallowed = False
 
+    def finish(self) -> Ending:
+        ending = super().finish()
+        return ending._replace(is_repeated=ending.is_repeated and not self._is_swallowed)
+
     def _read(self, event: dict[str, Any], segments: list[Segment]) -> None:
         choices = items(event.get("choices"))
         if event.get("model") != "":

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic_core import from_json, to_json
 
 from service.backend.protocols.lines import LineSplitter
+from service.backend.protocols.repetition import LastOutput
 from service.job import TOOL_CALLS, Counts, Segment, joined
 
 _DEEPEST = 4
@@ -48,6 +49,8 @@ class Ending(NamedTuple):
     """The status that the error would have had, where the reply names it."""
     is_refusal: bool = False
     """The error came in place of an answer: what has come is Ollama's refusal, and all of it."""
+    is_repeated: bool = False
+    """It is not complete, since the model wrote the same token again and again and Ollama has ended it for that."""
     segments: tuple[Segment, ...] = ()
     """Output that could only be read at the end: all of a whole reply, or of a last line without a line end."""
 
@@ -100,6 +103,8 @@ class StreamReader(ABC):
         self._error_status: int | None = None
         self._is_complete = False
         self._counts = Counts()
+        self._last_output = LastOutput()
+        """To be given the output of each event by itself."""
 
     def feed(self, data: bytes) -> list[Segment]:
         segments: list[Segment] = []
@@ -119,9 +124,10 @@ class StreamReader(ABC):
 
     def finish(self) -> Ending:
         segments: list[Segment] = []
+        rest = self._lines.rest()
         if self._error is None:
             try:
-                self._take_rest(self._lines.rest(), segments)
+                self._take_rest(rest, segments)
             except ReplyError as problem:
                 self._error = error_of_last(problem)
                 self._error_status = problem.status
@@ -130,6 +136,8 @@ class StreamReader(ABC):
             error=self._error,
             counts=self._counts,
             error_status=self._error_status,
+            # What has no line end was cut, and Ollama cuts nothing when it ends a stream on purpose.
+            is_repeated=not (self._is_complete or self._error or rest) and self._last_output.is_repeated,
             segments=tuple(joined(segments)),
         )
 

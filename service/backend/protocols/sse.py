@@ -19,11 +19,11 @@ class SseReader(StreamReader):
         self._data: list[bytes] = []
 
     def _take(self, line: bytes, segments: list[Segment]) -> None:
-        if line.startswith(b"data:"):
-            self._data.append(line[5:])
-        elif not line:
+        if not line:
             if self._data:
                 self._take_data(segments)
+        elif line.startswith(b"data:"):
+            self._data.append(line[5:])
         elif not line.startswith(_OTHER_FIELDS):
             parsed(line)
             raise UnreadableError(line)
@@ -41,7 +41,11 @@ class SseReader(StreamReader):
         if data.strip() == b"[DONE]":
             self._on_done()
             return
-        self._read(parsed(data), segments)
+        output: list[Segment] = []
+        self._read(parsed(data), output)
+        if output:
+            self._last_output.add(output)
+            segments += output
 
     def _on_done(self) -> None:
         """The line ``data: [DONE]``, which only two of the formats know."""

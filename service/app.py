@@ -35,6 +35,7 @@ from service.key import Role
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
 from service.live.hub import Hub
+from service.maintenance.list_keeping import ListKeeping
 from service.maintenance.loops import beat_and_rescue, hear_others, prune_regularly
 from service.maintenance.order_keeping import OrderKeeping
 from service.metrics.values import Metrics
@@ -50,6 +51,7 @@ from service.scheduling.scheduler import Scheduler
 from service.store.database import Database
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
+from service.store.model_lists import ModelListStore
 from service.store.opening import open_database
 from service.store.order import OrderStore
 from service.store.processes import ProcessStore
@@ -94,18 +96,15 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         store = JobStore(database, own_name)
         clock.not_before(await store.queries.latest_time())
 
-        keys = await Keyring.open(KeyStore(database), clock, config.auth.secret_key)
-        await keys.keep_demo_key(Role.ADMIN, config.auth.demo_admin_key)
-        await keys.keep_demo_key(Role.USER, config.auth.demo_user_key)
-        rate_limits = RateLimits(KeyStore(database), keys, clock)
-        await rate_limits.recall()
-
+        keys, rate_limits = await _access(config, database, clock)
         hub = Hub()
         request_log = RequestLog(RequestLogStore(database), keys, clock)
         await started.enter_async_context(request_log.listening(hub))
         work = asyncio.Event()
         connections = await started.enter_async_context(Connections())
         pool = Pool([build_backend(one, connections, config, clock) for one in config.backends], config, clock, work)
+        list_keeping = ListKeeping(pool, ModelListStore(database), clock)
+        await list_keeping.recall()
         backlog = Backlog(
             Order(boosts_ms_of(config), keys.weights),
             KeyLimits(keys.concurrency_of),
@@ -130,6 +129,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 
         started.push_async_callback(order_keeping.save)
+        started.push_async_callback(list_keeping.save, is_last=True)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
         workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
@@ -142,6 +142,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("pruning of the log", prune_regularly(request_log.prune, clock, config.database.log_retention_days)),
             ("log of requests", request_log.keep_writing()),
             ("order", order_keeping.keep()),
+            ("lists of models", list_keeping.keep()),
             *_shared_work(config, database, processes, jobs),
             *_shared_access(config, keys, rate_limits),
         ):
@@ -152,6 +153,16 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
         app[RELOADING] = Reloading(config, connections, clock, backlog, pool, workers, app[MODEL_LIMITS], app[QUEUE])
         yield
+
+
+async def _access(config: Config, database: Database, clock: Clock) -> tuple[Keyring, RateLimits]:
+    """Who may do what, and how often."""
+    keys = await Keyring.open(KeyStore(database), clock, config.auth.secret_key)
+    await keys.keep_demo_key(Role.ADMIN, config.auth.demo_admin_key)
+    await keys.keep_demo_key(Role.USER, config.auth.demo_user_key)
+    rate_limits = RateLimits(KeyStore(database), keys, clock)
+    await rate_limits.recall()
+    return keys, rate_limits
 
 
 def _jobs(

@@ -9,6 +9,7 @@ from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
+from service.backend.installed_list import InstalledList
 from service.backend.loaded_list import LoadedList
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
@@ -39,11 +40,8 @@ class Backend:
         """It is no longer in the configuration, and finishes the jobs that it has."""
         self.trouble: str | None = None
         self.version: str | None = None
-        self.installed: tuple[InstalledModel, ...] | None = None
-        """As it last told; None until it has."""
+        self.installed_list = InstalledList()
         self.loaded_list = LoadedList()
-        self.listed_at = 0
-        """When its models were last asked for."""
         self.idle_since = 0
         self.silence = Silence()
         """Which of its models give no sign of life."""
@@ -60,6 +58,20 @@ class Backend:
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def installed(self) -> tuple[InstalledModel, ...] | None:
+        """The models that it has, as it last told this process; None until it has."""
+        return self.installed_list.models
+
+    @property
+    def usable(self) -> tuple[InstalledModel, ...]:
+        """The models that the configuration lets us use, as it last told, if need be before this process began."""
+        last = self.installed_list.last_told
+        if last is None:
+            return ()
+        allowed = {model_key(name) for name in self.config.models}
+        return tuple(one for one in last.models if not allowed or model_key(one.name) in allowed)
 
     @property
     def loaded(self) -> tuple[LoadedModel, ...]:
@@ -102,7 +114,7 @@ class Backend:
         """Remember what ``/api/tags`` says."""
         allowed = {model_key(name) for name in self.config.models}
         keys = {model_key(model.name) for model in installed}
-        self.installed = installed
+        self.installed_list.models = installed
         self._installed_keys = self.placement.installed = frozenset(keys)
         self._keys = frozenset(keys & allowed if allowed else keys)
         self.placement.know_names(self.sharing.names(installed))
@@ -120,7 +132,7 @@ class Backend:
         self._installed_keys = self.placement.installed = self._installed_keys - {model}
         if self.installed is not None:
             # Other models of the same weights may have had their runner under its name.
-            self.installed = tuple(one for one in self.installed if model_key(one.name) != model)
+            self.installed_list.models = tuple(one for one in self.installed if model_key(one.name) != model)
             self.placement.know_names(self.sharing.names(self.installed))
         self.wants_probe.set()
 

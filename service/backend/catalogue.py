@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from service.backend.backend import Backend
+from service.backend.models import InstalledModel
 from service.backend.probing import Probing
 from service.clock import Clock
 from service.errors import NotFoundError
@@ -33,6 +34,16 @@ class Catalogue:
         """Whether any backend had the model when it was last asked."""
         key = model_key(model)
         return any(backend.has_model(key) for backend in self._backends)
+
+    def known(self) -> Iterator[tuple[Backend, InstalledModel]]:
+        """The models for which jobs are accepted, and who has them, as they last told.
+
+        What was told before this process began counts only while no backend answers: then any job is accepted.
+        """
+        is_silent = not self._answering()
+        for backend in self._backends:
+            if is_silent or backend.installed is not None:
+                yield from ((backend, model) for model in backend.usable)
 
     def hides(self, model: str) -> bool:
         """Whether every backend that answers has the model but must not use it: none of them can say that it is not
@@ -79,7 +90,7 @@ class Catalogue:
         asked = [
             backend
             for backend in self._backends
-            if backend.is_unknown or (backend.is_answering and backend.listed_at < stale)
+            if backend.is_unknown or (backend.is_answering and backend.installed_list.told_at < stale)
         ]
         probes = {asyncio.ensure_future(self._probing.probe(backend)) for backend in asked}
         try:
@@ -100,11 +111,4 @@ class Catalogue:
 
     def _names(self) -> list[str]:
         """Of the models that may be used, by name."""
-        return sorted(
-            {
-                one.name
-                for backend in self._backends
-                for one in backend.installed or ()
-                if backend.has_model(model_key(one.name))
-            }
-        )
+        return sorted({model.name for _, model in self.known()})

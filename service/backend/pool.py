@@ -40,6 +40,8 @@ class Pool:
         """Sent when a load has ended, or may have."""
         self._members_changed = asyncio.Event()
         self._probing = Probing(config.health, clock, self._on_change)
+        self.lists_told = self._probing.lists_told
+        """Set each time that a backend has told its installed models."""
         self.catalogue = Catalogue(self, self._probing, clock, config.health.probe_timeout_seconds)
         """Which models there are."""
 

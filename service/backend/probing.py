@@ -39,6 +39,8 @@ class Probing:
         self._health = health
         self._clock = clock
         self._changed = changed
+        self.lists_told = asyncio.Event()
+        """Set each time that a backend has told its installed models."""
         self._listing: dict[Backend, asyncio.Task[None]] = {}
         """The questions for loaded models that are under way, or were."""
         self._asked_again: set[Backend] = set()
@@ -74,7 +76,8 @@ class Probing:
             self.note_trouble(backend, str(error))
             return
         backend.note_installed(installed)
-        backend.listed_at = self._clock.now_ms()
+        backend.installed_list.told_at = self._clock.now_ms()
+        self.lists_told.set()
         listing = self._list_loaded(backend)
         if not backend.loaded_list.is_old:
             await asyncio.wait((listing,), timeout=_TOGETHER_SECONDS)

@@ -93,5 +93,5 @@ def advice(backend: str, model: str, seats: int) -> str:
     return (
         f"backend {backend}: concurrency = {seats}, but the server answers {model} one request at a time. This model "
         f"has one seat there, and two are tried each hour; set OLLAMA_NUM_PARALLEL={seats} on the server, or here "
-        f'concurrency = 1, or parallel = 1 in [models."{model}"]'
+        f'parallel = 1 in [models."{model}"]'
     )

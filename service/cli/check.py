@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
-from service.backend.models import Serial
+from service.backend.models import InstalledModel, Serial
 from service.backend.shares import advice
+from service.backend.sharing import runs_here
 from service.cli.admin_client import NotRunningError, ask_running_service
 from service.config import BackendConfig, Config
 from service.errors import BackendError, DatabaseUnusableError, ServiceError
+from service.job import model_key
 from service.model_limits import uncarried_limits
 from service.store.opening import open_database
 
@@ -40,8 +42,9 @@ async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
                 for backend in config.backends
             )
         )
-    for _, line in backends:
-        say(line)
+    for _, lines in backends:
+        for line in lines:
+            say(line)
     is_ok = database and all(ok for ok, _ in backends)
     say("all is well" if is_ok else "something is wrong, see above")
     return 0 if is_ok else 1
@@ -89,13 +92,28 @@ async def _model_seats(config: Config) -> list[str]:
     return lines
 
 
-async def _check_backend(client: BackendClient, backend: BackendConfig) -> tuple[bool, str]:
+async def _check_backend(client: BackendClient, backend: BackendConfig) -> tuple[bool, list[str]]:
     name = f"backend        {backend.name} at {client.url}"
     try:
         version = await client.version()
-        models = [model.name for model in await client.tags()]
+        models = await client.tags()
     except BackendError as error:
-        return False, f"{name}: FAILED: {error}; start Ollama there, or set OLLAMA_URL or [[backends]] url"
+        return False, [f"{name}: FAILED: {error}; start Ollama there, or set OLLAMA_URL or [[backends]] url"]
     if not models:
-        return False, f"{name}: Ollama {version} without any model; install one with: ollama pull llama3.2"
-    return True, f"{name}: ok, Ollama {version}, {len(models)} models: {', '.join(models)}"
+        return False, [f"{name}: Ollama {version} without any model; install one with: ollama pull llama3.2"]
+    names = ", ".join(model.name for model in models)
+    return True, [f"{name}: ok, Ollama {version}, {len(models)} models: {names}", *_lone_seat(backend, models)]
+
+
+def _lone_seat(backend: BackendConfig, models: Iterable[InstalledModel]) -> Iterator[str]:
+    """A warning where the only seat keeps every other model waiting for an answer that runs."""
+    allowed = {model_key(name) for name in backend.models}
+    usable = (model for model in models if not allowed or model_key(model.name) in allowed)
+    # Copies of a model have the same digest, and one runner.
+    local = {model.digest or model_key(model.name) for model in usable if runs_here(model)}
+    if backend.concurrency == 1 and len(local) > 1:
+        yield (
+            f"warning        backend {backend.name}: concurrency = 1, and {len(local)} models: no second one can start "
+            "beside an answer, even if both fit into memory. Set concurrency to the slots of a model "
+            "(OLLAMA_NUM_PARALLEL, 1 unless it is set) × the models that fit: 3 for a plain Ollama"
+        )

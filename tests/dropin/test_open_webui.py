@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
+from tests.support.access import ADMIN, headers_of, service_with_keys
+from tests.support.backends import until_health
 from tests.support.raw_server import Exchange, raw_server, whole
 from tests.support.running import RunningService, service_in_process
 
@@ -74,6 +76,35 @@ async def test_a_title_is_asked_for_while_the_first_answer_still_runs() -> None:
             stall.release()
             last = [json.loads(line) async for line in first.content][-1]
             assert last["done"] is True
+
+
+async def test_a_title_of_low_priority_waits_behind_the_answer_of_the_same_key() -> None:
+    async with service_with_keys(seats=1) as service:
+        key = await headers_of(service, owner_header="X-OpenWebUI-User-Id") | {"X-OpenWebUI-User-Id": "anna"}
+        stall = service.stall(times=1)
+        await service.call("POST", "/api/v1/prompt", {"prompt": "Another chat."}, headers=key)
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+        calls = []
+        for prompt, more in (("Write a title.", {"X-Priority": "low"}), ("Why is the sky blue?", {})):
+            body = {"model": "llama3.2", "messages": [{"role": "user", "content": prompt}], "stream": False}
+            calls.append(asyncio.create_task(service.call("POST", "/api/chat", body, headers=key | more)))
+            await until_health(service, lambda health: health["queue"]["queued"] == len(calls))
+        stall.release()
+        assert [status for status, _ in await asyncio.gather(*calls)] == [200, 200]
+        assert service.ollama.observations.prompts[1:] == ["Why is the sky blue?", "Write a title."]
+
+
+async def test_models_are_pulled_and_deleted_with_an_admin_key_in_the_connection_only() -> None:
+    async with service_with_keys() as service:
+        user = await headers_of(service)
+        for method, path, body in (
+            ("POST", "/api/pull", {"model": "llama3.2", "stream": False}),
+            ("DELETE", "/api/delete", {"model": "llama3.2"}),
+        ):
+            status, answer = await service.call(method, path, body, headers=user)
+            assert (status, "admin" in answer["error"]) == (403, True)
+            async with service.session.request(method, path, json=body, headers=ADMIN) as reply:
+                assert reply.status == 200
 
 
 async def test_a_file_of_thirty_chunks_makes_thirty_embeddings_at_once() -> None:

@@ -252,13 +252,21 @@ async def server_dies_under_many(folder: Path) -> None:
         await it.is_well()
 
 
-@row(OLLAMA, "no backend answers", "jobs are accepted and held, no failure counted; they start when one returns")
+@row(
+    OLLAMA,
+    "no backend answers",
+    "jobs are accepted and held, no failure counted; they start when one returns. Lists of models are the last ones, "
+    "and say their age, also after a restart",
+)
 async def all_down(folder: Path) -> None:
     async with stage() as it:
         await it.ollama.refuse_connections()
         jobs = [await it.submit(f"{PROMPT} {number}") for number in range(3)]
         await until_answering(it.service, 0)
         jobs.append(await it.submit(f"{PROMPT} 3"))
+        async with it.service.session.get("/api/tags") as tags:
+            assert f"{MODEL}:latest" in {entry["name"] for entry in (await tags.json())["models"]}
+            assert "X-List-Age-Seconds" in tags.headers
         assert it.ollama.observations.answers == 0
         await it.ollama.accept_connections()
         for number, job_id in enumerate(jobs):

@@ -74,6 +74,10 @@ _HEADERS = {
     "X-Job-Id": ("The job behind this reply.", {"type": "string", "format": "uuid"}),
     "X-Queue-Position": ("How many jobs went first, and this one; 0: none.", {"type": "integer", "minimum": 0}),
     "X-Estimated-Start-Seconds": ("When it is likely to begin, in seconds.", {"type": "number", "minimum": 0}),
+    "X-List-Age-Seconds": (
+        "Since when the list is so, where nobody could be asked: it is what backends told last.",
+        {"type": "integer", "minimum": 0},
+    ),
     "Idempotent-Replayed": ("The reply belongs to an earlier request.", {"type": "string", "enum": ["true"]}),
     "Location": ("Where to ask for it.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": ("When to come again, in seconds.", {"type": "integer", "minimum": 1}),

@@ -21,6 +21,7 @@ from service.api.http.operation import (
 from service.endpoints import ENDPOINTS
 
 _JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")
+LISTED = "Those of all backends, newest first; while none of them answers, those that they told last."
 _ASKED = (
     Parameter("X-Priority", "header", "How the job stands to others; normal, unless it is said.", PriorityWords),
     Parameter(

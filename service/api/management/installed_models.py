@@ -23,27 +23,24 @@ async def listed(request: web.Request) -> web.StreamResponse:
 
 def _fields(pool: Pool) -> list[ModelReply]:
     found: dict[str, ModelReply] = {}
-    for backend in pool:
-        for model in backend.installed or ():
-            key = model_key(model.name)
-            if not backend.has_model(key):
-                continue
-            details, modified_at = model.entry.get("details"), model.entry.get("modified_at")
-            fields = found.setdefault(
-                key,
-                {
-                    "name": model.name,
-                    "backends": [],
-                    "is_loaded": False,
-                    "is_available": False,
-                    "size": model.size,
-                    "modified_at": None if modified_at is None else str(modified_at),
-                    "details": details if isinstance(details, dict) else {},
-                },
-            )
-            fields["backends"].append(backend.name)
-            fields["is_available"] |= backend.is_available
-            fields["is_loaded"] |= backend.is_answering and backend.placement.own(key) in backend.placement.loaded
+    for backend, model in pool.catalogue.known():
+        key = model_key(model.name)
+        details, modified_at = model.entry.get("details"), model.entry.get("modified_at")
+        fields = found.setdefault(
+            key,
+            {
+                "name": model.name,
+                "backends": [],
+                "is_loaded": False,
+                "is_available": False,
+                "size": model.size,
+                "modified_at": None if modified_at is None else str(modified_at),
+                "details": details if isinstance(details, dict) else {},
+            },
+        )
+        fields["backends"].append(backend.name)
+        fields["is_available"] |= backend.is_available
+        fields["is_loaded"] |= backend.is_answering and backend.placement.own(key) in backend.placement.loaded
     return sorted(found.values(), key=lambda fields: fields["name"].lower())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from service.api.context import POOL
-from service.api.dropin.installed import answering, installed
+from service.api.dropin.installed import ModelList, answering, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
 from service.api.dropin.reading import first_object
 from service.api.http.bodies import read_body
@@ -22,17 +22,16 @@ from service.job import model_key
 
 
 async def tags(request: web.Request) -> web.StreamResponse:
-    """The installed models of all backends, the newest first; a single backend's own reply, if it comes quickly."""
-    backends = await answering(request)
+    """The installed models of all backends, the newest first; a single backend's own reply, if it comes quickly. While
+    no backend answers it is the last list, and says how old it is.
+    """
+    backends = await reachable(request)
     if len(backends) == 1 and not backends[0].config.models:
         try:
             return await pass_on(request, "/api/tags", None, backends[0], quick(request))
         except NoBackendError:
-            return json_reply(request, {"models": [model.entry for model in backends[0].installed or ()]})
-    entries = [one.model.entry for one in (await installed(request)).values()]
-    return json_reply(
-        request, {"models": sorted(entries, key=lambda entry: str(entry.get("modified_at")), reverse=True)}
-    )
+            return _tags(request, last_told(request, backends))
+    return _tags(request, await installed(request, backends))
 
 
 async def loaded(request: web.Request) -> web.StreamResponse:
@@ -75,6 +74,11 @@ async def show(request: web.Request) -> web.StreamResponse:
     if model is not None and not await catalogue.look_for(model) and catalogue.hides(model):
         raise NotFoundError(f"model '{model}' not found")
     return await pass_to_first(request, "/api/show", body, model)
+
+
+def _tags(request: web.Request, found: ModelList) -> web.StreamResponse:
+    entries = [model.entry for model in found.newest_first]
+    return json_reply(request, {"models": entries}, headers=found.headers)
 
 
 async def _loaded_at(backend: Backend, seconds: float) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from service.api.dropin.openapi import relayed
+from service.api.dropin.installed import LIST_AGE
+from service.api.dropin.openapi import LISTED, relayed
 from service.api.http.operation import (
     BYTES,
     JSON,
@@ -90,9 +91,7 @@ OPERATIONS: Operations = {
     ),
     **relayed("/api/embed", "Embed texts", OllamaEmbedRequest, {JSON: OllamaEmbedReply}, OllamaError),
     **relayed("/api/embeddings", "Embed one text", OllamaEmbeddingsRequest, {JSON: OllamaEmbeddingsReply}, OllamaError),
-    ("GET", "/api/tags"): _list(
-        "List the installed models", ReplyDoc("Those of all backends, newest first.", {JSON: OllamaTags})
-    ),
+    ("GET", "/api/tags"): _list("List the installed models", ReplyDoc(LISTED, {JSON: OllamaTags}, (LIST_AGE,))),
     ("GET", "/api/ps"): _list("List the loaded models", ReplyDoc("Those of all backends.", {JSON: OllamaLoaded})),
     ("GET", "/api/version"): _list(
         "Tell the version",

@@ -8,43 +8,45 @@ from typing import Any
 from aiohttp import web
 
 from service.api.context import POOL
-from service.api.dropin.installed import answering, installed
+from service.api.dropin.installed import ModelList, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
 from service.api.http.json_replies import json_bytes
 from service.backend.models import InstalledModel
 from service.errors import NoBackendError, NotFoundError
-from service.job import model_key
 
 
 async def models(request: web.Request) -> web.StreamResponse:
-    """All models of all backends; ``data`` is null when there are none, as with Ollama."""
-    backends = await answering(request)
+    """All models of all backends; ``data`` is null when there are none, as with Ollama. While no backend answers it is
+    the last list, and says how old it is.
+    """
+    backends = await reachable(request)
     if len(backends) == 1 and not backends[0].config.models:
         try:
             return await pass_on(request, "/v1/models", None, backends[0], quick(request))
         except NoBackendError:
-            return _reply(_listed(backends[0].installed or ()))
-    found = (one.model for one in (await installed(request)).values())
-    return _reply(_listed(sorted(found, key=lambda model: str(model.entry.get("modified_at")), reverse=True)))
+            return _listed(last_told(request, backends))
+    return _listed(await installed(request, backends))
 
 
 async def model(request: web.Request) -> web.StreamResponse:
     """One model; its name is echoed as it was asked for. Names with ``/`` are found too."""
     name = request.match_info["name"]
-    found = (await installed(request)).get(model_key(name))
+    listed = await installed(request, await reachable(request))
+    found = listed.find(name)
     if found is None and "/" not in name and not request.app[POOL].catalogue.hides(name):
         return await pass_to_first(request, request.rel_url.raw_path, None, limits=quick(request))
     if found is None:
         raise NotFoundError(f"model '{name}' not found")
-    return _reply({**_entry(found.model), "id": name})
+    return _reply({**_entry(found), "id": name}, listed.headers)
 
 
-def _reply(value: dict[str, Any]) -> web.Response:
-    return web.Response(body=json_bytes(value) + b"\n", headers={"Content-Type": "application/json"})
+def _reply(value: dict[str, Any], headers: dict[str, str]) -> web.Response:
+    return web.Response(body=json_bytes(value) + b"\n", headers={"Content-Type": "application/json", **headers})
 
 
-def _listed(found: tuple[InstalledModel, ...] | list[InstalledModel]) -> dict[str, Any]:
-    return {"object": "list", "data": [_entry(one) for one in found] or None}
+def _listed(found: ModelList) -> web.Response:
+    data = [_entry(model) for model in found.newest_first]
+    return _reply({"object": "list", "data": data or None}, found.headers)
 
 
 def _entry(installed: InstalledModel) -> dict[str, Any]:

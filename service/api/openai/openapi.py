@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from service.api.dropin.openapi import relayed
+from service.api.dropin.installed import LIST_AGE
+from service.api.dropin.openapi import LISTED, relayed
 from service.api.http.operation import (
     EVENT_STREAM,
     JSON,
@@ -57,14 +58,14 @@ OPERATIONS: Operations = {
     ("GET", "/v1/models"): Operation(
         summary="List the models",
         tag=_TAG,
-        replies={200: ReplyDoc("Those of all backends.", {JSON: OpenAIModelList}), **_REFUSED},
+        replies={200: ReplyDoc(LISTED, {JSON: OpenAIModelList}, (LIST_AGE,)), **_REFUSED},
     ),
     ("GET", "/v1/models/{name}"): Operation(
         summary="Read one model",
         tag=_TAG,
         parameters=(Parameter("name", "path", "As the list has it; with ``/``, too."),),
         replies={
-            200: ReplyDoc("The model.", {JSON: OpenAIModel}),
+            200: ReplyDoc("The model.", {JSON: OpenAIModel}, (LIST_AGE,)),
             404: ReplyDoc("There is no such model.", {JSON: OpenAIError, TEXT: str}),
             **_REFUSED,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ _SERIAL_FAMILIES = frozenset(
     }
 )  # fmt: skip
 """Ollama gives these one slot, whatever OLLAMA_NUM_PARALLEL says (wire contract 4.1)."""
+
+
+FOR_EVER = 2**62
+"""A time that does not come, in milliseconds."""
 
 
 class Serial(StrEnum):
@@ -66,6 +71,23 @@ class LoadedModel(NamedTuple):
     """RFC 3339, with nanoseconds; once it is past, the model is being unloaded."""
     entry: dict[str, Any]
 
+    @property
+    def stays_until_ms(self) -> int:
+        """``expires_at`` in milliseconds since the epoch; far away where it does not tell."""
+        try:
+            return int(datetime.fromisoformat(self.expires_at[:19] + _zone(self.expires_at)).timestamp() * 1000)
+        except (ValueError, OverflowError):
+            return FOR_EVER
+
+
+class Listed(NamedTuple):
+    """A line of ``/api/ps``, as far as placement goes."""
+
+    model: str
+    context_length: int = 0
+    stays_until: int = FOR_EVER
+    """In milliseconds since the epoch, by the server's clock."""
+
 
 def installed_models(answer: dict[str, Any]) -> tuple[InstalledModel, ...]:
     """The models of a reply of ``/api/tags``. Raises ValueError when it is not one."""
@@ -113,6 +135,13 @@ def loaded_models(answer: dict[str, Any]) -> tuple[LoadedModel, ...]:
         )
         for name, entry in _entries(answer)
     )
+
+
+def _zone(time: str) -> str:
+    """The zone at the end of a time of RFC 3339."""
+    if time.endswith(("Z", "z")):
+        return "+00:00"
+    return time[-6:] if time[-6:-5] in ("+", "-") else ""
 
 
 def _entries(answer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

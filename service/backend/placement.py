@@ -2,18 +2,21 @@
 
 Before a swap the victims are drained: requests that keep one model busy while another waits to load hang Ollama's
 scheduler for good (wire contract 4.3). Runners that were once seen loaded together are known to fit together; between
-them nothing is drained and nothing is a swap. Models of the same weights share a runner (wire contract 4.4), which has
-the name of one of them here. Pure: it is told what happens and when (milliseconds), and asked what to do. Nothing that
-it decides is kept: a drain lasts as long as its reason.
+them nothing is drained and nothing is a swap. Models of which nothing is known are tried: their load is sent, and sends
+to what is loaded are held meanwhile (load_hold.py). Models of the same weights share a runner (wire contract 4.4),
+which has the name of one of them here. Pure: it is told what happens and when (milliseconds), and asked what to do.
+Nothing that it decides is kept: a drain lasts as long as its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from service.backend.fitting import FittingSets
+from service.backend.load_hold import Holds, LoadHold
+from service.backend.models import Listed
 from service.backend.residence import Obstacle, Residence, Swap
 from service.backend.turns import Turns
 from service.job import model_of_runner
@@ -62,10 +65,17 @@ class Placement:
     """How many jobs run, by the names that the runners have here."""
     _doubtful: set[str] = field(default_factory=set)
     """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
+    _contexts: Mapping[str, int] = field(default_factory=dict)
+    """By model that ``/api/ps`` lists, its context length there."""
     _turns: Turns = field(default_factory=Turns)
     _used_at: int = 0
     """When a job was last sent or ended."""
     _ended_at: int | None = None
+    holds: Holds = field(init=False)
+    """The load for which sends are held."""
+
+    def __post_init__(self) -> None:
+        self.holds = Holds(self.fitting)
 
     # What happens
 
@@ -86,6 +96,7 @@ class Placement:
             for model, runner in self.loaded.items()
         }
         self.fitting.rename(self.own)
+        self.holds.rename(self.own)
         self._forget_others()
 
     def own(self, runner: str) -> str:
@@ -110,6 +121,7 @@ class Placement:
         if self.swap is not None and self.swap.runner == runner:
             self.swap = None
         if not is_loaded and runner not in self.residences:
+            self._hold_others_for(runner, now)
             self.residences[runner] = Residence(now)
             self.swaps += 1
 
@@ -117,11 +129,12 @@ class Placement:
         """A job of this runner has given its seat back."""
         _take_one(self.in_flight, runner)
         runner = self.own(runner)
+        residence = self.residences.get(runner)
         if now is not None and not self._takes_no_room(runner):
             self._used_at = self._ended_at = now
+            self.holds.ended(runner, now, had_byte=residence is not None and residence.loaded_at is not None)
         if not _take_one(self._at_work, runner):
             return
-        residence = self.residences.get(runner)
         if residence is not None and residence.loaded_at is None:
             # The job ended without a byte. Whether the runner was loaded is not known: the next job is its first.
             del self.residences[runner]
@@ -131,6 +144,7 @@ class Placement:
         runner = self.own(runner)
         if self._takes_no_room(runner):
             return False
+        self.holds.spoke(runner)
         residence = self.residences.setdefault(runner, Residence(now))
         model = model_of_runner(runner)
         if residence.has_answered and self.loaded.get(model) == runner and model not in self._doubtful:
@@ -147,9 +161,11 @@ class Placement:
         self._forget_others()
         return True
 
-    def listed(self, models: Collection[str], now: int) -> None:
-        """What ``/api/ps`` says is loaded."""
-        present = frozenset(map(self.own, models))
+    def listed(self, models: Iterable[Listed], now: int, asked_at: int | None = None) -> None:
+        """What ``/api/ps`` says is loaded; it was asked at ``asked_at``, or just now."""
+        listed = {self.own(one.model): one for one in models}
+        present = listed.keys()
+        self._contexts = {model: one.context_length for model, one in listed.items()}
         self._doubtful.clear()
         for runner in self._at_work:
             model = model_of_runner(runner)
@@ -162,6 +178,13 @@ class Placement:
         for model in present:
             self.loaded.setdefault(model, _UNKNOWN)
         self._forget_others()
+        self.holds.looked(
+            {model: one.stays_until for model, one in listed.items()},
+            now,
+            now if asked_at is None else asked_at,
+            self.max_swap_wait_ms,
+            is_anything_sent=bool(self._busy()),
+        )
         self.fitting.remember(frozenset(self._certain(present)))
 
     # What to do
@@ -211,6 +234,9 @@ class Placement:
         self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str], *, may_load: bool, may_evict: bool
     ) -> str | None:
         self._doubt_slow_loads(now)
+        if self.holds.hold is not None:
+            self.swap = None
+            return next(filter(self._takes_no_room, waiting), None)
         if len(waiting) == 1 and self._goes_at_once(only := next(iter(waiting)), may_load=False):
             # This is by far the most frequent case.
             self.swap = None
@@ -220,9 +246,13 @@ class Placement:
             going = [runner for runner in waiting if self._takes_no_room(runner)]
         else:
             going = [one for one in waiting if self._goes_at_once(one, may_load=may_load or one not in elsewhere)]
+        tried = self._trial(waiting, now, elsewhere)
+        if tried is not None and self.first([*going, tried], waiting, self._at_work) == tried:
+            # Nothing else is given its seat: it is sent in the step that may push something out.
+            return tried if may_load and may_evict else None
         if going:
             # Those that fit together share the seats.
-            return going[0] if len(going) == 1 else min(going, key=self._turns.by_seats(self._at_work, waiting))
+            return going[0] if len(going) == 1 else self.first(going, waiting, self._at_work)
         target = self.swap.runner if self.swap else self._idle_swap(waiting, now, elsewhere)
         if target is None or not may_load or self._in_the_way_of(target):
             return None
@@ -237,8 +267,12 @@ class Placement:
         runner, elsewhere, since = self.own(runner), set(map(self.own, elsewhere)), self._by_own(waiting)
         if self._takes_no_room(runner):
             return None
-        if self.is_loading(runner):
+        if self.is_loading(runner) or (self.holds.hold is not None and self.is_loaded(runner)):
             return Obstacle.LOADING
+        if self.holds.hold is not None:
+            return Obstacle.OTHER_MODEL
+        if self._trial(since, now, elsewhere) == runner:
+            return None
         swap = self._due_swap(since, now, elsewhere)
         if swap is None:
             if self._goes_at_once(runner, may_load=True):
@@ -250,9 +284,13 @@ class Placement:
             return Obstacle.OTHER_MODEL
         return Obstacle.DRAINING if self._in_the_way_of(runner) else None
 
-    def first(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
-        """Of runners that may all go now, the one whose job goes first."""
-        return min(runners, key=self._turns.by_seats(self.in_flight, waiting))
+    def first(
+        self, runners: Collection[str], waiting: Mapping[str, int], seats: Mapping[str, int] | None = None
+    ) -> str:
+        """Of runners that may all go now, the one whose job goes first. ``seats`` says how many each has, by the names
+        that are asked for.
+        """
+        return min(runners, key=self._turns.by_seats(self.in_flight if seats is None else seats, waiting))
 
     def next_look(self, waiting: Mapping[str, int], now: int) -> int | None:
         """When :meth:`choose` may answer otherwise although nothing has happened; None: never."""
@@ -262,7 +300,7 @@ class Placement:
                 times.append(one.loaded_at + one.load_ms)
             elif runner in self._at_work:
                 times.append(one.asked_at + self._patience_ms)
-        times += (self._used_at + self._longest_load_ms, self._linger_until)
+        times += (self._used_at + self._longest_load_ms, self._linger_until, self.holds.next_trial_at)
         return min((int(time) for time in times if time > now), default=None) if waiting else None
 
     # Within
@@ -307,6 +345,44 @@ class Placement:
             others = [runner for runner, since in waiting.items() if self._deserves_a_copy(runner, since, now)]
         return self._turns.longest_without(others, waiting) if others else None
 
+    def _trial(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> str | None:
+        """The runner whose load may be sent beside what is at work, with sends held: nothing is known of them together,
+        or they have fitted long ago.
+        """
+        busy = self._busy()
+        if not busy or any(map(self.is_loading, busy)) or not self.holds.are_settled(sum(self._at_work.values())):
+            return None
+        others = [one for one in waiting if one not in elsewhere and self._may_be_tried(one, now)]
+        due = self._due_swap(waiting, now, elsewhere) if others else None
+        if due is not None:
+            return due.runner if due.runner in others else None
+        return self._turns.longest_without(others, waiting) if others else None
+
+    def _may_be_tried(self, runner: str, now: int) -> bool:
+        model = model_of_runner(runner)
+        if self._takes_no_room(runner) or model in self.loaded or self._has_room_for(runner):
+            return False
+        if self.fitting.have_fitted(set(map(self._as_known, self._resident() | self._busy() | {runner}))):
+            return True
+        models = {model_of_runner(one) for one in self._busy()} | self.loaded.keys() | {model}
+        return self.holds.may_try(models, now)
+
+    def _hold_others_for(self, runner: str, now: int) -> None:
+        """The load of this runner begins, perhaps beside others that are at work and may have to make way."""
+        others = self._busy() - {runner}
+        together = self._resident() | others | {runner}
+        if not others or self.fitting.fit(set(map(self._as_known, together))):
+            return
+        hold = LoadHold(
+            runner=runner,
+            model=model_of_runner(runner),
+            beside=frozenset(self.loaded),
+            is_trial=not self.fitting.have_fitted(set(map(self._as_known, together))),
+            begun_at=now,
+            before=sum(self._at_work[one] for one in others),
+        )
+        self.holds.begin(hold, self.max_swap_wait_ms)
+
     def _deserves_a_copy(self, runner: str, since: int, now: int) -> bool:
         """Whether to load here what another backend has too: not if that pushes out what was just in use."""
         return (
@@ -329,23 +405,40 @@ class Placement:
         """Whether runners are at work that must be drained before a job of this one is sent."""
         busy = self._busy()
         busy.discard(runner)
-        return bool(busy) and not self.fitting.fit({*busy, runner})
+        return bool(busy) and not self.fitting.fit(set(map(self._as_known, {*busy, runner})))
 
     def _has_room_for(self, runner: str) -> bool:
         """Whether its load pushes nothing out, as far as is known."""
-        resident = {one for model, one in self.loaded.items() if model not in self._doubtful}
-        return self.fitting.fit(resident | self._busy() | {runner})
+        return self.fitting.fit(set(map(self._as_known, self._resident() | self._busy() | {runner})))
+
+    def _resident(self) -> set[str]:
+        """The runners that are loaded; those that were found so have their model's name."""
+        return {one or model for model, one in self.loaded.items() if model not in self._doubtful}
+
+    def _as_known(self, runner: str) -> str:
+        """The runner under the name by which it is known what fits with it: a context that is asked for explicitly
+        makes no other runner of a model that is loaded with the same.
+        """
+        model, space, options = runner.partition(" ")
+        is_plain = self.loaded.get(model, model) in (_UNKNOWN, model)
+        return model if space and is_plain and options == f'{{"num_ctx":{self._contexts.get(model)}}}' else runner
 
     def _busy(self) -> set[str]:
         return {runner for runner in self._at_work if not self._takes_no_room(runner)}
 
     def _certain(self, present: Collection[str]) -> Iterator[str]:
         """The runners of the listed models, where it is certain which they are."""
+        loading = {model_of_runner(runner) for runner in self._at_work if self.is_loading(runner)}
         for model in present:
             runner = self.loaded.get(model, _UNKNOWN)
             residence = self.residences.get(runner)
-            if residence is not None and residence.has_answered:
-                yield runner
+            if model in loading:
+                continue
+            if runner == _UNKNOWN:
+                # It was found so: its line stands for requests that name no option.
+                yield model
+            elif residence is not None and residence.has_answered:
+                yield self._as_known(runner)
 
     def _doubt_slow_loads(self, now: int) -> None:
         """A load that takes very long beside others may wait for them: from now on they are drained for it."""

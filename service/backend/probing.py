@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from service.backend.backend import Backend
 from service.backend.loaded_list import MOST_UNTOLD_SECONDS
+from service.backend.models import Listed
 from service.clock import Clock
 from service.config import HealthConfig
 from service.errors import BackendError, Fault
@@ -136,7 +137,8 @@ class Probing:
                 continue
             now = self._clock.now_ms()
             known.told(loaded, now)
-            backend.placement.listed({model_key(model.name) for model in loaded}, now)
+            lines = [Listed(model_key(one.name), one.context_length, one.stays_until_ms) for one in loaded]
+            backend.placement.listed(lines, now, asked_at)
             self._changed()
             if backend not in self._asked_again:
                 return

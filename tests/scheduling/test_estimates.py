@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.backend.http.connections import Connections
-from service.backend.models import InstalledModel
+from service.backend.models import InstalledModel, Listed
 from service.backend.pool import Backend, Pool, build_backend
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig, QueueConfig
@@ -141,7 +141,7 @@ async def test_two_backends_that_have_it_share_the_queue(stage: Stage) -> None:
 async def test_a_load_that_is_under_way_is_waited_for(stage: Stage) -> None:
     stage.run(A, load_ms=LOAD_MS)
     stage.end(A)
-    stage.backend.placement.listed((), stage.clock.now)
+    stage.backend.placement.listed(map(Listed, ()), stage.clock.now)
     stage.pool.take(stage.backend, A, "owner")
     stage.clock.now += LOAD_MS // 4
     assert stage.start(A) == LOAD_MS * 0.75 / 1000

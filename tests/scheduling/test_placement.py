@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
+from service.backend.models import Listed
 from service.backend.placement import Placement
 from service.job import model_of_runner
 from tests.support.ollama_in_time import any_two, one_at_a_time
@@ -178,7 +179,7 @@ def test_what_fits_with_one_set_of_options_is_not_thought_to_fit_with_another() 
         placement.sent(runner, now)
         placement.answered(runner, now)
         placement.ended(runner, now)
-    placement.listed({"a:latest", "b:latest"}, 10)
+    placement.listed(map(Listed, {"a:latest", "b:latest"}), 10)
     placement.sent(B, 11)
     assert placement.choose({A: 11}, 11) == A
     assert placement.choose({A_LONG: 11}, 11) is None

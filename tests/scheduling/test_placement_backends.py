@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.backend.models import Listed
 from service.backend.placement import Placement
 from service.job import model_of_runner
 from tests.support.ollama_in_time import any_two
@@ -132,12 +133,11 @@ def test_a_model_with_unknown_options_is_taken_for_the_first_that_asks() -> None
     assert backend.placement.is_loaded(A)
     assert backend.placement.is_loaded(A_LONG)
     service.on_event = lambda: assert_safe(service)
-    # Whether it fits with B is not known either, so B is drained first.
+    # As it is listed it fits with B: nothing is drained.
     service.submit(B, 5_000)
     job = service.submit(A, 100)
     service.run()
-    assert job.started is not None
-    assert job.started >= 5_000
+    assert job.started == 0
     assert backend.placement.loaded["a:latest"] == A
     assert not backend.placement.is_loaded(A_LONG)
 
@@ -176,7 +176,7 @@ def test_only_one_job_goes_ahead_while_its_model_loads() -> None:
     placement.sent(A, 0)
     assert placement.is_loading(A)
     assert placement.choose({A: 0, B: 0}, 40_000) is None
-    placement.listed({"a:latest"}, 45_000)
+    placement.listed(map(Listed, {"a:latest"}), 45_000)
     assert placement.choose({A: 0}, 45_000) == A
 
 
@@ -186,7 +186,7 @@ def test_being_listed_says_nothing_of_options_that_changed() -> None:
     placement.answered(A, 0)
     placement.ended(A, 1)
     placement.sent(A_LONG, 2)
-    placement.listed({"a:latest"}, 3)
+    placement.listed(map(Listed, {"a:latest"}), 3)
     assert placement.is_loading(A_LONG)
     placement.answered(A_LONG, 4)
     assert placement.is_loaded(A_LONG)
@@ -197,11 +197,11 @@ def test_only_what_has_answered_is_known_to_be_there_with_its_options() -> None:
     placement = Placement(SWAP_WAIT)
     for now, runner in enumerate((A, B)):
         placement.sent(runner, now)
-        placement.listed({"a:latest", "b:latest"}, 10 + now)
+        placement.listed(map(Listed, {"a:latest", "b:latest"}), 10 + now)
         assert placement.fitting.sets == []
         placement.answered(runner, 20 + now)
         placement.ended(runner, 20 + now)
-    placement.listed({"a:latest", "b:latest"}, 30)
+    placement.listed(map(Listed, {"a:latest", "b:latest"}), 30)
     assert placement.fitting.sets == [frozenset({A, B})]
 
 

@@ -11,7 +11,7 @@ import pytest
 from service.api.context import POOL
 from service.app import RELOADING
 from service.backend.breakers import Evidence
-from service.backend.models import InstalledModel, weights_of
+from service.backend.models import InstalledModel, Listed, weights_of
 from service.backend.placement import Placement
 from service.backend.sharing import Sharing
 from service.job import runner_key
@@ -146,7 +146,7 @@ def test_a_load_of_one_name_is_that_of_the_other() -> None:
     assert placement.is_loading(BASE)
     assert placement.is_loading(OTHER)
     assert placement.choose({BASE: 0}, 0) is None
-    placement.listed({OTHER}, 100)
+    placement.listed(map(Listed, {OTHER}), 100)
     assert placement.is_loaded(BASE)
     assert not placement.is_loading(OTHER)
     assert placement.choose({BASE: 5, OTHER: 4, ALONE: 0}, 200) == BASE
@@ -169,7 +169,7 @@ def test_what_shares_is_learnt_while_both_names_are_at_work() -> None:
     placement.sent(BASE, 0)
     placement.answered(BASE, 10)
     placement.sent(OTHER, 20)
-    placement.listed({BASE}, 30)
+    placement.listed(map(Listed, {BASE}), 30)
     assert placement.is_loading(OTHER)
     placement.know_names({BASE: BASE, OTHER: BASE})
     assert placement.is_loaded(OTHER)
@@ -180,7 +180,7 @@ def test_what_shares_is_learnt_while_both_names_are_at_work() -> None:
     assert placement.choose({ALONE: 0}, 60) == ALONE
     # They are told apart again: the one that is listed is the one that is there.
     placement.know_names({})
-    placement.listed({BASE}, 70)
+    placement.listed(map(Listed, {BASE}), 70)
     assert placement.is_loaded(BASE)
     assert not placement.is_loaded(OTHER)
 

@@ -62,7 +62,7 @@ class SimulatedOllama:
     """By model, the runner; the least recently loaded first."""
     loads: int = 0
     hazards: list[tuple[str, str]] = field(default_factory=list)
-    """Who waited for which busy runner to drain: what must never be (4.3)."""
+    """Who was sent to a runner for whose end another waits: what must never be (4.3)."""
 
     def __post_init__(self) -> None:
         self._references: dict[str, int] = {}
@@ -89,6 +89,8 @@ class SimulatedOllama:
         if is_remote(runner):
             granted(True)
         elif self.loaded.get(model_of_runner(runner)) == runner:
+            if self._victim == runner:
+                self.hazards.append((asked, runner))
             self._use(runner, granted)
         else:
             self._pending.append((runner, granted))
@@ -134,7 +136,6 @@ class SimulatedOllama:
             del self.loaded[model_of_runner(idle[0])]
         else:
             self._victim = candidates[0]
-            self.hazards.append((runner, self._victim))
 
     def _end_load(self) -> None:
         self._is_loading = False

@@ -15,6 +15,7 @@ from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
+from service.backend.models import Listed
 from service.backend.placement import is_remote
 from service.backend.pool import Pool
 from service.config import BackendConfig, Config, RetryConfig
@@ -228,6 +229,7 @@ class SimulatedService:
         job.started, job.backend = self.time.now, backend.name
         self.sent.append(job)
         self.sent_at.append(self.time.now)
+        backend.placement.holds.call_begins(job, lambda: job.first_byte is not None or not job.has_keep_alive)
 
         def granted(is_there: bool) -> None:
             if not is_there:
@@ -269,6 +271,7 @@ class SimulatedService:
                 self.pool.completed(backend.own, job.runner, job.cost, 1)
         else:
             backend.own.breakers.abandoned(model_of_runner(job.runner), job.trial)
+        backend.placement.holds.call_ends(job)
         self.pool.free(backend.own, job.runner)
         if not self._is_naive:
             self.backlog.end(job.line, job.charged_ms, max(1, job.ended - (job.started or 0)), is_typical=release)
@@ -290,7 +293,7 @@ class SimulatedService:
         self.time.after(PROBE_MS, lambda: self._see(backend))
 
     def _see(self, backend: SimulatedBackend) -> None:
-        backend.placement.listed(backend.ollama.listed, self.time.now)
+        backend.placement.listed(map(Listed, backend.ollama.listed), self.time.now)
         self.give_out_seats()
 
     def _probe_regularly(self, backend: SimulatedBackend) -> None:
@@ -320,6 +323,10 @@ def assert_safe(service: SimulatedService) -> None:
     """No job of a runner is with Ollama together with one that it could wait for."""
     for backend in service.backends:
         busy = {backend.ollama.own(runner) for runner in backend.placement.in_flight if not is_remote(runner)}
+        hold = backend.placement.holds.hold
+        if hold is not None:
+            # It waits, or is loaded beside them: nothing more is sent to them.
+            busy.discard(backend.ollama.own(hold.runner))
         models = {model_of_runner(runner) for runner in busy}
         assert len(models) == len(busy)
         assert backend.ollama.fits(models)

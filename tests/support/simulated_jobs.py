@@ -24,6 +24,7 @@ class SimulatedJob:
     """How each of its attempts ends, if not well."""
     failures: int = 0
     crashes: int = 0
+    has_keep_alive: bool = False
     charged_ms: float = 0.0
     trial: Trial = NO_TRIAL
     started: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from service.backend.backend import Backend, build_backend
 from service.backend.http.connections import Connections
+from service.backend.models import Listed
 from service.clock import Clock
 from service.config import BackendConfig, Config, TimeoutsConfig
 from service.errors import Fault
@@ -29,7 +30,7 @@ CLOCK = StoppedClock()
 
 def a_backend(*loaded: str) -> Backend:
     backend = build_backend(BackendConfig(), Connections(), Config(), CLOCK)
-    backend.placement.listed(loaded, 0)
+    backend.placement.listed(map(Listed, loaded), 0)
     backend.placement.sent(RUNNER, 1)
     return backend
 
@@ -38,7 +39,7 @@ async def test_a_model_that_must_be_loaded_has_the_time_of_a_load_and_from_then_
     backend = a_backend()
     patience = FirstByte(backend, RUNNER, 100, TIMEOUTS, CLOCK)
     assert patience.due(START) == patience.due(START + 1_799) == START + 1_800
-    backend.placement.listed([RUNNER], 2)
+    backend.placement.listed(map(Listed, [RUNNER]), 2)
     assert patience.due(START + 1_800) == START + 1_800 + 7_200
 
 
@@ -46,7 +47,7 @@ async def test_that_counts_from_when_the_model_was_loaded_and_not_from_when_this
     backend, clock = a_backend(), StoppedClock()
     patience = FirstByte(backend, RUNNER, 100, TIMEOUTS, clock)
     patience.due(START)
-    backend.placement.listed([RUNNER], 200_000)
+    backend.placement.listed(map(Listed, [RUNNER]), 200_000)
     clock.now = 1_800_000
     assert patience.due(START + 1_800) == START + 200 + 7_200
 
@@ -92,7 +93,7 @@ async def test_a_whole_reply_goes_on_and_tells_once_that_its_loaded_model_is_sil
     assert patience.run_out() is None
     # While the model is loaded nothing is said of it.
     assert (told, patience.due(due)) == ([], due + 1_800)
-    backend.placement.listed([RUNNER], 2)
+    backend.placement.listed(map(Listed, [RUNNER]), 2)
     due = patience.due(due + 1_800)
     assert patience.run_out() is None
     assert (told, patience.due(due)) == (["silent"], float("inf"))

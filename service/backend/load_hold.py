@@ -1,0 +1,204 @@
+"""A load for which sends are held: what is loaded gets nothing new until the load has come to an end.
+
+Ollama is sent the job of a new model while others run. With room for it, it loads beside them at once; without, its
+loop waits for one of them to end, as a drain would. That is safe only while nothing new arrives at what is loaded: it
+would take Ollama's fast path, and the loop would wait for ever (wire contract 4.3). So the hold is a state of the
+placement and not of its job, whose end does not end that wait. Pure: times are milliseconds of the caller's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from service.backend.fitting import FittingSets
+
+_LONGEST_PAUSE_MS = 86_400_000
+_PAUSE_TIMES = 10
+
+
+class Verdict(Enum):
+    """How a hold has ended."""
+
+    LOADED = auto()
+    """The new model is there."""
+    NOTHING = auto()
+    """Nothing was learnt of it."""
+
+
+@dataclass(slots=True)
+class LoadHold:
+    """One load and those beside which it is made. Models go by the names that their runners have here."""
+
+    runner: str
+    model: str
+    beside: frozenset[str]
+    """The models that were loaded when it began."""
+    is_trial: bool
+    """Nothing is known of these models together; else they have fitted before."""
+    begun_at: int
+    before: int
+    """How many calls still run that were sent to what is loaded."""
+    freed_at: int | None = None
+    """When the last of them ended."""
+    has_ended: bool = False
+    """Its own job is over, and had not a byte."""
+
+    def ended_before(self, now: int) -> None:
+        """One of the calls that were sent before is over."""
+        self.before -= 1
+        if self.before <= 0:
+            self.freed_at = now
+
+    def judge(self, present: Set[str], asked_at: int, *, is_anything_sent: bool) -> Verdict | None:
+        """What a look at ``/api/ps`` that was begun at ``asked_at`` says; None: it goes on."""
+        if self.model in present and asked_at >= self.begun_at:
+            return Verdict.LOADED
+        if self.freed_at is None or asked_at < self.freed_at:
+            return None
+        if not self.beside <= present:
+            # One has made way, and what comes in its place will be loaded.
+            return Verdict.NOTHING
+        return Verdict.NOTHING if self.has_ended and not is_anything_sent else None
+
+
+class TrialPauses:
+    """When a backend may be tried again with models of which nothing is known."""
+
+    __slots__ = ("_failures", "until")
+
+    def __init__(self) -> None:
+        self.until = 0
+        self._failures = 0
+
+    def begun(self, now: int, swap_wait_ms: float) -> None:
+        """A trial begins: it counts as the swap that somebody forces."""
+        self.until = max(self.until, now + int(swap_wait_ms))
+
+    def found_no_room(self, now: int, swap_wait_ms: float) -> None:
+        """It has only cost time: the next comes much later, and each time twice as much."""
+        pause_ms = min(_LONGEST_PAUSE_MS, _PAUSE_TIMES * swap_wait_ms * 2**self._failures)
+        self._failures = min(self._failures + 1, 32)
+        self.until = max(self.until, now + int(pause_ms))
+
+    def found_room(self) -> None:
+        """There is room here for several models."""
+        self._failures = 0
+        self.until = 0
+
+
+Settled = Callable[[], bool]
+"""Whether a call that was sent does no harm any more to a load that begins now: it has had a byte, carries no
+``keep_alive``, or Ollama has long had it. One that arrives after the load began would rewrite with its ``keep_alive``
+when its model is to go, and the load would wait for ever.
+"""
+
+
+class Holds:
+    """The load for which sends are held, if there is one, and what such loads teach."""
+
+    def __init__(self, fitting: FittingSets) -> None:
+        self._fitting = fitting
+        self._pauses = TrialPauses()
+        self.hold: LoadHold | None = None
+        self._unjudged: LoadHold | None = None
+        """Its first byte has come; the next look says beside whom."""
+        self._calls: dict[object, Settled] = {}
+        self._last_look: Mapping[str, int] = {}
+        """The models that were listed last, and until when they stay."""
+
+    # The calls
+
+    def call_begins(self, call: object, is_settled: Settled) -> None:
+        self._calls[call] = is_settled
+
+    def call_ends(self, call: object) -> None:
+        self._calls.pop(call, None)
+
+    def are_settled(self, jobs: int) -> bool:
+        """Whether none of the jobs that have seats here can reach Ollama, or do harm there, behind a load."""
+        return len(self._calls) >= jobs and all(is_settled() for is_settled in self._calls.values())
+
+    # The hold
+
+    def may_try(self, models: Set[str], now: int) -> bool:
+        """Whether models of which nothing is known may be tried together now."""
+        return self.hold is None and now >= self._pauses.until and self._fitting.may_be_tried(models, now)
+
+    @property
+    def next_trial_at(self) -> int:
+        """Before that nothing unknown is tried."""
+        return self._pauses.until
+
+    def begin(self, hold: LoadHold, swap_wait_ms: float) -> None:
+        """A load is sent beside others that are at work."""
+        self.hold = hold
+        if hold.is_trial:
+            self._pauses.begun(hold.begun_at, swap_wait_ms)
+
+    def ended(self, runner: str, now: int, *, had_byte: bool) -> None:
+        """A job of this runner has given its seat back."""
+        hold = self.hold
+        if hold is None:
+            return
+        if runner != hold.runner:
+            hold.ended_before(now)
+        elif not had_byte:
+            hold.has_ended = True
+
+    def spoke(self, runner: str) -> None:
+        """A job of this runner has had its first byte: what it waited for has been."""
+        if self.hold is not None and self.hold.runner == runner:
+            self.hold, self._unjudged = None, self.hold
+
+    def timed_out(self, runner: str, now: int) -> bool:
+        """The first byte of a job of this runner did not come in time. Returns whether that has ended a hold."""
+        hold = self.hold
+        if hold is None or hold.runner != runner:
+            return False
+        self.hold = None
+        self._fitting.leave_alone(hold.beside | {hold.model}, now)
+        return True
+
+    def looked(
+        self, listed: Mapping[str, int], now: int, asked_at: int, swap_wait_ms: float, *, is_anything_sent: bool
+    ) -> None:
+        """``/api/ps`` lists these models, each with the time until which it stays; it was asked at ``asked_at``."""
+        self._learn_who_was_driven_out(listed, now)
+        present = listed.keys()
+        judged, self._unjudged = self._unjudged, None
+        hold = self.hold
+        if hold is not None:
+            verdict = hold.judge(present, asked_at, is_anything_sent=is_anything_sent)
+            if verdict is not None:
+                self.hold = None
+                judged = hold if verdict is Verdict.LOADED else judged
+        if judged is not None and judged.is_trial:
+            if judged.beside <= present:
+                self._pauses.found_room()
+            else:
+                self._pauses.found_no_room(now, swap_wait_ms)
+
+    def server_changed(self) -> None:
+        """The backend was away: what was listed before it says nothing of what comes."""
+        self._last_look = {}
+
+    def rename(self, own: Callable[[str], str]) -> None:
+        """From now on the runners have other names here."""
+        for hold in (self.hold, self._unjudged):
+            if hold is not None:
+                hold.runner, hold.model = own(hold.runner), own(hold.model)
+                hold.beside = frozenset(map(own, hold.beside))
+        if self.hold is not None and self.hold.model in self.hold.beside:
+            # They are one runner.
+            self.hold = None
+        self._last_look = {own(model): until for model, until in self._last_look.items()}
+
+    def _learn_who_was_driven_out(self, listed: Mapping[str, int], now: int) -> None:
+        """A model that went before its time, when another came, made room for it."""
+        before, self._last_look = self._last_look, dict(listed)
+        came = listed.keys() - before.keys()
+        stayed = {model for model, until in before.items() if until > now}
+        if len(came) == 1 and not stayed <= listed.keys():
+            self._fitting.refuse(stayed | came, now)

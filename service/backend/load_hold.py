@@ -8,11 +8,12 @@ placement and not of its job, whose end does not end that wait. Pure: times are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from service.backend.fitting import FittingSets
+from service.job import model_of_runner
 
 _LONGEST_PAUSE_MS = 86_400_000
 _PAUSE_TIMES = 10
@@ -31,7 +32,8 @@ class Verdict(Enum):
 class LoadHold:
     """One load and those beside which it is made. Models go by the names that their runners have here."""
 
-    runner: str
+    asked: str
+    """The runner that is loaded, under its own model's name."""
     model: str
     beside: frozenset[str]
     """The models that were loaded when it began."""
@@ -53,7 +55,8 @@ class LoadHold:
 
     def judge(self, present: Set[str], asked_at: int, *, is_anything_sent: bool) -> Verdict | None:
         """What a look at ``/api/ps`` that was begun at ``asked_at`` says; None: it goes on."""
-        if self.model in present and asked_at >= self.begun_at:
+        is_other = self.model not in self.beside
+        if is_other and self.model in present and asked_at >= self.begun_at:
             return Verdict.LOADED
         if self.freed_at is None or asked_at < self.freed_at:
             return None
@@ -137,25 +140,25 @@ class Holds:
         if hold.is_trial:
             self._pauses.begun(hold.begun_at, swap_wait_ms)
 
-    def ended(self, runner: str, now: int, *, had_byte: bool) -> None:
+    def ended(self, asked: str, now: int, *, had_byte: bool) -> None:
         """A job of this runner has given its seat back."""
         hold = self.hold
         if hold is None:
             return
-        if runner != hold.runner:
+        if asked != hold.asked:
             hold.ended_before(now)
         elif not had_byte:
             hold.has_ended = True
 
-    def spoke(self, runner: str) -> None:
+    def spoke(self, asked: str) -> None:
         """A job of this runner has had its first byte: what it waited for has been."""
-        if self.hold is not None and self.hold.runner == runner:
+        if self.hold is not None and self.hold.asked == asked:
             self.hold, self._unjudged = None, self.hold
 
-    def timed_out(self, runner: str, now: int) -> bool:
+    def timed_out(self, asked: str, now: int) -> bool:
         """The first byte of a job of this runner did not come in time. Returns whether that has ended a hold."""
         hold = self.hold
-        if hold is None or hold.runner != runner:
+        if hold is None or hold.asked != asked:
             return False
         self.hold = None
         self._fitting.leave_alone(hold.beside | {hold.model}, now)
@@ -184,14 +187,14 @@ class Holds:
         """The backend was away: what was listed before it says nothing of what comes."""
         self._last_look = {}
 
-    def rename(self, own: Callable[[str], str]) -> None:
-        """From now on the runners have other names here."""
+    def rename(self, own: Callable[[str], str], loaded: Collection[str]) -> None:
+        """From now on the runners have other names here; those that are loaded are given under their new ones."""
         for hold in (self.hold, self._unjudged):
             if hold is not None:
-                hold.runner, hold.model = own(hold.runner), own(hold.model)
+                hold.model = model_of_runner(own(hold.asked))
                 hold.beside = frozenset(map(own, hold.beside))
-        if self.hold is not None and self.hold.model in self.hold.beside:
-            # They are one runner.
+        if self.hold is not None and own(self.hold.asked) in loaded:
+            # It is one of those that are there.
             self.hold = None
         self._last_look = {own(model): until for model, until in self._last_look.items()}
 

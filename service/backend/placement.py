@@ -96,7 +96,7 @@ class Placement:
             for model, runner in self.loaded.items()
         }
         self.fitting.rename(self.own)
-        self.holds.rename(self.own)
+        self.holds.rename(self.own, self.loaded.values())
         self._forget_others()
 
     def own(self, runner: str) -> str:
@@ -110,6 +110,7 @@ class Placement:
         """A job of this runner has a seat."""
         self.in_flight[runner] = self.in_flight.get(runner, 0) + 1
         self._turns.note(runner, now)
+        asked = runner
         if self._names:
             runner = self.own(runner)
             self._turns.note(runner, now)
@@ -121,18 +122,18 @@ class Placement:
         if self.swap is not None and self.swap.runner == runner:
             self.swap = None
         if not is_loaded and runner not in self.residences:
-            self._hold_others_for(runner, now)
+            self._hold_others_for(asked, now)
             self.residences[runner] = Residence(now)
             self.swaps += 1
 
     def ended(self, runner: str, now: int | None = None) -> None:
         """A job of this runner has given its seat back."""
         _take_one(self.in_flight, runner)
-        runner = self.own(runner)
+        asked, runner = runner, self.own(runner)
         residence = self.residences.get(runner)
         if now is not None and not self._takes_no_room(runner):
             self._used_at = self._ended_at = now
-            self.holds.ended(runner, now, had_byte=residence is not None and residence.loaded_at is not None)
+            self.holds.ended(asked, now, had_byte=residence is not None and residence.loaded_at is not None)
         if not _take_one(self._at_work, runner):
             return
         if residence is not None and residence.loaded_at is None:
@@ -141,10 +142,10 @@ class Placement:
 
     def answered(self, runner: str, now: int) -> bool:
         """A job of this runner has got its first byte. Returns whether that is news and ``/api/ps`` is worth asking."""
-        runner = self.own(runner)
+        asked, runner = runner, self.own(runner)
         if self._takes_no_room(runner):
             return False
-        self.holds.spoke(runner)
+        self.holds.spoke(asked)
         residence = self.residences.setdefault(runner, Residence(now))
         model = model_of_runner(runner)
         if residence.has_answered and self.loaded.get(model) == runner and model not in self._doubtful:
@@ -350,7 +351,9 @@ class Placement:
         or they have fitted long ago.
         """
         busy = self._busy()
-        if not busy or any(map(self.is_loading, busy)) or not self.holds.are_settled(sum(self._at_work.values())):
+        if not busy or not all(map(self.is_loaded, busy)):
+            return None
+        if not self.holds.are_settled(sum(self._at_work.values())):
             return None
         others = [one for one in waiting if one not in elsewhere and self._may_be_tried(one, now)]
         due = self._due_swap(waiting, now, elsewhere) if others else None
@@ -367,14 +370,15 @@ class Placement:
         models = {model_of_runner(one) for one in self._busy()} | self.loaded.keys() | {model}
         return self.holds.may_try(models, now)
 
-    def _hold_others_for(self, runner: str, now: int) -> None:
+    def _hold_others_for(self, asked: str, now: int) -> None:
         """The load of this runner begins, perhaps beside others that are at work and may have to make way."""
+        runner = self.own(asked)
         others = self._busy() - {runner}
         together = self._resident() | others | {runner}
         if not others or self.fitting.fit(set(map(self._as_known, together))):
             return
         hold = LoadHold(
-            runner=runner,
+            asked=asked,
             model=model_of_runner(runner),
             beside=frozenset(self.loaded),
             is_trial=not self.fitting.have_fitted(set(map(self._as_known, together))),

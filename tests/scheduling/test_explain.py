@@ -121,7 +121,7 @@ def test_every_wait_has_one_reason_and_nothing_is_chosen_against_it(
 
 def test_a_newcomer_is_told_what_it_would_meet() -> None:
     service = SimulatedService()
-    backend = service.add_backend(seats=2, loaded=[A])
+    backend = service.add_backend(seats=2, loaded=[A], unfit=(A, B))
     explain = service.scheduler.explain
     assert explain(LINE_A) is None
     service.submit(A, 10_000)

@@ -66,7 +66,7 @@ class SimulatedOllama:
 
     def __post_init__(self) -> None:
         self._references: dict[str, int] = {}
-        self._pending: deque[tuple[str, Callable[[bool], None]]] = deque()
+        self._pending: deque[tuple[str, str, Callable[[bool], None]]] = deque()
         self._is_loading = False
         self._victim: str | None = None
         self._loaded_as: dict[str, str] = {}
@@ -84,8 +84,6 @@ class SimulatedOllama:
     def request(self, runner: str, granted: Callable[[bool], None]) -> None:
         """``granted`` is called when the runner is there, with False when its load failed."""
         asked, runner = model_of_runner(runner), self.own(runner)
-        if self.loaded.get(model_of_runner(runner)) != runner:
-            self._loaded_as[model_of_runner(runner)] = asked
         if is_remote(runner):
             granted(True)
         elif self.loaded.get(model_of_runner(runner)) == runner:
@@ -93,7 +91,7 @@ class SimulatedOllama:
                 self.hazards.append((asked, runner))
             self._use(runner, granted)
         else:
-            self._pending.append((runner, granted))
+            self._pending.append((runner, asked, granted))
             self._go_on()
 
     def release(self, runner: str) -> None:
@@ -118,7 +116,7 @@ class SimulatedOllama:
 
     def _go_on(self) -> None:
         while self._pending and not self._is_loading and self._victim is None:
-            runner, granted = self._pending[0]
+            runner, _, granted = self._pending[0]
             model = model_of_runner(runner)
             if self.loaded.get(model) == runner:
                 self._pending.popleft()
@@ -139,12 +137,13 @@ class SimulatedOllama:
 
     def _end_load(self) -> None:
         self._is_loading = False
-        runner, granted = self._pending.popleft()
+        runner, asked, granted = self._pending.popleft()
         if runner in self.failing_loads:
             self.failing_loads.discard(runner)
             granted(False)
         else:
             self.loads += 1
             self.loaded[model_of_runner(runner)] = runner
+            self._loaded_as[model_of_runner(runner)] = asked
             self._use(runner, granted)
         self._go_on()

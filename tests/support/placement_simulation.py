@@ -6,6 +6,7 @@ Times are milliseconds.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -89,14 +90,19 @@ class SimulatedService:
         seats: int = 4,
         slowness: float = 1.0,
         loaded: Iterable[str] = (),
+        unfit: Collection[str] = (),
     ) -> SimulatedBackend:
-        """``loaded`` are runners that it has before we come; ``slowness`` multiplies what a job takes."""
+        """``loaded`` are runners that it has before we come; ``slowness`` multiplies what a job takes; of ``unfit``
+        it is known that no two fit together.
+        """
         ollama = SimulatedOllama(self.time, fits, load_ms)
         ollama.loaded = {model_of_runner(runner): runner for runner in loaded}
         client = BackendClient(Connections(), "http://127.0.0.1", name=name)
         breakers = Breakers(partial(Breaker, lambda: self.time.now / 1000))
         own = Backend(BackendConfig(name=name, concurrency=seats), client, breakers, self._max_swap_wait_ms)
         own.is_answering = True
+        for pair in itertools.combinations(sorted({model_of_runner(runner) for runner in unfit}), 2):
+            own.placement.fitting.refuse(set(pair), self.time.now)
         backend = SimulatedBackend(own, ollama, slowness)
         self.backends.append(backend)
         self._use_pool()
@@ -326,7 +332,7 @@ def assert_safe(service: SimulatedService) -> None:
         hold = backend.placement.holds.hold
         if hold is not None:
             # It waits, or is loaded beside them: nothing more is sent to them.
-            busy.discard(backend.ollama.own(hold.runner))
+            busy.discard(backend.ollama.own(hold.asked))
         models = {model_of_runner(runner) for runner in busy}
         assert len(models) == len(busy)
         assert backend.ollama.fits(models)

@@ -8,7 +8,7 @@ placement and not of its job, whose end does not end that wait. Pure: times are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -42,6 +42,8 @@ class LoadHold:
     begun_at: int
     before: int
     """How many calls still run that were sent to what is loaded."""
+    seen: frozenset[str] = frozenset()
+    """The models that were listed when it began: their lines say nothing of this load."""
     freed_at: int | None = None
     """When the last of them ended."""
     has_ended: bool = False
@@ -55,11 +57,10 @@ class LoadHold:
 
     def judge(self, present: Set[str], asked_at: int, *, is_anything_sent: bool) -> Verdict | None:
         """What a look at ``/api/ps`` that was begun at ``asked_at`` says; None: it goes on."""
-        is_other = self.model not in self.beside
-        if is_other and self.model in present and asked_at >= self.begun_at:
-            return Verdict.LOADED
         if self.freed_at is None or asked_at < self.freed_at:
             return None
+        if self.model in present and self.model not in self.beside | self.seen:
+            return Verdict.LOADED
         if not self.beside <= present:
             # One has made way, and what comes in its place will be loaded.
             return Verdict.NOTHING
@@ -137,17 +138,18 @@ class Holds:
     def begin(self, hold: LoadHold, swap_wait_ms: float) -> None:
         """A load is sent beside others that are at work."""
         self.hold = hold
+        hold.seen = frozenset(self._last_look)
         if hold.is_trial:
             self._pauses.begun(hold.begun_at, swap_wait_ms)
 
-    def ended(self, asked: str, now: int, *, had_byte: bool) -> None:
+    def ended(self, asked: str, now: int) -> None:
         """A job of this runner has given its seat back."""
         hold = self.hold
         if hold is None:
             return
         if asked != hold.asked:
             hold.ended_before(now)
-        elif not had_byte:
+        else:
             hold.has_ended = True
 
     def spoke(self, asked: str) -> None:
@@ -187,15 +189,12 @@ class Holds:
         """The backend was away: what was listed before it says nothing of what comes."""
         self._last_look = {}
 
-    def rename(self, own: Callable[[str], str], loaded: Collection[str]) -> None:
-        """From now on the runners have other names here; those that are loaded are given under their new ones."""
+    def rename(self, own: Callable[[str], str]) -> None:
+        """From now on the runners have other names here. A hold goes on: its job is with Ollama, whatever its name."""
         for hold in (self.hold, self._unjudged):
             if hold is not None:
                 hold.model = model_of_runner(own(hold.asked))
-                hold.beside = frozenset(map(own, hold.beside))
-        if self.hold is not None and own(self.hold.asked) in loaded:
-            # It is one of those that are there.
-            self.hold = None
+                hold.beside, hold.seen = frozenset(map(own, hold.beside)), frozenset(map(own, hold.seen))
         self._last_look = {own(model): until for model, until in self._last_look.items()}
 
     def _learn_who_was_driven_out(self, listed: Mapping[str, int], now: int) -> None:

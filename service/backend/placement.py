@@ -17,7 +17,7 @@ from functools import lru_cache
 from service.backend.fitting import FittingSets
 from service.backend.load_hold import Holds, LoadHold
 from service.backend.models import Listed
-from service.backend.residence import Obstacle, Residence, Swap
+from service.backend.residence import Residence, Swap
 from service.backend.turns import Turns
 from service.job import model_of_runner
 
@@ -61,14 +61,14 @@ class Placement:
     """
     _names: Mapping[str, str] = field(default_factory=dict)
     """By model that shares its weights with others, the model whose name their runner has here."""
-    _at_work: dict[str, int] = field(default_factory=dict)
+    at_work: dict[str, int] = field(default_factory=dict)
     """How many jobs run, by the names that the runners have here."""
     _doubtful: set[str] = field(default_factory=set)
     """Loaded models that a load may have pushed out: ``/api/ps`` will tell."""
     _contexts: Mapping[str, int] = field(default_factory=dict)
     """By model that ``/api/ps`` lists, its context length there."""
-    _turns: Turns = field(default_factory=Turns)
-    _used_at: int = 0
+    turns: Turns = field(default_factory=Turns)
+    used_at: int = 0
     """When a job was last sent or ended."""
     _ended_at: int | None = None
     holds: Holds = field(init=False)
@@ -88,7 +88,7 @@ class Placement:
         work: dict[str, int] = {}
         for runner, jobs in self.in_flight.items():
             work[self.own(runner)] = work.get(self.own(runner), 0) + jobs
-        self._at_work = work
+        self.at_work = work
         residences = sorted(self.residences.items(), key=lambda item: item[1].loaded_at is not None)
         self.residences = {self.own(runner): one for runner, one in residences}
         self.loaded = {
@@ -96,7 +96,7 @@ class Placement:
             for model, runner in self.loaded.items()
         }
         self.fitting.rename(self.own)
-        self.holds.rename(self.own, self.loaded.values())
+        self.holds.rename(self.own)
         self._forget_others()
 
     def own(self, runner: str) -> str:
@@ -109,16 +109,16 @@ class Placement:
     def sent(self, runner: str, now: int) -> None:
         """A job of this runner has a seat."""
         self.in_flight[runner] = self.in_flight.get(runner, 0) + 1
-        self._turns.note(runner, now)
+        self.turns.note(runner, now)
         asked = runner
         if self._names:
             runner = self.own(runner)
-            self._turns.note(runner, now)
+            self.turns.note(runner, now)
         is_loaded = self.is_loaded(runner)
-        self._at_work[runner] = self._at_work.get(runner, 0) + 1
-        if self._takes_no_room(runner):
+        self.at_work[runner] = self.at_work.get(runner, 0) + 1
+        if self.takes_no_room(runner):
             return
-        self._used_at = now
+        self.used_at = now
         if self.swap is not None and self.swap.runner == runner:
             self.swap = None
         if not is_loaded and runner not in self.residences:
@@ -131,10 +131,10 @@ class Placement:
         _take_one(self.in_flight, runner)
         asked, runner = runner, self.own(runner)
         residence = self.residences.get(runner)
-        if now is not None and not self._takes_no_room(runner):
-            self._used_at = self._ended_at = now
-            self.holds.ended(asked, now, had_byte=residence is not None and residence.loaded_at is not None)
-        if not _take_one(self._at_work, runner):
+        if now is not None and not self.takes_no_room(runner):
+            self.used_at = self._ended_at = now
+            self.holds.ended(asked, now)
+        if not _take_one(self.at_work, runner):
             return
         if residence is not None and residence.loaded_at is None:
             # The job ended without a byte. Whether the runner was loaded is not known: the next job is its first.
@@ -143,7 +143,7 @@ class Placement:
     def answered(self, runner: str, now: int) -> bool:
         """A job of this runner has got its first byte. Returns whether that is news and ``/api/ps`` is worth asking."""
         asked, runner = runner, self.own(runner)
-        if self._takes_no_room(runner):
+        if self.takes_no_room(runner):
             return False
         self.holds.spoke(asked)
         residence = self.residences.setdefault(runner, Residence(now))
@@ -157,7 +157,7 @@ class Placement:
         self._doubtful.discard(model)
         if not self.fitting.fit(self.loaded.values()):
             # The load may have pushed out whatever is not at work: that is doubtful until /api/ps tells.
-            busy = {model_of_runner(one) for one in self._at_work}
+            busy = {model_of_runner(one) for one in self.at_work}
             self._doubtful |= {one for one in self.loaded if one != model and one not in busy}
         self._forget_others()
         return True
@@ -168,13 +168,13 @@ class Placement:
         present = listed.keys()
         self._contexts = {model: one.context_length for model, one in listed.items()}
         self._doubtful.clear()
-        for runner in self._at_work:
+        for runner in self.at_work:
             model = model_of_runner(runner)
             # A model that was loaded before with other options may be listed for those.
             if self.is_loading(runner) and model in present and model not in self.loaded:
                 self.residences[runner].loaded_at = now
                 self.loaded[model] = runner
-        busy = {model_of_runner(runner) for runner in self._at_work if self.is_loaded(runner)}
+        busy = {model_of_runner(runner) for runner in self.at_work if self.is_loaded(runner)}
         self.loaded = {model: one for model, one in self.loaded.items() if model in present or model in busy}
         for model in present:
             self.loaded.setdefault(model, _UNKNOWN)
@@ -184,7 +184,7 @@ class Placement:
             now,
             now if asked_at is None else asked_at,
             self.max_swap_wait_ms,
-            is_anything_sent=bool(self._busy()),
+            is_anything_sent=bool(self.busy()),
         )
         self.fitting.remember(frozenset(self._certain(present)))
 
@@ -200,98 +200,16 @@ class Placement:
         """Whether the first job of this runner is on its way and nothing has come back yet."""
         runner = self.own(runner)
         residence = self.residences.get(runner)
-        return residence is not None and residence.loaded_at is None and runner in self._at_work
+        return residence is not None and residence.loaded_at is None and runner in self.at_work
 
     def has(self, runner: str) -> bool:
         """Whether this runner is loaded, is being loaded, or is the one for which the others are drained."""
         runner = self.own(runner)
         return runner in self.residences or (self.swap is not None and self.swap.runner == runner)
 
-    def choose(
-        self,
-        waiting: Mapping[str, int],
-        now: int,
-        *,
-        elsewhere: Collection[str] = (),
-        may_load: bool = True,
-        may_evict: bool = True,
-    ) -> str | None:
-        """The runner whose job goes next; None when no job may go now.
-
-        ``waiting`` says of each runner since when its oldest job is ready; ``elsewhere`` are runners that another
-        backend has or loads. Without ``may_load`` only what is loaded here is served, without ``may_evict`` only what
-        pushes nothing out.
-        """
-        if not self._names:
-            return self._choose(waiting, now, elsewhere, may_load=may_load, may_evict=may_evict)
-        since, elsewhere = self._by_own(waiting), set(map(self.own, elsewhere))
-        chosen = self._choose(since, now, elsewhere, may_load=may_load, may_evict=may_evict)
-        if chosen is None:
-            return None
-        # The models that share a runner take turns, as runners do that fit together.
-        return self.first([runner for runner in waiting if self.own(runner) == chosen], waiting)
-
-    def _choose(
-        self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str], *, may_load: bool, may_evict: bool
-    ) -> str | None:
-        self._doubt_slow_loads(now)
-        if self.holds.hold is not None:
-            self.swap = None
-            return next(filter(self._takes_no_room, waiting), None)
-        if len(waiting) == 1 and self._goes_at_once(only := next(iter(waiting)), may_load=False):
-            # This is by far the most frequent case.
-            self.swap = None
-            return only
-        self.swap = self._due_swap(waiting, now, elsewhere)
-        if self.swap is not None:
-            going = [runner for runner in waiting if self._takes_no_room(runner)]
-        else:
-            going = [one for one in waiting if self._goes_at_once(one, may_load=may_load or one not in elsewhere)]
-        tried = self._trial(waiting, now, elsewhere)
-        if tried is not None and self.first([*going, tried], waiting, self._at_work) == tried:
-            # Nothing else is given its seat: it is sent in the step that may push something out.
-            return tried if may_load and may_evict else None
-        if going:
-            # Those that fit together share the seats.
-            return going[0] if len(going) == 1 else self.first(going, waiting, self._at_work)
-        target = self.swap.runner if self.swap else self._idle_swap(waiting, now, elsewhere)
-        if target is None or not may_load or self._in_the_way_of(target):
-            return None
-        return target if may_evict or self._has_room_for(target) else None
-
-    def obstacle(
-        self, runner: str, waiting: Mapping[str, int], now: int, elsewhere: Collection[str] = ()
-    ) -> Obstacle | None:
-        """What keeps a job of this runner, which is one of those that ``waiting`` names, from a free seat; None when
-        nothing does. The arguments are those of :meth:`choose`; nothing is changed by asking.
-        """
-        runner, elsewhere, since = self.own(runner), set(map(self.own, elsewhere)), self._by_own(waiting)
-        if self._takes_no_room(runner):
-            return None
-        if self.is_loading(runner) or (self.holds.hold is not None and self.is_loaded(runner)):
-            return Obstacle.LOADING
-        if self.holds.hold is not None:
-            return Obstacle.OTHER_MODEL
-        if self._trial(since, now, elsewhere) == runner:
-            return None
-        swap = self._due_swap(since, now, elsewhere)
-        if swap is None:
-            if self._goes_at_once(runner, may_load=True):
-                return None
-            if any(self._goes_at_once(one, may_load=True) and not self._takes_no_room(one) for one in since):
-                return Obstacle.OTHER_MODEL
-        target = swap.runner if swap else self._idle_swap(since, now, elsewhere)
-        if target != runner:
-            return Obstacle.OTHER_MODEL
-        return Obstacle.DRAINING if self._in_the_way_of(runner) else None
-
-    def first(
-        self, runners: Collection[str], waiting: Mapping[str, int], seats: Mapping[str, int] | None = None
-    ) -> str:
-        """Of runners that may all go now, the one whose job goes first. ``seats`` says how many each has, by the names
-        that are asked for.
-        """
-        return min(runners, key=self._turns.by_seats(self.in_flight if seats is None else seats, waiting))
+    def first(self, runners: Collection[str], waiting: Mapping[str, int]) -> str:
+        """Of runners that may all go now, the one whose job goes first."""
+        return min(runners, key=self.turns.by_seats(self.in_flight, waiting))
 
     def next_look(self, waiting: Mapping[str, int], now: int) -> int | None:
         """When :meth:`choose` may answer otherwise although nothing has happened; None: never."""
@@ -299,127 +217,73 @@ class Placement:
         for runner, one in self.residences.items():
             if one.loaded_at is not None:
                 times.append(one.loaded_at + one.load_ms)
-            elif runner in self._at_work:
+            elif runner in self.at_work:
                 times.append(one.asked_at + self._patience_ms)
-        times += (self._used_at + self._longest_load_ms, self._linger_until, self.holds.next_trial_at)
+        times += (self.used_at + self.longest_load_ms, self.linger_until, self.holds.next_trial_at)
         return min((int(time) for time in times if time > now), default=None) if waiting else None
 
     # Within
 
-    def _by_own(self, waiting: Mapping[str, int]) -> dict[str, int]:
+    def by_own(self, waiting: Mapping[str, int]) -> dict[str, int]:
         """Since when the oldest job waits for each runner under the name that it has here."""
         since: dict[str, int] = {}
+        if not self._names:
+            return dict(waiting)
         for runner, time in waiting.items():
             own = self.own(runner)
             since[own] = min(time, since.get(own, time))
         return since
 
-    def _takes_no_room(self, runner: str) -> bool:
+    def takes_no_room(self, runner: str) -> bool:
         """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""
         return is_remote(runner) or (self.installed is not None and model_of_runner(runner) not in self.installed)
-
-    def _due_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> Swap | None:
-        """The overdue runner whose turn it is, once what is loaded has worked long enough."""
-        overdue = [
-            runner
-            for runner, since in waiting.items()
-            if now - since >= self.max_swap_wait_ms
-            and runner not in elsewhere
-            and not self.is_loading(runner)
-            and not self._goes_at_once(runner, may_load=False)
-        ]
-        # Each must have worked as long as its load took: else four overdue models would swap after every job.
-        if not overdue or not all(
-            one.loaded_at is not None and now - one.loaded_at >= one.load_ms
-            for runner, one in self.residences.items()
-            if runner in self._at_work or self.is_loaded(runner)
-        ):
-            return None
-        return Swap(self._turns.longest_without(overdue, waiting))
-
-    def _idle_swap(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> str | None:
-        """The runner to load because nothing waits for those that are loaded or being loaded."""
-        if now < self._linger_until or any(self.is_loading(runner) for runner in waiting):
-            return None
-        others = [runner for runner in waiting if runner not in elsewhere]
-        if not others:
-            others = [runner for runner, since in waiting.items() if self._deserves_a_copy(runner, since, now)]
-        return self._turns.longest_without(others, waiting) if others else None
-
-    def _trial(self, waiting: Mapping[str, int], now: int, elsewhere: Collection[str]) -> str | None:
-        """The runner whose load may be sent beside what is at work, with sends held: nothing is known of them together,
-        or they have fitted long ago.
-        """
-        busy = self._busy()
-        if not busy or not all(map(self.is_loaded, busy)):
-            return None
-        if not self.holds.are_settled(sum(self._at_work.values())):
-            return None
-        others = [one for one in waiting if one not in elsewhere and self._may_be_tried(one, now)]
-        due = self._due_swap(waiting, now, elsewhere) if others else None
-        if due is not None:
-            return due.runner if due.runner in others else None
-        return self._turns.longest_without(others, waiting) if others else None
-
-    def _may_be_tried(self, runner: str, now: int) -> bool:
-        model = model_of_runner(runner)
-        if self._takes_no_room(runner) or model in self.loaded or self._has_room_for(runner):
-            return False
-        if self.fitting.have_fitted(set(map(self._as_known, self._resident() | self._busy() | {runner}))):
-            return True
-        models = {model_of_runner(one) for one in self._busy()} | self.loaded.keys() | {model}
-        return self.holds.may_try(models, now)
 
     def _hold_others_for(self, asked: str, now: int) -> None:
         """The load of this runner begins, perhaps beside others that are at work and may have to make way."""
         runner = self.own(asked)
-        others = self._busy() - {runner}
-        together = self._resident() | others | {runner}
-        if not others or self.fitting.fit(set(map(self._as_known, together))):
+        others = self.busy() - {runner}
+        together = self.resident() | others | {runner}
+        if not others or self.fitting.fit(set(map(self.as_known, together))):
             return
         hold = LoadHold(
             asked=asked,
             model=model_of_runner(runner),
             beside=frozenset(self.loaded),
-            is_trial=not self.fitting.have_fitted(set(map(self._as_known, together))),
+            is_trial=not self.has_fitted(runner),
             begun_at=now,
-            before=sum(self._at_work[one] for one in others),
+            before=sum(self.at_work[one] for one in others),
         )
         self.holds.begin(hold, self.max_swap_wait_ms)
 
-    def _deserves_a_copy(self, runner: str, since: int, now: int) -> bool:
-        """Whether to load here what another backend has too: not if that pushes out what was just in use."""
-        return (
-            self._has_room_for(runner)
-            or now - since >= self.max_swap_wait_ms
-            or now - self._used_at >= self._longest_load_ms
-        )
-
-    def _goes_at_once(self, runner: str, *, may_load: bool) -> bool:
+    def goes_at_once(self, runner: str, *, may_load: bool = False) -> bool:
         """Whether a job of this runner may be sent now: the runner is loaded, or known to fit with all that is loaded;
         and it is known to fit with all that is at work.
         """
-        if self._takes_no_room(runner):
+        if self.takes_no_room(runner):
             return True
-        if self.is_loading(runner) or self._in_the_way_of(runner):
+        if self.is_loading(runner) or self.in_the_way_of(runner):
             return False
-        return self.is_loaded(runner) or (may_load and bool(self.loaded) and self._has_room_for(runner))
+        return self.is_loaded(runner) or (may_load and bool(self.loaded) and self.has_room_for(runner))
 
-    def _in_the_way_of(self, runner: str) -> bool:
+    def in_the_way_of(self, runner: str) -> bool:
         """Whether runners are at work that must be drained before a job of this one is sent."""
-        busy = self._busy()
+        busy = self.busy()
         busy.discard(runner)
-        return bool(busy) and not self.fitting.fit(set(map(self._as_known, {*busy, runner})))
+        return bool(busy) and not self.fitting.fit(set(map(self.as_known, {*busy, runner})))
 
-    def _has_room_for(self, runner: str) -> bool:
+    def has_room_for(self, runner: str) -> bool:
         """Whether its load pushes nothing out, as far as is known."""
-        return self.fitting.fit(set(map(self._as_known, self._resident() | self._busy() | {runner})))
+        return self.fitting.fit(set(map(self.as_known, self.resident() | self.busy() | {runner})))
 
-    def _resident(self) -> set[str]:
+    def has_fitted(self, runner: str) -> bool:
+        """Whether it has been loaded beside all that is there, perhaps long ago."""
+        return self.fitting.have_fitted(set(map(self.as_known, self.resident() | self.busy() | {runner})))
+
+    def resident(self) -> set[str]:
         """The runners that are loaded; those that were found so have their model's name."""
         return {one or model for model, one in self.loaded.items() if model not in self._doubtful}
 
-    def _as_known(self, runner: str) -> str:
+    def as_known(self, runner: str) -> str:
         """The runner under the name by which it is known what fits with it: a context that is asked for explicitly
         makes no other runner of a model that is loaded with the same.
         """
@@ -427,12 +291,12 @@ class Placement:
         is_plain = self.loaded.get(model, model) in (_UNKNOWN, model)
         return model if space and is_plain and options == f'{{"num_ctx":{self._contexts.get(model)}}}' else runner
 
-    def _busy(self) -> set[str]:
-        return {runner for runner in self._at_work if not self._takes_no_room(runner)}
+    def busy(self) -> set[str]:
+        return {runner for runner in self.at_work if not self.takes_no_room(runner)}
 
     def _certain(self, present: Collection[str]) -> Iterator[str]:
         """The runners of the listed models, where it is certain which they are."""
-        loading = {model_of_runner(runner) for runner in self._at_work if self.is_loading(runner)}
+        loading = {model_of_runner(runner) for runner in self.at_work if self.is_loading(runner)}
         for model in present:
             runner = self.loaded.get(model, _UNKNOWN)
             residence = self.residences.get(runner)
@@ -442,13 +306,13 @@ class Placement:
                 # It was found so: its line stands for requests that name no option.
                 yield model
             elif residence is not None and residence.has_answered:
-                yield self._as_known(runner)
+                yield self.as_known(runner)
 
-    def _doubt_slow_loads(self, now: int) -> None:
+    def doubt_slow_loads(self, now: int) -> None:
         """A load that takes very long beside others may wait for them: from now on they are drained for it."""
         for runner, one in self.residences.items():
             if self.is_loading(runner) and now - one.asked_at >= self._patience_ms:
-                busy = {other for other in self._at_work if other != runner}
+                busy = {other for other in self.at_work if other != runner}
                 self.fitting.doubt(runner, busy)
 
     @property
@@ -456,20 +320,20 @@ class Placement:
         return max(self.max_swap_wait_ms, _LEAST_PATIENCE_MS)
 
     @property
-    def _linger_until(self) -> int:
+    def linger_until(self) -> int:
         if self._ended_at is None:
             return 0
-        return self._ended_at + int(min(_LINGER_SHARE * self._longest_load_ms, _LONGEST_LINGER_MS))
+        return self._ended_at + int(min(_LINGER_SHARE * self.longest_load_ms, _LONGEST_LINGER_MS))
 
     @property
-    def _longest_load_ms(self) -> int:
+    def longest_load_ms(self) -> int:
         return max((one.load_ms for one in self.residences.values()), default=0)
 
     def _forget_others(self) -> None:
         self.residences = {
             runner: one
             for runner, one in self.residences.items()
-            if runner in self._at_work or self.loaded.get(model_of_runner(runner)) == runner
+            if runner in self.at_work or self.loaded.get(model_of_runner(runner)) == runner
         }
         self._doubtful &= self.loaded.keys()
 

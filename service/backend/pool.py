@@ -158,6 +158,9 @@ class Pool:
     def free(self, backend: Backend, runner: str) -> None:
         """Give a seat back."""
         backend.placement.ended(runner, self._clock.now_ms())
+        if backend.placement.holds.hold is not None:
+            # Only a look begun from now on says how the load stands.
+            backend.wants_probe.set()
         if not backend.in_flight:
             backend.idle_since = self._clock.now_ms()
             if backend.is_leaving and backend in self._leaving:

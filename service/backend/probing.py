@@ -177,5 +177,9 @@ class Probing:
         if not backend.is_answering:
             return min(pause, _PROBE_AGAIN_SECONDS)
         placement = backend.placement
-        is_changing = backend.silence.hung or any(placement.is_loading(runner) for runner in placement.in_flight)
+        is_changing = (
+            backend.silence.hung
+            or placement.holds.hold is not None
+            or any(placement.is_loading(runner) for runner in placement.in_flight)
+        )
         return min(pause, _LOADING_SECONDS) if is_changing else pause

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from service.backend.breakers import NO_TRIAL, Trial
+from service.backend.choice import choose, obstacle_of
 from service.backend.placement import Placement
 from service.backend.pool import Backend, Pool
 from service.backend.residence import Obstacle
@@ -80,7 +81,7 @@ def next_turn(
     Today the runner is chosen first and its owner afterwards. ``elsewhere`` are runners that another backend has.
     """
     since = {runner: one.since for runner, one in waiting.items()}
-    runner = placement.choose(since, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict)
+    runner = choose(placement, since, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict)
     return None if runner is None else Turn(runner)
 
 
@@ -152,14 +153,14 @@ class Scheduler:
             others = self._mine(backend, self._backlog.waiting(since))
             mine = {one: time for one, time in since.items() if one == line.runner or one in others}
             elsewhere, placement = self._pool.loaded_elsewhere(backend, mine), backend.placement
-            obstacle = placement.obstacle(line.runner, mine, now, elsewhere)
+            obstacle = obstacle_of(placement, line.runner, mine, now, elsewhere)
             if obstacle is not None:
                 obstacles.add(obstacle)
                 continue
             if backend.free_seats > 0:
                 return None
             is_open = True
-            going = [one for one in mine if placement.obstacle(one, mine, now, elsewhere) is None]
+            going = [one for one in mine if obstacle_of(placement, one, mine, now, elsewhere) is None]
             goes_first = goes_first or placement.first(going, mine) == line.runner
         for obstacle in (Obstacle.LOADING, Obstacle.DRAINING):
             if obstacle in obstacles:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from service.backend.backend import Backend
 from service.backend.breakers import Evidence
+from service.backend.choice import choose
 from service.job import Line, Priority, model_of_runner
 from service.key import owner_of_key
 from service.queue.backlog import WaitingRunner
@@ -66,7 +67,7 @@ class ExplainedService(SimulatedService):
         if not backend.is_available or backend.free_seats <= 0 or runner not in since:
             return False
         elsewhere = self.pool.loaded_elsewhere(backend, since)
-        return backend.placement.choose(since, self.time.now, elsewhere=elsewhere) == runner
+        return choose(backend.placement, since, self.time.now, elsewhere=elsewhere) == runner
 
     def _may_take(self, backend: Backend, known: WaitingRunner, runner: str) -> bool:
         model = model_of_runner(runner)

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
+from service.backend.choice import choose
 from service.backend.models import Listed
 from service.backend.placement import Placement
 from service.job import model_of_runner
@@ -107,9 +108,9 @@ def test_a_swap_that_nobody_waits_for_any_more_is_forgotten() -> None:
     placement = Placement(SWAP_WAIT)
     placement.sent(A, 0)
     placement.answered(A, 1_000)
-    assert placement.choose({A: 0, B: 0}, 40_000) is None
+    assert choose(placement, {A: 0, B: 0}, 40_000) is None
     assert placement.swap is not None
-    assert placement.choose({A: 0}, 40_001) == A
+    assert choose(placement, {A: 0}, 40_001) == A
     assert placement.swap is None
 
 
@@ -181,8 +182,8 @@ def test_what_fits_with_one_set_of_options_is_not_thought_to_fit_with_another() 
         placement.ended(runner, now)
     placement.listed(map(Listed, {"a:latest", "b:latest"}), 10)
     placement.sent(B, 11)
-    assert placement.choose({A: 11}, 11) == A
-    assert placement.choose({A_LONG: 11}, 11) is None
+    assert choose(placement, {A: 11}, 11) == A
+    assert choose(placement, {A_LONG: 11}, 11) is None
 
 
 def test_a_load_that_hangs_beside_working_runners_is_drained_for() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.backend.choice import choose
 from service.backend.models import Listed
 from service.backend.placement import Placement
 from service.job import model_of_runner
@@ -160,24 +161,24 @@ def test_a_load_that_fails_is_asked_for_again_and_holds_up_nobody() -> None:
 def test_a_job_for_a_model_that_is_not_there_is_in_nobodys_way() -> None:
     placement = Placement(SWAP_WAIT, installed=frozenset({"a:latest"}))
     placement.sent(A, 0)
-    assert placement.choose({B: 0}, 0) == B
+    assert choose(placement, {B: 0}, 0) == B
     placement.sent(B, 0)
     placement.answered(A, 1_000)
-    assert placement.choose({A: 0}, 1_000) == A
+    assert choose(placement, {A: 0}, 1_000) == A
     assert placement.swaps == 1
     # It was pulled meanwhile: now it may wait for a load, and for those that are at work.
     placement.installed = frozenset({"a:latest", "b:latest"})
-    assert placement.choose({A: 0}, 1_000) is None
+    assert choose(placement, {A: 0}, 1_000) is None
 
 
 def test_only_one_job_goes_ahead_while_its_model_loads() -> None:
     placement = Placement(SWAP_WAIT)
-    assert placement.choose({A: 0}, 0) == A
+    assert choose(placement, {A: 0}, 0) == A
     placement.sent(A, 0)
     assert placement.is_loading(A)
-    assert placement.choose({A: 0, B: 0}, 40_000) is None
+    assert choose(placement, {A: 0, B: 0}, 40_000) is None
     placement.listed(map(Listed, {"a:latest"}), 45_000)
-    assert placement.choose({A: 0}, 45_000) == A
+    assert choose(placement, {A: 0}, 45_000) == A
 
 
 def test_being_listed_says_nothing_of_options_that_changed() -> None:
@@ -210,8 +211,8 @@ def test_what_another_backend_has_is_not_drained_for_here() -> None:
     placement.sent(B, 0)
     placement.answered(B, 1_000)
     waiting = {A: 2_000, B: 39_000}
-    assert placement.choose(waiting, 40_000, elsewhere={A}) == B
-    assert placement.choose(waiting, 40_000) is None
+    assert choose(placement, waiting, 40_000, elsewhere={A}) == B
+    assert choose(placement, waiting, 40_000) is None
 
 
 # When to look again
@@ -238,10 +239,10 @@ def test_until_the_next_look_nothing_changes_by_itself(
         if number % 2:
             placement.ended(runner, time)
     now = max(now, time)
-    choice = placement.choose(waiting, now, elsewhere=elsewhere)
+    choice = choose(placement, waiting, now, elsewhere=elsewhere)
     look = placement.next_look(waiting, now)
     later = now + 10**7 if look is None else now + int((look - now) * share)
-    assert placement.choose(waiting, later, elsewhere=elsewhere) == choice
+    assert choose(placement, waiting, later, elsewhere=elsewhere) == choice
 
 
 def test_jobs_are_never_kept_from_a_backend_that_could_take_them() -> None:

@@ -11,6 +11,7 @@ import pytest
 from service.api.context import POOL
 from service.app import RELOADING
 from service.backend.breakers import Evidence
+from service.backend.choice import choose
 from service.backend.models import InstalledModel, Listed, weights_of
 from service.backend.placement import Placement
 from service.backend.sharing import Sharing
@@ -141,25 +142,25 @@ def test_only_models_that_look_alike_are_asked_about_and_each_once() -> None:
 def test_a_load_of_one_name_is_that_of_the_other() -> None:
     placement = Placement(30_000)
     placement.know_names({BASE: BASE, OTHER: BASE})
-    assert placement.choose({OTHER: 0}, 0) == OTHER
+    assert choose(placement, {OTHER: 0}, 0) == OTHER
     placement.sent(OTHER, 0)
     assert placement.is_loading(BASE)
     assert placement.is_loading(OTHER)
-    assert placement.choose({BASE: 0}, 0) is None
+    assert choose(placement, {BASE: 0}, 0) is None
     placement.listed(map(Listed, {OTHER}), 100)
     assert placement.is_loaded(BASE)
     assert not placement.is_loading(OTHER)
-    assert placement.choose({BASE: 5, OTHER: 4, ALONE: 0}, 200) == BASE
+    assert choose(placement, {BASE: 5, OTHER: 4, ALONE: 0}, 200) == BASE
     placement.sent(BASE, 200)
     assert placement.in_flight == {OTHER: 1, BASE: 1}
     placement.ended(OTHER, 300)
-    assert placement.choose({ALONE: 0}, 300) is None
+    assert choose(placement, {ALONE: 0}, 300) is None
     placement.ended(BASE, 400)
     assert placement.in_flight == {}
     # With options for which it is loaded anew it is another runner, whatever its name.
     longer = runner_key("base", {"num_ctx": 4096})
     placement.sent(longer, 500)
-    assert placement.choose({OTHER: 400}, 500) is None
+    assert choose(placement, {OTHER: 400}, 500) is None
     assert placement.is_loading(runner_key("other", {"num_ctx": 4096}))
     assert placement.swaps == 2
 
@@ -175,9 +176,10 @@ def test_what_shares_is_learnt_while_both_names_are_at_work() -> None:
     assert placement.is_loaded(OTHER)
     assert not placement.is_loading(OTHER)
     placement.ended(BASE, 40)
-    assert placement.choose({ALONE: 0}, 50) is None
+    assert choose(placement, {ALONE: 0}, 50) is None
     placement.ended(OTHER, 60)
-    assert placement.choose({ALONE: 0}, 60) == ALONE
+    placement.listed(map(Listed, {BASE}), 60)
+    assert choose(placement, {ALONE: 0}, 60) == ALONE
     # They are told apart again: the one that is listed is the one that is there.
     placement.know_names({})
     placement.listed(map(Listed, {BASE}), 70)
@@ -190,7 +192,7 @@ def test_names_of_one_runner_take_turns_however_much_waits_for_one_of_them() -> 
     placement.know_names({BASE: BASE, OTHER: BASE})
     order = []
     for turn in range(4):
-        chosen = placement.choose({BASE: 0, OTHER: 500}, 1_000 + turn)
+        chosen = choose(placement, {BASE: 0, OTHER: 500}, 1_000 + turn)
         assert chosen is not None
         order.append(chosen)
         placement.sent(chosen, 1_000 + turn)
@@ -206,7 +208,7 @@ async def test_a_name_that_is_gone_stands_for_nobody(tmp_path: Path) -> None:
         backend.placement.sent(OTHER, 0)
         backend.note_missing(BASE)
         # What is at work for the others is not forgotten with it.
-        assert backend.placement.choose({ALONE: 0}, 1) is None
+        assert choose(backend.placement, {ALONE: 0}, 1) is None
         backend.placement.ended(OTHER, 2)
         assert backend.placement.in_flight == {}
 

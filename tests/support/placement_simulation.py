@@ -279,6 +279,8 @@ class SimulatedService:
             backend.own.breakers.abandoned(model_of_runner(job.runner), job.trial)
         backend.placement.holds.call_ends(job)
         self.pool.free(backend.own, job.runner)
+        if backend.placement.holds.hold is not None:
+            self._probe(backend)
         if not self._is_naive:
             self.backlog.end(job.line, job.charged_ms, max(1, job.ended - (job.started or 0)), is_typical=release)
         # The caller hears of the outcome when it is stored, which the dispatcher does not wait for.

@@ -202,6 +202,14 @@ class Placement:
         residence = self.residences.get(runner)
         return residence is not None and residence.loaded_at is None and runner in self.at_work
 
+    def has_load_beside(self, runner: str) -> bool:
+        """Whether another runner is on its way to be loaded while this one is."""
+        own = self.own(runner)
+        hold = self.holds.hold
+        if hold is not None and hold.asked != runner:
+            return True
+        return self.is_loaded(runner) and any(one != own and self.is_loading(one) for one in self.at_work)
+
     def has(self, runner: str) -> bool:
         """Whether this runner is loaded, is being loaded, or is the one for which the others are drained."""
         runner = self.own(runner)

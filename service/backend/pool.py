@@ -38,6 +38,7 @@ class Pool:
         self._work = work
         self.load_ended = Signal()
         """Sent when a load has ended, or may have."""
+        self._waiters: list[asyncio.Future[None]] = []
         self._members_changed = asyncio.Event()
         self._probing = Probing(config.health, clock, self._on_change)
         self.lists_told = self._probing.lists_told
@@ -267,7 +268,17 @@ class Pool:
                     watched.pop(backend).cancel()
                 await self._members_changed.wait()
 
+    async def changed(self) -> None:
+        """Wait until a seat, a model or a backend has changed."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
     def _on_change(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         self._work.set()
         self.load_ended.send()
 

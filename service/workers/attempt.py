@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from service.backend.breakers import Evidence
 from service.backend.classification import failure_of, failure_of_ending
-from service.backend.client import Deadlines, Reply
+from service.backend.client import Call, Deadlines, Reply
 from service.backend.http.call import not_ollama
 from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT, STALLED
 from service.backend.overlap import Sending
@@ -25,8 +27,15 @@ from service.scheduling.assignment import Assignment
 from service.workers.first_byte import FirstByte
 from service.workers.retry_policy import Fail
 
+_log = logging.getLogger(__name__)
+
 _RELAYED_TIMES = 4
 """How many times longer than a text a relayed reply may be: it is JSON with a frame around each token, or vectors."""
+
+_KEEP_ALIVE = re.compile(rb'"keep_alive"\s*:', re.IGNORECASE)
+"""Ollama's decoder takes the name in any case. Within a text the quotes would be escaped."""
+_ARRIVES_SECONDS = 2.0
+"""So long after it was written whole, a request has certainly reached Ollama's scheduler."""
 
 AttemptEnd = Outcome | Exception | None
 """How an attempt ended: with an outcome or an error; None when it was called off."""
@@ -119,6 +128,7 @@ class Attempt:
         except Exception as error:
             end = error
         finally:
+            self.backend.placement.holds.call_ends(self)
             self._scope.end()
             self.running.stop = None
             self._kept_for_load.discard(self)
@@ -170,6 +180,8 @@ class Attempt:
         try:
             return await self._exchange(timeouts)
         except BackendError as error:
+            if error.code == FIRST_BYTE_TIMEOUT and self._ends_trial():
+                raise
             if error.code in (FIRST_BYTE_TIMEOUT, STALLED):
                 raise await self._judge.judge(self, error) from error
             if (
@@ -188,8 +200,15 @@ class Attempt:
         limits = _limits(timeouts, is_streamed=bool(job.is_streamed))
         tell_silent = None if job.is_streamed else partial(self._judge.note_silent, self)
         patience = FirstByte(backend, job.runner, len(request), timeouts, self._clock, tell_silent)
+        placement = backend.placement
+        carries_keep_alive = _KEEP_ALIVE.search(request) is not None
+        while carries_keep_alive and placement.has_load_beside(job.runner):
+            # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
+            await self._pool.changed()
+        call = backend.client.call(job.endpoint, request, limits, patience=patience)
+        placement.holds.call_begins(self, partial(self._is_settled, call, carries_keep_alive))
         self.sent_at = self._clock.now_ms()
-        async with backend.client.call(job.endpoint, request, limits, patience=patience) as reply:
+        async with call as reply:
             self.is_silent = False
             backend.silence.voice(self.model).heard_at = self._clock.now_ms()
             if reply.status >= 400:
@@ -208,6 +227,24 @@ class Attempt:
             relay.end()
         backend.work.prompt_rates.learn(model_of_runner(job.runner), len(request), ending.counts)
         return Outcome(Status.COMPLETED, output.segments(), ending.counts, first_token_at=first_token_at)
+
+    def _ends_trial(self) -> bool:
+        """Whether its load was tried beside others, and this limit has ended that."""
+        runner = self.running.job.runner
+        if not self.backend.placement.holds.timed_out(runner, self._clock.now_ms()):
+            return False
+        _log.warning(
+            "backend %s: %s did not come to be loaded beside what is there, which may be another client's; that is not "
+            "tried again for an hour", self.backend.name, model_of_runner(runner),
+        )  # fmt: skip
+        return True
+
+    def _is_settled(self, call: Call, carries_keep_alive: bool) -> bool:
+        """Whether a load that is sent now is certain to reach Ollama behind this call, or need not."""
+        if not carries_keep_alive or not self.is_silent:
+            return True
+        written_at = call.written_at
+        return written_at is not None and asyncio.get_running_loop().time() - written_at >= _ARRIVES_SECONDS
 
     async def _refused(self, reply: Reply) -> BackendError:
         body = await reply.read()

@@ -44,11 +44,25 @@ class FirstByte:
 
     def due(self, now: float) -> float:
         """Until when nothing need come, as the model stands now; both are times of the loop."""
+        freed = self._freed_at(now)
+        if freed is not None:
+            return freed + self._timeouts.first_byte_cold_seconds
         is_loaded = self._is_loaded()
         if self._since is None or is_loaded != self._was_loaded:
             self._since = now - (self._loaded_for_seconds() if is_loaded and not self._was_loaded else 0.0)
             self._was_loaded = is_loaded
         return float("inf") if self._is_told else self._since + self._limit_seconds()
+
+    def _freed_at(self, now: float) -> float | None:
+        """For a load that is sent beside answers that run: when the last of them ended, or now while one runs. None for
+        any other.
+        """
+        hold = self._backend.placement.holds.hold
+        if hold is None or hold.asked != self._runner:
+            return None
+        if hold.freed_at is None:
+            return now
+        return now - max(0.0, (self._clock.now_ms() - hold.freed_at) / 1000)
 
     def run_out(self) -> BackendError | None:
         """That time is over: what ends the call, None for one that goes on."""

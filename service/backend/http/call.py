@@ -104,6 +104,7 @@ class Call:
         "_patience",
         "_sending",
         "_watch",
+        "written_at",
     )
 
     def __init__(
@@ -123,6 +124,8 @@ class Call:
         self._body = body
         self._limits = limits
         self._patience = patience
+        self.written_at: float | None = None
+        """The loop's time when the request had been written whole; None until then."""
         self._sending: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Reply:
@@ -203,10 +206,19 @@ class Call:
             else:
                 connection.send(head, is_whole=False, is_head_only=is_head_only)
                 self._sending = loop.create_task(_send_whole(connection, body))
+                self._sending.add_done_callback(self._note_written)
+                return
         else:
             head = self._head + b"Transfer-Encoding: chunked\r\n\r\n"
             connection.send(head, is_whole=False, is_head_only=is_head_only)
             self._sending = loop.create_task(_send_pieces(connection, body))
+            self._sending.add_done_callback(self._note_written)
+            return
+        self.written_at = loop.time()
+
+    def _note_written(self, sending: asyncio.Task[None]) -> None:
+        if not sending.cancelled() and sending.exception() is None:
+            self.written_at = sending.get_loop().time()
 
 
 async def _send_whole(connection: Connection, body: bytes) -> None:

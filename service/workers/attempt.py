@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from service.backend.breakers import Evidence
+from service.backend.calls import Call
 from service.backend.classification import failure_of, failure_of_ending
 from service.backend.client import Deadlines, Reply
 from service.backend.http.call import not_ollama
@@ -67,9 +68,8 @@ class Attempt:
         "_scope",
         "_sending",
         "backend",
-        "is_silent",
+        "call",
         "running",
-        "sent_at",
         "trial",
     )
 
@@ -80,9 +80,7 @@ class Attempt:
         self.running = running = assignment.running
         self.backend = assignment.backend
         self.trial = assignment.trial
-        self.sent_at = clock.now_ms()
-        self.is_silent = True
-        """Nothing has come of the reply."""
+        self.call = Call(running.job.runner, clock.now_ms(), bool(running.job.is_streamed))
         self._pool = pool
         self._clock = clock
         self._judge = judge
@@ -101,6 +99,16 @@ class Attempt:
     def model(self) -> str:
         """The model under the name that its runner has on the backend."""
         return model_of_runner(self.backend.placement.own(self.running.job.runner))
+
+    @property
+    def sent_at(self) -> int:
+        """When its call was sent."""
+        return self.call.sent_at
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come of the reply."""
+        return self.call.heard_at is None
 
     @property
     def has_token(self) -> bool:
@@ -122,6 +130,7 @@ class Attempt:
             self._scope.end()
             self.running.stop = None
             self._kept_for_load.discard(self)
+            self.backend.work.calls.end(self.call, self._clock.now_ms())
         self._report(end)
         return end
 
@@ -186,12 +195,12 @@ class Attempt:
         job, output, relay = running.job, running.output, running.relay
         request = running.request.encode()
         limits = _limits(timeouts, is_streamed=bool(job.is_streamed))
-        tell_silent = None if job.is_streamed else partial(self._judge.note_silent, self)
-        patience = FirstByte(backend, job.runner, len(request), timeouts, self._clock, tell_silent)
-        self.sent_at = self._clock.now_ms()
+        tell_silent = None if self.call.is_streamed else partial(self._judge.note_silent, self)
+        patience = FirstByte(backend, self.call, len(request), timeouts, self._clock, tell_silent)
+        self.call.sent_at = self._clock.now_ms()
+        backend.work.calls.begin(self.call, backend.placement.own(job.runner))
         async with backend.client.call(job.endpoint, request, limits, patience=patience) as reply:
-            self.is_silent = False
-            backend.silence.voice(self.model).heard_at = self._clock.now_ms()
+            self.call.heard_at = backend.silence.voice(self.model).heard_at = self._clock.now_ms()
             if reply.status >= 400:
                 raise await self._refused(reply)
             reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
@@ -223,7 +232,7 @@ class Attempt:
         now_ms, voice = self._clock.now_ms, self.backend.silence.voice(self.model)
         first_token_at: int | None = None
         async for data in reply.chunks():
-            voice.heard_at = now_ms()
+            self.call.heard_at = voice.heard_at = now_ms()
             segments = reader.feed(data)
             if first_token_at is not None:
                 if relay is not None:

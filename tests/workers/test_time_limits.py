@@ -231,7 +231,9 @@ async def test_five_calls_to_one_slot_are_all_given_by_their_first_attempt_and_i
         jobs = [await final(service, job_id) for job_id in ids]
         assert [(job["status"], job["attempt"]) for job in jobs] == [("completed", 1)] * 5
         assert prompts(service) == names
-        assert service.ollama.observations.peak_running == {MODEL + ":latest": 1}
+        assert service.ollama.observations.peak_running == {KEY: 1}
+        [backend] = service.app[POOL]
+        assert not list(backend.work.calls)
         assert not service.ollama.observations.unloads
 
 

@@ -25,7 +25,7 @@ class Call:
     """When the limit on its first byte was over and it went on, as a whole reply does."""
     kept_until: float = -math.inf
     """Until when calls that are over kept this one from its answer, and all those behind it."""
-    line: list[Call] = field(default_factory=list)
+    line: list[Call] = field(default_factory=list, repr=False)
     """All that are under way to the same runner, the first sent first."""
 
     def free_since(self, now: int, stall_ms: float) -> float | None:

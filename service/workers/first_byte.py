@@ -49,14 +49,14 @@ class FirstByte:
 
     def due(self, now: float) -> float:
         """Until when nothing need come, as the model stands now; both are times of the loop."""
+        if self._is_told:
+            return float("inf")
         is_loaded = self._is_loaded()
         if self._since is None or is_loaded != self._was_loaded:
             self._since = now - (self._loaded_for_seconds() if is_loaded and not self._was_loaded else 0.0)
             self._was_loaded = is_loaded
             # No call ends by this: it is asked again first, and only then need the others be looked at.
             return self._since + self._limit_seconds()
-        if self._is_told:
-            return float("inf")
         now_ms = self._clock.now_ms()
         free_since = self._call.free_since(now_ms, self._timeouts.stall_seconds * 1000)
         if free_since is None:

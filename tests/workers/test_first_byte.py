@@ -104,6 +104,8 @@ async def test_a_whole_reply_goes_on_and_tells_once_that_its_loaded_model_is_sil
     due = patience.due(due + 1_800)
     assert patience.run_out() is None
     assert (told, patience.due(due)) == (["silent"], float("inf"))
+    backend.placement.listed(map(Listed, ()), 3)
+    assert patience.due(due + 1) == float("inf")
 
 
 # Behind calls that were sent before

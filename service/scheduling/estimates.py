@@ -1,12 +1,13 @@
 """When a waiting job will begin: a guess, made afresh whenever somebody asks.
 
-It follows from the jobs that go before, from what jobs of their runners have taken, from the seats that can serve the
-job, and from the load that is still to come where its model is not loaded.
+It follows from the jobs that go before, from what jobs of their runners have taken, from what is left of those that
+run, from the seats that can serve the job, and from the load that is still to come where its model is not loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
 from service.backend.placement import is_remote
@@ -38,7 +39,10 @@ class Estimates:
         if not backends:
             return None
         resident = [one for one in backends if _has(one, runner)]
-        if resident:
+        held_ms = min(map(self._hold_ms, resident), default=0.0) if not is_remote(runner) else 0.0
+        if held_ms:
+            wait_ms = held_ms + self._own_ms(resident, runner, ahead)
+        elif resident:
             wait_ms = self._load_left_ms(resident, runner) + self._turn_ms(resident, runner, ahead)
         else:
             wait_ms = min(self._swap_ms(one, runner) + self._own_ms([one], runner, ahead) for one in backends)
@@ -54,11 +58,34 @@ class Estimates:
                 between = min(counts.get(other, 0), ahead + 1)
                 jobs += between
                 work_ms += between * self._backlog.expected_ms(other)
-        free = sum(self._pool.free_seats_for(one, runner) for one in backends)
-        if jobs < free:
+        if jobs < sum(self._pool.free_seats_for(one, runner) for one in backends):
             return 0.0
-        mean_ms = (work_ms + expected_ms) / (jobs + 1)
-        return (jobs + 1 - free) * mean_ms / self._seats(backends, runner)
+        left_ms = [left for one in backends for left in self._seats_left_ms(one, runner)]
+        return _begins_ms(left_ms, jobs, (work_ms + expected_ms) / (jobs + 1))
+
+    def _seats_left_ms(self, backend: Backend, runner: str) -> list[float]:
+        """When each of the seats that this runner may have will be free."""
+        placement, seats = backend.placement, self._pool.seats_for(backend, runner)
+        own = model_of_runner(placement.own(runner))
+        in_the_way: Collection[str] = placement.in_flight
+        if backend.free_seats > 0:
+            in_the_way = [one for one in in_the_way if model_of_runner(placement.own(one)) == own]
+        taken = max(0, seats - self._pool.free_seats_for(backend, runner))
+        left_ms = sorted(self._left_ms(backend, in_the_way))[:taken]
+        left_ms += [self._backlog.expected_ms(runner)] * (taken - len(left_ms))
+        return [0.0] * (seats - taken) + left_ms
+
+    def _left_ms(self, backend: Backend, runners: Iterable[str]) -> list[float]:
+        """What is left of each answer that runs there for these runners: of one that is not sent yet, the whole."""
+        now, sent = self._clock.now_ms(), Counter[str]()
+        wanted, left_ms = set(runners), []
+        for call in backend.work.calls:
+            if call.runner in wanted:
+                sent[call.runner] += 1
+                left_ms.append(max(0.0, call.sent_at + self._backlog.expected_ms(call.runner) - now))
+        for runner in wanted:
+            left_ms += [self._backlog.expected_ms(runner)] * (backend.placement.in_flight[runner] - sent[runner])
+        return left_ms
 
     def _own_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
         """For a runner that finds all seats empty when its model is loaded."""
@@ -81,8 +108,24 @@ class Estimates:
                 load_ms = self._pool.load_ms(other)
                 before_ms += load_ms + min(own_ms, load_ms)
         overdue_ms = max(0.0, mine + placement.max_swap_wait_ms - now)
-        drain_ms = max((self._backlog.expected_ms(other) for other in placement.in_flight), default=0.0)
+        drain_ms = max(self._hold_ms(backend), *self._left_ms(backend, placement.in_flight), 0.0)
         return min(work_ms, overdue_ms) + drain_ms + before_ms + self._pool.load_ms(runner)
+
+    def _hold_ms(self, backend: Backend) -> float:
+        """How long sends are still held there for a load, taken to wait for the answers that ran when it began.
+
+        One that has fitted before is taken to do so again, for as long as it takes.
+        """
+        hold, now = backend.placement.holds.hold, self._clock.now_ms()
+        if hold is None:
+            return 0.0
+        load_ms = self._pool.load_ms(hold.asked)
+        if not hold.is_trial and now - hold.begun_at < load_ms:
+            return load_ms - (now - hold.begun_at)
+        if hold.freed_at is not None:
+            return max(0.0, load_ms - (now - hold.freed_at))
+        others = (one for one in backend.placement.in_flight if one != hold.asked)
+        return max(self._left_ms(backend, others), default=0.0) + load_ms
 
     def _load_left_ms(self, backends: list[Backend], runner: str) -> float:
         if is_remote(runner) or any(one.placement.is_loaded(runner) for one in backends):
@@ -93,6 +136,17 @@ class Estimates:
 
     def _seats(self, backends: list[Backend], runner: str) -> int:
         return sum(self._pool.seats_for(one, runner) for one in backends)
+
+
+def _begins_ms(left_ms: list[float], jobs: int, mean_ms: float) -> float:
+    """When a job begins behind so many others, each of them in the seat that is free first: ``left_ms`` says when."""
+    left_ms = sorted(left_ms)
+    while sum(turns := [int((left_ms[-1] - one) // mean_ms) for one in left_ms]) > jobs:
+        # All of them begin in other seats, before this one is free.
+        left_ms.pop()
+    jobs -= sum(turns)
+    left_ms = sorted(one + mean_ms * count for one, count in zip(left_ms, turns, strict=True))
+    return left_ms[jobs % len(left_ms)] + jobs // len(left_ms) * mean_ms
 
 
 def _others_loaded(backend: Backend, runner: str) -> Iterator[str]:

@@ -9,8 +9,10 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from service.backend.breakers import Evidence
+from service.backend.calls import Call
 from service.backend.classification import failure_of, failure_of_ending
-from service.backend.client import Call, Deadlines, Reply
+from service.backend.client import Deadlines, Reply
+from service.backend.http.call import Call as SentCall
 from service.backend.http.call import not_ollama
 from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT, STALLED
 from service.backend.overlap import Sending
@@ -76,9 +78,8 @@ class Attempt:
         "_scope",
         "_sending",
         "backend",
-        "is_silent",
+        "call",
         "running",
-        "sent_at",
         "trial",
     )
 
@@ -89,9 +90,7 @@ class Attempt:
         self.running = running = assignment.running
         self.backend = assignment.backend
         self.trial = assignment.trial
-        self.sent_at = clock.now_ms()
-        self.is_silent = True
-        """Nothing has come of the reply."""
+        self.call = Call(running.job.runner, clock.now_ms(), bool(running.job.is_streamed))
         self._pool = pool
         self._clock = clock
         self._judge = judge
@@ -110,6 +109,16 @@ class Attempt:
     def model(self) -> str:
         """The model under the name that its runner has on the backend."""
         return model_of_runner(self.backend.placement.own(self.running.job.runner))
+
+    @property
+    def sent_at(self) -> int:
+        """When its call was sent."""
+        return self.call.sent_at
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come of the reply."""
+        return self.call.heard_at is None
 
     @property
     def has_token(self) -> bool:
@@ -132,6 +141,7 @@ class Attempt:
             self._scope.end()
             self.running.stop = None
             self._kept_for_load.discard(self)
+            self.backend.work.calls.end(self.call, self._clock.now_ms())
         self._report(end)
         return end
 
@@ -198,19 +208,19 @@ class Attempt:
         job, output, relay = running.job, running.output, running.relay
         request = running.request.encode()
         limits = _limits(timeouts, is_streamed=bool(job.is_streamed))
-        tell_silent = None if job.is_streamed else partial(self._judge.note_silent, self)
-        patience = FirstByte(backend, job.runner, len(request), timeouts, self._clock, tell_silent)
+        tell_silent = None if self.call.is_streamed else partial(self._judge.note_silent, self)
+        patience = FirstByte(backend, self.call, len(request), timeouts, self._clock, tell_silent)
         placement = backend.placement
         carries_keep_alive = _KEEP_ALIVE.search(request) is not None
         while carries_keep_alive and placement.has_load_beside(job.runner):
             # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
             await self._pool.changed()
-        call = backend.client.call(job.endpoint, request, limits, patience=patience)
-        placement.holds.call_begins(self, partial(self._is_settled, call, carries_keep_alive))
-        self.sent_at = self._clock.now_ms()
-        async with call as reply:
-            self.is_silent = False
-            backend.silence.voice(self.model).heard_at = self._clock.now_ms()
+        sent = backend.client.call(job.endpoint, request, limits, patience=patience)
+        placement.holds.call_begins(self, partial(self._is_settled, sent, carries_keep_alive))
+        self.call.sent_at = self._clock.now_ms()
+        backend.work.calls.begin(self.call, placement.own(job.runner))
+        async with sent as reply:
+            self.call.heard_at = backend.silence.voice(self.model).heard_at = self._clock.now_ms()
             if reply.status >= 400:
                 raise await self._refused(reply)
             reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
@@ -239,7 +249,7 @@ class Attempt:
         )  # fmt: skip
         return True
 
-    def _is_settled(self, call: Call, carries_keep_alive: bool) -> bool:
+    def _is_settled(self, call: SentCall, carries_keep_alive: bool) -> bool:
         """Whether a load that is sent now is certain to reach Ollama behind this call, or need not."""
         if not carries_keep_alive or not self.is_silent:
             return True
@@ -260,7 +270,7 @@ class Attempt:
         now_ms, voice = self._clock.now_ms, self.backend.silence.voice(self.model)
         first_token_at: int | None = None
         async for data in reply.chunks():
-            voice.heard_at = now_ms()
+            self.call.heard_at = voice.heard_at = now_ms()
             segments = reader.feed(data)
             if first_token_at is not None:
                 if relay is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.backend.backend import Backend
+from service.backend.calls import Call
 from service.backend.http.deadlines import silent_too_long
 from service.backend.placement import is_remote
 from service.clock import Clock
@@ -17,6 +18,9 @@ class FirstByte:
     """The patience of one call: as long as a load may take, and from the moment when the model is known to be loaded,
     as long as its prompt.
 
+    The limit does not run while a call that was sent before to the same runner is at work: with fewer slots than seats
+    this one waits for it inside Ollama.
+
     A call that asks for a whole reply is silent until that is done: ``tell_silent`` is called once, when a loaded model
     has been silent for that long, and the call goes on.
     """
@@ -24,7 +28,7 @@ class FirstByte:
     def __init__(
         self,
         backend: Backend,
-        runner: str,
+        call: Call,
         size: int,
         timeouts: TimeoutsConfig,
         clock: Clock,
@@ -32,7 +36,8 @@ class FirstByte:
     ) -> None:
         """``size`` is that of the request's body, in bytes; ``tell_silent`` is None for a stream."""
         self._backend = backend
-        self._runner = runner
+        self._call = call
+        self._runner = call.runner
         self._size = size
         self._timeouts = timeouts
         self._clock = clock
@@ -44,6 +49,8 @@ class FirstByte:
 
     def due(self, now: float) -> float:
         """Until when nothing need come, as the model stands now; both are times of the loop."""
+        if self._is_told:
+            return float("inf")
         freed = self._freed_at(now)
         if freed is not None:
             return freed + self._timeouts.first_byte_cold_seconds
@@ -51,7 +58,13 @@ class FirstByte:
         if self._since is None or is_loaded != self._was_loaded:
             self._since = now - (self._loaded_for_seconds() if is_loaded and not self._was_loaded else 0.0)
             self._was_loaded = is_loaded
-        return float("inf") if self._is_told else self._since + self._limit_seconds()
+            # No call ends by this: it is asked again first, and only then need the others be looked at.
+            return self._since + self._limit_seconds()
+        now_ms = self._clock.now_ms()
+        free_since = self._call.free_since(now_ms, self._timeouts.stall_seconds * 1000)
+        if free_since is None:
+            return now + self._limit_seconds()
+        return max(self._since, now - (now_ms - free_since) / 1000) + self._limit_seconds()
 
     def _freed_at(self, now: float) -> float | None:
         """For a load that is sent beside answers that run: when the last of them ended, or now while one runs. None for
@@ -68,6 +81,7 @@ class FirstByte:
         """That time is over: what ends the call, None for one that goes on."""
         if self._tell_silent is None:
             return silent_too_long(self._words())
+        self._call.late_at = self._clock.now_ms()
         if self._was_loaded:
             self._is_told = True
             self._tell_silent()

@@ -117,3 +117,21 @@ async def test_a_failure_to_conclude_a_job_costs_that_job_only(monkeypatch: pyte
 
 async def _broken(*_: Any) -> None:
     raise ZeroDivisionError
+
+
+async def test_a_job_that_is_sent_again_keeps_its_place() -> None:
+    async with stage(seats=1) as it:
+        before, second = it.service.stall(0, prompt="before"), it.service.stall(0, prompt="second")
+        it.arm(FaultKind.ERROR, status=500, message="something")
+        await it.submit("before")
+        await it.ollama.observations.until(lambda seen: seen.stalled == 1)
+        ids = [await it.submit(prompt) for prompt in (PROMPT, "second", "third")]
+        before.release()
+        await it.ollama.observations.until(lambda seen: "second" in seen.prompts)
+        await it.service.look(ids[0], lambda job: job["status"] == "completed" or job.get("position") == 1)
+        second.release()
+        for job_id in ids:
+            await it.ends(job_id, "completed")
+        order = list(it.ollama.observations.prompts)
+        assert [order.count(prompt) for prompt in (PROMPT, "second", "third")] == [2, 1, 1]
+        assert order[-1] == "third"

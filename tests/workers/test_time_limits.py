@@ -201,3 +201,49 @@ async def test_a_whole_reply_at_a_model_that_hangs_keeps_others_away_no_longer_t
         hang.release()
         assert [(await first)[0], (await other).status] == [200, 200]
         assert not backend.silence.hung
+
+
+# Five seats against one slot
+
+IN_TURN = SimulatedSettings(models=ECHO.models, parallel=1, tokens=12, token_seconds=0.05)
+"""An answer takes longer than the limit on a first byte, and four go before the last."""
+ONE_SLOT = {"timeouts.first_byte_resident_seconds": 0.5, "timeouts.stall_seconds": 60}
+
+
+@asynccontextmanager
+async def one_slot() -> AsyncIterator[RunningService]:
+    async with service_in_process(SHORT | ONE_SLOT | {"timeouts.first_byte_cold_seconds": 60}, IN_TURN) as service:
+        await until_answering(service, 1)
+        [backend] = service.app[POOL]
+        await load(service, backend)
+        yield service
+
+
+def prompts(service: RunningService) -> list[str]:
+    """What the server was asked behind the load, in its order."""
+    return service.ollama.observations.prompts[1:]
+
+
+async def test_five_calls_to_one_slot_are_all_given_by_their_first_attempt_and_in_order() -> None:
+    async with one_slot() as service:
+        names = [f"number {number}" for number in range(5)]
+        ids = [await service.submit(name, model=MODEL) for name in names]
+        jobs = [await final(service, job_id) for job_id in ids]
+        assert [(job["status"], job["attempt"]) for job in jobs] == [("completed", 1)] * 5
+        assert prompts(service) == names
+        assert service.ollama.observations.peak_running == {KEY: 1}
+        [backend] = service.app[POOL]
+        assert not list(backend.work.calls)
+        assert not service.ollama.observations.unloads
+
+
+async def test_so_are_streams_behind_whole_replies_of_which_no_byte_is_heard_before_they_are_done() -> None:
+    async with one_slot() as service:
+        bodies = [{"model": MODEL, "prompt": f"number {number}", "stream": number == 2} for number in range(3)]
+        calls: list[asyncio.Task[Any]] = []
+        for body in bodies:
+            calls.append(asyncio.create_task(seen(service.session, "POST", "/api/generate", body)))
+            await service.ollama.observations.until(lambda seen: len(prompts(service)) == len(calls))
+        assert [(await call).status for call in calls] == [200, 200, 200]
+        assert prompts(service) == ["number 0", "number 1", "number 2"]
+        assert not service.ollama.observations.unloads

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Set
 
-_REMEMBERED_SETS = 64
+from service.job import model_of_runner
+
+REMEMBERED_SETS = 64
 _UNFIT_MS = 7 * 86_400_000
 """How long it holds that models do not fit: another program may have taken the memory."""
 _UNTRIED_MS = 3_600_000
@@ -81,6 +83,16 @@ class FittingSets:
             self.old = _with(self.old, known)
         self.sets = []
 
+    def forget(self, models: Set[str]) -> None:
+        """These models are gone, or others have their names: whatever is known of them says nothing any more."""
+        before = (self.sets, self.old, self.unfit)
+        self.sets = [known for known in self.sets if models.isdisjoint(map(model_of_runner, known))]
+        self.old = [known for known in self.old if models.isdisjoint(map(model_of_runner, known))]
+        self.unfit = {known: until for known, until in self.unfit.items() if known.isdisjoint(models)}
+        self.untried = {known: until for known, until in self.untried.items() if known.isdisjoint(models)}
+        if before != (self.sets, self.old, self.unfit):
+            self.changes += 1
+
     def forget_unfit(self) -> None:
         """The server has changed: what did not fit may fit now."""
         if self.unfit:
@@ -110,13 +122,13 @@ def _holds(sets: Iterable[frozenset[str]], runners: Collection[str]) -> bool:
 def _with(sets: list[frozenset[str]], seen: frozenset[str]) -> list[frozenset[str]]:
     if _holds(sets, seen):
         return sets
-    return [*(known for known in sets if not known <= seen), seen][-_REMEMBERED_SETS:]
+    return [*(known for known in sets if not known <= seen), seen][-REMEMBERED_SETS:]
 
 
 def _put(times: dict[frozenset[str], int], models: Set[str], until: int) -> None:
     times.pop(frozenset(models), None)
     times[frozenset(models)] = until
-    if len(times) > _REMEMBERED_SETS:
+    if len(times) > REMEMBERED_SETS:
         del times[next(iter(times))]
 
 

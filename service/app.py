@@ -105,10 +105,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         work = asyncio.Event()
         connections = await started.enter_async_context(Connections())
         pool = Pool([build_backend(one, connections, config, clock) for one in config.backends], config, clock, work)
-        list_keeping = ListKeeping(pool, ModelListStore(database), clock)
-        await list_keeping.recall()
-        fit_keeping = FitKeeping(pool, ModelFitStore(database), clock)
-        await fit_keeping.recall()
+        lists, fits = await _recalled(pool, database, clock)
         backlog = Backlog(
             Order(boosts_ms_of(config), keys.weights),
             KeyLimits(keys.concurrency_of),
@@ -133,8 +130,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 
         started.push_async_callback(order_keeping.save)
-        started.push_async_callback(list_keeping.save, is_last=True)
-        started.push_async_callback(fit_keeping.save)
+        started.push_async_callback(lists.save, is_last=True)
+        started.push_async_callback(fits.save)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
         workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
@@ -147,7 +144,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("pruning of the log", prune_regularly(request_log.prune, clock, config.database.log_retention_days)),
             ("log of requests", request_log.keep_writing()),
             ("order", order_keeping.keep()),
-            ("news of backends", keep_news(pool.lists_told, list_keeping, fit_keeping)),
+            ("news of backends", keep_news(pool.lists_told, lists, fits)),
             *_shared_work(config, database, processes, jobs),
             *_shared_access(config, keys, rate_limits),
         ):
@@ -168,6 +165,14 @@ async def _access(config: Config, database: Database, clock: Clock) -> tuple[Key
     rate_limits = RateLimits(KeyStore(database), keys, clock)
     await rate_limits.recall()
     return keys, rate_limits
+
+
+async def _recalled(pool: Pool, database: Database, clock: Clock) -> tuple[ListKeeping, FitKeeping]:
+    """What keeps the news of backends; they know again what was kept."""
+    lists, fits = ListKeeping(pool, ModelListStore(database), clock), FitKeeping(pool, ModelFitStore(database), clock)
+    await lists.recall()
+    await fits.recall()
+    return lists, fits
 
 
 def _jobs(

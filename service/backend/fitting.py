@@ -74,8 +74,11 @@ class FittingSets:
 
     def doubt(self, runner: str, busy: Set[str]) -> None:
         """This runner may not fit with any of those that are at work: forget where they were seen together."""
+        before = len(self.sets) + len(self.old)
         self.sets = [known for known in self.sets if runner not in known or not known & busy]
         self.old = [known for known in self.old if runner not in known or not known & busy]
+        if len(self.sets) + len(self.old) < before:
+            self.changes += 1
 
     def grow_old(self) -> None:
         """The backend was away: what was seen before may hold no longer."""

@@ -111,3 +111,12 @@ def test_a_model_that_is_another_takes_along_what_was_known_of_its_name() -> Non
     assert fitting.changes == before + 1
     fitting.forget({A})
     assert fitting.changes == before + 1
+
+
+def test_a_doubt_is_news_too_or_what_is_kept_would_bring_it_back() -> None:
+    fitting = restored(NAMES)
+    fitting.doubt(B, {C})
+    assert fitting.changes == 0
+    fitting.doubt(B, {LARGE})
+    assert fitting.changes == 1
+    assert kept(fitting).fitting == []

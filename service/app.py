@@ -35,8 +35,9 @@ from service.key import Role
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
 from service.live.hub import Hub
+from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
-from service.maintenance.loops import beat_and_rescue, hear_others, prune_regularly
+from service.maintenance.loops import beat_and_rescue, hear_others, keep_news, prune_regularly
 from service.maintenance.order_keeping import OrderKeeping
 from service.metrics.values import Metrics
 from service.model_limits import ModelLimits
@@ -51,6 +52,7 @@ from service.scheduling.scheduler import Scheduler
 from service.store.database import Database
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
+from service.store.model_fits import ModelFitStore
 from service.store.model_lists import ModelListStore
 from service.store.opening import open_database
 from service.store.order import OrderStore
@@ -103,8 +105,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         work = asyncio.Event()
         connections = await started.enter_async_context(Connections())
         pool = Pool([build_backend(one, connections, config, clock) for one in config.backends], config, clock, work)
-        list_keeping = ListKeeping(pool, ModelListStore(database), clock)
-        await list_keeping.recall()
+        lists, fits = await _recalled(pool, database, clock)
         backlog = Backlog(
             Order(boosts_ms_of(config), keys.weights),
             KeyLimits(keys.concurrency_of),
@@ -129,7 +130,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             _log.info("%d jobs of a process that is gone are queued again", rescued)
 
         started.push_async_callback(order_keeping.save)
-        started.push_async_callback(list_keeping.save, is_last=True)
+        started.push_async_callback(lists.save, is_last=True)
+        started.push_async_callback(fits.save)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
         workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
@@ -142,7 +144,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("pruning of the log", prune_regularly(request_log.prune, clock, config.database.log_retention_days)),
             ("log of requests", request_log.keep_writing()),
             ("order", order_keeping.keep()),
-            ("lists of models", list_keeping.keep()),
+            ("news of backends", keep_news(pool.lists_told, lists, fits)),
             *_shared_work(config, database, processes, jobs),
             *_shared_access(config, keys, rate_limits),
         ):
@@ -163,6 +165,14 @@ async def _access(config: Config, database: Database, clock: Clock) -> tuple[Key
     rate_limits = RateLimits(KeyStore(database), keys, clock)
     await rate_limits.recall()
     return keys, rate_limits
+
+
+async def _recalled(pool: Pool, database: Database, clock: Clock) -> tuple[ListKeeping, FitKeeping]:
+    """What keeps the news of backends; they know again what was kept."""
+    lists, fits = ListKeeping(pool, ModelListStore(database), clock), FitKeeping(pool, ModelFitStore(database), clock)
+    await lists.recall()
+    await fits.recall()
+    return lists, fits
 
 
 def _jobs(

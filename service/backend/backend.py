@@ -9,6 +9,7 @@ from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.calls import Calls
 from service.backend.client import BackendClient
+from service.backend.fits_by_digest import FitsByDigest, restore
 from service.backend.http.connections import Connections
 from service.backend.installed_list import InstalledList
 from service.backend.loaded_list import LoadedList
@@ -52,6 +53,7 @@ class Backend:
         self.seating = Seating()
         """Which of its models are served one request at a time."""
         self.work = Work()
+        self._kept_fits: FitsByDigest | None = None
         # Until the backend has been asked, only the configuration says which models it has.
         self._keys = frozenset(model_key(name) for name in config.models)
         self._installed_keys: frozenset[str] = frozenset()
@@ -111,15 +113,23 @@ class Backend:
         own = self.placement.own
         return any(own(model_key(one.name)) == model for one in self.loaded)
 
+    def note_version(self, version: str) -> None:
+        """Remember what ``/api/version`` says."""
+        if self.version not in (None, version):
+            self.placement.fitting.forget_unfit()
+        self.version = version
+
     def note_installed(self, installed: tuple[InstalledModel, ...]) -> None:
         """Remember what ``/api/tags`` says."""
         allowed = {model_key(name) for name in self.config.models}
         keys = {model_key(model.name) for model in installed}
+        self._forget_fits_of_others(installed)
         self.installed_list.models = installed
         self._installed_keys = self.placement.installed = frozenset(keys)
         self._keys = frozenset(keys & allowed if allowed else keys)
         self.placement.know_names(self.sharing.names(installed))
         self.seating.note_installed(installed)
+        self._restore_fits()
 
     def note_weights(self, model: InstalledModel, weights: str | None) -> None:
         """Remember what the model's runner is made of."""
@@ -129,6 +139,7 @@ class Backend:
 
     def note_missing(self, model: str) -> None:
         """The backend has refused a job because this model is not there: ask again which models are."""
+        self.placement.fitting.forget({model})
         self._keys -= {model}
         self._installed_keys = self.placement.installed = self._installed_keys - {model}
         if self.installed is not None:
@@ -136,6 +147,31 @@ class Backend:
             self.installed_list.models = tuple(one for one in self.installed if model_key(one.name) != model)
             self.placement.know_names(self.sharing.names(self.installed))
         self.wants_probe.set()
+
+    def note_absence(self) -> None:
+        """It was away, and what answers now may be another server, or have less memory."""
+        self.placement.fitting.grow_old()
+        self.placement.holds.server_changed()
+
+    def recall_fits(self, kept: FitsByDigest) -> None:
+        """What was kept of the models that fit together there: it holds once the server has told what it is."""
+        self._kept_fits = kept
+        self._restore_fits()
+
+    def _restore_fits(self) -> None:
+        if self._kept_fits is None or self.installed is None or self.version is None:
+            return
+        own = self.placement.own
+        names = {model.digest: own(model_key(model.name)) for model in self.installed if model.digest}
+        restore(self._kept_fits, self.placement.fitting, self.version, names)
+        self._kept_fits = None
+
+    def _forget_fits_of_others(self, installed: tuple[InstalledModel, ...]) -> None:
+        """A model that was pulled anew has its name, but is another."""
+        present = {(model_key(model.name), model.digest) for model in installed}
+        before = {(model_key(model.name), model.digest) for model in self.installed or ()}
+        if before - present:
+            self.placement.fitting.forget({name for name, _ in before - present})
 
     def reconfigure(self, config: BackendConfig, max_swap_wait_ms: float) -> None:
         """The same server with other seats or models. Running jobs go on, also those beyond the seats."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Set
 
-_REMEMBERED_SETS = 64
+from service.job import model_of_runner
+
+REMEMBERED_SETS = 64
 _UNFIT_MS = 7 * 86_400_000
 """How long it holds that models do not fit: another program may have taken the memory."""
 _UNTRIED_MS = 3_600_000
@@ -64,6 +66,8 @@ class FittingSets:
         """These models were seen not to fit: one had to make way for another."""
         if len(models) > 1:
             _put(self.unfit, models, now + _UNFIT_MS)
+            self.sets = [known for known in self.sets if not models <= _models(known)]
+            self.old = [known for known in self.old if not models <= _models(known)]
             self.changes += 1
 
     def leave_alone(self, models: Set[str], now: int) -> None:
@@ -72,14 +76,27 @@ class FittingSets:
 
     def doubt(self, runner: str, busy: Set[str]) -> None:
         """This runner may not fit with any of those that are at work: forget where they were seen together."""
+        before = len(self.sets) + len(self.old)
         self.sets = [known for known in self.sets if runner not in known or not known & busy]
         self.old = [known for known in self.old if runner not in known or not known & busy]
+        if len(self.sets) + len(self.old) < before:
+            self.changes += 1
 
     def grow_old(self) -> None:
         """The backend was away: what was seen before may hold no longer."""
         for known in self.sets:
             self.old = _with(self.old, known)
         self.sets = []
+
+    def forget(self, models: Set[str]) -> None:
+        """These models are gone, or others have their names: whatever is known of them says nothing any more."""
+        before = (self.sets, self.old, self.unfit)
+        self.sets = [known for known in self.sets if models.isdisjoint(map(model_of_runner, known))]
+        self.old = [known for known in self.old if models.isdisjoint(map(model_of_runner, known))]
+        self.unfit = {known: until for known, until in self.unfit.items() if known.isdisjoint(models)}
+        self.untried = {known: until for known, until in self.untried.items() if known.isdisjoint(models)}
+        if before != (self.sets, self.old, self.unfit):
+            self.changes += 1
 
     def forget_unfit(self) -> None:
         """The server has changed: what did not fit may fit now."""
@@ -100,7 +117,13 @@ class FittingSets:
         """From now on the runners have other names here."""
         self.sets = [frozenset(map(own, known)) for known in self.sets]
         self.old = [frozenset(map(own, known)) for known in self.old]
-        self.unfit = {frozenset(map(own, models)): until for models, until in self.unfit.items()}
+        renamed = {frozenset(map(own, models)): until for models, until in self.unfit.items()}
+        # Of two names for one runner neither keeps the other away.
+        self.unfit = {models: until for models, until in renamed.items() if len(models) > 1}
+
+
+def _models(runners: Iterable[str]) -> set[str]:
+    return {model_of_runner(runner) for runner in runners}
 
 
 def _holds(sets: Iterable[frozenset[str]], runners: Collection[str]) -> bool:
@@ -110,13 +133,13 @@ def _holds(sets: Iterable[frozenset[str]], runners: Collection[str]) -> bool:
 def _with(sets: list[frozenset[str]], seen: frozenset[str]) -> list[frozenset[str]]:
     if _holds(sets, seen):
         return sets
-    return [*(known for known in sets if not known <= seen), seen][-_REMEMBERED_SETS:]
+    return [*(known for known in sets if not known <= seen), seen][-REMEMBERED_SETS:]
 
 
 def _put(times: dict[frozenset[str], int], models: Set[str], until: int) -> None:
     times.pop(frozenset(models), None)
     times[frozenset(models)] = until
-    if len(times) > _REMEMBERED_SETS:
+    if len(times) > REMEMBERED_SETS:
         del times[next(iter(times))]
 
 

@@ -17,6 +17,8 @@ from service.job import model_of_runner
 
 _LONGEST_PAUSE_MS = 86_400_000
 _PAUSE_TIMES = 10
+_ON_ITS_WAY_MS = 120_000
+"""So long after one model went, another that comes may have been what it made way for: a load takes its time."""
 
 
 class Verdict(Enum):
@@ -24,6 +26,8 @@ class Verdict(Enum):
 
     LOADED = auto()
     """The new model is there."""
+    MADE_WAY = auto()
+    """One of the others is gone, and the new model will be loaded in its place."""
     NOTHING = auto()
     """Nothing was learnt of it."""
 
@@ -62,8 +66,7 @@ class LoadHold:
         if self.model in present and self.model not in self.beside | self.seen:
             return Verdict.LOADED
         if not self.beside <= present:
-            # One has made way, and what comes in its place will be loaded.
-            return Verdict.NOTHING
+            return Verdict.MADE_WAY
         return Verdict.NOTHING if self.has_ended and not is_anything_sent else None
 
 
@@ -111,6 +114,8 @@ class Holds:
         self._calls: dict[object, Settled] = {}
         self._last_look: Mapping[str, int] = {}
         """The models that were listed last, and until when they stay."""
+        self._gone: dict[str, int] = {}
+        """Models that went before their time, and when that was seen: another may be on its way into their place."""
 
     # The calls
 
@@ -178,16 +183,23 @@ class Holds:
             verdict = hold.judge(present, asked_at, is_anything_sent=is_anything_sent)
             if verdict is not None:
                 self.hold = None
-                judged = hold if verdict is Verdict.LOADED else judged
-        if judged is not None and judged.is_trial:
-            if judged.beside <= present:
-                self._pauses.found_room()
-            else:
-                self._pauses.found_no_room(now, swap_wait_ms)
+                judged = hold if verdict is not Verdict.NOTHING else judged
+        if judged is not None:
+            self._learn_from(judged, present, now, swap_wait_ms)
+
+    def _learn_from(self, judged: LoadHold, present: Set[str], now: int, swap_wait_ms: float) -> None:
+        """A load was made beside these: either all are there, or one has made way."""
+        has_room = judged.beside <= present
+        if not has_room:
+            self._fitting.refuse(judged.beside | {judged.model}, now)
+        if judged.is_trial and has_room:
+            self._pauses.found_room()
+        elif judged.is_trial:
+            self._pauses.found_no_room(now, swap_wait_ms)
 
     def server_changed(self) -> None:
         """The backend was away: what was listed before it says nothing of what comes."""
-        self._last_look = {}
+        self._last_look, self._gone = {}, {}
 
     def rename(self, own: Callable[[str], str]) -> None:
         """From now on the runners have other names here. A hold goes on: its job is with Ollama, whatever its name."""
@@ -196,11 +208,18 @@ class Holds:
                 hold.model = model_of_runner(own(hold.asked))
                 hold.beside, hold.seen = frozenset(map(own, hold.beside)), frozenset(map(own, hold.seen))
         self._last_look = {own(model): until for model, until in self._last_look.items()}
+        self._gone = {own(model): at for model, at in self._gone.items()}
 
     def _learn_who_was_driven_out(self, listed: Mapping[str, int], now: int) -> None:
         """A model that went before its time, when another came, made room for it."""
         before, self._last_look = self._last_look, dict(listed)
         came = listed.keys() - before.keys()
-        stayed = {model for model, until in before.items() if until > now}
-        if len(came) == 1 and not stayed <= listed.keys():
-            self._fitting.refuse(stayed | came, now)
+        self._gone = {
+            model: at for model, at in self._gone.items() if now - at < _ON_ITS_WAY_MS and model not in listed
+        }
+        self._gone |= {model: now for model, until in before.items() if until > now and model not in listed}
+        if came and self._gone:
+            if len(came) == 1:
+                stayed = {model for model, until in before.items() if until > now}
+                self._fitting.refuse(stayed | came | self._gone.keys(), now)
+            self._gone.clear()

@@ -70,7 +70,7 @@ class Probing:
         client = backend.client
         was_away = not backend.is_answering
         try:
-            backend.version = await client.version()
+            backend.note_version(await client.version())
             installed = await client.tags()
         except BackendError as error:
             self._stop_listing(backend)
@@ -79,6 +79,8 @@ class Probing:
         backend.note_installed(installed)
         backend.installed_list.told_at = self._clock.now_ms()
         self.lists_told.set()
+        if was_away:
+            backend.note_absence()
         listing = self._list_loaded(backend)
         if not backend.loaded_list.is_old:
             await asyncio.wait((listing,), timeout=_TOGETHER_SECONDS)

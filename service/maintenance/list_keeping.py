@@ -6,7 +6,6 @@ right within an hour even after a crash.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from service.backend.backend import Backend
@@ -22,8 +21,6 @@ _log = logging.getLogger(__name__)
 _KEPT_MS = 90 * 86_400_000
 """Lists of servers that were not heard of for so long are forgotten at the start."""
 _TIME_AGAIN_MS = 3_600_000
-_PAUSE_SECONDS = 1.0
-"""While a model loads, backends are asked twice a second."""
 
 
 class ListKeeping:
@@ -46,15 +43,6 @@ class ListKeeping:
             if kept is not None:
                 before = ToldList(installed_models({"models": kept.entries}), kept.told_at)
                 backend.installed_list.before = self._stored[backend] = before
-
-    async def keep(self) -> None:
-        """Store lists as they change; never returns."""
-        told = self._pool.lists_told
-        while True:
-            await told.wait()
-            told.clear()
-            await self.save()
-            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def save(self, *, is_last: bool = False) -> None:
         """Store the lists that have changed; what cannot be stored now is tried again when it is told again."""

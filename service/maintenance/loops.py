@@ -11,6 +11,8 @@ from service.clock import Clock
 from service.errors import ServiceError
 from service.jobs import Jobs
 from service.jobs.records import Change
+from service.maintenance.fit_keeping import FitKeeping
+from service.maintenance.list_keeping import ListKeeping
 from service.store.database import Database
 from service.store.processes import ProcessStore
 
@@ -23,6 +25,8 @@ _COUNT_AGAIN_SECONDS = 10.0
 """How soon to look again while others change jobs: a count may have counted what was told just before it."""
 _LOOK_AGAIN_SECONDS = 60.0
 """How soon to look again while others tell nothing."""
+_NEWS_PAUSE_SECONDS = 1.0
+"""While a model loads, backends are asked twice a second."""
 
 
 async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, retention_days: float) -> None:
@@ -38,6 +42,16 @@ async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, 
             _log.warning("what is old could not be pruned: %s", error)
             pause = _PRUNE_SECONDS
         await asyncio.sleep(pause)
+
+
+async def keep_news(told: asyncio.Event, lists: ListKeeping, fits: FitKeeping) -> None:
+    """Store what backends tell, as it changes; never returns. ``told`` is set each time that one has told something."""
+    while True:
+        await told.wait()
+        told.clear()
+        await lists.save()
+        await fits.save()
+        await asyncio.sleep(_NEWS_PAUSE_SECONDS)
 
 
 async def beat_and_rescue(processes: ProcessStore, jobs: Jobs, beat_seconds: float, dead_after_seconds: float) -> None:

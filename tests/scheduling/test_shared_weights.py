@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.api.context import POOL
+from service.api.context import CLOCK, POOL
 from service.app import RELOADING
 from service.backend.breakers import Evidence
 from service.backend.choice import choose
@@ -82,6 +82,8 @@ async def test_jobs_of_two_names_run_beside_each_other_and_a_third_model_waits_f
             asyncio.create_task(service.call("POST", "/api/generate", generate(name))) for name in (BASE, "other")
         ]
         await service.ollama.observations.until(lambda seen: seen.stalled == 3)
+        [backend] = service.app[POOL]
+        backend.placement.fitting.refuse({backend.placement.own(OTHER), ALONE}, service.app[CLOCK].now_ms())
         callers.append(asyncio.create_task(service.call("POST", "/api/generate", generate("alone"))))
         await service.look((await newest_id(service)), lambda job: job["status"] == "queued")
         _, listed = await service.call("GET", "/api/models")

@@ -16,10 +16,13 @@ from service.backend.models import installed_models
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.config import BackendConfig, Config
+from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
+from service.maintenance.loops import keep_news
 from service.store import model_lists
 from service.store.database import Database, Statement
 from service.store.migrations.m0009_model_lists import STATEMENTS
+from service.store.model_fits import ModelFitStore
 from service.store.model_lists import KeptList, ModelListStore
 from tests.support.databases import Place
 from tests.support.running import PATIENCE_SECONDS
@@ -73,9 +76,10 @@ class HandTurnedClock(Clock):
 class Keeping:
     """The part that keeps lists, with a backend that tells what the test says."""
 
-    def __init__(self, pool: Pool, store: ModelListStore) -> None:
+    def __init__(self, pool: Pool, store: ModelListStore, fits: ModelFitStore) -> None:
         self.pool, self.store = pool, store
         self.part = ListKeeping(pool, store, HandTurnedClock())
+        self.fits = FitKeeping(pool, fits, HandTurnedClock())
         self.backend: Backend
         [self.backend] = pool
 
@@ -96,7 +100,8 @@ async def keeping(database: Database) -> AsyncIterator[Keeping]:
     config = Config(backends=(BackendConfig(name="box", url="http://box:11434"),))
     async with Connections() as connections:
         members = [build_backend(one, connections, config, Clock()) for one in config.backends]
-        yield Keeping(Pool(members, config, Clock(), asyncio.Event()), ModelListStore(database))
+        pool = Pool(members, config, Clock(), asyncio.Event())
+        yield Keeping(pool, ModelListStore(database), ModelFitStore(database))
 
 
 async def test_a_list_is_written_when_it_has_changed_and_its_time_once_an_hour_and_at_the_end(
@@ -122,7 +127,7 @@ async def test_a_list_is_written_when_it_has_changed_and_its_time_once_an_hour_a
 async def test_what_is_told_is_stored_without_a_stop_and_recalled_by_the_next_process(sqlite_place: Place) -> None:
     async with sqlite_place.opened() as database:
         async with keeping(database) as it:
-            task = asyncio.create_task(it.part.keep())
+            task = asyncio.create_task(keep_news(it.pool.lists_told, it.part, it.fits))
             it.tell("a", at=NOW)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while await it.kept() is None:

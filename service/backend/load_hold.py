@@ -41,6 +41,8 @@ class LoadHold:
     model: str
     beside: frozenset[str]
     """The models that were loaded when it began."""
+    busy: frozenset[str]
+    """Those of them that were at work."""
     is_trial: bool
     """Nothing is known of these models together; else they have fitted before."""
     begun_at: int
@@ -172,10 +174,20 @@ class Holds:
         return True
 
     def looked(
-        self, listed: Mapping[str, int], now: int, asked_at: int, swap_wait_ms: float, *, is_anything_sent: bool
+        self,
+        listed: Mapping[str, int],
+        now: int,
+        asked_at: int,
+        swap_wait_ms: float,
+        *,
+        is_anything_sent: bool,
+        is_loading: bool,
     ) -> None:
-        """``/api/ps`` lists these models, each with the time until which it stays; it was asked at ``asked_at``."""
-        self._learn_who_was_driven_out(listed, now)
+        """``/api/ps`` lists these models, each with the time until which it stays; it was asked at ``asked_at``.
+
+        ``is_loading``: a load of ours is under way.
+        """
+        self._learn_who_was_driven_out(listed, now, is_loading=is_loading)
         present = listed.keys()
         judged, self._unjudged = self._unjudged, None
         hold = self.hold
@@ -189,8 +201,8 @@ class Holds:
 
     def _learn_from(self, judged: LoadHold, present: Set[str], now: int, swap_wait_ms: float) -> None:
         """A load was made beside these: either all are there, or one has made way."""
-        has_room = judged.beside <= present
-        if not has_room:
+        has_room = judged.busy <= present
+        if not judged.beside <= present:
             self._fitting.refuse(judged.beside | {judged.model}, now)
         if judged.is_trial and has_room:
             self._pauses.found_room()
@@ -207,10 +219,11 @@ class Holds:
             if hold is not None:
                 hold.model = model_of_runner(own(hold.asked))
                 hold.beside, hold.seen = frozenset(map(own, hold.beside)), frozenset(map(own, hold.seen))
+                hold.busy = frozenset(map(own, hold.busy))
         self._last_look = {own(model): until for model, until in self._last_look.items()}
         self._gone = {own(model): at for model, at in self._gone.items()}
 
-    def _learn_who_was_driven_out(self, listed: Mapping[str, int], now: int) -> None:
+    def _learn_who_was_driven_out(self, listed: Mapping[str, int], now: int, *, is_loading: bool) -> None:
         """A model that went before its time, when another came, made room for it."""
         before, self._last_look = self._last_look, dict(listed)
         came = listed.keys() - before.keys()
@@ -218,7 +231,8 @@ class Holds:
             model: at for model, at in self._gone.items() if now - at < _ON_ITS_WAY_MS and model not in listed
         }
         self._gone |= {model: now for model, until in before.items() if until > now and model not in listed}
-        if came and self._gone:
+        # While something loads it is not known which of two loads the room was made for.
+        if came and self._gone and not is_loading:
             if len(came) == 1:
                 stayed = {model for model, until in before.items() if until > now}
                 self._fitting.refuse(stayed | came | self._gone.keys(), now)

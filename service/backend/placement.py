@@ -185,6 +185,7 @@ class Placement:
             now if asked_at is None else asked_at,
             self.max_swap_wait_ms,
             is_anything_sent=bool(self.busy()),
+            is_loading=any(map(self.is_loading, self.at_work)),
         )
         self.fitting.remember(frozenset(self._certain(present)))
 
@@ -250,13 +251,13 @@ class Placement:
         """The load of this runner begins, perhaps beside others that are at work and may have to make way."""
         runner = self.own(asked)
         others = self.busy() - {runner}
-        together = self.resident() | others | {runner}
-        if not others or self.fitting.fit(set(map(self.as_known, together))):
+        if not others or self.fitting.fit(set(map(self.as_known, others | {runner}))):
             return
         hold = LoadHold(
             asked=asked,
             model=model_of_runner(runner),
             beside=frozenset(self.loaded),
+            busy=frozenset(map(model_of_runner, others)),
             is_trial=not self.has_fitted(runner),
             begun_at=now,
             before=sum(self.at_work[one] for one in others),
@@ -269,7 +270,7 @@ class Placement:
         """
         if self.takes_no_room(runner):
             return True
-        if self.is_loading(runner) or self.in_the_way_of(runner):
+        if self.holds.hold is not None or self.is_loading(runner) or self.in_the_way_of(runner):
             return False
         return self.is_loaded(runner) or (may_load and bool(self.loaded) and self.has_room_for(runner))
 

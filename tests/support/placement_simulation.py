@@ -119,10 +119,11 @@ class SimulatedService:
         owner: str = "owner",
         priority: int = Priority.NORMAL,
         error: BackendError | None = None,
+        has_keep_alive: bool = False,
     ) -> SimulatedJob:
         """A job comes in, and begins at once where there is a seat and nobody waits. With ``error`` it always fails."""
         line, now = Line(runner, owner, priority), self.time.now
-        job = SimulatedJob(line, cost, now, len(self.jobs), error=error, on_end=on_end)
+        job = SimulatedJob(line, cost, now, len(self.jobs), error, has_keep_alive=has_keep_alive, on_end=on_end)
         self.jobs.append(job)
         self.unfinished += 1
         if not self._is_naive and self.backlog.may_start(line):
@@ -134,6 +135,12 @@ class SimulatedService:
                 return job
         self._wait(job)
         return job
+
+    def abandon(self, job: SimulatedJob) -> None:
+        """The caller of a job that has had no byte leaves, or its connection is lost."""
+        assert job.started is not None
+        assert job.first_byte is None
+        self._end(next(one for one in self.backends if one.name == job.backend), job)
 
     def keep_busy(self, runner: str, cost: int, callers: int) -> None:
         """Each caller sends its next only after its answer."""
@@ -238,6 +245,11 @@ class SimulatedService:
         backend.placement.holds.call_begins(job, lambda: job.first_byte is not None or not job.has_keep_alive)
 
         def granted(is_there: bool) -> None:
+            if job.ended is not None:
+                # Nobody waits for it any more; Ollama finds that out when its turn comes.
+                if is_there:
+                    backend.ollama.release(job.runner)
+                return
             if not is_there:
                 self._end(backend, job)
                 return

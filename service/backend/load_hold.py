@@ -54,6 +54,8 @@ class LoadHold:
     """When the last of them ended."""
     has_ended: bool = False
     """Its own job is over, and had not a byte."""
+    has_room: bool = False
+    """Nobody had to make way for it, as a look has shown."""
 
     def ended_before(self, now: int) -> None:
         """One of the calls that were sent before is over."""
@@ -201,7 +203,7 @@ class Holds:
 
     def _learn_from(self, judged: LoadHold, present: Set[str], now: int, swap_wait_ms: float) -> None:
         """A load was made beside these: either all are there, or one has made way."""
-        has_room = judged.busy <= present
+        has_room = judged.has_room = judged.busy <= present
         if not judged.beside <= present:
             self._fitting.refuse(judged.beside | {judged.model}, now)
         if judged.is_trial and has_room:

@@ -211,6 +211,16 @@ class Placement:
             return True
         return self.is_loaded(runner) and any(one != own and self.is_loading(one) for one in self.at_work)
 
+    def would_try(self, runner: str) -> bool:
+        """Whether a job of this runner, sent now, would be a trial of models of which nothing is known."""
+        own = self.own(runner)
+        if self.takes_no_room(own) or self.is_loaded(own) or own in self.residences:
+            return False
+        others = self.busy() - {own}
+        return (
+            bool(others) and not self.fitting.fit(set(map(self.as_known, others | {own}))) and not self.has_fitted(own)
+        )
+
     def has(self, runner: str) -> bool:
         """Whether this runner is loaded, is being loaded, or is the one for which the others are drained."""
         runner = self.own(runner)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from service.backend.breakers import NO_TRIAL, Trial
 from service.backend.choice import choose, obstacle_of
+from service.backend.load_hold import LoadHold
 from service.backend.placement import Placement
 from service.backend.pool import Backend, Pool
 from service.backend.residence import Obstacle
@@ -22,6 +23,10 @@ _STEPS = ((False, False), (True, False), (True, True))
 """What is loaded somewhere is served there before anybody loads anything (may_load), and what there is room for is
 loaded before anything is pushed out (may_evict).
 """
+
+
+_MOST_FORCED = 1000
+"""The owners that are remembered for having forced a trial."""
 
 
 class Reason(StrEnum):
@@ -93,6 +98,8 @@ class Scheduler:
         self._pool = pool
         self._clock = clock
         self._left: Mapping[str, WaitingRunner] = {}
+        self._forced: dict[str, LoadHold] = {}
+        """The trial of models that each owner forced last; the longest ago first."""
         self.waiting_since: Mapping[str, int] = {}
         """Since when the oldest job of each runner waits, as of the last time that seats were given out."""
 
@@ -102,7 +109,7 @@ class Scheduler:
             return None
         alone = {line.runner: WaitingRunner(self._clock.now_ms(), {line.owner: {line.priority: 1}})}
         for backend, turn in self._offers(alone):
-            return backend, self._pool.take(backend, turn.runner, line.owner)
+            return backend, self._take(backend, turn.runner, line.owner)
         return None
 
     def choose(self, waiting: Mapping[str, WaitingRunner]) -> list[Seat]:
@@ -115,7 +122,7 @@ class Scheduler:
             if pick is None or not self._backlog.has_ready(turn.runner):
                 del left[turn.runner]
             if pick is not None:
-                seats.append(Seat(backend, pick, self._pool.take(backend, turn.runner, pick.line.owner)))
+                seats.append(Seat(backend, pick, self._take(backend, turn.runner, pick.line.owner)))
         return seats
 
     def explain(self, line: Line, waiting: Mapping[str, WaitingRunner] | None = None) -> Reason | None:
@@ -154,6 +161,9 @@ class Scheduler:
             mine = {one: time for one, time in since.items() if one == line.runner or one in others}
             elsewhere, placement = self._pool.loaded_elsewhere(backend, mine), backend.placement
             obstacle = obstacle_of(placement, line.runner, mine, now, elsewhere)
+            is_trial = obstacle is None and placement.would_try(line.runner)
+            if is_trial and not self._may_force(line.owner, placement, now):
+                obstacle = Obstacle.OTHER_MODEL
             if obstacle is not None:
                 obstacles.add(obstacle)
                 continue
@@ -215,15 +225,40 @@ class Scheduler:
             for backend in self._pool.with_free_seat():
                 while backend.free_seats > 0 and backend.is_available:
                     mine = self._mine(backend, waiting)
-                    turn = next_turn(
-                        backend.placement,
-                        mine,
-                        self._clock.now_ms(),
-                        elsewhere=self._pool.loaded_elsewhere(backend, mine),
-                        may_load=may_load,
-                        may_evict=may_evict,
-                    )
+                    turn = self._turn(backend, mine, may_load=may_load, may_evict=may_evict)
                     if turn is None:
                         break
                     owners = mine[turn.runner].owners
                     yield backend, turn if owners is waiting[turn.runner].owners else turn._replace(owners=owners)
+
+    def _turn(
+        self, backend: Backend, mine: dict[str, WaitingRunner], *, may_load: bool, may_evict: bool
+    ) -> Turn | None:
+        """Who goes next there. From ``mine`` those are taken who have forced a trial of models just now."""
+        placement, now = backend.placement, self._clock.now_ms()
+        while True:
+            elsewhere = self._pool.loaded_elsewhere(backend, mine)
+            turn = next_turn(placement, mine, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict)
+            if turn is None or not placement.would_try(turn.runner):
+                return turn
+            one = mine.pop(turn.runner)
+            owners = {owner: lines for owner, lines in one.owners.items() if self._may_force(owner, placement, now)}
+            if owners:
+                mine[turn.runner] = one if len(owners) == len(one.owners) else one._replace(owners=owners)
+                return turn
+
+    def _may_force(self, owner: str, placement: Placement, now: int) -> bool:
+        """Whether this owner may force a trial: its last one is long ago, or cost nobody anything."""
+        last = self._forced.get(owner)
+        return last is None or last.has_room or now - last.begun_at >= placement.max_swap_wait_ms
+
+    def _take(self, backend: Backend, runner: str, owner: str) -> Trial:
+        """Take the seat, and remember whoever forces a trial of models by it."""
+        holds = backend.placement.holds
+        before, trial = holds.hold, self._pool.take(backend, runner, owner)
+        if holds.hold is not None and holds.hold is not before and holds.hold.is_trial:
+            self._forced.pop(owner, None)
+            self._forced[owner] = holds.hold
+            if len(self._forced) > _MOST_FORCED:
+                del self._forced[next(iter(self._forced))]
+        return trial

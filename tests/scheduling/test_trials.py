@@ -196,3 +196,34 @@ def test_nothing_hangs_and_no_set_is_tried_twice(seed: int, room: int, seats: in
     # A trial whose caller left may have shown nothing.
     if room < 3:
         assert len(tried) <= len(set(tried)) + sum(job.first_byte is None for job in service.jobs)
+
+
+def test_an_owner_forces_one_trial_at_a_time_over_all_backends() -> None:
+    service = SimulatedService()
+    for name in ("one", "two"):
+        service.add_backend(name, fits=one_at_a_time, seats=2)
+    service.submit(A, 100_000, owner="first")
+    service.submit(B, 100_000, owner="first")
+    service.run(5_000)
+    tried = service.submit(C, 1_000, owner="greedy")
+    held = service.submit(D, 1_000, owner="greedy")
+    other = service.submit(D, 1_000, owner="modest")
+    service.run(8_000)
+    assert [tried.started, held.started, other.started] == [5_000, None, 5_000]
+    service.run()
+
+
+def test_a_trial_whose_limit_has_passed_ends_without_a_result_and_is_left_alone_for_an_hour() -> None:
+    service = serving(one_at_a_time)
+    service.submit(A, 100_000)
+    service.run(5_000)
+    tried = service.submit(B, 1_000)
+    service.run(6_000)
+    holds, fitting = service.backends[0].placement.holds, service.backends[0].placement.fitting
+    assert not holds.timed_out(A, service.time.now)
+    assert holds.timed_out(B, service.time.now)
+    assert holds.hold is None
+    service.on_event = lambda: None
+    service.abandon(tried)
+    models = {MODELS[A], MODELS[B]}
+    assert [fitting.may_be_tried(models, service.time.now + after) for after in (3_599_000, 3_600_000)] == [False, True]

@@ -239,7 +239,7 @@ class SimulatedService:
     # As the workers do
 
     def _send(self, backend: SimulatedBackend, job: SimulatedJob) -> None:
-        job.started, job.backend = self.time.now, backend.name
+        job.started, job.ended, job.backend = self.time.now, None, backend.name
         self.sent.append(job)
         self.sent_at.append(self.time.now)
         backend.placement.holds.call_begins(job, lambda: job.first_byte is not None or not job.has_keep_alive)

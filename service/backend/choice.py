@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 
 from service.backend.placement import Placement
 from service.backend.residence import Obstacle, Swap
@@ -38,15 +39,6 @@ def choose(
     return placement.first([runner for runner in waiting if placement.own(runner) == chosen], waiting)
 
 
-def obstacle_of(
-    placement: Placement, runner: str, waiting: Mapping[str, int], now: int, elsewhere: Collection[str] = ()
-) -> Obstacle | None:
-    """What keeps a job of this runner, which is one of those that ``waiting`` names, from a free seat; None when
-    nothing does. The arguments are those of :func:`choose`; nothing is changed by asking.
-    """
-    return Choice(placement, waiting, now, elsewhere).obstacle(placement.own(runner))
-
-
 class Choice:
     """All that is chosen from, under the names that the runners have here."""
 
@@ -68,7 +60,7 @@ class Choice:
             going = [
                 one for one in waiting if placement.goes_at_once(one, may_load=may_load or one not in self._elsewhere)
             ]
-        tried = self._trial()
+        tried = self._trial
         if tried is not None and self._first([*going, tried]) == tried:
             # Nothing else is given its seat: it is sent in the step that may push something out.
             return tried if may_load and may_evict else None
@@ -81,7 +73,10 @@ class Choice:
         return target if may_evict or placement.has_room_for(target) else None
 
     def obstacle(self, runner: str) -> Obstacle | None:
-        """What keeps a job of this runner from a free seat."""
+        """What keeps a job of this runner, under the name that it has here, from a free seat; None when nothing does.
+
+        It is one of those that wait. Nothing is changed by asking.
+        """
         placement = self._placement
         if placement.takes_no_room(runner):
             return None
@@ -89,7 +84,7 @@ class Choice:
             return Obstacle.LOADING
         if self._is_held:
             return Obstacle.OTHER_MODEL
-        if self._trial() == runner:
+        if self._trial == runner:
             return None
         if self.swap is None:
             if placement.goes_at_once(runner, may_load=True):
@@ -150,6 +145,7 @@ class Choice:
             or self._now - placement.used_at >= placement.longest_load_ms
         )
 
+    @cached_property
     def _trial(self) -> str | None:
         """The runner whose load may be sent beside what is at work, with sends held: nothing is known of them together,
         or they have fitted long ago.
@@ -168,7 +164,7 @@ class Choice:
         placement, model = self._placement, model_of_runner(runner)
         if placement.takes_no_room(runner) or model in placement.loaded or placement.has_room_for(runner):
             return False
-        if placement.has_fitted(runner):
-            return True
         models = {model_of_runner(one) for one in placement.busy()} | placement.loaded.keys() | {model}
+        if placement.has_fitted(runner):
+            return placement.fitting.may_be_tried(models, self._now)
         return placement.holds.may_try(models, self._now)

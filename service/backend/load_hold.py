@@ -46,8 +46,12 @@ class LoadHold:
     is_trial: bool
     """Nothing is known of these models together; else they have fitted before."""
     begun_at: int
-    before: int
-    """How many calls still run that were sent to what is loaded."""
+    before: dict[str, int]
+    """The calls that still run of those that were sent to what is loaded, by the runner that each was sent for."""
+    is_sent: bool = False
+    """Its request is on its way to Ollama."""
+    is_clear: bool = True
+    """Whoever is gone when it is there has made way for it: nothing else is known that could have sent it away."""
     seen: frozenset[str] = frozenset()
     """The models that were listed when it began: their lines say nothing of this load."""
     freed_at: int | None = None
@@ -57,14 +61,18 @@ class LoadHold:
     has_room: bool = False
     """Nobody had to make way for it, as a look has shown."""
 
-    def ended_before(self, now: int) -> None:
-        """One of the calls that were sent before is over."""
-        self.before -= 1
-        if self.before <= 0:
+    def ended_before(self, asked: str, now: int) -> None:
+        """A call for this runner is over."""
+        left = self.before.get(asked, 0)
+        if left > 1:
+            self.before[asked] = left - 1
+        elif left and self.before.pop(asked) and not self.before:
             self.freed_at = now
 
     def judge(self, present: Set[str], asked_at: int, *, is_anything_sent: bool) -> Verdict | None:
         """What a look at ``/api/ps`` that was begun at ``asked_at`` says; None: it goes on."""
+        if self.has_ended and not is_anything_sent and not self.before:
+            self.freed_at = self.freed_at or asked_at
         if self.freed_at is None or asked_at < self.freed_at:
             return None
         if self.model in present and self.model not in self.beside | self.seen:
@@ -116,18 +124,31 @@ class Holds:
         self._unjudged: LoadHold | None = None
         """Its first byte has come; the next look says beside whom."""
         self._calls: dict[object, Settled] = {}
+        self._leaving: set[object] = set()
+        """Those of the calls after which their model is unloaded at once."""
+        self._has_left = False
+        """Such a call has ended since the last look."""
         self._last_look: Mapping[str, int] = {}
         """The models that were listed last, and until when they stay."""
+        self._stays: dict[str, int] = {}
+        """Until when each model was to stay that was listed since the present load began."""
         self._gone: dict[str, int] = {}
         """Models that went before their time, and when that was seen: another may be on its way into their place."""
 
     # The calls
 
-    def call_begins(self, call: object, is_settled: Settled) -> None:
+    def call_begins(self, call: object, asked: str, is_settled: Settled, *, unloads: bool = False) -> None:
+        """A call for this runner is sent. ``unloads``: its model goes when it is over."""
         self._calls[call] = is_settled
+        if unloads:
+            self._leaving.add(call)
+        if self.hold is not None and self.hold.asked == asked:
+            self.hold.is_sent = True
 
     def call_ends(self, call: object) -> None:
         self._calls.pop(call, None)
+        self._has_left = self._has_left or call in self._leaving
+        self._leaving.discard(call)
 
     def are_settled(self, jobs: int) -> bool:
         """Whether none of the jobs that have seats here can reach Ollama, or do harm there, behind a load."""
@@ -148,6 +169,7 @@ class Holds:
         """A load is sent beside others that are at work."""
         self.hold = hold
         hold.seen = frozenset(self._last_look)
+        hold.is_clear = not self._leaving
         if hold.is_trial:
             self._pauses.begun(hold.begun_at, swap_wait_ms)
 
@@ -157,9 +179,12 @@ class Holds:
         if hold is None:
             return
         if asked != hold.asked:
-            hold.ended_before(now)
-        else:
+            hold.ended_before(asked, now)
+        elif hold.is_sent:
             hold.has_ended = True
+        else:
+            # Nothing of it ever came to Ollama.
+            self.hold = None
 
     def spoke(self, asked: str) -> None:
         """A job of this runner has had its first byte: what it waited for has been."""
@@ -190,11 +215,16 @@ class Holds:
         ``is_loading``: a load of ours is under way.
         """
         self._learn_who_was_driven_out(listed, now, is_loading=is_loading)
+        if self.hold is None and self._unjudged is None:
+            self._stays = {}
+        self._stays |= listed
         present = listed.keys()
         judged, self._unjudged = self._unjudged, None
         hold = self.hold
         if hold is not None:
             verdict = hold.judge(present, asked_at, is_anything_sent=is_anything_sent)
+            if verdict is Verdict.NOTHING:
+                self._fitting.leave_alone(hold.beside | {hold.model}, now)
             if verdict is not None:
                 self.hold = None
                 judged = hold if verdict is not Verdict.NOTHING else judged
@@ -204,7 +234,10 @@ class Holds:
     def _learn_from(self, judged: LoadHold, present: Set[str], now: int, swap_wait_ms: float) -> None:
         """A load was made beside these: either all are there, or one has made way."""
         has_room = judged.has_room = judged.busy <= present
-        if not judged.beside <= present:
+        gone = judged.beside - present
+        if gone and not judged.is_clear:
+            self._fitting.leave_alone(judged.beside | {judged.model}, now)
+        elif any(self._stays.get(model, now + 1) > now for model in gone):
             self._fitting.refuse(judged.beside | {judged.model}, now)
         if judged.is_trial and has_room:
             self._pauses.found_room()
@@ -213,7 +246,10 @@ class Holds:
 
     def server_changed(self) -> None:
         """The backend was away: what was listed before it says nothing of what comes."""
-        self._last_look, self._gone = {}, {}
+        self._last_look, self._gone, self._unjudged = {}, {}, None
+        if self.hold is not None:
+            # Its loop may still be there, and wait; but what is gone may be so for another reason.
+            self.hold.is_clear = False
 
     def rename(self, own: Callable[[str], str]) -> None:
         """From now on the runners have other names here. A hold goes on: its job is with Ollama, whatever its name."""
@@ -222,6 +258,7 @@ class Holds:
                 hold.model = model_of_runner(own(hold.asked))
                 hold.beside, hold.seen = frozenset(map(own, hold.beside)), frozenset(map(own, hold.seen))
                 hold.busy = frozenset(map(own, hold.busy))
+        self._stays = {own(model): until for model, until in self._stays.items()}
         self._last_look = {own(model): until for model, until in self._last_look.items()}
         self._gone = {own(model): at for model, at in self._gone.items()}
 
@@ -234,6 +271,10 @@ class Holds:
         }
         self._gone |= {model: now for model, until in before.items() if until > now and model not in listed}
         # While something loads it is not known which of two loads the room was made for.
+        is_clear = not self._leaving and not self._has_left
+        self._has_left = False
+        if not is_clear:
+            self._gone.clear()
         if came and self._gone and not is_loading:
             if len(came) == 1:
                 stayed = {model for model, until in before.items() if until > now}

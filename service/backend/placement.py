@@ -131,9 +131,11 @@ class Placement:
         _take_one(self.in_flight, runner)
         asked, runner = runner, self.own(runner)
         residence = self.residences.get(runner)
+        if now is not None:
+            # Whether its model takes room may have changed meanwhile.
+            self.holds.ended(asked, now)
         if now is not None and not self.takes_no_room(runner):
             self.used_at = self._ended_at = now
-            self.holds.ended(asked, now)
         if not _take_one(self.at_work, runner):
             return
         if residence is not None and residence.loaded_at is None:
@@ -142,10 +144,10 @@ class Placement:
 
     def answered(self, runner: str, now: int) -> bool:
         """A job of this runner has got its first byte. Returns whether that is news and ``/api/ps`` is worth asking."""
-        asked, runner = runner, self.own(runner)
+        self.holds.spoke(runner)
+        runner = self.own(runner)
         if self.takes_no_room(runner):
             return False
-        self.holds.spoke(asked)
         residence = self.residences.setdefault(runner, Residence(now))
         model = model_of_runner(runner)
         if residence.has_answered and self.loaded.get(model) == runner and model not in self._doubtful:
@@ -205,8 +207,9 @@ class Placement:
 
     def has_load_beside(self, runner: str) -> bool:
         """Whether another runner is on its way to be loaded while this one is."""
-        own = self.own(runner)
-        hold = self.holds.hold
+        own, hold = self.own(runner), self.holds.hold
+        if self.takes_no_room(own):
+            return False
         if hold is not None and hold.asked != runner:
             return True
         return self.is_loaded(runner) and any(one != own and self.is_loading(one) for one in self.at_work)
@@ -270,7 +273,7 @@ class Placement:
             busy=frozenset(map(model_of_runner, others)),
             is_trial=not self.has_fitted(runner),
             begun_at=now,
-            before=sum(self.at_work[one] for one in others),
+            before={one: jobs for one, jobs in self.in_flight.items() if self.own(one) in others},
         )
         self.holds.begin(hold, self.max_swap_wait_ms)
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from service.backend.breakers import NO_TRIAL, Trial
-from service.backend.choice import choose, obstacle_of
+from service.backend.choice import Choice, choose
 from service.backend.load_hold import LoadHold
 from service.backend.placement import Placement
 from service.backend.pool import Backend, Pool
@@ -160,7 +160,8 @@ class Scheduler:
             others = self._mine(backend, self._backlog.waiting(since))
             mine = {one: time for one, time in since.items() if one == line.runner or one in others}
             elsewhere, placement = self._pool.loaded_elsewhere(backend, mine), backend.placement
-            obstacle = obstacle_of(placement, line.runner, mine, now, elsewhere)
+            choice = Choice(placement, mine, now, elsewhere)
+            obstacle = choice.obstacle(placement.own(line.runner))
             is_trial = obstacle is None and placement.would_try(line.runner)
             if is_trial and not self._may_force(line.owner, placement, now):
                 obstacle = Obstacle.OTHER_MODEL
@@ -170,7 +171,7 @@ class Scheduler:
             if backend.free_seats > 0:
                 return None
             is_open = True
-            going = [one for one in mine if obstacle_of(placement, one, mine, now, elsewhere) is None]
+            going = [one for one in mine if choice.obstacle(placement.own(one)) is None]
             goes_first = goes_first or placement.first(going, mine) == line.runner
         for obstacle in (Obstacle.LOADING, Obstacle.DRAINING):
             if obstacle in obstacles:

@@ -36,6 +36,8 @@ _RELAYED_TIMES = 4
 
 _KEEP_ALIVE = re.compile(rb'"keep_alive"\s*:', re.IGNORECASE)
 """Ollama's decoder takes the name in any case. Within a text the quotes would be escaped."""
+_UNLOADS = re.compile(rb'"keep_alive"\s*:\s*"?0', re.IGNORECASE)
+"""The model goes when such a call is over, or very soon."""
 _ARRIVES_SECONDS = 2.0
 """So long after it was written whole, a request has certainly reached Ollama's scheduler."""
 
@@ -216,7 +218,9 @@ class Attempt:
             # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
             await self._pool.changed()
         sent = backend.client.call(job.endpoint, request, limits, patience=patience)
-        placement.holds.call_begins(self, partial(self._is_settled, sent, carries_keep_alive))
+        is_settled = partial(self._is_settled, sent, carries_keep_alive)
+        unloads = _UNLOADS.search(request) is not None
+        placement.holds.call_begins(self, job.runner, is_settled, unloads=unloads)
         self.call.sent_at = self._clock.now_ms()
         backend.work.calls.begin(self.call, placement.own(job.runner))
         async with sent as reply:

@@ -79,7 +79,9 @@ class FirstByte:
 
     def run_out(self) -> BackendError | None:
         """That time is over: what ends the call, None for one that goes on."""
-        if self._tell_silent is None:
+        is_held_for = self._freed_at(0.0) is not None
+        if self._tell_silent is None or is_held_for:
+            # While its load is waited for everybody else waits too, also for one that asks for a whole reply.
             return silent_too_long(self._words())
         self._call.late_at = self._clock.now_ms()
         if self._was_loaded:

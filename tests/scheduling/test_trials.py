@@ -118,11 +118,11 @@ def test_a_call_with_keep_alive_that_has_had_no_byte_lets_no_trial_begin() -> No
     service.run(service.time.now + 5_000)
     placement = service.backends[0].placement
     placement.sent(A, service.time.now)
-    placement.holds.call_begins("a call", lambda: False)
+    placement.holds.call_begins("a call", A, lambda: False)
     waiting = service.submit(B, 1_000)
     service.run(service.time.now + 3_000)
     assert waiting.started is None
-    placement.holds.call_begins("a call", lambda: True)
+    placement.holds.call_begins("a call", A, lambda: True)
     service.run(service.time.now + 3_000)
     assert waiting.started is not None
 
@@ -227,3 +227,56 @@ def test_a_trial_whose_limit_has_passed_ends_without_a_result_and_is_left_alone_
     service.abandon(tried)
     models = {MODELS[A], MODELS[B]}
     assert [fitting.may_be_tried(models, service.time.now + after) for after in (3_599_000, 3_600_000)] == [False, True]
+
+
+def test_what_unloads_by_itself_has_not_made_way() -> None:
+    service = serving(any_three)
+    service.submit(A, 10_000, has_keep_alive=True)
+    service.run(5_000)
+    service.submit(B, 1_000)
+    service.run(5_500)
+    service.backends[0].ollama.loaded.pop(MODELS[A])
+    service.on_event = lambda: None
+    service.run(7_000)
+    assert service.backends[0].placement.fitting.unfit == {}
+
+
+def test_a_model_that_is_deleted_while_it_answers_ends_the_hold_with_its_answer() -> None:
+    service = serving(one_at_a_time)
+    placement = service.backends[0].placement
+    placement.installed = frozenset(MODELS.values())
+    service.submit(A, 10_000)
+    service.run(5_000)
+    tried = service.submit(B, 1_000)
+    service.run(6_000)
+    placement.installed = frozenset(MODELS.values()) - {MODELS[A]}
+    service.run()
+    assert tried.ended is not None
+    assert placement.holds.hold is None
+
+
+def test_a_trial_of_which_nothing_was_sent_holds_nobody() -> None:
+    service = serving(any_three)
+    backend = service.backends[0]
+    service.submit(A, 10_000)
+    service.run(5_000)
+    service.pool.take(backend.own, B, "owner")
+    assert backend.placement.holds.hold is not None
+    service.pool.free(backend.own, B)
+    assert backend.placement.holds.hold is None
+
+
+def test_a_try_that_showed_nothing_is_not_made_again_for_an_hour_also_with_what_fitted_long_ago() -> None:
+    service = serving(one_at_a_time)
+    placement = service.backends[0].placement
+    placement.fitting.old = [frozenset({A, B})]
+    service.submit(A, 10_000)
+    service.run(5_000)
+    tried = service.submit(B, 1_000)
+    service.run(6_000)
+    assert placement.holds.timed_out(B, service.time.now)
+    service.on_event = lambda: None
+    service.abandon(tried)
+    again = service.submit(B, 1_000)
+    service.run(9_000)
+    assert again.started is None

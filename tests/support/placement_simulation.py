@@ -242,7 +242,12 @@ class SimulatedService:
         job.started, job.ended, job.backend = self.time.now, None, backend.name
         self.sent.append(job)
         self.sent_at.append(self.time.now)
-        backend.placement.holds.call_begins(job, lambda: job.first_byte is not None or not job.has_keep_alive)
+        backend.placement.holds.call_begins(
+            job,
+            job.runner,
+            lambda: job.first_byte is not None or not job.has_keep_alive,
+            unloads=job.has_keep_alive,
+        )
 
         def granted(is_there: bool) -> None:
             if job.ended is not None:

@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+HUNG = "hung"
+"""The code of a call whose model was taken to hang."""
 NOT_OLLAMA = "not_ollama"
 """The code of a reply that is a proxy's, or another program's."""
 OUTPUT_TOO_LARGE = "output_too_large"

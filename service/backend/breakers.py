@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from service.backend.breaker import Breaker
-from service.errors import BackendError, Fault
+from service.errors import HUNG, BackendError, Fault
 
 _MOST_MODELS = 256
 _MOST_EVIDENCE = 32
@@ -191,7 +191,7 @@ class Breakers:
             self.refused(model, trial)
         elif (
             error.fault in (Fault.PERMANENT, Fault.BUSY, Fault.OUTPUT, Fault.ENDED)
-            or error.code == "hung"
+            or error.code == HUNG
             # What nobody knows, in the middle of an answer, is as likely about what the model wrote.
             or (is_answer and has_spoken and not error.is_known)
         ):

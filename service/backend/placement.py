@@ -219,10 +219,7 @@ class Placement:
         own = self.own(runner)
         if self.takes_no_room(own) or self.is_loaded(own) or own in self.residences:
             return False
-        others = self.busy() - {own}
-        return (
-            bool(others) and not self.fitting.fit(set(map(self.as_known, others | {own}))) and not self.has_fitted(own)
-        )
+        return self.in_the_way_of(own) and not self.has_fitted(own)
 
     def has(self, runner: str) -> bool:
         """Whether this runner is loaded, is being loaded, or is the one for which the others are drained."""
@@ -263,9 +260,9 @@ class Placement:
     def _hold_others_for(self, asked: str, now: int) -> None:
         """The load of this runner begins, perhaps beside others that are at work and may have to make way."""
         runner = self.own(asked)
-        others = self.busy() - {runner}
-        if not others or self.fitting.fit(set(map(self.as_known, others | {runner}))):
+        if not self.in_the_way_of(runner):
             return
+        others = self.busy() - {runner}
         hold = LoadHold(
             asked=asked,
             model=model_of_runner(runner),
@@ -295,15 +292,16 @@ class Placement:
 
     def has_room_for(self, runner: str) -> bool:
         """Whether its load pushes nothing out, as far as is known."""
-        return self.fitting.fit(set(map(self.as_known, self.resident() | self.busy() | {runner})))
+        return self.fitting.fit(self._all_with(runner))
 
     def has_fitted(self, runner: str) -> bool:
         """Whether it has been loaded beside all that is there, perhaps long ago."""
-        return self.fitting.have_fitted(set(map(self.as_known, self.resident() | self.busy() | {runner})))
+        return self.fitting.have_fitted(self._all_with(runner))
 
-    def resident(self) -> set[str]:
-        """The runners that are loaded; those that were found so have their model's name."""
-        return {one or model for model, one in self.loaded.items() if model not in self._doubtful}
+    def _all_with(self, runner: str) -> set[str]:
+        """This runner and all that are loaded or at work; those that were found loaded have their model's name."""
+        resident = {one or model for model, one in self.loaded.items() if model not in self._doubtful}
+        return set(map(self.as_known, resident | self.busy() | {runner}))
 
     def as_known(self, runner: str) -> str:
         """The runner under the name by which it is known what fits with it: a context that is asked for explicitly

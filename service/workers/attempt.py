@@ -34,9 +34,9 @@ _log = logging.getLogger(__name__)
 _RELAYED_TIMES = 4
 """How many times longer than a text a relayed reply may be: it is JSON with a frame around each token, or vectors."""
 
-_KEEP_ALIVE = re.compile(rb'"keep_alive"\s*:', re.IGNORECASE)
+_KEEP_ALIVE = re.compile(rb'"(?i:keep_alive)"\s*:')
 """Ollama's decoder takes the name in any case. Within a text the quotes would be escaped."""
-_UNLOADS = re.compile(rb'"keep_alive"\s*:\s*"?0', re.IGNORECASE)
+_UNLOADS = re.compile(rb'"(?i:keep_alive)"\s*:\s*"?0')
 """The model goes when such a call is over, or very soon."""
 _ARRIVES_SECONDS = 2.0
 """So long after it was written whole, a request has certainly reached Ollama's scheduler."""
@@ -219,7 +219,7 @@ class Attempt:
             await self._pool.changed()
         sent = backend.client.call(job.endpoint, request, limits, patience=patience)
         is_settled = partial(self._is_settled, sent, carries_keep_alive)
-        unloads = _UNLOADS.search(request) is not None
+        unloads = carries_keep_alive and _UNLOADS.search(request) is not None
         placement.holds.call_begins(self, job.runner, is_settled, unloads=unloads)
         self.call.sent_at = self._clock.now_ms()
         backend.work.calls.begin(self.call, placement.own(job.runner))

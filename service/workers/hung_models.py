@@ -16,7 +16,7 @@ from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT
 from service.backend.placement import is_remote
 from service.backend.pool import Pool
 from service.clock import Clock
-from service.errors import BackendError, Fault
+from service.errors import HUNG, BackendError, Fault
 from service.workers.attempt import Attempt
 
 _log = logging.getLogger(__name__)
@@ -117,4 +117,4 @@ class HungModels:
 
 def _hung(backend: Backend) -> BackendError:
     what = f"{backend.name} sent nothing, and the model was unloaded because it seemed to hang"
-    return BackendError(what, code="hung", fault=Fault.TRANSIENT)
+    return BackendError(what, code=HUNG, fault=Fault.TRANSIENT)

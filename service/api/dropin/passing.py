@@ -16,7 +16,7 @@ from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
 from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
-from service.backend.http.call import Reply
+from service.backend.http.call import Call, Reply
 from service.backend.http.deadlines import Deadlines
 from service.backend.pool import Backend
 from service.cancel_scope import CancelScope
@@ -55,7 +55,7 @@ async def pass_on(
     limits: Deadlines = _LIMITS,
 ) -> web.StreamResponse:
     """Relay a call as it is. Raises NoBackendError when the backend gives no answer."""
-    call = backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
+    call = _call(request, backend, endpoint, body, limits)
     return await _passed(request, call, f"the backend {backend.name} gave no answer")
 
 
@@ -74,13 +74,20 @@ async def pass_to_first(
     holders = [backend for backend in backends if backend.has_model(key)]
     if len(holders or backends) == 1:
         return await pass_on(request, endpoint, body, (holders or backends)[0], limits)
-    calls = [
-        backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
-        for backend in holders or backends
-    ]
+    calls = [_call(request, backend, endpoint, body, limits) for backend in holders or backends]
     patience_seconds = request.app[POOL].catalogue.patience_seconds
     replying = first_answer(calls, patience_seconds, lambda reply: not holders or reply.status < 400)
     return await _passed(request, replying, "no backend gave an answer")
+
+
+def _call(
+    request: web.Request,
+    backend: Backend,
+    endpoint: str,
+    body: bytes | AsyncIterable[bytes] | None,
+    limits: Deadlines,
+) -> Call:
+    return backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
 
 
 async def _passed(
@@ -154,18 +161,13 @@ async def first_answering(request: web.Request) -> Backend:
 def _holds(backend: Backend, key: str) -> bool:
     own = backend.placement.own
     at_work = any(model_of_runner(own(runner)) == own(key) for runner in backend.placement.in_flight)
-    return (
-        at_work
-        or own(key) in backend.placement.loaded
-        or any(own(model_key(one.name)) == own(key) for one in backend.loaded)
-    )
+    return at_work or own(key) in backend.placement.loaded or backend.has_loaded(own(key))
 
 
 async def _told(request: web.Request, backend: Backend, endpoint: str, body: bytes) -> web.Response | None:
     """Tell one backend; its whole reply. None when it gives none: the next probe finds what it has loaded."""
-    call = backend.client.call(endpoint, body, _LIMITS, method=request.method, headers=request.headers)
     try:
-        async with call as reply:
+        async with _call(request, backend, endpoint, body, _LIMITS) as reply:
             return web.Response(status=reply.status, headers=passed_on(reply.headers), body=await reply.read())
     except BackendError:
         return None

@@ -7,7 +7,6 @@ from functools import partial
 
 from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
-from service.backend.calls import Calls
 from service.backend.client import BackendClient
 from service.backend.fits_by_digest import FitsByDigest, restore
 from service.backend.http.connections import Connections
@@ -187,12 +186,11 @@ class Backend:
 
 
 class Work:
-    """What a backend is at work on, and what it has finished lately."""
+    """What a backend has finished lately."""
 
-    __slots__ = ("_busy_ms", "_jobs", "_tokens", "calls", "prompt_rates")
+    __slots__ = ("_busy_ms", "_jobs", "_tokens", "prompt_rates")
 
     def __init__(self) -> None:
-        self.calls = Calls()
         self.prompt_rates = PromptRates()
         self._jobs = RateMeter()
         self._tokens = RateMeter()

@@ -7,8 +7,19 @@ were sent before. Pure: times are milliseconds of the caller's clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+Settled = Callable[[], bool]
+"""Whether a call that was sent does no harm any more to a load that begins now: it has had a byte, carries no
+``keep_alive``, or Ollama has long had it. One that arrives after the load began would rewrite with its ``keep_alive``
+when its model is to go, and the load would wait for ever.
+"""
+
+
+def settled() -> bool:
+    """Of a call that carries no ``keep_alive``."""
+    return True
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +30,9 @@ class Call:
     """The runner that it was sent for, under its own model's name."""
     sent_at: int
     is_streamed: bool
+    is_settled: Settled = settled
+    unloads: bool = False
+    """Its model goes when it is over."""
     heard_at: int | None = None
     """When a byte of its reply came last; None: nothing has."""
     late_at: int | None = None
@@ -56,6 +70,9 @@ class Calls:
 
     def __init__(self) -> None:
         self._lines: dict[str, list[Call]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
 
     def __iter__(self) -> Iterator[Call]:
         return (call for line in self._lines.values() for call in line)

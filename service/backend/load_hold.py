@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from service.backend.calls import Call, Calls
 from service.backend.fitting import FittingSets
 from service.job import model_of_runner
 
@@ -107,13 +108,6 @@ class TrialPauses:
         self.until = 0
 
 
-Settled = Callable[[], bool]
-"""Whether a call that was sent does no harm any more to a load that begins now: it has had a byte, carries no
-``keep_alive``, or Ollama has long had it. One that arrives after the load began would rewrite with its ``keep_alive``
-when its model is to go, and the load would wait for ever.
-"""
-
-
 class Holds:
     """The load for which sends are held, if there is one, and what such loads teach."""
 
@@ -123,11 +117,10 @@ class Holds:
         self.hold: LoadHold | None = None
         self._unjudged: LoadHold | None = None
         """Its first byte has come; the next look says beside whom."""
-        self._calls: dict[object, Settled] = {}
-        self._leaving: set[object] = set()
-        """Those of the calls after which their model is unloaded at once."""
+        self.calls = Calls()
+        """Those of ours that are under way here."""
         self._has_left = False
-        """Such a call has ended since the last look."""
+        """A call has ended since the last look after which its model is unloaded."""
         self._last_look: Mapping[str, int] = {}
         """The models that were listed last, and until when they stay."""
         self._stays: dict[str, int] = {}
@@ -137,22 +130,24 @@ class Holds:
 
     # The calls
 
-    def call_begins(self, call: object, asked: str, is_settled: Settled, *, unloads: bool = False) -> None:
-        """A call for this runner is sent. ``unloads``: its model goes when it is over."""
-        self._calls[call] = is_settled
-        if unloads:
-            self._leaving.add(call)
-        if self.hold is not None and self.hold.asked == asked:
+    def call_begins(self, call: Call, runner: str) -> None:
+        """A call is sent to this runner, under the name that it has here."""
+        self.calls.begin(call, runner)
+        if self.hold is not None and self.hold.asked == call.runner:
             self.hold.is_sent = True
 
-    def call_ends(self, call: object) -> None:
-        self._calls.pop(call, None)
-        self._has_left = self._has_left or call in self._leaving
-        self._leaving.discard(call)
+    def call_ends(self, call: Call, now: int) -> None:
+        """It is over, if it ever began."""
+        self.calls.end(call, now)
+        self._has_left = self._has_left or call.unloads
 
     def are_settled(self, jobs: int) -> bool:
         """Whether none of the jobs that have seats here can reach Ollama, or do harm there, behind a load."""
-        return len(self._calls) >= jobs and all(is_settled() for is_settled in self._calls.values())
+        return len(self.calls) >= jobs and all(call.is_settled() for call in self.calls)
+
+    @property
+    def _is_any_leaving(self) -> bool:
+        return any(call.unloads for call in self.calls)
 
     # The hold
 
@@ -169,7 +164,7 @@ class Holds:
         """A load is sent beside others that are at work."""
         self.hold = hold
         hold.seen = frozenset(self._last_look)
-        hold.is_clear = not self._leaving
+        hold.is_clear = not self._is_any_leaving
         if hold.is_trial:
             self._pauses.begun(hold.begun_at, swap_wait_ms)
 
@@ -271,7 +266,7 @@ class Holds:
         }
         self._gone |= {model: now for model, until in before.items() if until > now and model not in listed}
         # While something loads it is not known which of two loads the room was made for.
-        is_clear = not self._leaving and not self._has_left
+        is_clear = not self._is_any_leaving and not self._has_left
         self._has_left = False
         if not is_clear:
             self._gone.clear()

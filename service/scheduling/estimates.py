@@ -79,7 +79,7 @@ class Estimates:
         """What is left of each answer that runs there for these runners: of one that is not sent yet, the whole."""
         now, sent = self._clock.now_ms(), Counter[str]()
         wanted, left_ms = set(runners), []
-        for call in backend.work.calls:
+        for call in backend.placement.holds.calls:
             if call.runner in wanted:
                 sent[call.runner] += 1
                 left_ms.append(max(0.0, call.sent_at + self._backlog.expected_ms(call.runner) - now))

@@ -18,6 +18,7 @@ from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT, STALLED
 from service.backend.overlap import Sending
 from service.backend.pool import Pool
 from service.backend.protocols import Ending, Reader, reader_for
+from service.backend.silence import Voice
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
@@ -139,11 +140,10 @@ class Attempt:
         except Exception as error:
             end = error
         finally:
-            self.backend.placement.holds.call_ends(self)
             self._scope.end()
             self.running.stop = None
             self._kept_for_load.discard(self)
-            self.backend.work.calls.end(self.call, self._clock.now_ms())
+            self.backend.placement.holds.call_ends(self.call, self._clock.now_ms())
         self._report(end)
         return end
 
@@ -218,17 +218,18 @@ class Attempt:
             # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
             await self._pool.changed()
         sent = backend.client.call(job.endpoint, request, limits, patience=patience)
-        is_settled = partial(self._is_settled, sent, carries_keep_alive)
-        unloads = carries_keep_alive and _UNLOADS.search(request) is not None
-        placement.holds.call_begins(self, job.runner, is_settled, unloads=unloads)
+        if carries_keep_alive:
+            self.call.is_settled = partial(self._is_settled, sent)
+            self.call.unloads = _UNLOADS.search(request) is not None
         self.call.sent_at = self._clock.now_ms()
-        backend.work.calls.begin(self.call, placement.own(job.runner))
+        placement.holds.call_begins(self.call, placement.own(job.runner))
         async with sent as reply:
-            self.call.heard_at = backend.silence.voice(self.model).heard_at = self._clock.now_ms()
+            voice = backend.silence.voice(self.model)
+            self.call.heard_at = voice.heard_at = self._clock.now_ms()
             if reply.status >= 400:
                 raise await self._refused(reply)
             reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
-            first_token_at = await self._read(reply, reader)
+            first_token_at = await self._read(reply, reader, voice)
             if running.is_cancelled:
                 return None
             ending = reader.finish()
@@ -253,9 +254,9 @@ class Attempt:
         )  # fmt: skip
         return True
 
-    def _is_settled(self, call: SentCall, carries_keep_alive: bool) -> bool:
-        """Whether a load that is sent now is certain to reach Ollama behind this call, or need not."""
-        if not carries_keep_alive or not self.is_silent:
+    def _is_settled(self, call: SentCall) -> bool:
+        """Whether a load that is sent now is certain to reach Ollama behind this call."""
+        if not self.is_silent:
             return True
         written_at = call.written_at
         return written_at is not None and asyncio.get_running_loop().time() - written_at >= _ARRIVES_SECONDS
@@ -265,13 +266,13 @@ class Attempt:
         self._refusal = _Refusal(Head(reply.status, reply.headers), body)
         return failure_of(reply.status, body, reply.content_type, self.running.job.endpoint)
 
-    async def _read(self, reply: Reply, reader: Reader) -> int | None:
+    async def _read(self, reply: Reply, reader: Reader, voice: Voice) -> int | None:
         """Read the body to its end, unless the job is cancelled when it begins; when its first bytes came.
 
         Its caller hears nothing of a reply that has not begun: another attempt may still follow.
         """
         output, relay = self.running.output, self.running.relay
-        now_ms, voice = self._clock.now_ms, self.backend.silence.voice(self.model)
+        now_ms = self._clock.now_ms
         first_token_at: int | None = None
         async for data in reply.chunks():
             self.call.heard_at = voice.heard_at = now_ms()

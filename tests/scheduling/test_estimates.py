@@ -63,7 +63,7 @@ class Stage(NamedTuple):
 
     def send(self, runner: str) -> None:
         """Have the call of a job running that has a seat."""
-        self.backend.work.calls.begin(Call(runner, self.clock.now, is_streamed=True), runner)
+        self.backend.placement.holds.calls.begin(Call(runner, self.clock.now, is_streamed=True), runner)
 
     def wait(self, **jobs: int) -> None:
         """Have so many jobs of each model waiting."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.backend.calls import Call
 from service.backend.models import Listed
 from service.job import model_of_runner
 from tests.support.ollama_in_time import Fits, any_two, one_at_a_time
@@ -118,11 +119,12 @@ def test_a_call_with_keep_alive_that_has_had_no_byte_lets_no_trial_begin() -> No
     service.run(service.time.now + 5_000)
     placement = service.backends[0].placement
     placement.sent(A, service.time.now)
-    placement.holds.call_begins("a call", A, lambda: False)
+    call = Call(A, service.time.now, is_streamed=True, is_settled=lambda: False)
+    placement.holds.call_begins(call, A)
     waiting = service.submit(B, 1_000)
     service.run(service.time.now + 3_000)
     assert waiting.started is None
-    placement.holds.call_begins("a call", A, lambda: True)
+    call.is_settled = lambda: True
     service.run(service.time.now + 3_000)
     assert waiting.started is not None
 

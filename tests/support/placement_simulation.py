@@ -14,6 +14,7 @@ from functools import partial
 from service.backend.backend import Backend
 from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
+from service.backend.calls import Call
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
 from service.backend.models import Listed
@@ -242,12 +243,14 @@ class SimulatedService:
         job.started, job.ended, job.backend = self.time.now, None, backend.name
         self.sent.append(job)
         self.sent_at.append(self.time.now)
-        backend.placement.holds.call_begins(
-            job,
+        job.call = Call(
             job.runner,
-            lambda: job.first_byte is not None or not job.has_keep_alive,
+            self.time.now,
+            is_streamed=True,
+            is_settled=lambda: job.first_byte is not None or not job.has_keep_alive,
             unloads=job.has_keep_alive,
         )
+        backend.placement.holds.call_begins(job.call, backend.placement.own(job.runner))
 
         def granted(is_there: bool) -> None:
             if job.ended is not None:
@@ -294,7 +297,8 @@ class SimulatedService:
                 self.pool.completed(backend.own, job.runner, job.cost, 1)
         else:
             backend.own.breakers.abandoned(model_of_runner(job.runner), job.trial)
-        backend.placement.holds.call_ends(job)
+        if job.call is not None:
+            backend.placement.holds.call_ends(job.call, self.time.now)
         self.pool.free(backend.own, job.runner)
         if backend.placement.holds.hold is not None:
             self._probe(backend)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from service.backend.backend import Backend
 from service.backend.breakers import NO_TRIAL, Evidence, Trial
+from service.backend.calls import Call
 from service.backend.placement import Placement
 from service.clock import Clock
 from service.errors import BackendError
@@ -27,6 +28,7 @@ class SimulatedJob:
     has_keep_alive: bool = False
     charged_ms: float = 0.0
     trial: Trial = NO_TRIAL
+    call: Call | None = None
     started: int | None = None
     """When it was sent to a backend, the last time."""
     first_byte: int | None = None

@@ -118,7 +118,7 @@ class Line:
         self.backend, self.clock = a_backend(RUNNER), StoppedClock()
         self.calls = [a_call(is_streamed=is_streamed) for is_streamed in are_streamed]
         for call in self.calls:
-            self.backend.work.calls.begin(call, RUNNER)
+            self.backend.placement.holds.calls.begin(call, RUNNER)
         self.patience = [
             FirstByte(self.backend, call, 100, TIMEOUTS, self.clock, None if call.is_streamed else lambda: None)
             for call in self.calls
@@ -136,7 +136,7 @@ class Line:
         self.calls[number].heard_at = second * 1000
 
     def end(self, number: int, second: int) -> None:
-        self.backend.work.calls.end(self.calls[number], second * 1000)
+        self.backend.placement.holds.calls.end(self.calls[number], second * 1000)
 
 
 async def test_the_limit_does_not_run_while_an_earlier_call_is_being_answered_and_counts_from_its_end() -> None:
@@ -184,9 +184,9 @@ async def test_an_earlier_whole_reply_keeps_those_behind_it_until_it_is_late() -
 async def test_calls_to_another_runner_keep_nobody() -> None:
     line = Line(True)
     other = Call("b:latest", 0, is_streamed=True, heard_at=7_100_000)
-    line.backend.work.calls.begin(other, other.runner)
+    line.backend.placement.holds.calls.begin(other, other.runner)
     later = a_call()
-    line.backend.work.calls.begin(later, RUNNER)
+    line.backend.placement.holds.calls.begin(later, RUNNER)
     assert later.free_since(7_200_000, 900_000) == -math.inf
 
 
@@ -196,4 +196,4 @@ async def test_when_a_call_in_the_middle_ends_those_behind_it_have_waited_for_wh
     line.end(0, 2_000)
     line.end(1, 3_000)
     assert line.due(2, 7_200) == 2_000 + 7_200
-    assert [call is line.calls[2] for call in line.backend.work.calls] == [True]
+    assert [call is line.calls[2] for call in line.backend.placement.holds.calls] == [True]

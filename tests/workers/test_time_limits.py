@@ -233,7 +233,7 @@ async def test_five_calls_to_one_slot_are_all_given_by_their_first_attempt_and_i
         assert prompts(service) == names
         assert service.ollama.observations.peak_running == {KEY: 1}
         [backend] = service.app[POOL]
-        assert not list(backend.work.calls)
+        assert not list(backend.placement.holds.calls)
         assert not service.ollama.observations.unloads
 
 

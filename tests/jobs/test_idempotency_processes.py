@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import aiohttp
 import pytest
 
 from service.api.context import LONG_LIVED
-from service.simulated import Fault, FaultKind
+from service.simulated import ArmedFault, Fault, FaultKind
 from tests.dropin.test_callers import until_listed
 from tests.jobs.test_idempotency import CHAT, KEY, ask
 from tests.jobs.test_several_processes import QUICK_TO_JUDGE, killable, process_at
@@ -22,6 +25,17 @@ from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_p
 from tests.support.signs_of_life import OFTEN, Reading
 
 STALL = Fault(kind=FaultKind.STALL, after_tokens=3, times=1, endpoint="/api/chat")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Somebody who waits at the process ``two`` for a reply on which another works, and stalls."""
+
+    two: RunningService
+    stall: ArmedFault
+    first: asyncio.Task[Any]
+    second: Reading
+    response: aiohttp.ClientResponse
 
 
 async def listed(service: RunningService) -> int:
@@ -119,8 +133,10 @@ async def test_who_waits_at_the_other_process_is_answered_when_the_first_caller_
         await until_listed(one, "completed")
 
 
-async def test_who_waits_at_the_other_process_is_sent_signs_of_life(postgres_place: Place) -> None:
-    url = postgres_place.config.url
+@asynccontextmanager
+async def waiting_at_the_other(place: Place) -> AsyncIterator[Elsewhere]:
+    """A call that stalls at one process, and the same call again at another."""
+    url = place.config.url
     async with process_at(url) as one, service_in_process({"database.url": url, **OFTEN}) as two:
         stall = one.ollama.arm(STALL)
         first = asyncio.create_task(ask(one, "/api/chat", CHAT, KEY))
@@ -131,34 +147,29 @@ async def test_who_waits_at_the_other_process_is_sent_signs_of_life(postgres_pla
             session.post("/api/chat", json=CHAT, headers=KEY) as response,
             Reading("/api/chat", response) as second,
         ):
-            await second.sees(signs=3)
-            stall.release()
-            await second.ends()
-            assert (second.body, second.is_whole) == ((await first)[2], True)
-            assert response.headers["Idempotent-Replayed"] == "true"
-        assert "/api/chat" not in two.ollama.observations.requests
+            yield Elsewhere(two, stall, first, second, response)
+        first.cancel()
+        await asyncio.wait((first,))
+
+
+async def test_who_waits_at_the_other_process_is_sent_signs_of_life(postgres_place: Place) -> None:
+    async with waiting_at_the_other(postgres_place) as it:
+        await it.second.sees(signs=3)
+        it.stall.release()
+        await it.second.ends()
+        assert (it.second.body, it.second.is_whole) == ((await it.first)[2], True)
+        assert it.response.headers["Idempotent-Replayed"] == "true"
+        assert "/api/chat" not in it.two.ollama.observations.requests
 
 
 async def test_who_waits_there_and_is_refused_in_the_end_is_told_the_status(postgres_place: Place) -> None:
-    url = postgres_place.config.url
-    async with process_at(url) as one, service_in_process({"database.url": url, **OFTEN}) as two:
-        one.ollama.arm(STALL)
-        first = asyncio.create_task(ask(one, "/api/chat", CHAT, KEY))
-        await one.ollama.observations.until(lambda seen: seen.stalled == 1)
-        await until_listed(two, "processing")
-        async with (
-            aiohttp.ClientSession(two.url) as session,
-            session.post("/api/chat", json=CHAT, headers=KEY) as response,
-            Reading("/api/chat", response) as second,
-        ):
-            await second.sees(signs=1)
-            await two.stop()
-            await second.ends()
-            error = json.loads(second.body)
-            assert (error["status"], second.is_whole) == (503, False)
-            assert "stopping" in error["error"]
-        first.cancel()
-        await asyncio.wait((first,))
+    async with waiting_at_the_other(postgres_place) as it:
+        await it.second.sees(signs=1)
+        await it.two.stop()
+        await it.second.ends()
+        error = json.loads(it.second.body)
+        assert (error["status"], it.second.is_whole) == (503, False)
+        assert "stopping" in error["error"]
 
 
 @pytest.mark.parametrize("policy", ["cancel", "finish"])

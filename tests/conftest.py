@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.checkout import search_path
+
 pytest_plugins = ("tests.support.databases", "tests.support.store_jobs")
 
-ROOT = Path(__file__).parent.parent
 SETTINGS = ("CORRAL_", "OLLAMA_", "DEMO_", "NOTIFY_SOCKET", "WATCHDOG_", "DATABASE_URL", "SECRET_KEY", "ACCESS_TOKEN_")
 
 
@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # The tests, and the services that they start anywhere, run the checkout's code, also where a copy is installed,
     # and nothing that the developer has configured for a service of their own.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONPATH"] = search_path()
     for name in [name for name in os.environ if name.startswith(SETTINGS)]:
         del os.environ[name]
 

@@ -80,7 +80,7 @@ def test_no_function_is_longer_than_a_reader_can_hold() -> None:
 
 
 def test_no_class_has_more_than_a_reader_can_hold() -> None:
-    sizes = class_sizes(ROOT, "service")
+    sizes = class_sizes(ROOT, "service") + class_sizes(ROOT / "service" / "client", "corral")
     assert len(sizes) > 100
     too_large = [size for size in sizes if size.methods > MOST_METHODS or size.attributes > MOST_ATTRIBUTES]
     surplus = {size.name: (size.methods, size.attributes) for size in too_large}

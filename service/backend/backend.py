@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from service.backend.breaker import Breaker
+from corral.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.client import BackendClient
 from service.backend.fits_by_digest import FitsByDigest, restore

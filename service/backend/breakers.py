@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from service.backend.breaker import Breaker
+from corral.breaker import Breaker
 from service.errors import HUNG, BackendError, Fault
 
 _MOST_MODELS = 256

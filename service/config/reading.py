@@ -18,6 +18,8 @@ from service.config.sections import BackendConfig, Config, ModelConfig
 from service.errors import ConfigurationError
 
 PREFIX = "CORRAL_"
+CLIENT_VARIABLES = frozenset({"CORRAL_URL", "CORRAL_KEY", "CORRAL_DEBUG"})
+"""The client library's, which may be set where the service runs too. They are passed over and never read."""
 ENVIRONMENT_ONLY = {"auth.demo_admin_key": "DEMO_ADMIN_KEY", "auth.demo_user_key": "DEMO_USER_KEY"}
 """API keys for a try-out: they must not be left lying in a file."""
 
@@ -133,7 +135,8 @@ class _OneVariable(EnvSettingsSource):
 def _prefixed_variables(environ: Mapping[str, str]) -> Iterator[Source]:
     # Sorted by length, so that CORRAL_SERVER (a whole section as JSON) comes before CORRAL_SERVER__PORT.
     for name in sorted(
-        (name for name in environ if name.upper().startswith(PREFIX)), key=lambda name: (len(name), name)
+        (name for name in environ if name.upper().startswith(PREFIX) and name not in CLIENT_VARIABLES),
+        key=lambda name: (len(name), name),
     ):
         try:
             settings = _OneVariable(name, environ[name])()

@@ -22,8 +22,8 @@ from service.key import NewKey, Role, key_of_owner, owner_of_key
 from service.keys.keyring import KEY_PREFIX, Keyring
 from service.store.database import Database
 from service.store.keys import KeyStore
-from tests.conftest import ROOT
 from tests.support.access import ADMIN, made_key, service_with_keys
+from tests.support.checkout import ROOT
 from tests.support.databases import Place
 from tests.support.running import PATIENCE_SECONDS, service_in_process
 

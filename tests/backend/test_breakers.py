@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.backend.breaker import Breaker, State
+from corral.breaker import Breaker, State
 from service.backend.breakers import NO_TRIAL, Breakers, Evidence, Trial
 from service.backend.classification import failure_of
 from service.errors import BackendError, Fault
-from tests.backend.test_breaker import Clock
+from tests.client.test_breaker import Clock
 
 CRASH = failure_of(
     500, b'{"error":"model runner has unexpectedly stopped, check logs"}', "application/json", "/api/chat"

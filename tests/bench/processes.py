@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tests.bench.listening import ON_UVLOOP
 from tests.bench.load import Connection, LoadError, request_bytes
 from tests.bench.measuring import Bench
-from tests.conftest import ROOT
+from tests.support.checkout import ROOT, search_path
 from tests.support.processes import running_service, started
 
 _PATIENCE_SECONDS = 120.0
@@ -77,8 +77,8 @@ async def services(bench: Bench, **settings: str) -> AsyncIterator[list[Server]]
         servers = []
         for checkout in filter(None, (ROOT, bench.other)):
             folder = running.enter_context(bench.new_folder())
-            search_path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
-            service = await running.enter_async_context(running_service(folder, **settings, PYTHONPATH=search_path))
+            own_path = search_path(checkout)
+            service = await running.enter_async_context(running_service(folder, **settings, PYTHONPATH=own_path))
             servers.append(Server(service.port, service.process.pid))
         yield servers
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.config import Config, duration_seconds, find_config_file, find_static_folder, load_config
+from service.config.reading import CLIENT_VARIABLES
 from service.errors import ConfigurationError
 
 
@@ -92,6 +93,12 @@ def test_an_environment_variable_sets_its_key(
     folder: Path, variable: str, value: str, key: str, expected: object
 ) -> None:
     assert value_of(load_config(None, {variable: value}), key) == expected
+
+
+def test_the_variables_of_the_client_are_passed_over_and_no_others(folder: Path) -> None:
+    assert load_config(None, dict.fromkeys(CLIENT_VARIABLES, "x")) == Config()
+    for name in ("CORRAL_URLS", "CORRAL_KEYS", "CORRAL_DEBUGS", "CORRAL_URL__HOST", "corral_url"):
+        assert f"{name}: there is no such setting" in refusal(environ={name: "x"})
 
 
 def test_ollama_url_replaces_the_whole_backend_list(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.simulated import FaultKind
-from tests.conftest import ROOT
+from tests.support.checkout import ROOT
 from tests.support.client_service import arm, service_for_clients
 from tests.support.drop_in import STREAMING
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from corral.breaker import Breaker
 from service.api.context import POOL
-from service.backend.breaker import Breaker
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedServer, SimulatedSettings
 from tests.support.backends import until_answering
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process

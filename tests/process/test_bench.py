@@ -35,7 +35,7 @@ from tests.bench.table import (
     at_most_times,
     markdown,
 )
-from tests.conftest import ROOT
+from tests.support.checkout import ROOT
 from tests.support.processes import started
 
 NAMES = [module.name for module in pkgutil.iter_modules(scenarios.__path__)]

@@ -13,7 +13,7 @@ import pytest
 from hatchling.build import build_wheel
 
 from service.config import Config
-from tests.conftest import ROOT
+from tests.support.checkout import ROOT
 
 DEPLOY = ROOT / "deploy"
 EXPOSURE_TENTHS = 20

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.__main__ import CHECKS
-from tests.conftest import ROOT
+from tests.support.checkout import ROOT
 
 CONTRACT = ROOT / "service/simulated/wire-contract.md"
 CONTRIBUTING = ROOT / ".github/CONTRIBUTING.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.checkout import ROOT
 from tests.support.processes import ChildProcess, started
 
 DURABILITY = "tests/jobs/test_durability.py"

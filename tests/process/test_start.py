@@ -226,3 +226,42 @@ async def test_the_demo_answers_and_leaves_nothing_behind(tmp_path: Path) -> Non
         assert await demo.process.ended() == 0, demo.process.said()
     assert list(home.iterdir()) == []
     assert list(temporary.iterdir()) == []
+
+
+COMMANDS = [
+    ("check",),
+    ("keys", "create", "--name", "me", "--role", "admin"),
+    ("keys", "list"),
+    ("backends",),
+    ("backends", "drain", "ollama"),
+    ("backends", "resume", "ollama"),
+    ("serve",),
+    ("demo",),
+    (),
+]
+CLIENTS = {"CORRAL_URL": "http://127.0.0.1:9", "CORRAL_KEY": "sk-of-the-client", "CORRAL_DEBUG": "1"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+async def test_no_command_reads_or_refuses_the_variables_of_the_client(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    async with SimulatedServer(SETTINGS) as ollama:
+        settings = service_settings(tmp_path, OLLAMA_URL=ollama.url, **CLIENTS)
+        if command in (("serve",), ("demo",), ()):
+            async with running_service(tmp_path, *command, OLLAMA_URL=ollama.url, **CLIENTS) as service:
+                await health_of(service.url)
+                said = service.process.said()
+        elif command[0] == "backends":
+            async with (
+                running_service(tmp_path, OLLAMA_URL=ollama.url, **CLIENTS),
+                started("service", *command, folder=tmp_path, **settings) as process,
+            ):
+                assert await process.ended() == 0, process.said()
+                said = process.said()
+        else:
+            async with started("service", *command, folder=tmp_path, **settings) as process:
+                assert await process.ended() == 0, process.said()
+                said = process.said()
+    assert "CORRAL_" not in said.replace("CORRAL_AUTH__REQUIRED", "").replace("CORRAL_SERVER__HOST", "")
+    assert not [value for value in CLIENTS.values() if len(value) > 1 and value in said]

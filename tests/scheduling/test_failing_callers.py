@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.backend.breaker import Breaker
+from corral.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.classification import failure_of
 from service.endpoints import CHAT

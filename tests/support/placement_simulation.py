@@ -11,8 +11,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
+from corral.breaker import Breaker
 from service.backend.backend import Backend
-from service.backend.breaker import Breaker
 from service.backend.breakers import Breakers
 from service.backend.calls import Call
 from service.backend.client import BackendClient

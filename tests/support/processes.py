@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.conftest import ROOT, SETTINGS
+from tests.conftest import SETTINGS
+from tests.support.checkout import search_path
 
 PATIENCE_SECONDS = 60.0
 """For what should happen at once: only a test that fails waits so long."""
@@ -94,14 +95,13 @@ class ChildProcess:
 async def started(module: str, *arguments: str, folder: Path, **settings: str) -> AsyncIterator[ChildProcess]:
     """Run a module in a folder, with these environment variables and no other setting; it is gone afterwards."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
-    search_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         module,
         *arguments,
         cwd=folder,
-        env=environment | {"PYTHONPATH": search_path} | settings,
+        env=environment | {"PYTHONPATH": search_path()} | settings,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -7,8 +7,8 @@ from typing import Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
+from corral.breaker import Breaker, State
 from service.api.http.fields import one_of
-from service.backend.breaker import Breaker, State
 from service.backend.models import Serial
 from service.backend.pool import Backend
 from service.backend.shares import Limit

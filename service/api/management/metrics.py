@@ -18,8 +18,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from corral.breaker import State
 from service.api.context import CLOCK, JOBS, METRICS, POOL
-from service.backend.breaker import State
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.job import Priority, Status, model_of_runner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.backend.breaker import Breaker, State
+from corral.breaker import Breaker, State
 
 
 class Clock:

@@ -1,0 +1,41 @@
+"""The client library is a package of its own, and tests run the checkout's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import corral
+from tests.support.checkout import ROOT
+from tests.test_house import places
+
+OWN_FOLDER = ROOT / "service" / "client" / "corral"
+
+
+def run(program: str, folder: Path) -> list[str]:
+    """What a program says that is run with this interpreter somewhere else, line by line."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_the_checkouts_library_is_run_here_and_in_every_process_that_a_test_starts(tmp_path: Path) -> None:
+    assert Path(corral.__file__).parent == OWN_FOLDER
+    assert run("import corral; print(corral.__file__)", tmp_path) == [str(OWN_FOLDER / "__init__.py")]
+
+
+def test_the_service_imports_nothing_of_the_library_but_its_breaker() -> None:
+    found = places(r"^\s*(from|import) corral\b", "service/**/*.py")
+    outside = [place for place in found if not place.startswith("service/client/")]
+    assert outside
+    assert [place for place in outside if "from corral.breaker import" not in place] == []
+
+
+def test_the_breaker_loads_nothing_else_of_the_library(tmp_path: Path) -> None:
+    program = """
+import sys, corral.breaker
+print(*sorted(name for name in sys.modules if name.partition(".")[0] in {"corral", "httpx2", "anyio", "tenacity"}))
+"""
+    assert run(program, tmp_path) == ["corral corral.breaker"]

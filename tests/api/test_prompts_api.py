@@ -48,6 +48,26 @@ async def test_a_completed_job_has_its_text_counts_and_timings(service: RunningS
     assert not {"error", "last_error", "thinking", "tool_calls", "position"} & set(result)
 
 
+async def test_a_result_that_is_waited_for_comes_with_the_end_of_the_job(service: RunningService) -> None:
+    stall = service.stall()
+    running, waiting = await service.submit("first"), await service.submit("second")
+    path = f"/api/v1/prompt/{running}/result"
+    _, early = await service.call("GET", path, params={"wait": "0.01"})
+    assert (early["status"], "result" in early) == ("processing", False)
+    polls = [
+        asyncio.create_task(service.call("GET", f"/api/v1/prompt/{one}/result", params={"wait": "60"}))
+        for one in (running, waiting)
+    ]
+    await service.look(running, lambda _: len(service.app[LONG_LIVED]) == 2)
+    stall.release()
+    for status, result in await asyncio.gather(*polls):
+        assert (status, result["status"]) == (200, "completed")
+        assert len(result["result"].split()) == QUICK.tokens
+    # A change that is no end is not told: the second has gone from queued to processing meanwhile.
+    final = await service.call("GET", path, params={"wait": "60"})
+    assert final[1]["status"] == "completed"
+
+
 async def test_a_result_says_that_the_answer_was_cut_at_its_bound(service: RunningService) -> None:
     job_id = await service.finished("hello", options={"num_predict": 3})
     _, result = await service.call("GET", f"/api/v1/prompt/{job_id}/result")
@@ -285,10 +305,12 @@ async def test_health_says_that_all_is_well_or_what_is_not(service: RunningServi
     await service.finished()
     status, health = await service.call("GET", "/health")
     assert (status, health["status"], health["database"]) == (200, "ok", {"status": "ok"})
+    assert health["service"] == "corral"
     assert health["backends"][0]["status"] == "ok"
     service.jobs.ledger.store_trouble = "the disk is full"
     status, health = await service.call("GET", "/health")
     assert (status, health["database"]) == (503, {"status": "failed", "error": "the disk is full"})
+    assert health["service"] == "corral"
 
 
 async def test_a_full_queue_is_refused_with_a_time_to_come_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from service.api.long_lived import LongLived
 from service.jobs import Jobs, View
@@ -20,17 +21,24 @@ class LongPoll:
 
     async def until_changed(self, job_id: str, known: str, seconds: float) -> View:
         """The job as soon as its status is final or not ``known``; else as it is after ``seconds``, or at a stop."""
+        return await self._until(job_id, lambda status: status != known, seconds)
+
+    async def until_final(self, job_id: str, seconds: float) -> View:
+        """The job as soon as it is final; else as it is after ``seconds``, or at a stop."""
+        return await self._until(job_id, lambda _status: False, seconds)
+
+    async def _until(self, job_id: str, is_awaited: Callable[[str], bool], seconds: float) -> View:
         news = asyncio.Event()
         with Listening(self._hub, job_channel(job_id), wake=news.set), self._long_lived.seated(news.set):
-            return await self._look(news, job_id, known, seconds)
+            return await self._look(news, job_id, is_awaited, seconds)
 
-    async def _look(self, news: asyncio.Event, job_id: str, known: str, seconds: float) -> View:
+    async def _look(self, news: asyncio.Event, job_id: str, is_awaited: Callable[[str], bool], seconds: float) -> View:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while True:
             view = await self._jobs.views.view(job_id)
             left = end - loop.time()
-            if view.job.is_final or view.job.status != known or left <= 0 or self._long_lived.is_dismissed:
+            if view.job.is_final or is_awaited(view.job.status) or left <= 0 or self._long_lived.is_dismissed:
                 return view
             await wait_for(news, min(left, self._look_again_seconds))
 

@@ -46,6 +46,8 @@ class QueueHealth(TypedDict):
 class HealthReply(TypedDict):
     """How the service is."""
 
+    service: Annotated[str, one_of(["corral"])]
+    """By this a client knows that it talks to Corral, and not to an Ollama."""
     status: Annotated[str, one_of([_OK, _WAITING, _UNAVAILABLE])]
     database: DatabaseHealth
     backends: list[BackendHealth]
@@ -60,6 +62,7 @@ async def health(request: web.Request) -> web.StreamResponse:
     counts = count_jobs(jobs)
     is_served = any(backend["status"] == "ok" for backend in backends)
     fields: HealthReply = {
+        "service": "corral",
         "status": _UNAVAILABLE if trouble else _OK if is_served else _WAITING,
         "database": {"status": "failed", "error": trouble} if trouble else {"status": "ok"},
         "backends": backends,

@@ -17,7 +17,7 @@ from service.api.http.operation import (
     refusals,
 )
 from service.api.live.job_schema import AcceptedReply, DoneMessage, JobReply, OutputMessage, RestartMessage, ResultReply
-from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, StatusQuery
+from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, ResultQuery, StatusQuery
 
 _TAG = "prompts"
 _PLACE = ("X-Queue-Position", "X-Estimated-Start-Seconds")
@@ -54,10 +54,13 @@ OPERATIONS: Operations = {
     ),
     ("GET", "/api/v1/prompt/{id}/result"): Operation(
         summary="Read what a job has brought",
+        description="With ``wait`` it is answered when the job is final, or after that time.",
         tag=_TAG,
+        query=ResultQuery,
         parameters=(_ID,),
         replies={
             200: ReplyDoc("The whole of it once it is completed, else where it stands.", {JSON: ResultReply}),
+            **_INVALID,
             **_OF_A_JOB,
         },
     ),

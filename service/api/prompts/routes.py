@@ -20,7 +20,7 @@ from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
 from service.api.live.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
 from service.api.live.long_poll import LongPoll
-from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, StatusQuery
+from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, ResultQuery, StatusQuery
 from service.api.prompts.translation import to_job
 from service.job import model_key
 from service.jobs import View
@@ -52,7 +52,10 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 async def result(request: web.Request) -> web.StreamResponse:
     jobs = request.app[JOBS]
-    view = await visible_view(request, job_id_of(request))
+    job_id, query = job_id_of(request), query_of(request, ResultQuery)
+    view = await visible_view(request, job_id)
+    if query.wait and not view.job.is_final:
+        view = await _long_poll(request.app).until_final(job_id, query.wait)
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
     return json_reply(

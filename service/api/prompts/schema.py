@@ -123,10 +123,20 @@ class PromptRequest(BaseModel):
     """A job that is still queued then fails, with the code ``expired``."""
 
 
+_LONGEST_WAIT_SECONDS = 60
+
+
+class ResultQuery(BaseModel):
+    """Whether to wait for the end of the job."""
+
+    wait: float = Field(default=0.0, ge=0, le=_LONGEST_WAIT_SECONDS, allow_inf_nan=False)
+    """How many seconds to wait until it is final."""
+
+
 class StatusQuery(BaseModel):
     """Whether to wait until the job has changed."""
 
-    wait: float = Field(default=0.0, ge=0, le=60, allow_inf_nan=False)
+    wait: float = Field(default=0.0, ge=0, le=_LONGEST_WAIT_SECONDS, allow_inf_nan=False)
     """How many seconds to wait for a change."""
     status: Status | None = None
     """What the caller knows; else the status at the call."""

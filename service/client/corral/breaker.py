@@ -28,8 +28,8 @@ class Breaker:
 
     def __init__(self, clock: Callable[[], float], *, threshold: int = 5, open_seconds: float = 30.0) -> None:
         self._clock = clock
-        self._threshold = threshold
-        self._open_seconds = open_seconds
+        self.threshold = threshold
+        self.open_seconds = open_seconds
         self._faults = 0
         self._opened: float | None = None
         self._is_tried = False
@@ -39,7 +39,7 @@ class Breaker:
     def state(self) -> State:
         if self._opened is None:
             return State.CLOSED
-        return State.OPEN if self._clock() < self._opened + self._open_seconds else State.HALF_OPEN
+        return State.OPEN if self._clock() < self._opened + self.open_seconds else State.HALF_OPEN
 
     @property
     def is_closed(self) -> bool:
@@ -54,7 +54,7 @@ class Breaker:
     @property
     def rest_seconds(self) -> float:
         """How long nothing will be let through."""
-        return 0.0 if self._opened is None else max(0.0, self._opened + self._open_seconds - self._clock())
+        return 0.0 if self._opened is None else max(0.0, self._opened + self.open_seconds - self._clock())
 
     @property
     def lets_through(self) -> bool:
@@ -91,7 +91,7 @@ class Breaker:
         """
         if self._opened is None:
             self._faults += 1
-            if self._faults < self._threshold:
+            if self._faults < self.threshold:
                 return False
         elif not is_trial:
             return False
@@ -112,7 +112,7 @@ class Breaker:
         """
         if self._opened is not None and not self._has_come_back:
             self._has_come_back = True
-            self._opened = min(self._opened, self._clock() - self._open_seconds)
+            self._opened = min(self._opened, self._clock() - self.open_seconds)
 
     def abandoned(self) -> None:
         """The trial ended without a word about the backend, for example by a cancellation: another may follow."""

@@ -1,0 +1,243 @@
+"""An event loop in a thread of its own, for programs that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from anyio.from_thread import BlockingPortal
+
+from corral.errors import ConfigurationError
+from corral.wire import CLOSED
+
+T = TypeVar("T")
+
+_END_SECONDS = 4.0
+"""For what is under way when it is called off: a little longer than calling off a job may take."""
+
+_LIVING: weakref.WeakSet[Portal] = weakref.WeakSet()
+_OF_PARENTS: list[object] = []
+"""The portals of the process that this one was forked from, whose threads are not here. They are never touched."""
+
+
+class Started(NamedTuple, Generic[T]):
+    """Something that runs in the loop."""
+
+    future: concurrent.futures.Future[T]
+    ended: threading.Event
+    """It has ended in truth: a future that is cancelled looks so at once."""
+
+
+class Portal:
+    """Runs coroutines in its loop, which begins with the first of them. Any thread may ask it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._running: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
+        _LIVING.add(self)
+
+    def call(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Wait for what the coroutine returns. Whatever ends the waiting, as Ctrl-C does, ends the coroutine first."""
+        return self.outcome(self.start(function, *arguments))
+
+    def outcome(self, started: Started[T]) -> T:
+        """The same for what was begun already."""
+        try:
+            return started.future.result()
+        except concurrent.futures.CancelledError:
+            raise ConfigurationError(CLOSED) from None
+        except BaseException:
+            if not started.future.done():
+                self.call_off((started,))
+            raise
+
+    def call_off(self, begun: Iterable[Started[Any]]) -> None:
+        """End all of them, and wait a little until they have."""
+        begun = [one for one in begun if not one.future.done()]
+        for one in begun:
+            one.future.cancel()
+        deadline = time.monotonic() + _END_SECONDS
+        for one in begun:
+            if not self.is_here:
+                one.ended.wait(max(0.0, deadline - time.monotonic()))
+
+    def start(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> Started[T]:
+        """Begin a coroutine. Cancelling its future ends it."""
+        ended = threading.Event()
+
+        async def watched() -> T:
+            try:
+                return await function(*arguments)
+            finally:
+                ended.set()
+
+        if self.is_here:
+            raise ConfigurationError("a callback in the client's own thread cannot wait for it: use another thread")
+        running = self._begun()
+        try:
+            return Started(running.start_task_soon(watched), ended)
+        except RuntimeError:
+            raise ConfigurationError(CLOSED) from None
+
+    def end_soon(self, source: AsyncGenerator[Any]) -> None:
+        """Close a generator, without waiting for that, and without a lock."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+
+        async def end() -> None:
+            await source.aclose()
+
+        asyncio.run_coroutine_threadsafe(end(), loop)
+
+    @property
+    def is_running(self) -> bool:
+        return self._running is not None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the running thread is the loop's own, which cannot wait for itself."""
+        return self._thread is threading.current_thread()
+
+    def stop(self) -> None:
+        """Call off all that is under way, and begin nothing new."""
+        with self._lock:
+            self._is_closed = True
+            running, self._running = self._running, None
+        if running is not None:
+            try:
+                running.start_task_soon(running.stop, True)
+            except RuntimeError:
+                # It has ended already.
+                return
+
+    def join(self, deadline: float | None = None) -> None:
+        """Wait until it has ended, at most until ``time.monotonic()`` passes the deadline."""
+        thread = self._thread
+        if thread is not None and not self.is_here:
+            thread.join(_END_SECONDS if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def begin_anew(self) -> None:
+        """Forget a thread that only the parent process has."""
+        _OF_PARENTS.append((self._running, self._thread, self._loop))
+        self._lock, self._thread, self._running, self._loop = threading.Lock(), None, None, None
+
+    def _begun(self) -> BlockingPortal:
+        with self._lock:
+            if self._is_closed:
+                raise ConfigurationError(CLOSED)
+            if self._running is None:
+                ready: _Ready = concurrent.futures.Future()
+                self._thread = threading.Thread(target=_run, args=(ready,), name="corral", daemon=True)
+                self._thread.start()
+                self._running, self._loop = ready.result()
+                _end_with_the_program()
+            return self._running
+
+
+_Ready = concurrent.futures.Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]]
+
+
+def _run(ready: _Ready) -> None:
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result((portal, asyncio.get_running_loop()))
+            await portal.sleep_until_stopped()
+
+    try:
+        asyncio.run(serve())
+    except BaseException as error:
+        if ready.done():
+            raise
+        ready.set_exception(error)
+
+
+_watcher: threading.Thread | None = None
+_watcher_lock = threading.Lock()
+
+
+def _end_with_the_program() -> None:
+    """Have the portals end when the program does. A thread of its own waits for that: threads that wait for an answer
+    are joined by the interpreter before it runs exit handlers, and would keep it from ever getting there.
+    """
+    global _watcher
+    with _watcher_lock:
+        if _watcher is None:
+            _watcher = threading.Thread(target=_end_all, name="corral-exit")
+            _watcher.start()
+
+
+def _end_all() -> None:
+    threading.main_thread().join()
+    portals = list(_LIVING)
+    for portal in portals:
+        portal.stop()
+    deadline = time.monotonic() + _END_SECONDS
+    for portal in portals:
+        portal.join(deadline)
+
+
+def _begin_anew() -> None:
+    global _watcher, _watcher_lock
+    _watcher, _watcher_lock = None, threading.Lock()
+    for portal in list(_LIVING):
+        portal.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+class SyncStream(Generic[T]):
+    """What an asynchronous generator yields, one by one. One that is closed, or garbage, ends the generator, too."""
+
+    def __init__(self, portal: Portal, source: AsyncGenerator[T]) -> None:
+        self._portal = portal
+        self._source = source
+        self._is_begun = False
+        self._is_over = False
+
+    def __iter__(self) -> SyncStream[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._is_over:
+            raise StopIteration
+        self._is_begun = True
+        try:
+            return self._portal.call(self._source.__anext__)
+        except StopAsyncIteration:
+            self._is_over = True
+            raise StopIteration from None
+        except BaseException:
+            self._is_over = True
+            raise
+
+    def __enter__(self) -> SyncStream[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it; nothing happens when it has ended."""
+        if self._is_to_be_ended():
+            self._portal.call(self._source.aclose)
+
+    def __del__(self) -> None:
+        # Whoever collects garbage must not wait, and may be the loop's own thread.
+        if self._is_to_be_ended():
+            self._portal.end_soon(self._source)
+
+    def _is_to_be_ended(self) -> bool:
+        is_open, self._is_over = self._is_begun and not self._is_over, True
+        return is_open and self._portal.is_running

@@ -1,0 +1,237 @@
+"""Corral's prompts API: jobs submitted, waited for, followed, listed and called off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import anyio
+
+from corral.call import Call, log
+from corral.errors import CallTimeoutError, ConfigurationError, ConnectionFailedError, CorralError, NotSupportedError
+from corral.replies import job_usage
+from corral.server import Server
+from corral.shapes import AcceptedJob, JobEvent, JobResult, JobStatus
+from corral.stats import Stats
+from corral.wire import Event, json_bytes
+
+_LONGEST_POLL_SECONDS = 30.0
+_EARLY_SECONDS = 1.0
+"""A poll that is answered sooner, without an end, is answered by a service that stops."""
+_GIVE_UP_SECONDS = 3.0
+"""For calling a job off. Whoever has given up a call does not wait for longer, not even at an interpreter's exit."""
+_PAGE_SIZE = 100
+_FINAL = ("completed", "failed", "cancelled")
+
+
+@dataclass
+class Submission:
+    """A job on its way. ``content`` is sent byte for byte each time, with the call's key."""
+
+    call: Call
+    content: bytes
+    is_sent: bool = False
+
+
+class Prompts:
+    """What can be done with jobs. Following a job that Corral has accepted never asks the circuit, nor counts there:
+    a service that is started again finds its jobs, and those who wait for them must not give up together.
+    """
+
+    def __init__(self, server: Server, stats: Stats) -> None:
+        self._server = server
+        self._stats = stats
+
+    async def require(self, call: Call) -> None:
+        """Raises NotSupportedError at a bare Ollama."""
+        if not await self._server.is_corral(call):
+            raise NotSupportedError(
+                "the server is a bare Ollama, which has no queue: start Corral with `python -m service` and set "
+                "CORRAL_URL to its address"
+            )
+
+    async def submit(self, submission: Submission) -> AcceptedJob:
+        """The job once it is on disk; its id is the call's from then on."""
+        call = submission.call
+        await self.require(call)
+        submission.is_sent = True
+        accepted: AcceptedJob = await self._server.ask(
+            call,
+            "POST",
+            "/api/v1/prompt",
+            content=submission.content,
+            headers={"Idempotency-Key": call.key},
+            check=_object,
+        )
+        call.job_id = accepted["id"]
+        return accepted
+
+    async def give_up(self, submission: Submission) -> None:
+        """Call the job off, also where its id is not known yet: the same request again tells it.
+
+        It waits for a few seconds, whatever else is being cancelled, and raises nothing.
+        """
+        call = submission.call
+        if not submission.is_sent:
+            return
+        with anyio.move_on_after(_GIVE_UP_SECONDS, shield=True):
+            try:
+                if call.job_id is None:
+                    headers = {"Idempotency-Key": call.key, "X-Request-ID": call.request_id}
+                    wire = self._server.wire
+                    found = await wire.request("POST", "/api/v1/prompt", content=submission.content, headers=headers)
+                    call.job_id = str(found["id"])
+                await self._server.wire.request("DELETE", _path(call.job_id))
+            except (CorralError, LookupError, TypeError) as error:
+                log.debug("[%s] the job could not be called off: %s", call.request_id, error)
+
+    async def status(self, call: Call, job_id: str, known: str | None = None) -> JobStatus:
+        """Where the job stands; with ``known`` as soon as its status is another, or after a while."""
+        query = "" if known is None else "?" + urlencode({"wait": f"{self._poll_seconds():g}", "status": known})
+        job: JobStatus = await self._of_job(call, "GET", job_id, f"/status{query}")
+        self._stats.saw(job)
+        return job
+
+    async def until_final(self, call: Call, job_id: str) -> JobStatus:
+        """The job once it is final."""
+        job = await self.status(call, job_id)
+        while job["status"] not in _FINAL:
+            begun, known = self._server.time.clock(), job["status"]
+            job = await self.status(call, job_id, known)
+            if job["status"] == known:
+                await self._pause_when_early(begun)
+        return job
+
+    async def result(self, call: Call, job_id: str) -> JobResult:
+        """What the job has brought, once it is final."""
+        while True:
+            begun = self._server.time.clock()
+            job: JobResult = await self._of_job(call, "GET", job_id, f"/result?wait={self._poll_seconds():g}")
+            if job["status"] in _FINAL:
+                self._stats.saw(job, job_usage(job))
+                return job
+            await self._pause_when_early(begun)
+
+    async def cancel(self, call: Call, job_id: str) -> JobStatus:
+        """The job afterwards: one that was final already stays as it was."""
+        job: JobStatus = await self._of_job(call, "DELETE", job_id, "")
+        self._stats.saw(job)
+        return job
+
+    async def request(self, call: Call, job_id: str) -> dict[str, Any]:
+        """The body with which Ollama is asked."""
+        body: dict[str, Any] = await self._of_job(call, "GET", job_id, "/request")
+        return body
+
+    async def events(self, call: Call, job_id: str, from_: str | None) -> AsyncGenerator[JobEvent]:
+        """News of the job until it is final, through as many connections as that takes."""
+        await self.require(call)
+        position, empty = from_, 0
+        while True:
+            is_empty = True
+            connection, events = await self._connect(call, job_id, position)
+            async with connection:
+                try:
+                    async for event in events:
+                        is_empty = False
+                        found = _job_event(event, event.position or position)
+                        position = found["position"]
+                        if found["type"] == "status":
+                            self._stats.saw(found["job"])
+                        yield found
+                        if found["type"] == "done":
+                            return
+                    last: CorralError = ConnectionFailedError("the service ended the stream before the job did")
+                except (ConnectionFailedError, CallTimeoutError) as error:
+                    last = error
+            log.debug("[%s] following %s from %s again: %s", call.request_id, job_id, position, last)
+            empty = empty + 1 if is_empty else 0
+            if empty > self._server.settings.max_retries:
+                raise last
+            # A job that waits has nothing to say: after a silence the next connection shows whether the service lives.
+            if is_empty or not isinstance(last, CallTimeoutError):
+                await self._server.retries.pause(empty + 1)
+
+    async def page(self, call: Call, number: int, filters: Mapping[str, str]) -> list[JobStatus]:
+        """A page of the list, newest first; an empty one is behind the last."""
+        await self.require(call)
+        query = urlencode({"page": number, "page_size": _PAGE_SIZE, **filters})
+        found = await self._server.ask(call, "GET", f"/api/v1/prompts?{query}", check=_object)
+        jobs: list[JobStatus] = found["prompts"]
+        return jobs
+
+    async def cancel_all(self, call: Call, filters: Mapping[str, Any], *, everybody: bool) -> int:
+        """How many jobs were cancelled."""
+        await self.require(call)
+        content = json_bytes({"filter": filters, "everybody": everybody})
+        found = await self._server.ask(call, "POST", "/api/v1/prompts/cancel", content=content, check=_object)
+        return int(found["cancelled"])
+
+    async def _of_job(self, call: Call, method: str, job_id: str, rest: str) -> Any:
+        await self.require(call)
+        call.job_id = job_id
+        return await self._server.ask(call, method, _path(job_id) + rest, is_guarded=False, check=_object)
+
+    def _poll_seconds(self) -> float:
+        return min(self._server.settings.timeout / 2, _LONGEST_POLL_SECONDS)
+
+    async def _pause_when_early(self, begun: float) -> None:
+        seconds = min(_EARLY_SECONDS, self._poll_seconds() / 2)
+        if self._server.time.clock() - begun < seconds:
+            await self._server.time.sleep(seconds)
+
+    async def _connect(
+        self, call: Call, job_id: str, position: str | None
+    ) -> tuple[AsyncExitStack, AsyncIterator[Event]]:
+        """A connection to be closed, and the events that come by it; that it comes about is tried several times."""
+        headers = {"X-Request-ID": call.request_id}
+        if position is not None:
+            headers["Last-Event-ID"] = position
+
+        async def attempt() -> tuple[AsyncExitStack, AsyncIterator[Event]]:
+            stack = AsyncExitStack()
+            events = await stack.enter_async_context(self._server.wire.events(f"{_path(job_id)}/stream", headers))
+            return stack, events
+
+        return await self._server.retries.run(call, attempt, is_guarded=False)
+
+
+def _path(job_id: Any) -> str:
+    if not isinstance(job_id, str) or not job_id:
+        raise ConfigurationError(f"job_id = {job_id!r}: give the id of a job")
+    return f"/api/v1/prompt/{quote(job_id, safe='')}"
+
+
+def _object(reply: Any) -> Any:
+    if not isinstance(reply, dict):
+        raise ConnectionFailedError(f"the reply is no object: {str(reply)[:60]!r}")
+    return reply
+
+
+def _job_event(event: Event, position: str | None) -> JobEvent:
+    data = event.data
+    match event.name:
+        case "output":
+            if data["kind"] == "tool_calls":
+                return {"type": "tool_calls", "position": position, "tool_calls": _tool_calls(data["data"])}
+            return {"type": data["kind"], "position": position, "text": data["data"]}
+        case "restart":
+            return {"type": "restart", "position": position}
+        case "done":
+            done: JobEvent = {"type": "done", "position": position, "status": data["status"]}
+            if "done_reason" in data:
+                done["done_reason"] = data["done_reason"]
+            if "error" in data:
+                done["error"] = data["error"]
+            return done
+        case _:
+            return {"type": "status", "position": position, "job": data}
+
+
+def _tool_calls(text: str) -> list[Any]:
+    found: list[Any] = json.loads(text)
+    return found

@@ -1,0 +1,358 @@
+"""Requests and replies: the only module that knows the HTTP library.
+
+Failures come out as errors of :mod:`corral.errors`. There are connections for each event loop, and no end of them: the
+calls under way are limited elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from threading import Lock
+from typing import Any, NamedTuple
+
+import httpx2
+
+from corral.errors import (
+    CallTimeoutError,
+    ConfigurationError,
+    ConnectionFailedError,
+    CorralError,
+    ResponseError,
+    error_of_status,
+)
+from corral.settings import CONNECT_SECONDS, Address, Settings
+
+_KEPT_SECONDS = 30.0
+_KEPT_CONNECTIONS = 100
+_LONGEST_MESSAGE = 500
+_OF_PARENTS: list[object] = []
+"""Connections of the process that this one was forked from. They are never touched: what the system knows of them is
+shared, so that closing one here would disturb the other.
+"""
+
+
+CLOSED = "the client is closed: make a new one"
+
+
+class Event(NamedTuple):
+    """A server-sent event."""
+
+    name: str
+    data: Any
+    position: str | None
+    """Its id, or that of the last event that had one."""
+
+
+def json_bytes(body: Any) -> bytes:
+    """Raises ConfigurationError for what is no JSON."""
+    try:
+        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"this cannot be sent as JSON: {error}") from None
+
+
+class Wire:
+    """The connections to one server."""
+
+    def __init__(
+        self,
+        address: Address,
+        key: str | None,
+        headers: Mapping[str, str],
+        settings: Settings,
+        transport: httpx2.AsyncBaseTransport | None,
+    ) -> None:
+        self._address = address
+        self._settings = settings
+        self._transport = transport
+        own = {"User-Agent": "ollama-corral", "Accept": "*/*", **headers}
+        if key is not None:
+            own["Authorization"] = f"Bearer {key}"
+        try:
+            self._headers = httpx2.Headers(own)
+        except (TypeError, ValueError):
+            raise ConfigurationError("headers: give names and values of text") from None
+        self._lock = Lock()
+        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[httpx2.AsyncClient]]]
+        self._by_loop = {}
+        self._is_closed = False
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence_seconds: float | None = None,
+    ) -> Any:
+        """The JSON of a whole reply. ``silence_seconds``: for how long the server may say nothing, if not ``timeout``.
+
+        Raises ResponseError for a reply that is no success, or no JSON.
+        """
+        async with self._opened(method, path, content, headers, silence_seconds) as response:
+            with self._translated():
+                await response.aread()
+            _require_success(response)
+            return _json_of(response)
+
+    async def health(self) -> tuple[int, Any]:
+        """Status and JSON of ``GET /health``, None for what is no JSON; the status is not judged."""
+        async with self._opened("GET", "/health", None, None) as response:
+            with self._translated():
+                await response.aread()
+            try:
+                return response.status_code, json.loads(response.content)
+            except ValueError:
+                _require_access(response)
+                return response.status_code, None
+
+    def refusal(self, status: int, body: Any) -> ResponseError:
+        """The error for a reply that :meth:`health` gave."""
+        return error_of_status(status, _words_of(body) or "the server refused", json_bytes(body), None, is_final=True)
+
+    @asynccontextmanager
+    async def events(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Event]]:
+        """Server-sent events of JSON."""
+        async with self._opened("GET", path, None, {**headers, "Accept": "text/event-stream"}) as response:
+            await self._require_stream(response)
+            yield self._events_of(response)
+
+    @asynccontextmanager
+    async def objects(
+        self, path: str, content: bytes, headers: Mapping[str, str], silence_seconds: float | None = None
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """The objects of a streamed reply: one a line, or one an event."""
+        async with self._opened("POST", path, content, headers, silence_seconds) as response:
+            await self._require_stream(response)
+            is_events = response.headers.get("content-type", "").startswith("text/event-stream")
+            yield self._data_of(response) if is_events else self._lines_of(response)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop, and open no more."""
+        self._is_closed = True
+        with self._lock:
+            found = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            await found[1].aclose()
+
+    def begin_anew(self) -> None:
+        """Leave all connections to the process that this one was forked from."""
+        _OF_PARENTS.append(self._by_loop)
+        self._by_loop, self._lock = {}, Lock()
+
+    @asynccontextmanager
+    async def _opened(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str] | None,
+        silence_seconds: float | None = None,
+    ) -> AsyncIterator[httpx2.Response]:
+        seconds = self._settings.timeout
+        timeout = httpx2.Timeout(
+            silence_seconds or seconds, connect=min(seconds, CONNECT_SECONDS), write=seconds, pool=None
+        )
+        own = dict(headers or {})
+        if content is not None:
+            own["Content-Type"] = "application/json"
+        http = await self._http()
+        with self._translated():
+            request = http.build_request(
+                method, self._address.url + path, content=content, headers=own, timeout=timeout
+            )
+            response = await http.send(request, stream=True)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _http(self) -> httpx2.AsyncClient:
+        if self._is_closed:
+            raise ConfigurationError(CLOSED)
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            found = self._by_loop.get(loop)
+            if found is None:
+                for other in [other for other in self._by_loop if other.is_closed()]:
+                    del self._by_loop[other]
+                keeper = self._kept()
+                # It runs to its yield without waiting for anything.
+                http = await anext(keeper)
+                found = self._by_loop[loop] = (http, keeper)
+        return found[0]
+
+    async def _kept(self) -> AsyncGenerator[httpx2.AsyncClient]:
+        """The connections of one event loop. It is a generator, since a loop that ends closes its generators: so the
+        connections end with the loop, whoever ran it.
+        """
+        http = httpx2.AsyncClient(
+            headers=self._headers,
+            auth=self._address.login,
+            transport=self._transport,
+            # Certificates are loaded where they are needed; that takes longer than everything else here.
+            verify=self._address.url.startswith("https:"),
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS, keepalive_expiry=_KEPT_SECONDS
+            ),
+        )
+        try:
+            yield http
+        finally:
+            await http.aclose()
+
+    async def _require_stream(self, response: httpx2.Response) -> None:
+        if response.status_code != 200:
+            with self._translated():
+                await response.aread()
+            _require_success(response)
+            raise _not_ours(response)
+        if response.headers.get("content-type", "").startswith("text/html"):
+            with self._translated():
+                await response.aread()
+            raise _not_ours(response)
+
+    async def _events_of(self, response: httpx2.Response) -> AsyncIterator[Event]:
+        with self._translated():
+            async for event in httpx2.EventSource(response, max_event_size=None):
+                yield Event(event.event, _parsed(event.data), event.id or None)
+
+    async def _data_of(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+        with self._translated():
+            async for event in httpx2.EventSource(response, max_event_size=None):
+                if event.data and event.data != "[DONE]":
+                    yield _parsed(event.data)
+
+    async def _lines_of(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+        with self._translated():
+            async for line in lines(response.aiter_bytes()):
+                yield _parsed(line)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What the HTTP library raises, as our own errors."""
+        where = self._address.url
+        try:
+            yield
+        except CorralError:
+            raise
+        except (httpx2.ReadTimeout, httpx2.WriteTimeout) as error:
+            raise CallTimeoutError(
+                f"{where} said nothing for {self._settings.timeout:g} s: allow a longer timeout, or see why"
+            ) from error
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            raise ConnectionFailedError(
+                f"nobody answers at {where} ({_reason(error)}): start the server, or set CORRAL_URL"
+            ) from error
+        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+            raise ConfigurationError(f"this cannot be sent to {where}: {error}") from error
+        except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, OSError) as error:
+            raise ConnectionFailedError(
+                f"the connection to {where} was lost before the reply was whole ({_reason(error)})"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines of a stream, however it was cut into pieces. Only a line feed ends one: JSON may hold all other
+    characters at which text is split into lines. The last may lack it.
+    """
+    held: list[bytes] = []
+    async for piece in pieces:
+        *whole, rest = piece.split(b"\n")
+        for line in whole:
+            held.append(line)
+            joined = b"".join(held)
+            held.clear()
+            if joined.strip():
+                yield joined
+        if rest:
+            held.append(rest)
+    last = b"".join(held)
+    if last.strip():
+        yield last
+
+
+def _parsed(text: str | bytes) -> Any:
+    """Raises ConnectionFailedError for half an object."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConnectionFailedError(f"a part of the reply is missing or broken: {error}") from error
+    if not isinstance(found, dict):
+        raise ConnectionFailedError(f"a part of the reply is no object: {str(found)[:60]!r}")
+    return found
+
+
+def _json_of(response: httpx2.Response) -> Any:
+    if "json" not in response.headers.get("content-type", "application/json"):
+        raise _not_ours(response)
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError) as error:
+        raise ConnectionFailedError(f"the reply has come in part ({len(response.content)} bytes): {error}") from error
+
+
+def _not_ours(response: httpx2.Response) -> ResponseError:
+    kind = response.headers.get("content-type", "something without a type")
+    message = f"the server answers with {kind}, as neither Corral nor Ollama does: is base_url right?"
+    return error_of_status(response.status_code, message, response.content, None, is_final=True)
+
+
+def _require_success(response: httpx2.Response) -> None:
+    if response.is_success:
+        return
+    _raise_refusal(response)
+
+
+def _require_access(response: httpx2.Response) -> None:
+    if response.status_code in (401, 403):
+        _raise_refusal(response)
+
+
+def _raise_refusal(response: httpx2.Response) -> None:
+    try:
+        message = _words_of(json.loads(response.content))
+    except (ValueError, RecursionError):
+        message = ""
+    if not message and response.is_redirect:
+        message = f"the server has moved to {response.headers.get('location', 'somewhere')}: set base_url to that"
+    raise error_of_status(
+        response.status_code,
+        message[:_LONGEST_MESSAGE] or response.reason_phrase or "the server refused",
+        response.content,
+        _retry_after_seconds(response.headers.get("retry-after")),
+        is_final=response.headers.get("x-should-retry", "").strip().lower() == "false",
+    )
+
+
+def _words_of(body: Any) -> str:
+    """An error in any of the shapes in which Ollama, OpenAI, Anthropic and Corral tell it."""
+    for _ in range(2):
+        if not isinstance(body, dict):
+            break
+        body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), "")
+    return body if isinstance(body, str) else ""
+
+
+def _retry_after_seconds(value: str | None) -> float | None:
+    """Seconds, or a date (RFC 9110, 10.2.3); None for what is neither."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds < float("inf") else None

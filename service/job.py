@@ -127,6 +127,8 @@ class NewJob(NamedTuple):
     """Whether the request asks the backend for a stream."""
     on_disconnect: str | None = None
     """None: nobody waits. ``cancel`` or ``finish``: what becomes of the job when its waiting caller is gone."""
+    request_id: str | None = None
+    """What the caller calls its request; it names no job, and several jobs may have it."""
 
 
 class Job(NamedTuple):
@@ -170,6 +172,8 @@ class Job(NamedTuple):
     created_at: int
     updated_at: int
     started_at: int | None
+    request_id: str | None
+    """What the caller called the request that made the job."""
     error_code: str | None = None
     error_message: str | None = None
     prompt_tokens: int | None = None

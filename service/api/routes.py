@@ -18,7 +18,7 @@ from service.api import (
     prompts,
     requests,
 )
-from service.api.access.auth import AUTH, OPEN_PATHS, show_rate_limit
+from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.callers import CALLERS, Callers
 from service.api.dropin.passing import PASSING, passing_bound
@@ -83,7 +83,7 @@ def add_routes(app: web.Application) -> None:
     documentation.prepare_documentation(app)
     allow_cross_origin(app, interfaces)
     app.cleanup_ctx.append(_followers)
-    app.on_response_prepare.append(show_rate_limit)
+    app.on_response_prepare.append(show_callers_headers)
     app.on_shutdown.append(_send_away)
 
 

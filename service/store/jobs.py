@@ -100,6 +100,7 @@ class JobStore:
             created_at=now,
             updated_at=now,
             started_at=now if is_started else None,
+            request_id=new.request_id,
         )
 
     def insert(self, job: Job, new: NewJob, *, also: Sequence[Statement] = (), settle: Settle | None = None) -> Written:

@@ -14,6 +14,7 @@ from multidict import istr
 
 from service.api.access.auth import AUTH
 from service.api.access.caller import CALLER
+from service.api.access.request_id import request_id_of
 from service.api.access.request_log import note_count, note_job, note_model
 from service.api.context import JOBS, POOL
 from service.errors import ForbiddenError, InvalidRequestError
@@ -56,8 +57,10 @@ async def admit(
     """
     await find(model)
     new = make()
-    priority = authorise(request, model, new.priority)
-    return new if priority == new.priority else new._replace(priority=priority)
+    priority, request_id = authorise(request, model, new.priority), request_id_of(request)
+    if priority == new.priority and request_id is None:
+        return new
+    return new._replace(priority=priority, request_id=request_id)
 
 
 HEADER = istr("Idempotency-Key")

@@ -11,6 +11,7 @@ from multidict import istr
 from service.api.access.browser_tokens import BrowserTokens
 from service.api.access.caller import CALLER, Caller
 from service.api.access.client_address import ClientAddresses
+from service.api.access.request_id import request_id_of
 from service.clock import Clock
 from service.config import Config
 from service.errors import ForbiddenError, UnauthenticatedError
@@ -112,9 +113,15 @@ def rate_limit_headers(request: web.Request) -> Mapping[str, str]:
     }
 
 
-async def show_rate_limit(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the headers of the rate limit on a reply."""
-    response.headers.update(rate_limit_headers(request))
+def callers_headers(request: web.Request) -> Mapping[str, str]:
+    """What every reply to this request tells its caller: its own name for it, and what its key has left."""
+    request_id, limits = request_id_of(request), rate_limit_headers(request)
+    return limits if request_id is None else {**limits, "x-request-id": request_id}
+
+
+async def show_callers_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Put them on a reply."""
+    response.headers.update(callers_headers(request))
 
 
 def identify(app: web.Application, request: web.Request) -> Caller | None:

@@ -68,7 +68,8 @@ TAGS = {
 _ABOUT = (
     "A durable queue and gateway in front of one or more Ollama servers. Every call is a job, whichever door it came "
     "through: it is stored, waits its turn, and can be watched, left and come back to. Replies are never cached, and "
-    "`HEAD` is answered wherever `GET` is. Bodies may be packed with `Content-Encoding: gzip`, `deflate` or `zstd`."
+    "`HEAD` is answered wherever `GET` is. Bodies may be packed with `Content-Encoding: gzip`, `deflate` or `zstd`. "
+    "An `X-Request-ID` of up to 128 printable ASCII characters comes back on the reply."
 )
 _HEADERS = {
     "X-Job-Id": ("The job behind this reply.", {"type": "string", "format": "uuid"}),

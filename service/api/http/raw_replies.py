@@ -21,7 +21,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import SERVER_SOFTWARE
 
-from service.api.access.auth import rate_limit_headers
+from service.api.access.auth import callers_headers
 from service.coalescing import CoalescedWrites
 
 Headers = Sequence[tuple[str, str]]
@@ -68,7 +68,7 @@ def _own_lines(request: web.Request, status: int, headers: Headers) -> str | Non
         or request.version != HttpVersion11
     ):
         return None
-    told = rate_limit_headers(request)
+    told = callers_headers(request)
     if told:
         headers = [*(header for header in headers if header[0].lower() not in told), *told.items()]
     lines = ""

@@ -44,6 +44,8 @@ class JobReply(TypedDict):
     """It is not begun earlier: because it was asked so, or because an attempt failed."""
     expires_at: NotRequired[Moment]
     """A job that is still queued then fails."""
+    request_id: NotRequired[str]
+    """What the caller called the request that made the job (``X-Request-ID``); it is not the job's own."""
     prompt: str
     """The first 200 characters."""
     error: NotRequired[JobError]

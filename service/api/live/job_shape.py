@@ -59,6 +59,8 @@ def job_fields(
         "updated_at": moment(job.updated_at),
         "prompt": job.preview,
     }
+    if job.request_id is not None:
+        fields["request_id"] = job.request_id
     if position is not None:
         fields["position"] = position
         fields["position_is_exact"] = position_is_exact

@@ -116,6 +116,8 @@ class JobStatus(TypedDict):
     finished_at: NotRequired[str]
     next_attempt_at: NotRequired[str]
     expires_at: NotRequired[str]
+    request_id: NotRequired[str]
+    """What the caller called the request that made it."""
     prompt: str
     error: NotRequired[JobError]
     last_error: NotRequired[JobError]

@@ -9,19 +9,25 @@ _COLUMNS = (
     "attempt", "failures", "crashes", "not_before", "deadline", "on_disconnect", "worker", "caller_at", "preview",
     "size", "created_at", "updated_at", "started_at",
 )  # fmt: skip
-_OWN = ", ".join(_COLUMNS)
-_GIVEN = ", ".join(f"NEW.{column}" for column in _COLUMNS)
 
-STATEMENTS = (
-    f"""
+
+def new_jobs(*later: str) -> tuple[str, ...]:
+    """The view and its trigger, with the columns that later steps have added."""
+    columns = (*_COLUMNS, *later)
+    own, given = ", ".join(columns), ", ".join(f"NEW.{column}" for column in columns)
+    return (
+        f"""
     CREATE VIEW new_jobs AS
-    SELECT jobs.seq, {_OWN}, prompt, request FROM jobs JOIN bodies ON bodies.seq = jobs.seq
+    SELECT jobs.seq, {own}, prompt, request FROM jobs JOIN bodies ON bodies.seq = jobs.seq
     """,
-    # SQLite is told the number, PostgreSQL gives it; see service.store.database.Database.next_number.
-    f"""
+        # SQLite is told the number, PostgreSQL gives it; see service.store.database.Database.next_number.
+        f"""
     {{instead_of_insert}}
-        INSERT INTO jobs ({{seq_given}}{_OWN}) VALUES ({{new_seq_given}}{_GIVEN}) {{seq_taken}};
+        INSERT INTO jobs ({{seq_given}}{own}) VALUES ({{new_seq_given}}{given}) {{seq_taken}};
         INSERT INTO bodies (seq, prompt, request) VALUES (NEW.seq, NEW.prompt, NEW.request);
     {{instead_of_insert_end}}
     """,
-)
+    )
+
+
+STATEMENTS = new_jobs()

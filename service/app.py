@@ -24,6 +24,7 @@ from service.errors import ServiceError
 from service.job import new_job_id
 from service.jobs import Jobs
 from service.jobs.attempts import Attempts
+from service.jobs.cancelling import Cancelling
 from service.jobs.ledger import Ledger
 from service.jobs.other_processes import OtherProcesses
 from service.jobs.repeats import KEPT_DAYS, Repeats
@@ -197,6 +198,7 @@ def _jobs(
         ledger,
         views,
         submission,
+        Cancelling(store.queries, submission),
         Repeats(store, ledger, submission, views, clock),
         Attempts(store, ledger, backlog, clock),
         upkeep,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.jobs.attempts import Attempts
+from service.jobs.cancelling import Cancelling
 from service.jobs.ledger import Ledger
 from service.jobs.other_processes import OtherProcesses
 from service.jobs.records import Entered, Page, Retry, View
@@ -29,6 +30,8 @@ class Jobs:
     """Look at jobs."""
     submission: Submission
     """Submit jobs and call them off."""
+    cancelling: Cancelling
+    """Call off many jobs at once."""
     repeats: Repeats
     """Submit a job once, however often its request comes."""
     attempts: Attempts

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from service.clock import Clock
-from service.errors import CannotStoreError, ServiceError, StoppingError, UniqueViolationError
+from service.errors import CannotStoreError, NotFoundError, ServiceError, StoppingError, UniqueViolationError
 from service.job import Claimed, Job, Line, NewJob, Status, line_of, model_key, new_job_id
 from service.jobs.ledger import STOPPING, Ledger
 from service.jobs.records import Entered, View
@@ -23,6 +23,9 @@ from service.scheduling.scheduler import Scheduler
 from service.store.database import Answers, Statement
 from service.store.idempotency import RequestKey, remember
 from service.store.jobs import JobStore, numbered
+
+ON_REQUEST = ("cancelled", "cancelled on request")
+"""Code and words of a job that somebody has cancelled."""
 
 
 class Submission:
@@ -95,7 +98,15 @@ class Submission:
         view = await self._views.view(job_id)
         if view.job.is_final:
             return view.job
-        return await self._cancel(view.job, "cancelled", "cancelled on request") or (await self._views.view(job_id)).job
+        return await self._cancel(view.job, *ON_REQUEST) or (await self._views.view(job_id)).job
+
+    async def was_cancelled(self, job_id: str) -> bool:
+        """End a job, whether it is there or not; whether that has changed anything. Raises CannotStoreError."""
+        try:
+            view = await self._views.view(job_id)
+        except NotFoundError:
+            return False
+        return not view.job.is_final and await self._cancel(view.job, *ON_REQUEST) is not None
 
     async def abandon(self, job: Job) -> None:
         """The waiting caller of this job is gone: cancel it unless it is final already."""

@@ -39,6 +39,8 @@ class Filter(NamedTuple):
     text: str | None = None
     key_id: str | None = None
     """Finds the jobs of one key, whoever of the people behind it has made them."""
+    anonymous_owner: str | None = None
+    """Finds the jobs that were made without a key, from this address."""
 
 
 class Standing(NamedTuple):
@@ -118,6 +120,16 @@ class JobQueries:
         )
         return int(rows[0][0])
 
+    async def ids(self, which: Filter, newest: int, most: int) -> list[str]:
+        """Ids of jobs that a filter finds, up to the number ``newest``; the oldest first."""
+        where, parameters = _where(which)
+        rows = await self._database.read(
+            f"SELECT id FROM jobs WHERE {where} AND seq <= :newest ORDER BY seq LIMIT :most",
+            {**parameters, "newest": newest, "most": most},
+            is_scan=True,
+        )
+        return [row[0] for row in rows]
+
     async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:
         """Every line's jobs by status, and how many of its queued jobs this process may not claim now. Those are
         delayed, or their callers wait at another process.
@@ -186,6 +198,9 @@ def _where(which: Filter) -> tuple[str, dict[str, Any]]:
             parameters[column] = storable(value)
     if which.owner is not None:
         clauses.append("key_id IS NOT NULL")
+    if which.anonymous_owner is not None:
+        clauses.append("key_id IS NULL AND owner = :anonymous_owner")
+        parameters["anonymous_owner"] = storable(which.anonymous_owner)
     if which.text is not None:
         clauses.append(
             "EXISTS (SELECT 1 FROM bodies WHERE bodies.seq = jobs.seq AND lower(prompt) LIKE lower(:text) ESCAPE '!')"

@@ -158,6 +158,8 @@ CALLS = [
     Call("GET", "/api/v1/prompt/{id}/stream", 404, values={"id": UNKNOWN}),
     Call("DELETE", "/api/v1/prompt/{id}", 200),
     Call("DELETE", "/api/v1/prompt/{id}", 404, values={"id": UNKNOWN}),
+    Call("POST", "/api/v1/prompts/cancel", 200, body={"filter": {"status": ["queued"], "model": "other"}}),
+    Call("POST", "/api/v1/prompts/cancel", 400, body={"filters": {}}),
     Call("GET", "/api/v1/prompts", 200),
     Call("GET", "/api/v1/prompts", 200, query={"q": "x", "page_size": "1"}),
     Call("GET", "/api/v1/prompts", 400, query={"page": "0"}),

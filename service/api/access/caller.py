@@ -50,5 +50,11 @@ class Caller(NamedTuple):
             return which._replace(key_id=self.key.id)
         return which._replace(owner=self.owner)
 
+    def only_own(self, which: Filter) -> Filter:
+        """The filter, narrowed to what this caller has made itself."""
+        if self.key is None:
+            return which._replace(anonymous_owner=self.owner)
+        return which._replace(owner=self.owner, key_id=self.key.id)
+
 
 CALLER = web.RequestKey("caller", Caller)

@@ -17,7 +17,15 @@ from service.api.http.operation import (
     refusals,
 )
 from service.api.live.job_schema import AcceptedReply, DoneMessage, JobReply, OutputMessage, RestartMessage, ResultReply
-from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, ResultQuery, StatusQuery
+from service.api.prompts.schema import (
+    CancelReply,
+    CancelRequest,
+    ListQuery,
+    PromptPage,
+    PromptRequest,
+    ResultQuery,
+    StatusQuery,
+)
 
 _TAG = "prompts"
 _PLACE = ("X-Queue-Position", "X-Estimated-Start-Seconds")
@@ -102,6 +110,17 @@ OPERATIONS: Operations = {
         tag=_TAG,
         parameters=(_ID,),
         replies={200: ReplyDoc("The job.", {JSON: JobReply}), **_OF_A_JOB},
+    ),
+    ("POST", "/api/v1/prompts/cancel"): Operation(
+        summary="Cancel many jobs",
+        description="The caller's own that are not final, or with ``everybody`` all that it may see.",
+        tag=_TAG,
+        request=CancelRequest,
+        replies={
+            200: ReplyDoc("How many were cancelled.", {JSON: CancelReply}),
+            **_REFUSED,
+            **refusals(Problem, PROBLEM_JSON, 400, 413),
+        },
     ),
     ("GET", "/api/v1/prompts"): Operation(
         summary="List the jobs",

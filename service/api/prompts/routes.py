@@ -20,10 +20,19 @@ from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
 from service.api.live.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
 from service.api.live.long_poll import LongPoll
-from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, ResultQuery, StatusQuery
+from service.api.prompts.schema import (
+    CancelReply,
+    CancelRequest,
+    ListQuery,
+    PromptPage,
+    PromptRequest,
+    ResultQuery,
+    StatusQuery,
+)
 from service.api.prompts.translation import to_job
-from service.job import model_key
+from service.job import Status, model_key
 from service.jobs import View
+from service.jobs.cancelling import UNFINISHED
 from service.store.job_queries import Filter
 
 
@@ -86,6 +95,16 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     return json_reply(request, job_fields(await request.app[JOBS].submission.cancel(job_id)))
 
 
+async def cancel_many(request: web.Request) -> web.StreamResponse:
+    asked = validated(CancelRequest, parse_object(await read_body(request)))
+    caller, wanted = request[CALLER], asked.filter
+    which = Filter(model_key=wanted.model and model_key(wanted.model))
+    which = caller.only_visible(which) if asked.everybody else caller.only_own(which)
+    statuses = UNFINISHED if wanted.status is None else tuple(map(Status, wanted.status))
+    fields: CancelReply = {"cancelled": await request.app[JOBS].cancelling.cancel(which, statuses)}
+    return json_reply(request, fields)
+
+
 async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
     which = request[CALLER].only_visible(Filter(query.status, query.model and model_key(query.model), text=query.q))
@@ -115,4 +134,5 @@ ROUTES = (
     web.get("/api/v1/prompt/{id}/stream", stream, allow_head=False),
     web.delete("/api/v1/prompt/{id}", cancel),
     web.get("/api/v1/prompts", listed),
+    web.post("/api/v1/prompts/cancel", cancel_many),
 )

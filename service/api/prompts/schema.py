@@ -153,6 +153,31 @@ class ListQuery(BaseModel):
     """What is searched for in the prompts."""
 
 
+class CancelFilter(BaseModel):
+    """Which of the unfinished jobs; without a field all of them."""
+
+    model_config = STRICT
+
+    status: list[Literal["queued", "processing"]] | None = None
+    model: ModelField = None
+
+
+class CancelRequest(BaseModel):
+    """``POST /api/v1/prompts/cancel``: which jobs, and whose."""
+
+    model_config = STRICT
+
+    filter: CancelFilter = CancelFilter()
+    everybody: bool = False
+    """All that the caller may see, and not only its own. Without a key those of its address are its own."""
+
+
+class CancelReply(TypedDict):
+    """What came of it."""
+
+    cancelled: int
+
+
 class PromptPage(TypedDict):
     """A page of jobs, newest first."""
 

@@ -1,0 +1,114 @@
+"""Many jobs are cancelled at once: whose, which, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.support.access import headers_of, service_with_keys
+from tests.support.running import RunningService, service_in_process
+
+CANCEL = "/api/v1/prompts/cancel"
+PROXIES = {"server.trusted_proxies": ["127.0.0.1"]}
+
+
+async def cancelled(service: RunningService, body: dict[str, Any], headers: dict[str, str] | None = None) -> int:
+    status, answer = await service.call("POST", CANCEL, body, headers=headers)
+    assert (status, list(answer)) == (200, ["cancelled"]), answer
+    return int(answer["cancelled"])
+
+
+async def submitted(service: RunningService, headers: dict[str, str], **fields: Any) -> str:
+    status, answer = await service.call("POST", "/api/v1/prompt", {"prompt": "hello", **fields}, headers=headers)
+    assert status == 202, answer
+    return str(answer["id"])
+
+
+async def statuses(service: RunningService, headers: dict[str, str] | None = None) -> Counter[str]:
+    _, page = await service.call("GET", "/api/v1/prompts", params={"page_size": "100"}, headers=headers)
+    return Counter(job["status"] for job in page["prompts"])
+
+
+def address(last: int) -> dict[str, str]:
+    return {"X-Forwarded-For": f"198.51.100.{last}"}
+
+
+async def test_without_keys_a_callers_own_jobs_are_those_of_its_address() -> None:
+    async with service_in_process(PROXIES, seats=1) as service:
+        service.stall()
+        running = await submitted(service, address(1))
+        await service.until(running, "processing")
+        mine = [await submitted(service, address(1)) for _ in range(3)]
+        others = [await submitted(service, address(2)) for _ in range(2)]
+        assert await cancelled(service, {}, address(3)) == 0
+        assert await cancelled(service, {"filter": {"status": ["queued"]}}, address(1)) == 3
+        assert await cancelled(service, {"filter": {}, "everybody": False}, address(1)) == 1
+        assert await cancelled(service, {}, address(1)) == 0
+        for job_id in (running, *mine):
+            assert (await service.call("GET", f"/api/v1/prompt/{job_id}/status"))[1]["error"]["code"] == "cancelled"
+        assert await cancelled(service, {"everybody": True}, address(1)) == len(others)
+
+
+async def test_with_keys_they_are_those_of_its_key_and_everybody_is_whom_it_may_see() -> None:
+    async with service_with_keys(seats=1) as service:
+        service.stall()
+        one, other = await headers_of(service), await headers_of(service)
+        admin = await headers_of(service, role="admin")
+        for headers, number in ((one, 3), (other, 2), (admin, 1)):
+            for _ in range(number):
+                await submitted(service, headers)
+        assert (await service.call("POST", CANCEL, {}))[0] == 401
+        assert await cancelled(service, {"everybody": True}, one) == 3
+        assert await cancelled(service, {}, admin) == 1
+        assert await statuses(service, other) - Counter(cancelled=99) == Counter(await statuses(service, other))
+        assert await cancelled(service, {"everybody": True}, admin) == 2
+
+
+async def test_a_model_is_chosen_as_ollama_spells_it() -> None:
+    async with service_in_process(seats=1) as service:
+        service.stall()
+        await service.until(await service.submit(), "processing")
+        await service.submit(model="thinker")
+        await service.submit()
+        assert await cancelled(service, {"filter": {"model": "THINKER:latest"}}) == 1
+        assert await cancelled(service, {"filter": {"model": "nosuch"}}) == 0
+        assert await cancelled(service, {"filter": {"status": ["processing"]}}) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"filters": {}}, "filters"),
+        ({"filter": {"states": []}}, "filter.states"),
+        ({"filter": {"status": ["completed"]}}, "filter.status[0]"),
+        ({"filter": {"status": "queued"}}, "filter.status"),
+        ({"everybody": "yes"}, "everybody"),
+    ],
+)
+async def test_what_it_does_not_know_is_refused_and_cancels_nothing(body: dict[str, Any], field: str) -> None:
+    async with service_in_process(seats=1) as service:
+        service.stall()
+        await service.submit()
+        status, answer = await service.call("POST", CANCEL, body)
+        assert (status, answer["field"]) == (400, field)
+        assert (await statuses(service))["cancelled"] == 0
+
+
+async def test_submissions_go_on_meanwhile_and_what_comes_later_is_left_alone() -> None:
+    async with service_in_process({"queue.max_size": 5_000}, seats=1) as service:
+        service.stall()
+        await service.until(await service.submit(), "processing")
+        for _ in range(20):
+            await asyncio.gather(*(service.submit() for _ in range(100)))
+        cancelling = asyncio.create_task(cancelled(service, {"filter": {"status": ["queued"]}}))
+        await service.look(await service.submit(), lambda job: True)
+        later = []
+        while not cancelling.done():
+            later.append(await service.submit())
+        assert await cancelling >= 2_000
+        # Many were answered while it went on.
+        assert len(later) > 20
+        assert (await service.call("GET", f"/api/v1/prompt/{later[-1]}/status"))[1]["status"] == "queued"

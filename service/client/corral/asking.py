@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -40,6 +40,16 @@ T = TypeVar("T")
 
 _ANSWERS = (CHAT, GENERATE)
 """The endpoints whose last object says that it is done."""
+
+
+class Flight:
+    """The items of a map that are under way. Jobs are submitted one after another, so that they keep their order, and
+    that a service which is started again breaks off one submission and not all.
+    """
+
+    def __init__(self, most_requests: int) -> None:
+        self.submitting = asyncio.Lock()
+        self.asking = asyncio.Semaphore(most_requests)
 
 
 class Asking:
@@ -110,28 +120,25 @@ class Asking:
 
         return self._counted_stream(call, ask, _usage, _says_done)
 
-    async def begin_item(self, request: Request, call: Call) -> Callable[[], Coroutine[Any, Any, Answer]]:
-        """Begin a call that holds no place where it is a job: it is submitted when this returns, and the rest waits for
-        its answer. At a bare Ollama the rest is the whole call.
-        """
-        submission = Submission(call, json_bytes(request.prompt_body()))
+    async def item(self, request: Request, call: Call, flight: Flight) -> Answer:
+        """The answer to an item of a map. As a job it holds no place, since Corral has a queue of its own."""
 
-        async def waited() -> Answer:
-            return await self._counted(call, lambda: self._result(submission), _usage, needs_place=False)
-
-        async def submitted() -> bool:
-            if not (request.is_prompt and await self._server.is_corral(call)):
-                return False
-            async with self._given_up_unless_done(submission):
+        async def ask() -> Answer:
+            submission = Submission(call, json_bytes(request.prompt_body()))
+            async with self._given_up_unless_done(submission), flight.submitting:
                 await self._prompts.submit(submission)
-            return True
+            return await self._result(submission)
 
         try:
-            is_job = await submitted()
+            async with flight.submitting:
+                is_job = request.is_prompt and await self._server.is_corral(call)
         except BaseException as error:
             self._end(call, error)
             raise
-        return waited if is_job else lambda: self.answer(request, call)
+        if is_job:
+            return await self._counted(call, ask, _usage, needs_place=False)
+        async with flight.asking:
+            return await self.answer(request, call)
 
     async def _by_job(self, request: Request, call: Call) -> Answer:
         submission = Submission(call, json_bytes(request.prompt_body()))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 import httpx2
 
+from corral.asking import Flight
 from corral.call import Call, log, marking, new_call
 from corral.errors import ConfigurationError, CorralError
 from corral.job import AsyncJob
@@ -254,11 +255,12 @@ class AsyncClient(Surface):
         """The answers, in the order of the prompts, of which at most ``in_flight`` are taken in advance."""
         require_in_flight(in_flight)
         items = iter(prompts)
-        pending: deque[asyncio.Future[Answer]] = deque()
+        flight = Flight(self.max_concurrent_requests)
+        pending: deque[asyncio.Task[Answer]] = deque()
         try:
             while True:
-                while len(pending) < self._bound(in_flight) and (item := next(items, END)) is not END:
-                    pending.append(await self._begun(item, shared))
+                while len(pending) < in_flight and (item := next(items, END)) is not END:
+                    pending.append(asyncio.create_task(self._item(item, shared, flight)))
                 if not pending:
                     return
                 try:
@@ -314,22 +316,11 @@ class AsyncClient(Surface):
 
     # Within
 
-    async def begin_item(
-        self, item: str | Mapping[str, Any], shared: Mapping[str, Any]
-    ) -> Callable[[], Coroutine[Any, Any, Answer]]:
-        """Begin one item of :meth:`map`; what is returned waits for its answer."""
+    async def _item(self, item: str | Mapping[str, Any], shared: Mapping[str, Any], flight: Flight) -> Answer:
         asked, request_id = self._item_request(item, shared)
         if self._has_own_post(AsyncClient):
-            return lambda: self._answer(asked, request_id)
-        return await self._parts.asking.begin_item(asked, self._call_for(asked, request_id))
-
-    async def _begun(self, item: str | Mapping[str, Any], shared: Mapping[str, Any]) -> asyncio.Future[Answer]:
-        try:
-            return asyncio.ensure_future((await self.begin_item(item, shared))())
-        except Exception as error:
-            failed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return failed
+            return await self._answer(asked, request_id)
+        return await self._parts.asking.item(asked, self._call_for(asked, request_id), flight)
 
     async def _answer(self, asked: Request, request_id: str | None) -> Answer:
         call = self._call_for(asked, request_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any, Literal, overload
 
 import httpx2
 
+from corral.asking import Flight
 from corral.async_client import AsyncClient
 from corral.call import Call, log
 from corral.errors import ConfigurationError, CorralError
@@ -322,11 +322,12 @@ class Client(Surface):
         return_exceptions: bool,
         shared: Mapping[str, Any],
     ) -> Iterator[Any]:
+        flight = Flight(self.max_concurrent_requests)
         pending: deque[Started[Answer]] = deque()
         try:
             while True:
-                while len(pending) < self._bound(in_flight) and (item := next(items, END)) is not END:
-                    pending.append(self._begun(item, shared))
+                while len(pending) < in_flight and (item := next(items, END)) is not END:
+                    pending.append(self._begun(item, shared, flight))
                 if not pending:
                     return
                 try:
@@ -340,14 +341,14 @@ class Client(Surface):
         finally:
             self._portal.call_off(pending)
 
-    def _begun(self, item: str | Mapping[str, Any], shared: Mapping[str, Any]) -> Started[Answer]:
+    def _begun(self, item: str | Mapping[str, Any], shared: Mapping[str, Any], flight: Flight) -> Started[Answer]:
         try:
+            asked, request_id = self._item_request(item, shared)
             if self._has_own_post(Client):
-                answer = self._answer(*self._item_request(item, shared))
-                return self._portal.start(asyncio.sleep, 0, answer)
-            return self._portal.start(self._portal.call(self._client.begin_item, item, shared))
+                return self._portal.start(asyncio.sleep, 0, self._answer(asked, request_id))
+            return self._portal.start(self._parts.asking.item, asked, self._call_for(asked, request_id), flight)
         except Exception as error:
-            failed: Started[Answer] = Started(concurrent.futures.Future(), Event())
+            failed: Started[Answer] = Started(Future(), Event())
             failed.future.set_exception(error)
             failed.ended.set()
             return failed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import atexit
+import concurrent.futures.thread
 import os
 import threading
 import time
@@ -140,7 +141,6 @@ class Portal:
                 self._thread = threading.Thread(target=_run, args=(ready,), name="corral", daemon=True)
                 self._thread.start()
                 self._running, self._loop = ready.result()
-                _end_with_the_program()
             return self._running
 
 
@@ -161,23 +161,7 @@ def _run(ready: _Ready) -> None:
         ready.set_exception(error)
 
 
-_watcher: threading.Thread | None = None
-_watcher_lock = threading.Lock()
-
-
-def _end_with_the_program() -> None:
-    """Have the portals end when the program does. A thread of its own waits for that: threads that wait for an answer
-    are joined by the interpreter before it runs exit handlers, and would keep it from ever getting there.
-    """
-    global _watcher
-    with _watcher_lock:
-        if _watcher is None:
-            _watcher = threading.Thread(target=_end_all, name="corral-exit")
-            _watcher.start()
-
-
 def _end_all() -> None:
-    threading.main_thread().join()
     portals = list(_LIVING)
     for portal in portals:
         portal.stop()
@@ -186,9 +170,20 @@ def _end_all() -> None:
         portal.join(deadline)
 
 
+def _at_exit(function: Callable[[], None]) -> None:
+    """Have this called when the main thread has come to its end, before other threads are waited for.
+
+    Exit handlers proper come too late: a thread that waits for an answer would keep the interpreter from getting there.
+    Pools of threads end themselves at the same place, whoever registered last first; so their module is loaded above.
+    """
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(function)
+
+
+_at_exit(_end_all)
+
+
 def _begin_anew() -> None:
-    global _watcher, _watcher_lock
-    _watcher, _watcher_lock = None, threading.Lock()
     for portal in list(_LIVING):
         portal.begin_anew()
 

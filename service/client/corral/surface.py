@@ -227,10 +227,6 @@ class Surface:
         if endpoint_url is not None and find_address(endpoint_url, {}).url != self.base_url:
             self._parts.address.path_of(endpoint_url)
 
-    def _bound(self, in_flight: int) -> int:
-        """How many items of a map are under way: a bare Ollama has no queue in which others could wait."""
-        return min(in_flight, self.max_concurrent_requests) if self.server == "ollama" else in_flight
-
     def _item_request(self, item: str | Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[Request, str | None]:
         """An item of a map, as its call is asked."""
         given = {**shared, **({"prompt": item} if isinstance(item, str) else item)}

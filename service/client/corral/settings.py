@@ -15,7 +15,8 @@ DEFAULT_URL = "http://localhost:8000"
 OLLAMAS_MODEL = "llama3.2"
 """Asked for at a bare Ollama when nobody has said which; Corral has a default of its own."""
 CONNECT_SECONDS = 5.0
-_ENDPOINT = re.compile(r"(/api/v1(/.*)?|/api(/[^/]+)?|/v1(/.*)?)$")
+_OLLAMAS = "chat|generate|embed|embeddings|tags|show|ps|version|pull|push|create|copy|delete"
+_ENDPOINT = re.compile(rf"(/api/v1(/.*)?|/api(/({_OLLAMAS}))?|/v1(/.*)?)$")
 """The part of an address that belongs to the API and not to the server."""
 
 T = TypeVar("T")

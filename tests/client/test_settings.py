@@ -1,0 +1,142 @@
+"""Where the server is, who asks, for which model; and what goes where in a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from corral import Client, ConfigurationError
+from corral.requests import chat_request, embed_request, generate_request
+
+MESSAGES = [{"role": "user", "content": "Why?"}]
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "/api", "/api/", "/api/generate", "/api/chat", "/v1", "/v1/chat/completions", "/api/v1/prompt"]
+)
+@pytest.mark.parametrize("prefix", ["", "/ollama", "/api/ollama"])
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_every_spelling_of_an_address_is_the_same_server(scheme: str, prefix: str, path: str) -> None:
+    client = Client(f"{scheme}box:11434{prefix}{path}")
+    assert client.base_url == f"http://box:11434{prefix}"
+    assert client.ollama_api_url == f"http://box:11434{prefix}/api"
+
+
+@pytest.mark.parametrize("address", ["http://", "ftp://box", "box:port", "http://box:99999", "a b", "http://bo x/api"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="address"):
+        Client(address)
+
+
+def test_the_nearest_word_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Client().base_url == "http://localhost:8000"
+    monkeypatch.setenv("OLLAMA_API_URL", "http://four/api")
+    assert Client().base_url == "http://four"
+    monkeypatch.setenv("CORRAL_URL", "http://three")
+    assert Client().base_url == "http://three"
+    metadata = {"ollama_api_url": "http://two/api", "ollama_model": "m2", "timeout": 30, "queue_size": 7, "groq_key": 1}
+    client = Client(metadata=metadata, resources={"a": 1})
+    assert (client.base_url, client.default_model, client.timeout, client.queue_size) == ("http://two", "m2", 30, 7)
+    assert (client.metadata, client.resources) == (metadata, {"a": 1})
+    client = Client("one", metadata=metadata, model="m1", timeout=20)
+    assert (client.base_url, client.default_model, client.timeout) == ("http://one", "m1", 20)
+    monkeypatch.setenv("OLLAMA_MODEL", "m3")
+    assert (Client().default_model, Client(metadata=metadata).default_model) == ("m3", "m2")
+    with pytest.raises(ConfigurationError, match="queue_size"):
+        Client(metadata={"queue_size": -1})
+
+
+def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORRAL_KEY", "sk-from-the-environment")
+    sent = [
+        Client(**keywords)._parts.server.wire._headers["Authorization"]
+        for keywords in ({"api_key": "sk-1"}, {"metadata": {"api_key": "sk-2"}}, {})
+    ]
+    assert sent == ["Bearer sk-1", "Bearer sk-2", "Bearer sk-from-the-environment"]
+    client = Client("http://me:secret@box", api_key="sk-1")
+    assert repr(client) == "Client('http://box')"
+    wrong: dict[str, Any]
+    for wrong in ({"api_key": "sk-\nsecret"}, {"base_url": "http://me:secret@box:port"}):
+        with pytest.raises(ConfigurationError) as error:
+            Client(**wrong)
+        assert "secret" not in str(error.value)
+
+
+def test_what_is_said_once_beats_what_the_options_say_and_every_other_name_is_an_option() -> None:
+    asked = chat_request(
+        "m", MESSAGES, 5, 0.5, {"num_predict": 9, "temperature": 1, "seed": 1}, {"num_ctx": 8192, "system": "Be brief."}
+    )
+    assert asked.body == {
+        "model": "m",
+        "messages": MESSAGES,
+        "system": "Be brief.",
+        "options": {"num_predict": 5, "temperature": 0.5, "seed": 1, "num_ctx": 8192},
+    }
+    assert asked.is_prompt
+
+
+def test_wishes_stay_with_the_client() -> None:
+    wishes: dict[str, Any] = {
+        "priority": "high",
+        "max_wait_seconds": 3,
+        "idempotency_key": "k",
+        "expires_in_seconds": 9,
+    }
+    asked = generate_request("m", "Why?", None, None, {**wishes, "not_before": "2026-11-30T10:00:00Z"})
+    assert asked.body == {"model": "m", "messages": MESSAGES}
+    assert asked.prompt_body() == {
+        **asked.body,
+        "priority": "high",
+        "not_before": "2026-11-30T10:00:00Z",
+        "expires_in_seconds": 9,
+    }
+
+
+@pytest.mark.parametrize("name", ["raw", "suffix", "template", "context"])
+def test_a_completion_goes_where_only_that_can_be_had(name: str) -> None:
+    asked = generate_request("m", "def f(", None, None, {name: "x", "images": ["aGk="]})
+    assert (asked.endpoint, asked.body["prompt"], asked.body[name]) == ("/api/generate", "def f(", "x")
+    assert not asked.is_prompt
+    with pytest.raises(ConfigurationError, match=name):
+        chat_request("m", MESSAGES, None, None, None, {name: "x"})
+
+
+def test_messages_are_passed_as_they_are() -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Look", "images": ["aGk="]},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        {"role": "tool", "content": "4", "tool_name": "f"},
+    ]
+    asked = chat_request("m", messages, None, None, None, {})
+    assert asked.body["messages"] == messages
+    assert asked.is_prompt
+    named = chat_request("m", [{"role": "user", "content": "x", "name": "me"}], None, None, None, {})
+    assert not named.is_prompt
+    assert named.native_body("m", is_streamed=True)["messages"] == [{"role": "user", "content": "x", "name": "me"}]
+
+
+@pytest.mark.parametrize("messages", [None, [], "hello", {"role": "user"}])
+def test_a_chat_without_messages_is_refused(messages: Any) -> None:
+    with pytest.raises(ConfigurationError, match="messages"):
+        chat_request("m", messages, None, None, None, {})
+
+
+def test_embeddings_take_one_text_or_several_and_no_others() -> None:
+    assert embed_request("a", "m", {"dimensions": 3, "num_ctx": 9}).body == {
+        "model": "m",
+        "input": ["a"],
+        "dimensions": 3,
+        "options": {"num_ctx": 9},
+    }
+    wrong: Any
+    for wrong in ([], [1], "x"):
+        with pytest.raises(ConfigurationError):
+            embed_request(wrong, "m", {"tools": []} if wrong == "x" else {})
+
+
+@pytest.mark.parametrize("name", ["naïve", "a\nb", "", "x" * 129])
+def test_a_request_id_that_cannot_be_sent_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="request_id"):
+        Client("http://localhost:1").generate(prompt="x", request_id=name)

@@ -200,9 +200,8 @@ def test_method_signatures_are_the_documents() -> None:
 
 
 def test_both_names_of_the_model_and_request_ids(client: Client) -> None:
-    keywords: dict[str, Any]
-    for keywords in ({"model": "llama3"}, {"model_name": "llama3"}, {"model": "llama3", "model_name": "llama3"}):
-        answer = client.chat(messages=MESSAGES, request_id="test_123", max_tokens=2, **keywords)
+    for model_name, model in ((None, "llama3"), ("llama3", None), ("llama3", "llama3")):
+        answer = client.chat(model_name, model, MESSAGES, 2, request_id="test_123")
         assert (answer["request_id"], answer["model"]) == ("test_123", "llama3")
     with pytest.raises(ConfigurationError):
         client.chat(model="llama3", model_name="other", messages=MESSAGES)

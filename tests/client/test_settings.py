@@ -49,17 +49,14 @@ def test_the_nearest_word_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORRAL_KEY", "sk-from-the-environment")
-    sent = [
-        Client(**keywords)._parts.server.wire._headers["Authorization"]
-        for keywords in ({"api_key": "sk-1"}, {"metadata": {"api_key": "sk-2"}}, {})
-    ]
+    clients = (Client(api_key="sk-1"), Client(metadata={"api_key": "sk-2"}), Client())
+    sent = [client._parts.server.wire._headers["Authorization"] for client in clients]
     assert sent == ["Bearer sk-1", "Bearer sk-2", "Bearer sk-from-the-environment"]
     client = Client("http://me:secret@box", api_key="sk-1")
     assert repr(client) == "Client('http://box')"
-    wrong: dict[str, Any]
-    for wrong in ({"api_key": "sk-\nsecret"}, {"base_url": "http://me:secret@box:port"}):
+    for address, key in ((None, "sk-\nsecret"), ("http://me:secret@box:port", None)):
         with pytest.raises(ConfigurationError) as error:
-            Client(**wrong)
+            Client(address, api_key=key)
         assert "secret" not in str(error.value)
 
 

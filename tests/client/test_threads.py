@@ -274,3 +274,22 @@ async def test_a_bare_ollamas_call_ends_with_the_connection() -> None:
         assert await asyncio.wait_for(process.wait(), 60) == 0
         await ollama.observations.until(lambda seen: seen.closed_connections == 1)
         stall.release()
+
+
+async def test_a_client_that_is_dropped_ends_its_thread_and_its_connections(service: RunningService) -> None:
+    program = """
+    client = Client(url)
+    client.generate(prompt="hello", max_tokens=2)
+    [thread] = [one for one in threading.enumerate() if one.name == "corral"]
+    del client
+    gc.collect()
+    thread.join()
+    async def drop():
+        other = AsyncClient(url)
+        await other.generate(prompt="hello", max_tokens=2)
+        del other
+        gc.collect()
+    asyncio.run(drop())
+    print("ended")
+    """
+    assert await run(program, service.url) == "ended"

@@ -22,6 +22,9 @@ T = TypeVar("T")
 _END_SECONDS = 4.0
 """For what is under way when it is called off: a little longer than calling off a job may take."""
 
+_CLOSE_SECONDS = 0.5
+"""For closing connections."""
+
 _LIVING: weakref.WeakSet[Portal] = weakref.WeakSet()
 _OF_PARENTS: list[object] = []
 """The portals of the process that this one was forked from, whose threads are not here. They are never touched."""
@@ -44,6 +47,8 @@ class Portal:
         self._running: BlockingPortal | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
+        self._forgotten: weakref.finalize[Any, Any] | None = None
+        """Ends the thread when a client is dropped that nobody has closed."""
         _LIVING.add(self)
 
     def call(self, function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -130,6 +135,8 @@ class Portal:
     def begin_anew(self) -> None:
         """Forget a thread that only the parent process has."""
         _OF_PARENTS.append((self._running, self._thread, self._loop))
+        if self._forgotten is not None:
+            self._forgotten.detach()
         self._lock, self._thread, self._running, self._loop = threading.Lock(), None, None, None
 
     def _begun(self) -> BlockingPortal:
@@ -141,6 +148,8 @@ class Portal:
                 self._thread = threading.Thread(target=_run, args=(ready,), name="corral", daemon=True)
                 self._thread.start()
                 self._running, self._loop = ready.result()
+                self._forgotten = weakref.finalize(self, _end, self._running, self._loop)
+                self._forgotten.atexit = False
             return self._running
 
 
@@ -152,6 +161,9 @@ def _run(ready: _Ready) -> None:
         async with BlockingPortal() as portal:
             ready.set_result((portal, asyncio.get_running_loop()))
             await portal.sleep_until_stopped()
+        # Connections that are being closed, for example.
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=_CLOSE_SECONDS)
 
     try:
         asyncio.run(serve())
@@ -159,6 +171,11 @@ def _run(ready: _Ready) -> None:
         if ready.done():
             raise
         ready.set_exception(error)
+
+
+def _end(running: BlockingPortal, loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        asyncio.run_coroutine_threadsafe(running.stop(True), loop)
 
 
 def _end_all() -> None:

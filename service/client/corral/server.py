@@ -42,6 +42,8 @@ class Server:
         self.wire = wire
         self.kind: Kind | None = None
         """Which it is, as far as is known."""
+        self._was_away = True
+        """It is to be asked again: there may be another one now."""
         self.settings = settings
         self.time = own_time
         self.circuit = Circuit(settings, lambda: own_time.clock())
@@ -55,10 +57,8 @@ class Server:
         Raises AuthenticationError and PermissionDeniedError, and what other requests raise.
         """
         if call.is_corral is None:
-            if self.kind is None:
-                kind = await self.retries.run(call, self._find_out)
-            else:
-                kind = self.kind
+            known = None if self._was_away else self.kind
+            kind = known or await self.retries.run(call, self._find_out)
             call.is_corral = kind == "corral"
         return call.is_corral
 
@@ -161,7 +161,7 @@ class Server:
             leave.ended_by(error)
         is_away = isinstance(error, ResponseError) and error.status_code in _AWAY
         if is_away or isinstance(error, ConnectionFailedError | CallTimeoutError):
-            self.kind = None
+            self._was_away = True
 
     async def _find_out(self) -> Kind:
         """Ask which server it is, once for all that want to know it now."""
@@ -187,6 +187,7 @@ class Server:
                 self.kind = "ollama"
         except CorralError as error:
             return error
+        self._was_away = False
         return self.kind
 
     async def _watched(self, reply: Awaitable[T]) -> T:

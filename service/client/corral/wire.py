@@ -10,6 +10,7 @@ import asyncio
 import email.utils
 import json
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from threading import Lock
@@ -48,6 +49,25 @@ class Event(NamedTuple):
     """Its id, or that of the last event that had one."""
 
 
+class _Connections(NamedTuple):
+    """Those of one event loop."""
+
+    http: httpx2.AsyncClient
+    keeper: AsyncGenerator[httpx2.AsyncClient]
+    forgotten: weakref.finalize[Any, Any]
+    """Closes them when a client is dropped that nobody has closed."""
+
+
+def _end_soon(loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[httpx2.AsyncClient]) -> None:
+    if loop.is_closed():
+        return
+
+    async def end() -> None:
+        await keeper.aclose()
+
+    asyncio.run_coroutine_threadsafe(end(), loop)
+
+
 def json_bytes(body: Any) -> bytes:
     """Raises ConfigurationError for what is no JSON."""
     try:
@@ -78,8 +98,7 @@ class Wire:
         except (TypeError, ValueError):
             raise ConfigurationError("headers: give names and values of text") from None
         self._lock = Lock()
-        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[httpx2.AsyncClient]]]
-        self._by_loop = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, _Connections] = {}
         self._is_closed = False
 
     async def request(
@@ -139,11 +158,14 @@ class Wire:
         with self._lock:
             found = self._by_loop.pop(asyncio.get_running_loop(), None)
         if found is not None:
-            await found[1].aclose()
+            found.forgotten.detach()
+            await found.keeper.aclose()
 
     def begin_anew(self) -> None:
         """Leave all connections to the process that this one was forked from."""
         _OF_PARENTS.append(self._by_loop)
+        for connections in self._by_loop.values():
+            connections.forgotten.detach()
         self._by_loop, self._lock = {}, Lock()
 
     @asynccontextmanager
@@ -181,23 +203,28 @@ class Wire:
             found = self._by_loop.get(loop)
             if found is None:
                 for other in [other for other in self._by_loop if other.is_closed()]:
-                    del self._by_loop[other]
-                keeper = self._kept()
+                    self._by_loop.pop(other).forgotten.detach()
+                keeper = self._kept(self._headers, self._address, self._transport)
                 # It runs to its yield without waiting for anything.
                 http = await anext(keeper)
-                found = self._by_loop[loop] = (http, keeper)
-        return found[0]
+                forgotten = weakref.finalize(self, _end_soon, loop, keeper)
+                forgotten.atexit = False
+                found = self._by_loop[loop] = _Connections(http, keeper, forgotten)
+        return found.http
 
-    async def _kept(self) -> AsyncGenerator[httpx2.AsyncClient]:
+    @staticmethod
+    async def _kept(
+        headers: httpx2.Headers, address: Address, transport: httpx2.AsyncBaseTransport | None
+    ) -> AsyncGenerator[httpx2.AsyncClient]:
         """The connections of one event loop. It is a generator, since a loop that ends closes its generators: so the
         connections end with the loop, whoever ran it.
         """
         http = httpx2.AsyncClient(
-            headers=self._headers,
-            auth=self._address.login,
-            transport=self._transport,
+            headers=headers,
+            auth=address.login,
+            transport=transport,
             # Certificates are loaded where they are needed; that takes longer than everything else here.
-            verify=self._address.url.startswith("https:"),
+            verify=address.url.startswith("https:"),
             limits=httpx2.Limits(
                 max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS, keepalive_expiry=_KEPT_SECONDS
             ),

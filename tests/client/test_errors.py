@@ -1,0 +1,64 @@
+"""The errors: one tree, each also what the standard library would raise, and able to travel between processes."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import corral
+from corral import CorralError, ResponseError
+from corral import errors as module
+from corral.errors import error_of_status
+
+KINDS = [getattr(corral, name) for name in corral.__all__ if name.endswith("Error") and name != "JobError"]
+
+
+def test_the_tree_is_the_one_that_is_drawn() -> None:
+    drawn = {line.split()[1 if line[0] != "C" else 0].strip("├└─│ "): line for line in _drawing()}
+    assert {kind.__name__ for kind in KINDS} == set(drawn)
+    for kind in KINDS:
+        own = [base.__name__ for base in kind.__bases__ if not issubclass(base, CorralError) and base is not Exception]
+        assert [f"({name})" in drawn[kind.__name__] for name in own] == [True] * len(own)
+        assert issubclass(kind, ResponseError) == ("│" in drawn[kind.__name__] or kind is ResponseError)
+
+
+def _drawing() -> list[str]:
+    assert module.__doc__ is not None
+    lines = [line.replace("│   ├──", "│ ").replace("│   └──", "│ ") for line in module.__doc__.splitlines()]
+    return [line for line in lines if "Error " in f"{line} " and line[0] in "C├└│"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_travel_with_all_that_they_say(kind: type[CorralError]) -> None:
+    error = kind("what is the matter")
+    error.request_id, error.attempts, error.job_id = "me", 3, "a job"
+    error.__cause__ = OSError(111, "refused")
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is kind
+    assert (str(back), back.__dict__) == (str(error), error.__dict__)
+    assert isinstance(back.__cause__, OSError)
+    error.__cause__ = StubbornError("no way")
+    assert str(pickle.loads(pickle.dumps(error)).__cause__) == "StubbornError: no way"
+
+
+class StubbornError(Exception):
+    """Holds something that cannot travel."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.held = lambda: None
+
+
+def test_a_status_has_its_error() -> None:
+    statuses = (400, 401, 429, 500, 599, 418)
+    kinds = {status: error_of_status(status, "m", b"b", 2.0, is_final=False) for status in statuses}
+    assert [type(error).__name__ for error in kinds.values()] == [
+        "BadRequestError",
+        "AuthenticationError",
+        "RateLimitError",
+        "ServerError",
+        "ServerError",
+        "ResponseError",
+    ]
+    assert "m (HTTP 429)" in str(kinds[429])

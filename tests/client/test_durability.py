@@ -66,7 +66,7 @@ async def test_however_often_it_is_killed_each_prompt_is_answered_once(tmp_path:
 
 async def kill_under(ask: Ask, folder: Path, rounds: int) -> None:
     """In each round the service dies once, at a random moment, and is started again on its port."""
-    port, number = free_port(), 40
+    port, number = free_port(), 24
     asked: list[str] = []
     options = ("--answer", "echo", "--token-seconds", "0.01", "--load-seconds", "0", "--parallel", "4")
     async with simulated_process(folder, *options) as ollama, AsyncClient(f"http://127.0.0.1:{port}") as client:

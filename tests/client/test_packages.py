@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import corral
@@ -31,6 +32,13 @@ def test_the_service_imports_nothing_of_the_library_but_its_breaker() -> None:
     outside = [place for place in found if not place.startswith("service/client/")]
     assert outside
     assert [place for place in outside if "from corral.breaker import" not in place] == []
+
+
+def test_the_contract_forbids_the_service_every_other_module() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    [forbidden] = [one["forbidden_modules"] for one in settings["contracts"] if one["id"] == "client's breaker"]
+    modules = {f"corral.{path.stem}" for path in OWN_FOLDER.glob("*.py")}
+    assert set(forbidden) == modules - {"corral.__init__", "corral.breaker"}
 
 
 def test_the_breaker_loads_nothing_else_of_the_library(tmp_path: Path) -> None:

@@ -77,5 +77,10 @@ def test_the_wheel_carries_the_pages_and_the_default_configuration(
     assert {f"service/static/{path.relative_to(ROOT / 'static')}" for path in (ROOT / "static").rglob("*.*")} <= set(
         names
     )
-    assert {str(path.relative_to(ROOT)) for path in (ROOT / "service").rglob("*.py")} <= set(names)
+    # The client library is there once, as the package that it is.
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "service").rglob("*.py")}
+    assert {name.replace("service/client/corral/", "corral/") for name in modules} <= set(names)
+    assert "corral/py.typed" in names
+    assert len(names) == len(set(names))
+    assert not [name for name in names if name.startswith("service/client")]
     assert not [name for name in names if name.startswith(("tests/", "static/", "deploy/"))]

@@ -11,7 +11,7 @@ from service.store.job_queries import Filter, JobQueries
 _MOST_IDS = 10_000
 """Jobs that are looked up at a time."""
 _BATCH = 16
-"""Cancelled together. Other writes share their commits, and come between two batches."""
+"""Cancelled together; other writes share their commits."""
 UNFINISHED = (Status.QUEUED, Status.PROCESSING)
 
 
@@ -24,15 +24,23 @@ class Cancelling:
 
     async def cancel(self, which: Filter, statuses: tuple[Status, ...]) -> int:
         """How many were cancelled, of those that were there at the call. Raises CannotStoreError."""
-        newest = await self._queries.newest()
-        cancelled, known = 0, set[str]()
+        newest, cancelled = await self._queries.newest(), 0
         for status in statuses:
-            while ids := await self._queries.ids(which._replace(status=str(status)), newest, _MOST_IDS):
-                ids = [job_id for job_id in ids if job_id not in known]
-                if not ids:
-                    break
-                known.update(ids)
-                for start in range(0, len(ids), _BATCH):
-                    batch = (self._submission.was_cancelled(job_id) for job_id in ids[start : start + _BATCH])
-                    cancelled += sum(await asyncio.gather(*batch))
+            # Each is looked up once: a job that begins because another was cancelled is left alone.
+            first, wanted, is_more = 0, which._replace(status=str(status)), True
+            while is_more:
+                found = await self._queries.ids(wanted, first, newest, _MOST_IDS)
+                cancelled += await self._cancel([job_id for _, job_id in found])
+                is_more = len(found) == _MOST_IDS
+                first = found[-1][0] + 1 if found else newest
+        return cancelled
+
+    async def _cancel(self, ids: list[str]) -> int:
+        loop, cancelled = asyncio.get_running_loop(), 0
+        for start in range(0, len(ids), _BATCH):
+            begun = loop.time()
+            batch = (self._submission.was_cancelled(job_id) for job_id in ids[start : start + _BATCH])
+            cancelled += sum(await asyncio.gather(*batch))
+            # It rests as long as it has worked: half of the time at least is everybody else's.
+            await asyncio.sleep(loop.time() - begun)
         return cancelled

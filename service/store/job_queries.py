@@ -120,15 +120,15 @@ class JobQueries:
         )
         return int(rows[0][0])
 
-    async def ids(self, which: Filter, newest: int, most: int) -> list[str]:
-        """Ids of jobs that a filter finds, up to the number ``newest``; the oldest first."""
+    async def ids(self, which: Filter, first: int, last: int, most: int) -> list[tuple[int, str]]:
+        """Numbers and ids of the jobs from ``first`` to ``last`` that a filter finds; the oldest come first."""
         where, parameters = _where(which)
         rows = await self._database.read(
-            f"SELECT id FROM jobs WHERE {where} AND seq <= :newest ORDER BY seq LIMIT :most",
-            {**parameters, "newest": newest, "most": most},
+            f"SELECT seq, id FROM jobs WHERE {where} AND seq BETWEEN :first AND :last ORDER BY seq LIMIT :most",
+            {**parameters, "first": first, "last": last, "most": most},
             is_scan=True,
         )
-        return [row[0] for row in rows]
+        return [(row[0], row[1]) for row in rows]
 
     async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:
         """Every line's jobs by status, and how many of its queued jobs this process may not claim now. Those are

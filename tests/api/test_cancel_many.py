@@ -75,7 +75,9 @@ async def test_a_model_is_chosen_as_ollama_spells_it() -> None:
         await service.submit()
         assert await cancelled(service, {"filter": {"model": "THINKER:latest"}}) == 1
         assert await cancelled(service, {"filter": {"model": "nosuch"}}) == 0
+        # The next one begins in its place, and was not asked for.
         assert await cancelled(service, {"filter": {"status": ["processing"]}}) == 1
+        assert await cancelled(service, {}) == 1
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,9 @@ class Prompts:
         """How many jobs were cancelled."""
         await self.require(call)
         content = json_bytes({"filter": filters, "everybody": everybody})
-        found = await self._server.ask(call, "POST", "/api/v1/prompts/cancel", content=content, check=_object)
+        found = await self._server.ask(
+            call, "POST", "/api/v1/prompts/cancel", content=content, check=_object, is_queued=True
+        )
         return int(found["cancelled"])
 
     async def _of_job(self, call: Call, method: str, job_id: str, rest: str) -> Any:

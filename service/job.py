@@ -244,10 +244,13 @@ RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thr
 """
 
 
-def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool | None = None) -> str:
-    """What one loaded runner can serve: the model, and those options for which Ollama would load the model anew."""
-    own = {name: options[name] for name in RELOADING if _is_option(options.get(name))} if options else {}
-    if shift is not None:
+def runner_key(model: str, options: object = None, shift: object = None) -> str:
+    """What one loaded runner can serve: the model, and those options for which Ollama would load the model anew. What
+    has another type than Ollama wants makes no other runner, since Ollama refuses it.
+    """
+    given: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
+    own = {name: given[name] for name in RELOADING if _is_option(given.get(name))} if given else {}
+    if isinstance(shift, bool):
         own["shift"] = shift
     if own.get("num_gpu") == -1:
         del own["num_gpu"]

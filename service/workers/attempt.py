@@ -23,6 +23,7 @@ from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
 from service.errors import NOT_OLLAMA, OUTPUT_TOO_LARGE, REPEATED, BackendError, CallFailedError, Fault
+from service.go_json import spelled
 from service.job import Outcome, Status, model_of_runner
 from service.live.outputs import Output
 from service.live.relay import Head
@@ -35,9 +36,9 @@ _log = logging.getLogger(__name__)
 _RELAYED_TIMES = 4
 """How many times longer than a text a relayed reply may be: it is JSON with a frame around each token, or vectors."""
 
-_KEEP_ALIVE = re.compile(rb'"(?i:keep_alive)"\s*:')
-"""Ollama's decoder takes the name in any case. Within a text the quotes would be escaped."""
-_UNLOADS = re.compile(rb'"(?i:keep_alive)"\s*:\s*"?0')
+_KEEP_ALIVE = re.compile(spelled("keep_alive"))
+"""Within a text the quotes would be escaped."""
+_UNLOADS = re.compile(spelled("keep_alive") + rb'\s*"?0')
 """The model goes when such a call is over, or very soon."""
 _ARRIVES_SECONDS = 2.0
 """So long after it was written whole, a request has certainly reached Ollama's scheduler."""

@@ -13,11 +13,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jiter
 from aiohttp import web
-from pydantic_core import from_json
 
 from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
+from service.go_json import Doubled, object_of
 
 _MOST_LEVELS = 100
 """Of nesting; fewer than Python's recursion, Ollama's decoder or a database can take."""
@@ -55,16 +56,18 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 def parse_object(data: bytes) -> dict[str, Any]:
     """The JSON object in ``data``. Raises InvalidRequestError."""
     try:
-        value = from_json(data)
+        value = jiter.from_json(data, catch_duplicate_keys=True)
     except ValueError as error:
         text = _decode(data)
         if "recursion limit" in str(error):
             # json is not asked: how deep it reads depends on Python's version.
             raise _too_deep(_deep_field(text)) from None
-        # json is slower, but says what is wrong and where; and it accepts a few bodies that pydantic refuses.
+        # json is slower, but says what is wrong and where; and it accepts a few bodies that jiter refuses.
         value = _parse(text)
-    if type(value) is not dict:
+    if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object, such as {…}")
+    if isinstance(value, Doubled):
+        raise InvalidRequestError(f"{value.name}: occurs twice; send it once", value.name)
     _check_object(value, (), 1)
     return value
 
@@ -88,7 +91,7 @@ def _decode(data: bytes) -> str:
 
 def _parse(text: str, parse_int: Callable[[str], int] | None = None) -> Any:
     try:
-        return json.loads(text, parse_int=parse_int)
+        return json.loads(text, parse_int=parse_int, object_pairs_hook=object_of)
     except RecursionError:
         raise _too_deep(_deep_field(text)) from None
     except json.JSONDecodeError as error:
@@ -113,6 +116,8 @@ def _check_object(value: dict[str, Any], place: Place, level: int) -> None:
 
 def _check(value: Any, place: Place, level: int) -> None:
     kind = type(value)
+    if kind is Doubled:
+        kind = dict
     if kind is str:
         # Most of a large body is base64, for which isascii() is quick.
         if "\0" in value or not value.isascii():

@@ -12,7 +12,7 @@ from service.api.ollama.admin_routes import manage
 from service.api.ollama.lists import loaded, show, tags, version
 from service.api.ollama.translation import DOOR, describe, error_frame, heartbeat
 
-DIALECT = Dialect(DOOR, describe, NDJSON, error_frame, heartbeat)
+DIALECT = Dialect(DOOR, describe, "missing request body", NDJSON, error_frame, heartbeat)
 
 _ROUTES = (
     *queued_routes(DIALECT),

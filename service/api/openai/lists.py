@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from service.api.access.admission import require_model
 from service.api.context import POOL
 from service.api.dropin.installed import ModelList, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
@@ -31,6 +32,7 @@ async def models(request: web.Request) -> web.StreamResponse:
 async def model(request: web.Request) -> web.StreamResponse:
     """One model; its name is echoed as it was asked for. Names with ``/`` are found too."""
     name = request.match_info["name"]
+    require_model(request, name)
     listed = await installed(request, await reachable(request))
     found = listed.find(name)
     if found is None and "/" not in name and not request.app[POOL].catalogue.hides(name):

@@ -11,7 +11,7 @@ from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
-from service.api.dropin.reading import first_object
+from service.api.dropin.reading import refuse_doubles, stored_object
 from service.api.http.bodies import parse_object, read_body
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
@@ -31,7 +31,9 @@ async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
     app, caller = request.app, request[CALLER]
     body = await read_body(request)
-    asked = validated(PromptRequest, parse_object(body))
+    fields = parse_object(body)
+    refuse_doubles(fields)
+    asked = validated(PromptRequest, fields)
     default_model = app[QUEUE].present.default_model
     new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK], caller.owner, caller.key_id)
     return await admission.submit(request, body, new, partial(_accepted, request))
@@ -64,7 +66,7 @@ async def result(request: web.Request) -> web.StreamResponse:
 async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     text = await request.app[JOBS].views.request(view.job)
-    return json_reply(request, first_object(text.encode()))
+    return json_reply(request, stored_object(text))
 
 
 async def stream(request: web.Request) -> web.StreamResponse:

@@ -75,12 +75,12 @@ Image = Annotated[str, Field(min_length=1, json_schema_extra=BASE64), AfterValid
 
 
 class Message(BaseModel):
-    """One turn of a chat, as Ollama takes it (wire contract 1.3)."""
+    """One turn of a chat, as Ollama takes it (wire contract 1.3); what is unknown here is kept for it."""
 
-    model_config = STRICT
+    model_config = ConfigDict(**{**STRICT, "extra": "allow"})
 
     role: str = Field(min_length=1)
-    content: str = ""
+    content: str | None = None
     thinking: str | None = None
     images: list[Image] | None = None
     tool_calls: list[dict[str, Any]] | None = None

@@ -11,6 +11,7 @@ from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.visibility import visible_view_by_seq
 from service.api.context import JOBS, MODEL_LIMITS, QUEUE
+from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_body
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of, seq_of
@@ -36,7 +37,9 @@ async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
     app, caller = request.app, request[CALLER]
     body = await read_body(request)
-    asked = validated(GenerateRequest, parse_object(body))
+    fields = parse_object(body)
+    refuse_doubles(fields)
+    asked = validated(GenerateRequest, fields)
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], caller.owner, caller.key_id)
     return await admission.submit(request, body, new, partial(_accepted, request))
 

@@ -1,0 +1,1 @@
+"""Tests of the routes that stand in for Ollama's own."""

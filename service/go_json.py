@@ -20,6 +20,8 @@ REPLACEMENT = "\ufffd"
 _SPACE = " \t\n\r"
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CLOSERS = {"}": "{", "]": "["}
+_ALSO = {"k": {"\u212a"}, "s": {"\u017f"}}
+"""What Go takes for these letters, too: the sign for Kelvin and the long s."""
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _MOST_DIGITS = 640
 """Python refuses to read integers that are much longer."""
@@ -66,7 +68,9 @@ def fold(name: str) -> str:
 
 
 def spelled(name: str) -> bytes:
-    """A regular expression that finds the name of a field in a body, in every way in which Go would read it."""
+    """A regular expression that finds the name of a field, which is of small letters and ``_``, in a body, in every way
+    in which Go would read it.
+    """
     return b'"' + b"".join(map(_spellings, name)) + rb'"\s*:'
 
 
@@ -134,10 +138,8 @@ def _fold_character(character: str) -> str:
 
 
 def _spellings(letter: str) -> bytes:
-    codes = {ord(letter.lower()), ord(letter.upper())} | {"k": {0x212A}, "s": {0x017F}}.get(letter.lower(), set())
-    escaped = (rb"\\u(?i:%04x)" % code for code in codes)
-    plain = (re.escape(chr(code)).encode() for code in codes)
-    return b"(?:" + b"|".join((*plain, *escaped)) + b")"
+    spelled = sorted({letter.lower(), letter.upper()} | _ALSO.get(letter, set()))
+    return b"(?:" + b"|".join((*map(str.encode, spelled), *(rb"\\u(?i:%04x)" % ord(one) for one in spelled))) + b")"
 
 
 def _about_literal(text: str, position: int) -> str | None:

@@ -1,1 +1,1 @@
-"""Tests of the routes that stand in for Ollama's own."""
+"""Attacks by callers: each asserts in which order things happen and how much is held, read or sent."""

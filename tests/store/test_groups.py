@@ -10,7 +10,7 @@ import pytest
 from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 from service.job import Job, Outcome, Status, new_job_id
 from service.store.database import Answers, Database, Statement, Written
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from service.store.job_statements import INSERT
 from service.store.jobs import JobStore
 from service.store.pending import Write

@@ -7,7 +7,7 @@ import pytest
 from service.errors import ServiceError, StoreError, UniqueViolationError
 from service.job import Claimed, Counts, Outcome, Result, Segment, Status, new_job_id
 from service.store.database import Database, Statement
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from service.store.job_statements import EXACT_RANK
 from service.store.jobs import JobStore
 from tests.support.store_jobs import LINE, NOW, claimed, duplicated, finished, inserted, look, new_job, seqs, stored
@@ -139,10 +139,9 @@ async def test_the_rank_is_counted_up_to_a_thousand(store: JobStore, database: D
     assert await store.queries.oldest_of_line(LINE) == first.seq
 
 
-async def test_the_bodies_of_neighbours_are_read_together(store: JobStore) -> None:
-    jobs = [await stored(store, f"prompt {number}") for number in range(4)]
-    assert await store.queries.prompts(jobs[1].seq, jobs[2].seq) == {jobs[1].seq: "prompt 1", jobs[2].seq: "prompt 2"}
-    assert await store.queries.prompt(jobs[3].seq + 1) == ""
+async def test_a_job_that_never_was_has_no_prompt(store: JobStore) -> None:
+    job = await stored(store)
+    assert await store.queries.prompt(job.seq + 1) == ""
 
 
 async def test_a_claim_brings_the_request(store: JobStore) -> None:

@@ -15,7 +15,7 @@ from service.config import DatabaseConfig
 from service.errors import CannotStoreError
 from service.job import Job, Outcome, Result, Segment, Status
 from service.store.database import Database, Statement
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from service.store.jobs import JobStore
 from tests.support.databases import Gateway, Place, PostgresServer, own_schema
 from tests.support.store_jobs import NOW, claimed, look, seqs, stored

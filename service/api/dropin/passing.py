@@ -10,7 +10,9 @@ from collections.abc import AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
+from service.api.access.caller import CALLER
 from service.api.context import POOL
 from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
 from service.api.dropin.first_answer import first_answer
@@ -87,7 +89,13 @@ def _call(
     body: bytes | AsyncIterable[bytes] | None,
     limits: Deadlines,
 ) -> Call:
-    return backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
+    headers, key = request.headers, request[CALLER].key
+    if key is not None and key.owner_header is not None:
+        # It names the person behind the key.
+        kept = request.headers.copy()
+        kept.popall(key.owner_header, None)
+        headers = CIMultiDictProxy(kept)
+    return backend.client.call(endpoint, body, limits, method=request.method, headers=headers)
 
 
 async def _passed(

@@ -18,16 +18,14 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_urldispatcher import MatchInfoError
 
+from service.api.http.caller_connection import LONGEST_HEADER, MOST_HEADERS, CallersServer
+from service.api.http.failures import ERROR_SHAPES
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.unrouted import is_untidy, lead_to_tidy
+from service.api.http.unserved import is_unusual, unserved
 from service.tcp_keepalive import find_the_vanished
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-_LONGEST_HEADER = 65 * 1024
-"""Bytes of a header's name and value: tokens and cookies of single sign-on grow to 64 KiB."""
-_MOST_HEADERS = 256
-"""Proxies add far fewer. aiohttp does not bound the sum of all headers (Ollama: 1 MiB), so their number bounds it."""
 
 
 class FastRouterRunner(web.AppRunner):
@@ -37,14 +35,16 @@ class FastRouterRunner(web.AppRunner):
         super().__init__(
             app,
             max_line_size=LONGEST_ADDRESS,
-            max_field_size=_LONGEST_HEADER,
-            max_headers=_MOST_HEADERS,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
             **options,
         )
 
     async def setup(self) -> None:
         await super().setup()
         assert self.server is not None
+        self.server.__class__ = CallersServer
+        cast(CallersServer, self.server).shapes = self.app[ERROR_SHAPES]
         # Every handler asks for ``request.app`` several times, and aiohttp looks it up in the match each time.
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)
@@ -70,7 +70,7 @@ class FastRouter:
         self._general = general
         (self._around,) = app.middlewares
         self._found: dict[tuple[str, str], tuple[web.UrlMappingMatchInfo, Handler]] = {}
-        self._untidy = (_begun(app, MatchInfoError(web.HTTPNotFound())), lead_to_tidy)
+        self._nowhere = _begun(app, MatchInfoError(web.HTTPNotFound()))
         for resource in app.router.resources():
             if isinstance(resource, web.PlainResource):
                 for route in resource:
@@ -82,8 +82,10 @@ class FastRouter:
     def lead(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """The handler's answer to a request."""
         found = self._found.get((request.method, request.raw_path))
-        if found is None and is_untidy(request):
-            found = self._untidy
+        if is_unusual(request) and (refuse := unserved(request)) is not None:
+            found = self._nowhere, refuse
+        elif found is None and is_untidy(request):
+            found = self._nowhere, lead_to_tidy
         elif found is None or hdrs.EXPECT in request.headers:
             return self._general(request)
         # Every request is of this class (``setup``), and to check that takes a good part of the time spent here.

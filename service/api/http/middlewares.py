@@ -12,7 +12,6 @@ from time import perf_counter
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from service.api.access.auth import identify
@@ -84,22 +83,6 @@ def _unknown(request: web.Request, error: Exception) -> Failure:
         raise error
     _log.error("%s %s failed by an error of ours", request.method, request.path, exc_info=error)
     return Failure(500, "internal error: the log of the service says more")
-
-
-class NoHttpFilter(logging.Filter):
-    """Logs a request that is no HTTP in one line without a traceback: it is the sender's fault, and is answered 400."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            record.levelno, record.levelname = logging.INFO, "INFO"
-            record.msg, record.args = "refused what is no HTTP: %s", (type(error).__name__,)
-            record.exc_info = record.exc_text = None
-        return True
-
-
-NO_HTTP = NoHttpFilter()
-"""One for the whole process, since a logger takes the same filter only once."""
 
 
 class AccessLogger(AbstractAccessLogger):

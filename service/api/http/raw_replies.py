@@ -19,13 +19,14 @@ from http import HTTPStatus
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import SERVER_SOFTWARE
 
 from service.api.access.auth import rate_limit_headers
 from service.coalescing import CoalescedWrites
 
 Headers = Sequence[tuple[str, str]]
 
+SERVER = "Corral"
+"""As every reply names what serves it; versions are nobody's business."""
 COALESCED_WRITES = web.AppKey("coalesced_writes", CoalescedWrites)
 
 _FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -53,6 +54,11 @@ def stream_reply(request: web.Request, status: int, headers: Headers) -> web.Str
         if lines is None
         else _RawStream(status, lines, request.app[COALESCED_WRITES])
     )
+
+
+async def name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    """A hook for the replies that aiohttp writes."""
+    response.headers[hdrs.SERVER] = SERVER
 
 
 def _own_lines(request: web.Request, status: int, headers: Headers) -> str | None:
@@ -185,4 +191,4 @@ def _head(status: int, lines: str) -> bytes:
 
 @lru_cache(maxsize=2)
 def _closing_lines(second: int) -> str:
-    return f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
+    return f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER}\r\n\r\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -14,6 +16,9 @@ from service.api.dropin.passing import pass_on, pass_to_first, quick
 from service.api.http.json_replies import json_bytes
 from service.backend.models import InstalledModel
 from service.errors import NoBackendError, NotFoundError
+
+_NO_NAME = re.compile(r"[/\\%\0-\x1f\x7f\ud800-\udfff]|^\.+$")
+"""What is no name of one step, and would lead elsewhere where a backend, or a proxy before it, tidies paths."""
 
 
 async def models(request: web.Request) -> web.StreamResponse:
@@ -35,8 +40,8 @@ async def model(request: web.Request) -> web.StreamResponse:
     require_model(request, name)
     listed = await installed(request, await reachable(request))
     found = listed.find(name)
-    if found is None and "/" not in name and not request.app[POOL].catalogue.hides(name):
-        return await pass_to_first(request, request.rel_url.raw_path, None, limits=quick(request))
+    if found is None and not _NO_NAME.search(name) and not request.app[POOL].catalogue.hides(name):
+        return await pass_to_first(request, f"/v1/models/{quote(name, safe=':')}", None, limits=quick(request))
     if found is None:
         raise NotFoundError(f"model '{name}' not found")
     return _reply({**_entry(found), "id": name}, listed.headers)

@@ -24,7 +24,7 @@ from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, Sta
 from service.api.prompts.translation import to_job
 from service.job import model_key
 from service.jobs import View
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 
 
 async def submit(request: web.Request) -> web.StreamResponse:
@@ -87,7 +87,8 @@ async def cancel(request: web.Request) -> web.StreamResponse:
 
 async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
-    which = request[CALLER].only_visible(Filter(query.status, query.model and model_key(query.model), text=query.q))
+    statuses = (query.status,) if query.status else ()
+    which = request[CALLER].only_visible(Filter(statuses, query.model and model_key(query.model), text=query.q))
     jobs = request.app[JOBS]
     page = await jobs.views.page(which, query.page_size, (query.page - 1) * query.page_size)
     fields: PromptPage = {

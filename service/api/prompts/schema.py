@@ -140,7 +140,7 @@ class ListQuery(BaseModel):
     status: Literal["queued", "processing", "completed", "failed", "cancelled"] | None = None
     model: str | None = Field(default=None, max_length=400)
     q: str | None = Field(default=None, max_length=1000)
-    """What is searched for in the prompts."""
+    """What is searched for in the prompts, of the newest 100,000 jobs that the narrowest of the other filters finds."""
 
 
 class PromptPage(TypedDict):
@@ -152,4 +152,4 @@ class PromptPage(TypedDict):
     total: int
     total_pages: int
     total_is_capped: NotRequired[bool]
-    """There are more than were counted."""
+    """There may be more than were counted."""

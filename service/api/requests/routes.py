@@ -18,19 +18,8 @@ from service.api.http.parameters import query_of, seq_of
 from service.api.http.validation import validated
 from service.api.requests.schema import GenerateRequest, ListQuery, RequestPage
 from service.api.requests.translation import STATUSES, accepted_fields, request_fields, row_fields, to_job
-from service.jobs import Jobs, Page, View
-from service.store.job_queries import Filter
-
-
-async def page_of(jobs: Jobs, which: Filter, status: str | None, limit: int, offset: int) -> Page:
-    """A page, newest first, of those that are ``status``; None for all."""
-    if status is None:
-        return await jobs.views.page(which, limit, offset)
-    pages = [await jobs.views.page(which._replace(status=each), offset + limit, 0) for each in STATUSES[status]]
-    found = sorted((job for page in pages for job in page.jobs), key=lambda job: job.seq, reverse=True)
-    return Page(
-        found[offset : offset + limit], sum(page.total for page in pages), any(page.is_capped for page in pages)
-    )
+from service.jobs import View
+from service.store.job_filters import Filter
 
 
 async def submit(request: web.Request) -> web.StreamResponse:
@@ -57,8 +46,8 @@ async def status(request: web.Request) -> web.StreamResponse:
 
 async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
-    which = request[CALLER].only_visible(Filter())
-    page = await page_of(request.app[JOBS], which, query.status, query.per_page, (query.page - 1) * query.per_page)
+    which = request[CALLER].only_visible(Filter(STATUSES[query.status] if query.status else ()))
+    page = await request.app[JOBS].views.page(which, query.per_page, (query.page - 1) * query.per_page)
     fields: RequestPage = {
         "requests": [row_fields(job, job.preview) for job in page.jobs],
         "page": query.page,

@@ -41,8 +41,44 @@ _KEPT_BACK = frozenset(
         # They are meant for us.
         "authorization",
         "cookie",
+        "cookie2",
         "x-api-key",
+        # Single sign-on in front of us names the person in them, and some the person's tokens (oauth2-proxy, Grafana,
+        # YunoHost; "From" is HTTP's own).
+        "auth-user",
+        "from",
+        "x-email",
+        "x-forwarded-access-token",
+        "x-forwarded-email",
+        "x-forwarded-groups",
+        "x-forwarded-name",
+        "x-forwarded-preferred-username",
+        "x-forwarded-user",
+        "x-forwarded-username",
+        "x-user",
+        "x-username",
     }
+)
+_KEPT_BACK_PREFIXES = (
+    # Cloudflare Access, Authelia, Tailscale, AWS, Keycloak's and nginx's proxies, authentik, Google IAP.
+    "cf-access-",
+    "remote-",
+    "tailscale-",
+    "x-amzn-oidc-",
+    "x-auth-",
+    "x-authentik-",
+    "x-goog-authenticated-user-",
+    "x-goog-iap-",
+    # Azure, Open WebUI, Pomerium, Caddy's security, LibreChat and others, Vouch, Grafana.
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-openwebui-user-",
+    "x-pomerium-",
+    "x-remote-",
+    "x-token-",
+    "x-user-",
+    "x-vouch-",
+    "x-webauth-",
 )
 
 
@@ -65,9 +101,15 @@ def _basic_auth(login: str, password: str) -> str:
 def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str]) -> CIMultiDict[str]:
     """The caller's headers, except those that are not for a backend, over ours and under the configured ones."""
     given = CIMultiDict(callers)
-    named = {name.strip().lower() for name in given.get("Connection", "").split(",")}
+    # Each line may name further headers of one connection.
+    lines = given.getall("Connection", ())
+    kept_back = _KEPT_BACK | {name.strip().lower() for line in lines for name in line.split(",")}
     headers = base.copy()
-    headers.update((name, value) for name, value in given.items() if name.lower() not in _KEPT_BACK | named)
+    headers.update(
+        (name, value)
+        for name, value in given.items()
+        if name.lower() not in kept_back and not name.lower().startswith(_KEPT_BACK_PREFIXES)
+    )
     headers.update(configured)
     return headers
 

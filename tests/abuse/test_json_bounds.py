@@ -23,7 +23,7 @@ from service.api.http.json_bounds import (
     check_bounds,
 )
 from service.errors import InvalidRequestError
-from tests.support.access import ADMIN, service_with_keys
+from tests.support.access import ADMIN, DOORS, service_with_keys
 
 LARGE = 4 << 20
 TEXT = st.one_of(st.text(), st.text('\\"[]{},: \n1', max_size=20), st.text("\\", max_size=9))
@@ -153,9 +153,17 @@ async def test_the_pieces_of_a_body_of_random_bytes_are_all_read() -> None:
     await check_bounds(random.Random(18).randbytes(LARGE).replace(b"[", b"").replace(b"{", b""))
 
 
-async def test_a_body_that_holds_too_much_is_400_in_the_shape_of_its_route() -> None:
-    body = b'{"models":' + array(b"[]", MOST_CONTAINERS) + b"}"
-    async with service_with_keys() as service, service.session.post("/api/keys", data=body, headers=ADMIN) as response:
-        problem = await response.json(content_type=None)
-    assert (response.status, problem["title"]) == (400, "Bad Request")
-    assert "more than 100,000 arrays and objects" in problem["detail"]
+async def test_a_body_that_holds_too_much_is_400_in_the_shape_of_its_route_and_reaches_no_backend() -> None:
+    more = array(b"[]", MOST_CONTAINERS) + b"}"
+    async with service_with_keys() as service:
+        for path, body, where in DOORS:
+            data = json.dumps(body).encode()[:-1] + b',"tools":' + more
+            async with service.session.post(path, data=data, headers=ADMIN) as response:
+                message = await response.json(content_type=None)
+            for name in where:
+                message = message[name]
+            assert (response.status, "more than 100,000 arrays and objects" in message) == (400, True), path
+        for path in ("/api/keys", "/api/show"):
+            async with service.session.post(path, data=b'{"models":' + more, headers=ADMIN) as response:
+                assert (response.status, "arrays and objects" in await response.text()) == (400, True), path
+        assert list(service.ollama.observations.seen) == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.api.context import JOBS
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from tests.support.access import ADMIN, bearer
 from tests.support.raw_server import whole
 from tests.support.running import RunningService, service_in_process

@@ -20,7 +20,7 @@ from service.api.dropin.passing import pass_unload
 from service.api.dropin.reading import read_call
 from service.api.dropin.repeating import answer_repeatable
 from service.api.dropin.unnamed import refuse_unnamed
-from service.api.http.bodies import read_body
+from service.api.http.bodies import read_json
 from service.backend.pool import Pool
 from service.endpoints import ENDPOINTS, Endpoint
 from service.errors import InvalidRequestError, NotFoundError
@@ -43,7 +43,7 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         app = request.app
-        body = await read_body(request)
+        body = await read_json(request)
         fields = read_call(body, dialect.nothing)
         details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
         if details is None:

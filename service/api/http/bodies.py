@@ -16,7 +16,7 @@ from typing import Any
 import jiter
 from aiohttp import web
 
-from service.api.http.json_bounds import MOST_LEVELS, check_bounds
+from service.api.http.json_bounds import MOST_LEVELS, UNSCANNED_BYTES, check_bounds
 from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
 from service.go_json import Doubled, object_of
@@ -47,11 +47,19 @@ async def read_body(request: web.Request) -> bytes:
     return body
 
 
+async def read_json(request: web.Request) -> bytes:
+    """The whole body, which holds no more than may be parsed at once; to be called once. Raises InvalidRequestError for
+    one that holds more, and HTTPRequestEntityTooLarge.
+    """
+    body = await read_body(request)
+    if len(body) > UNSCANNED_BYTES:
+        await check_bounds(body)
+    return body
+
+
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The JSON object in the request's body. Raises InvalidRequestError, HTTPRequestEntityTooLarge."""
-    body = await read_body(request)
-    await check_bounds(body)
-    return parse_object(body)
+    return parse_object(await read_json(request))
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

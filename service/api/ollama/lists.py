@@ -15,7 +15,7 @@ from service.api.context import POOL
 from service.api.dropin.installed import ModelList, answering, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
 from service.api.dropin.reading import read_call
-from service.api.http.bodies import read_body
+from service.api.http.bodies import read_json
 from service.api.http.json_replies import json_reply
 from service.backend.pool import Backend
 from service.errors import BackendError, NoBackendError, NotFoundError
@@ -68,7 +68,7 @@ async def version(request: web.Request) -> web.StreamResponse:
 async def show(request: web.Request) -> web.StreamResponse:
     """What a backend that has the model says of it. Raises NotFoundError for one that nobody may use."""
     catalogue = request.app[POOL].catalogue
-    body = await read_body(request)
+    body = await read_json(request)
     fields = read_call(body)
     name = fields.get("model") or fields.get("name")
     model = name if isinstance(name, str) else None

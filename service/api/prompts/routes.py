@@ -12,7 +12,7 @@ from service.api.access.caller import CALLER
 from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import refuse_doubles, stored_object
-from service.api.http.bodies import parse_object, read_body
+from service.api.http.bodies import parse_object, read_json
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
 from service.api.http.validation import validated
@@ -30,7 +30,7 @@ from service.store.job_filters import Filter
 async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
     app, caller = request.app, request[CALLER]
-    body = await read_body(request)
+    body = await read_json(request)
     fields = parse_object(body)
     refuse_doubles(fields)
     asked = validated(PromptRequest, fields)

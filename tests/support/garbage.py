@@ -143,6 +143,7 @@ NO_HTTP = (
 WRONG: tuple[Any, ...] = (5, "", "\0", "\ud800", [], {}, None, True, [[]], {"a": {}}, -1, 1e300, 2**70, [None])
 """Values of which most are wrong for any field."""
 
+_OLLAMAS = ('{"error":"option ',)
 _NOT_NOW = ("no backend", "the queue", "queue is full", "gave no answer", "stopping")
 _OLLAMAS = ("pull model manifest", 'option "', "invalid format", "invalid JSON schema")
 
@@ -150,8 +151,9 @@ _OLLAMAS = ("pull model manifest", 'option "', "invalid format", "invalid JSON s
 def is_fault_of_ours(answer: Answer) -> bool:
     """Whether a reply says that the service itself has failed.
 
-    A 5xx of Ollama's is none: a job was made (X-Job-Id), and that is its reply. Nor is a 503 that says that the queue
-    is full or that no backend is there, or a 501 for a coding that nobody has. An internal error always is one.
+    A 5xx of Ollama's is none: a job was made (X-Job-Id), and that is its reply, or the words are Ollama's, where it was
+    relayed. Nor is a 503 that says that the queue is full or that no backend is there, or a 501 for a coding that
+    nobody has. An internal error always is one.
     """
     if answer.status < 500 or answer.status == 501:
         return False
@@ -160,7 +162,7 @@ def is_fault_of_ours(answer: Answer) -> bool:
         return True
     if "x-job-id" in answer.headers:
         return False
-    return answer.status not in (503, 504) or not any(words in text for words in _NOT_NOW)
+    return not any(words in text for words in (_NOT_NOW if answer.status in (503, 504) else _OLLAMAS))
 
 
 def shape_problem(answer: Answer, shape: ErrorShape) -> str | None:

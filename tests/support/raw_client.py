@@ -57,7 +57,8 @@ def read_answer(data: bytes, method: str, *, is_over: bool) -> Answer | None:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     version, status = first.split(" ")[:2]
-    if version not in ("HTTP/1.1", "HTTP/1.0"):
+    # It may repeat the version that it was asked in.
+    if not version.startswith("HTTP/"):
         raise ValueError(f"no HTTP: {data[:200]!r}")
     if 100 <= int(status) < 200 and status != "101":
         return read_answer(rest, method, is_over=is_over)

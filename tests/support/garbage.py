@@ -143,9 +143,9 @@ NO_HTTP = (
 WRONG: tuple[Any, ...] = (5, "", "\0", "\ud800", [], {}, None, True, [[]], {"a": {}}, -1, 1e300, 2**70, [None])
 """Values of which most are wrong for any field."""
 
-_OLLAMAS = ('{"error":"option ',)
-_NOT_NOW = ("no backend", "the queue", "queue is full", "gave no answer", "stopping")
-_OLLAMAS = ("pull model manifest", 'option "', "invalid format", "invalid JSON schema")
+_OLLAMAS: tuple[str, ...] = ('{"error":"option ',)
+_NOT_NOW: tuple[str, ...] = ("no backend", "the queue", "queue is full", "gave no answer", "stopping")
+_OLLAMAS: tuple[str, ...] = ("pull model manifest", 'option "', "invalid format", "invalid JSON schema")
 
 
 def is_fault_of_ours(answer: Answer) -> bool:

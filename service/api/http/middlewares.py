@@ -55,8 +55,8 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
     except web.RequestPayloadError as error:
         response = _refusal(request, Failure(400, f"the body could not be read: {error}"))
     except Exception as error:
-        if isinstance(error, ConnectionError) and request.transport is None:
-            # The client is gone, which is no error of ours; nobody reads this reply.
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            # The client is gone or about to be, which is no error of ours; nobody reads this reply.
             response = web.Response(status=LEFT)
         else:
             response = _refusal(request, _unknown(request, error))

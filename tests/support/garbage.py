@@ -145,7 +145,6 @@ WRONG: tuple[Any, ...] = (5, "", "\0", "\ud800", [], {}, None, True, [[]], {"a":
 
 _OLLAMAS: tuple[str, ...] = ('{"error":"option ',)
 _NOT_NOW: tuple[str, ...] = ("no backend", "the queue", "queue is full", "gave no answer", "stopping")
-_OLLAMAS: tuple[str, ...] = ("pull model manifest", 'option "', "invalid format", "invalid JSON schema")
 
 
 def is_fault_of_ours(answer: Answer) -> bool:

@@ -14,8 +14,8 @@ from service.api.context import POOL
 from service.api.dropin.installed import ModelList, answering, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
 from service.api.dropin.reading import first_object
-from service.api.http.bodies import read_body
 from service.api.http.json_replies import json_reply
+from service.api.http.receiving import read_body
 from service.backend.pool import Backend
 from service.errors import BackendError, NoBackendError, NotFoundError
 from service.job import model_key

@@ -12,9 +12,10 @@ from service.api.access.caller import CALLER
 from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import first_object
-from service.api.http.bodies import parse_object, read_body
+from service.api.http.bodies import parse_object
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
+from service.api.http.receiving import read_body
 from service.api.http.validation import validated
 from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS

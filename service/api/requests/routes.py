@@ -11,9 +11,10 @@ from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.visibility import visible_view_by_seq
 from service.api.context import JOBS, MODEL_LIMITS, QUEUE
-from service.api.http.bodies import parse_object, read_body
+from service.api.http.bodies import parse_object
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of, seq_of
+from service.api.http.receiving import read_body
 from service.api.http.validation import validated
 from service.api.requests.schema import GenerateRequest, ListQuery, RequestPage
 from service.api.requests.translation import STATUSES, accepted_fields, request_fields, row_fields, to_job

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from service.api.access.auth import AUTH, Auth
 from service.api.access.request_log import REQUEST_LOGGING, RequestLogging
-from service.api.context import CLOCK, CONFIG, HUB, JOBS, METRICS, MODEL_LIMITS, POOL, QUEUE, QueueSettings
+from service.api.body_room import BodyRoom
+from service.api.context import BODY_ROOM, CLOCK, CONFIG, HUB, JOBS, METRICS, MODEL_LIMITS, POOL, QUEUE, QueueSettings
 from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
 from service.backend.http.connections import Connections
@@ -78,6 +79,7 @@ def build_app(config: Config) -> web.Application:
     app[QUEUE] = QueueSettings(config.queue)
     app[MODEL_LIMITS] = ModelLimits(config.models)
     app[METRICS] = Metrics()
+    app[BODY_ROOM] = BodyRoom(config.server.max_bodies_bytes)
     app.cleanup_ctx.append(_engine)
     # Jobs are drained before anybody who watches them is sent away.
     app.on_shutdown.append(_drain)

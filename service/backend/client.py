@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -66,7 +66,9 @@ class BackendClient:
         """
         head = self._heads.get((method, endpoint)) if headers is None else None
         if head is None:
-            head = self._head(method, endpoint, headers)
+            # A body that is passed on while it comes was not unpacked.
+            is_as_it_came = isinstance(body, AsyncIterable)
+            head = self._head(method, endpoint, headers, is_as_it_came=is_as_it_came)
         return Call(self._connections, self._origin, self.name, head, body, limits, patience)
 
     async def version(self) -> str:
@@ -110,8 +112,14 @@ class BackendClient:
             raise not_ollama(self.name, f"something that is not JSON to {endpoint}")
         return answer
 
-    def _head(self, method: str, endpoint: str, callers: Mapping[str, str] | None) -> bytes:
-        sent = self._headers if callers is None else with_callers(self._headers, self._configured, callers)
+    def _head(
+        self, method: str, endpoint: str, callers: Mapping[str, str] | None, *, is_as_it_came: bool = False
+    ) -> bytes:
+        sent = (
+            self._headers
+            if callers is None
+            else with_callers(self._headers, self._configured, callers, is_as_it_came=is_as_it_came)
+        )
         head = request_head(method, self._path + endpoint, self._host, sent)
         if callers is None and len(self._heads) < _MOST_HEADS:
             self._heads[method, endpoint] = head

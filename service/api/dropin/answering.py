@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from service.api.access.request_log import note_job
-from service.api.context import JOBS
+from service.api.context import BODY_ROOM, JOBS
 from service.api.dropin.boundaries import Boundaries
 from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.callers import is_gone
@@ -76,6 +76,7 @@ class Answer:
         if self._entered is not None:
             # Nothing is sent before the job is on disk.
             await self._entered.written
+            self._request.app[BODY_ROOM].release(self._request)
             note_job(self._request, self._job)
         while True:
             head = relay.head

@@ -18,7 +18,7 @@ from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.passing import pass_unload
 from service.api.dropin.reading import read_call
-from service.api.dropin.repeating import answer_repeatable
+from service.api.dropin.repeating import Admitted, answer_repeatable
 from service.api.dropin.unnamed import refuse_unnamed
 from service.api.http.bodies import read_json
 from service.backend.pool import Pool
@@ -52,11 +52,15 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
             authorise(request, details.model, Priority.NORMAL)
             return await pass_unload(request, endpoint.path, _sent(details, body).encode(), details.model)
         make = partial(_make, request, endpoint, details, body)
-        admitted = partial(admit, request, details.model, partial(_find, app[POOL]), make)
-        if HEADER in request.headers:
-            return await answer_repeatable(request, dialect, request_key(request, body), admitted)
+        admitted = Admitted(partial(admit, request, details.model, partial(_find, app[POOL]), make))
+        key = request_key(request, body) if HEADER in request.headers else None
+        # Once its job is stored, a call that waits keeps nothing of its body.
+        del body, fields, details, make
+        if key is not None:
+            return await answer_repeatable(request, dialect, key, admitted)
         relay = Relay()
         entered = app[JOBS].submission.enter(await admitted(), relay)
+        admitted.forget()
         view = entered.view
         with CallerStream(request, dialect, view.job) as stream:
             return await Answer(request, stream, view.job, relay, place_headers(view), entered).give()

@@ -8,7 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from service.api.access.admission import REPLAYED, call
-from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED
+from service.api.context import BODY_ROOM, CONFIG, HUB, JOBS, LONG_LIVED
 from service.api.dropin.answering import Answer, place_headers
 from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.callers import is_gone
@@ -16,6 +16,7 @@ from service.api.dropin.dialect import Dialect
 from service.api.http.failures import failure_of_ours
 from service.api.live.long_poll import LongPoll
 from service.errors import ServiceError, StoppingError
+from service.job import NewJob
 from service.jobs import View
 from service.jobs.ledger import STOPPING
 from service.jobs.repeats import Make, Repeated
@@ -24,14 +25,31 @@ from service.store.idempotency import RequestKey
 _LOOK_SECONDS = 5.0
 
 
+class Admitted:
+    """Makes the job of a call, from the call's body, which it holds until the job is on its way to the disk."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Make) -> None:
+        self._make: Make | None = make
+
+    async def __call__(self) -> NewJob:
+        assert self._make is not None
+        return await self._make()
+
+    def forget(self) -> None:
+        """Let go of the body: the job is there."""
+        self._make = None
+
+
 async def answer_repeatable(
-    request: web.Request, dialect: Dialect, key: RequestKey, admitted: Make
+    request: web.Request, dialect: Dialect, key: RequestKey, admitted: Admitted
 ) -> web.StreamResponse:
     """Answer with the reply of the first call with this key: an earlier one, finished or under way, or this one."""
     first = await call(request, key, admitted)
     with CallerStream(request, dialect, first.view.job) as stream:
         try:
-            return await _answered(request, stream, first, partial(call, request, key, admitted))
+            return await _answered(request, stream, first, admitted, partial(call, request, key, admitted))
         except ServiceError as error:
             told = failure_of_ours(error)
             if told is None or not stream.is_begun:
@@ -42,17 +60,23 @@ async def answer_repeatable(
 
 
 async def _answered(
-    request: web.Request, stream: CallerStream, found: Repeated, find_again: Callable[[], Awaitable[Repeated]]
+    request: web.Request,
+    stream: CallerStream,
+    found: Repeated,
+    admitted: Admitted,
+    find_again: Callable[[], Awaitable[Repeated]],
 ) -> web.StreamResponse:
     """The answer of the job that was found. Raises what ``find_again`` raises, StoppingError, and ConnectionError."""
     while True:
         view, relay, is_earlier = found
         headers = place_headers(view)
         if relay is not None:
+            admitted.forget()
+            request.app[BODY_ROOM].release(request)
             headers |= REPLAYED if is_earlier else {}
             return await Answer(request, stream, view.job, relay, headers).give()
         # Another process works on the job. When it ends, either its reply is kept, or its caller has left and this call
-        # becomes the first.
+        # becomes the first; for that it keeps its body, which counts as held so long.
         await _until_ended(request, view, stream, headers | REPLAYED)
         if is_gone(request):
             return web.Response(status=499, headers=headers)

@@ -1,7 +1,7 @@
-"""JSON in. Private to aiohttp is ``StreamReader._buffer``.
+"""JSON in.
 
 A value that cannot be stored or sent on is refused here, with the name of its field. As in Ollama, neither Content-Type
-nor charset matters: a body is UTF-8. aiohttp undoes a Content-Encoding.
+nor charset matters: a body is UTF-8.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jiter
 from aiohttp import web
 
 from service.api.http.json_bounds import MOST_LEVELS, UNSCANNED_BYTES, check_bounds
+from service.api.http.receiving import read_body
 from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
 from service.go_json import Doubled, object_of
@@ -30,26 +31,9 @@ Place = tuple[Any, ...]
 """Where a value stands, as (place of its container, key or index); () for the body itself."""
 
 
-async def read_body(request: web.Request) -> bytes:
-    """The whole body; to be called once. Raises HTTPRequestEntityTooLarge; at once when Content-Length is too large."""
-    most, content = request.client_max_size, request.content
-    if not content.is_eof():
-        length = request.content_length
-        if length is not None and length > most:
-            raise web.HTTPRequestEntityTooLarge(most, length)
-        return await request.read()
-    # The body has come together with the head, as most do, and mostly in one piece. It is read in place: taking it out
-    # makes the connection look for more to parse, which takes as long as all else here.
-    pieces: Sequence[bytes] = getattr(content, "_buffer", ())
-    body = pieces[0] if len(pieces) == 1 else content.read_nowait()
-    if len(body) > most:
-        raise web.HTTPRequestEntityTooLarge(most)
-    return body
-
-
 async def read_json(request: web.Request) -> bytes:
     """The whole body, which holds no more than may be parsed at once; to be called once. Raises InvalidRequestError for
-    one that holds more, and HTTPRequestEntityTooLarge.
+    one that holds more, and what :func:`read_body` does.
     """
     body = await read_body(request)
     if len(body) > UNSCANNED_BYTES:
@@ -58,7 +42,7 @@ async def read_json(request: web.Request) -> bytes:
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The JSON object in the request's body. Raises InvalidRequestError, HTTPRequestEntityTooLarge."""
+    """The JSON object in the request's body. Raises InvalidRequestError, and what :func:`read_body` does."""
     return parse_object(await read_json(request))
 
 

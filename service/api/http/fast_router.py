@@ -1,5 +1,6 @@
 """The way in, which leads a request straight to its handler. Private to aiohttp are ``Application._make_request``,
-``Request._match_info``, ``Server.request_factory``, ``Server.request_handler`` and ``Server.connection_made``.
+``Request._match_info``, ``Server.request_factory``, ``Server.request_handler``, ``Server.connection_made``,
+``RequestHandler._max_msg_queue_size`` and ``RequestHandler._msg_queue_resume_size``.
 
 Paths without a variable part are found in one table. aiohttp's own router looks through its resources and makes one
 object for the match and one for each middleware, which takes a tenth of a whole submission. It routes all other
@@ -28,6 +29,12 @@ from service.tcp_keepalive import find_the_vanished
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+_MOST_READ_AHEAD = 2
+"""Requests of one connection that are read while an earlier one is answered. aiohttp reads 32, each with half a MiB of
+its body.
+"""
+
+
 class FastRouterRunner(web.AppRunner):
     """Runs the application with the fast router, and with bounds on the head of a request."""
 
@@ -37,6 +44,9 @@ class FastRouterRunner(web.AppRunner):
             max_line_size=LONGEST_ADDRESS,
             max_field_size=LONGEST_HEADER,
             max_headers=MOST_HEADERS,
+            # What nobody has asked for yet is neither unpacked nor read to its end (:mod:`service.api.http.receiving`).
+            auto_decompress=False,
+            lingering_time=0.0,
             **options,
         )
 
@@ -60,6 +70,7 @@ def _accepted(
     connection = transport.get_extra_info("socket")
     if connection is not None:
         find_the_vanished(connection)
+    handler._max_msg_queue_size, handler._msg_queue_resume_size = _MOST_READ_AHEAD, 1
     note(handler, transport)
 
 

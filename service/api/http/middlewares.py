@@ -17,9 +17,10 @@ from aiohttp.typedefs import Handler
 from service.api.access.auth import identify
 from service.api.access.caller import Caller
 from service.api.access.request_log import LEFT, REQUEST_LOGGING
-from service.api.context import METRICS
+from service.api.context import BODY_ROOM, METRICS
 from service.api.http.cross_origin import add_cross_origin_headers
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
+from service.api.http.receiving import throw_rest_away
 from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -61,10 +62,13 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
         else:
             response = _refusal(request, _unknown(request, error))
     finally:
+        app[BODY_ROOM].release(request)
         if logged is not None:
             requests.end(logged, caller, LEFT if response is None else response.status, begun)
         status = 500 if response is None else response.status
         app[METRICS].answered(route, request.method, status, perf_counter() - begun)
+    if not request.content.is_eof():
+        await throw_rest_away(request, response)
     return response
 
 

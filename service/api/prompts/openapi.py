@@ -41,7 +41,7 @@ OPERATIONS: Operations = {
                 ("Location", *_PLACE, "Idempotent-Replayed"),
             ),
             **_REFUSED,
-            **refusals(Problem, PROBLEM_JSON, 400, 403, 404, 413, 422, 429),
+            **refusals(Problem, PROBLEM_JSON, 400, 403, 404, 408, 413, 415, 422, 429),
         },
     ),
     ("GET", "/api/v1/prompt/{id}/status"): Operation(

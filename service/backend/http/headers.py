@@ -29,7 +29,7 @@ _KEPT_BACK = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
-        # The body was unpacked when it was read.
+        # The body was unpacked when it was read; see ``with_callers``.
         "content-encoding",
         # They are written anew.
         "accept-encoding",
@@ -98,8 +98,12 @@ def _basic_auth(login: str, password: str) -> str:
     return f"Basic {b64encode(f'{login}:{password}'.encode()).decode()}"
 
 
-def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The caller's headers, except those that are not for a backend, over ours and under the configured ones."""
+def with_callers(
+    base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str], *, is_as_it_came: bool = False
+) -> CIMultiDict[str]:
+    """The caller's headers, except those that are not for a backend, over ours and under the configured ones.
+    ``is_as_it_came``: the body that goes with them is packed if the caller has packed it, and they say so.
+    """
     given = CIMultiDict(callers)
     # Each line may name further headers of one connection.
     lines = given.getall("Connection", ())
@@ -110,6 +114,8 @@ def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers:
         for name, value in given.items()
         if name.lower() not in kept_back and not name.lower().startswith(_KEPT_BACK_PREFIXES)
     )
+    if is_as_it_came and (codings := given.getall("Content-Encoding", ())):
+        headers["Content-Encoding"] = ", ".join(codings)
     headers.update(configured)
     return headers
 

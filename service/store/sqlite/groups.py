@@ -18,6 +18,8 @@ _COMMIT_BYTES = 40 << 10
 """What a commit adds to the WAL: roughly one page of the table and of each index."""
 _ROW_BYTES = 3 << 10
 """What each row adds beside its own text. The rows of a commit share most of their further pages."""
+_LARGE_BYTES = 1 << 20
+_MOST_TOGETHER_BYTES = 8 << 20
 
 PASSED_OVER = "passed over"
 """A trigger on a view raises this for a row that it does not take. Such a write has no effect and gives no rows."""
@@ -47,10 +49,11 @@ class WaitingWrites:
         return bool(self._new_jobs) or self.is_rest_due or any(write.is_urgent for write in self._others)
 
     def take(self, most: int) -> list[Write]:
-        """Up to ``most`` of either kind, new jobs first. New jobs alone are one statement, and a caller waits for each;
-        so other writes join them only when one of the others is urgent, or due.
+        """Up to ``most`` of either kind, new jobs first, and of these no more than memory has room for. New jobs alone
+        are one statement, and a caller waits for each; so other writes join them only when one of the others is urgent,
+        or due.
         """
-        taken = self._new_jobs[:most]
+        taken = self._new_jobs[: _fitting(self._new_jobs, most)]
         del self._new_jobs[: len(taken)]
         if not taken or self.is_rest_due or any(write.is_urgent for write in self._others):
             # The other writes have a share of their own, however many new jobs there are.
@@ -100,19 +103,30 @@ class WriteGroup:
         runs = list(in_runs(writes) if are_new_jobs else _alike(sorted(writes, key=_rank)))
         if len(runs) == 1 and _is_one_statement(runs[0]):
             # One statement is a transaction by itself.
-            _carry_out(execute, runs[0])
+            self.written_bytes += _carry_out(execute, runs[0])
         else:
+            written_bytes = 0
             execute("BEGIN IMMEDIATE")
             try:
                 for run in runs:
-                    _carry_out(execute, run)
+                    written_bytes += _carry_out(execute, run)
                 execute("COMMIT")
             except BaseException:
                 # After SQLITE_FULL or SQLITE_IOERR the database may have rolled back by itself.
                 with contextlib.suppress(sqlite3.Error):
                     execute("ROLLBACK")
                 raise
-        self.written_bytes += sum(_written_bytes(statement) for write in writes for statement in write.statements)
+            self.written_bytes += written_bytes
+
+
+def _fitting(writes: Sequence[Write], most: int) -> int:
+    """How many of the first ``most`` go together: SQLite holds up to three copies of all texts of a statement."""
+    size = 0
+    for count, write in enumerate(writes[:most], 1):
+        size += _written_bytes(write.statements[0])
+        if size > _MOST_TOGETHER_BYTES:
+            return count
+    return most
 
 
 def _fail(write: Write, error: Exception) -> None:
@@ -151,9 +165,9 @@ def _is_one_statement(writes: Sequence[Write]) -> bool:
     return len(writes[0].statements) == 1 and isinstance(writes[0].statements[0], Statement)
 
 
-def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
+def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> int:
     """Carry out writes with the same statements. A declared statement is carried out once for all of them, a text once
-    for each.
+    for each. Gives an estimate of the bytes that were written.
 
     Each statement gives Python's lock away several times, and to get it back from a busy event loop takes the switch
     interval: 64 jobs take 1 ms together, and took 10 ms row by row. All first statements are carried out before all
@@ -161,6 +175,7 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
     """
     for write in writes:
         write.answers = []
+    written_bytes = sum(_written_bytes(statement) for write in writes for statement in write.statements)
     for index, statement in enumerate(writes[0].statements):
         if isinstance(statement, Batch):
             for run in in_runs(statement.rows):
@@ -172,10 +187,16 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
         if isinstance(statement.sql, str):
             answers = [execute(statement.sql, parameters).fetchall() for parameters in given]
         else:
-            execute(*for_rows(statement.sql, given))
+            text, values = for_rows(statement.sql, given)
+            execute(text, values)
+            if written_bytes > _LARGE_BYTES:
+                # A statement that is kept for its next use keeps what was bound to it, a hundred bodies of requests at
+                # worst. With NULLs it does nothing, and holds nothing.
+                execute(text, [None] * len(values))
             answers = _given_back(statement.sql, given)
         for write, answer in zip(writes, answers, strict=True):
             write.answers.append(answer)
+    return written_bytes
 
 
 def _given_back(statement: RowStatement, rows: Sequence[Parameters]) -> list[list[Row]]:
@@ -193,7 +214,7 @@ def _written_bytes(statement: Statement | Batch) -> int:
     if isinstance(statement, Batch):
         return _ROW_BYTES * len(statement.rows)
     row = statement.parameters
-    last = row[-1] if isinstance(row, tuple) else [None, *row.values()][-1]
+    last = [None, *(row if isinstance(row, tuple) else row.values())][-1]
     return _ROW_BYTES + (len(last) if isinstance(last, str) else 0)
 
 

@@ -16,11 +16,10 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import from_json
 
+from service.api.http.json_bounds import MOST_LEVELS, check_bounds
 from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
 
-_MOST_LEVELS = 100
-"""Of nesting; fewer than Python's recursion, Ollama's decoder or a database can take."""
 _LARGEST_INTEGER = 2**63
 _MOST_DIGITS = 4_000
 _PATH_STEPS_SHOWN = 5
@@ -49,7 +48,9 @@ async def read_body(request: web.Request) -> bytes:
 
 async def read_object(request: web.Request) -> dict[str, Any]:
     """The JSON object in the request's body. Raises InvalidRequestError, HTTPRequestEntityTooLarge."""
-    return parse_object(await read_body(request))
+    body = await read_body(request)
+    await check_bounds(body)
+    return parse_object(body)
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _check(value: Any, place: Place, level: int) -> None:
         if "\0" in value or not value.isascii():
             _check_text(value, place)
     elif kind is dict or kind is list:
-        if level >= _MOST_LEVELS:
+        if level >= MOST_LEVELS:
             raise _too_deep(_path(place))
         if kind is dict:
             _check_object(value, place, level + 1)
@@ -155,7 +156,7 @@ def _path(place: Place) -> str:
 
 def _too_deep(field: str) -> InvalidRequestError:
     where = f"{field}: " if field else "the body "
-    return InvalidRequestError(f"{where}is nested more than {_MOST_LEVELS} levels deep", field)
+    return InvalidRequestError(f"{where}is nested more than {MOST_LEVELS} levels deep", field)
 
 
 def _deep_field(text: str) -> str:
@@ -165,7 +166,7 @@ def _deep_field(text: str) -> str:
         match token.group():
             case "[" | "{":
                 level += 1
-                if level > _MOST_LEVELS:
+                if level > MOST_LEVELS:
                     break
             case "]" | "}":
                 level -= 1

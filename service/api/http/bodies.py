@@ -16,9 +16,9 @@ from typing import Any
 from aiohttp import web
 from pydantic_core import from_json
 
-from service.api.http.json_bounds import MOST_LEVELS, check_bounds
 from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
+from service.json_bounds import MOST_LEVELS, check_bounds
 
 _LARGEST_INTEGER = 2**63
 _MOST_DIGITS = 4_000

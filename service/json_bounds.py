@@ -1,4 +1,4 @@
-"""How much a JSON body may hold, found before it is parsed.
+"""How much a JSON body, of a request or a reply, may hold, found before it is parsed.
 
 A parser makes objects of 50 to 100 bytes for each ``[]`` of two bytes, and holds the interpreter while it does. Strings
 are as large in memory as they were on the way, so this scan passes over them: 0.3 ms for each MB of an image.

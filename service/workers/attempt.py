@@ -35,6 +35,9 @@ _log = logging.getLogger(__name__)
 _RELAYED_TIMES = 4
 """How many times longer than a text a relayed reply may be: it is JSON with a frame around each token, or vectors."""
 
+_MOST_REFUSED_BYTES = 1024 * 1024
+"""Of a refusal, which may quote what the model has written."""
+
 _KEEP_ALIVE = re.compile(rb'"(?i:keep_alive)"\s*:')
 """Ollama's decoder takes the name in any case. Within a text the quotes would be escaped."""
 _UNLOADS = re.compile(rb'"(?i:keep_alive)"\s*:\s*"?0')
@@ -262,7 +265,7 @@ class Attempt:
         return written_at is not None and asyncio.get_running_loop().time() - written_at >= _ARRIVES_SECONDS
 
     async def _refused(self, reply: Reply) -> BackendError:
-        body = await reply.read()
+        body = await reply.read(_MOST_REFUSED_BYTES)
         self._refusal = _Refusal(Head(reply.status, reply.headers), body)
         return failure_of(reply.status, body, reply.content_type, self.running.job.endpoint)
 

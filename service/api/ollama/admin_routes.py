@@ -25,6 +25,6 @@ async def manage(request: web.Request) -> web.StreamResponse:
     backend = request.app[POOL].find(name) if name is not None else await first_answering(request)
     body = request.content.iter_any() if request.can_read_body else None
     try:
-        return await pass_on(request, request.rel_url.raw_path, body, backend, _LIMITS)
+        return await pass_on(request, request.rel_url.raw_path, body, backend, _LIMITS, most_bytes=None)
     finally:
         backend.wants_probe.set()

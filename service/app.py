@@ -34,6 +34,7 @@ from service.jobs.views import Views
 from service.key import Role
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
+from service.live.held_replies import HeldReplies
 from service.live.hub import Hub
 from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
@@ -134,7 +135,10 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         started.push_async_callback(fits.save)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
-        workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
+        replies = HeldReplies(config.server.max_replies_bytes)
+        workers = Workers(
+            jobs, pool, hand_off, clock, config.timeouts, config.retry, replies, holds_busy=config.queue.hold_busy
+        )
         for name, part in (
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),

@@ -12,10 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from aiohttp import web
 
 from service.api.context import POOL
-from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
 from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
+from service.api.http.callers import CALLERS, WaitingCaller, hang_up
 from service.backend.http.call import Call, Reply
 from service.backend.http.deadlines import Deadlines
 from service.backend.pool import Backend

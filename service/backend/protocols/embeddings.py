@@ -54,6 +54,7 @@ class EmbeddingsReader:
     """
 
     has_begun = True
+    gathered_bytes = 0
 
     def __init__(self, layout: VectorLayout) -> None:
         self._layout = layout

@@ -71,6 +71,10 @@ class Reader(Protocol):
     def numbers(self) -> int:
         """How many numbers of vectors have come; 0 where the reply is of another kind."""
 
+    @property
+    def gathered_bytes(self) -> int:
+        """What it holds of the reply, beside output that it has given and the bytes that it was fed, as they are."""
+
     def feed(self, data: bytes) -> list[Segment]:
         """The output found in these bytes, which may be none; neighbouring text or thinking is joined."""
 
@@ -137,6 +141,10 @@ class StreamReader(ABC):
         self._counts = Counts()
         self._last_output = LastOutput()
         """To be given the output of each event by itself."""
+
+    @property
+    def gathered_bytes(self) -> int:
+        return self._lines.gathered_bytes
 
     def feed(self, data: bytes) -> list[Segment]:
         segments: list[Segment] = []

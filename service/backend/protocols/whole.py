@@ -63,6 +63,7 @@ class WholeReader:
 
     has_begun = True
     numbers = 0
+    gathered_bytes = 0
 
     def __init__(self, understand: Callable[[dict[str, Any]], Ending]) -> None:
         self._body = WholeBody()

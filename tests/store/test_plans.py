@@ -10,7 +10,7 @@ import pytest
 
 from service.job import Job, Line, Segment, Status
 from service.store import idempotency, request_log
-from service.store.database import Batch, Database, Row, Settle, Statement, Update, Written
+from service.store.database import Batch, Database, LongText, Row, Settle, Statement, TextPiece, Update, Written
 from service.store.job_queries import Filter
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import JobStore
@@ -72,6 +72,12 @@ class Recording:
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
         self.statements.append(Statement(sql, parameters))
         return self._database.read(sql, parameters, is_scan=is_scan)
+
+    def piece(self, text: LongText, start: int, size: int) -> Awaitable[TextPiece | None]:
+        # The same look-up, however the database reads a part of what it finds.
+        table, column, seq = text
+        self.statements.append(Statement(f"SELECT {column} FROM {table} WHERE seq = :seq", {"seq": seq}))
+        return self._database.piece(text, start, size)
 
     def notify(self, payload: str) -> None:
         self._database.notify(payload)

@@ -81,7 +81,7 @@ class Callers:
     @contextmanager
     def sending(self, request: web.Request, waiting_bytes: int) -> Iterator[None]:
         """Cut a caller off that does not take what is written to it while this lasts."""
-        with self.waiting(request, _nobody) as caller:
+        with self.waiting(request, nobody) as caller:
             caller.writing_since = asyncio.get_running_loop().time()
             caller.waiting_bytes = waiting_bytes
             yield
@@ -131,8 +131,8 @@ def cut_off(request: web.Request) -> None:
         request.transport.abort()
 
 
-def _nobody() -> None:
-    return None
+def nobody() -> None:
+    """Nobody need be told that the caller is gone: what is written to it next fails."""
 
 
 CALLERS = web.AppKey("callers", Callers)

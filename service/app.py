@@ -64,6 +64,7 @@ from service.workers.workers import Workers
 _log = logging.getLogger(__name__)
 
 RELOADING = web.AppKey("reloading", Reloading)
+REPLIES = web.AppKey("replies", HeldReplies)
 _DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 _WORKERS = web.AppKey("workers", Workers)
 
@@ -156,7 +157,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
         app[AUTH], app[REQUEST_LOGGING] = Auth(keys, rate_limits, clock, config), RequestLogging(request_log, clock)
-        app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
+        app[_DISPATCHER], app[_WORKERS], app[REPLIES] = dispatcher, workers, replies
         app[RELOADING] = Reloading(config, connections, clock, backlog, pool, workers, app[MODEL_LIMITS], app[QUEUE])
         yield
 

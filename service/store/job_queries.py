@@ -26,7 +26,7 @@ from service.store.job_statements import (
     SOME_AT_ONCE,
     WIDTH,
 )
-from service.store.long_texts import PIECE_BYTES, StoredResult, StoredText
+from service.store.long_texts import SHORT_BYTES, StoredResult, StoredText
 from service.store.texts import storable
 
 
@@ -95,7 +95,7 @@ class JobQueries:
         return await self._text(LongText("bodies", "request", seq))
 
     async def _text(self, text: LongText) -> StoredText | None:
-        first = await self._database.piece(text, 0, PIECE_BYTES)
+        first = await self._database.piece(text, 0, SHORT_BYTES)
         return StoredText(self._database, self._further_pieces, text, first) if first is not None else None
 
     async def prompts(self, first: int, last: int) -> dict[int, str]:

@@ -16,8 +16,10 @@ from service.errors import StoreError
 from service.job import TOOL_CALLS, Result, Segment
 from service.store.database import Database, LongText, TextPiece
 
-PIECE_BYTES = 256 * 1024
+SHORT_BYTES = 256 * 1024
 """A text up to this size is short: it comes with the first look at it."""
+PIECE_BYTES = 128 * 1024
+"""Of a long one: on its way out there are several copies of a piece."""
 
 _IN_STRING = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 _HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}")
@@ -26,24 +28,23 @@ _LONGEST_ESCAPE = 12
 
 
 class StoredText:
-    """One text, and its first piece. ``turns`` bounds how many further pieces are read at a time."""
+    """One text. ``turns`` bounds how many pieces of long ones are read at a time."""
 
     def __init__(self, database: Database, turns: asyncio.Semaphore, text: LongText, first: TextPiece) -> None:
         self._database = database
         self._turns = turns
         self._text = text
-        self._first = first.data
         self.size = first.total
         """Of the whole, in bytes."""
-
-    @property
-    def is_short(self) -> bool:
-        return len(self._first) == self.size
+        self.is_short = len(first.data) == first.total
+        self._all = first.data if self.is_short else b""
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """All of it, in UTF-8, cut anywhere. Raises StoreError where it is deleted meanwhile."""
-        yield self._first
-        place = len(self._first)
+        if self.is_short:
+            yield self._all
+            return
+        place = 0
         while place < self.size:
             async with self._turns:
                 piece = await self._database.piece(self._text, place, PIECE_BYTES)

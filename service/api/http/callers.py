@@ -60,6 +60,9 @@ class Callers:
         self.patience_seconds = _PATIENCE_SECONDS
         self.patience_with_much_seconds = _PATIENCE_WITH_MUCH_SECONDS
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def add(self, waiting: WaitingCaller) -> None:
         """Look at this caller's connection from now on."""
         self._waiting.add(waiting)

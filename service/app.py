@@ -136,10 +136,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         started.push_async_callback(fits.save)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
-        replies = HeldReplies(config.server.max_replies_bytes)
-        workers = Workers(
-            jobs, pool, hand_off, clock, config.timeouts, config.retry, replies, holds_busy=config.queue.hold_busy
-        )
+        app[REPLIES] = HeldReplies(config.server.max_replies_bytes)
+        workers = _workers(config, jobs, pool, hand_off, clock, app[REPLIES])
         for name, part in (
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),
@@ -157,7 +155,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
         app[AUTH], app[REQUEST_LOGGING] = Auth(keys, rate_limits, clock, config), RequestLogging(request_log, clock)
-        app[_DISPATCHER], app[_WORKERS], app[REPLIES] = dispatcher, workers, replies
+        app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
         app[RELOADING] = Reloading(config, connections, clock, backlog, pool, workers, app[MODEL_LIMITS], app[QUEUE])
         yield
 
@@ -207,6 +205,13 @@ def _jobs(
         upkeep,
         OtherProcesses(store, ledger, backlog, upkeep, clock, work),
     )
+
+
+def _workers(
+    config: Config, jobs: Jobs, pool: Pool, hand_off: asyncio.Queue[Assignment], clock: Clock, replies: HeldReplies
+) -> Workers:
+    holds_busy = config.queue.hold_busy
+    return Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, replies, holds_busy=holds_busy)
 
 
 def _shared_work(

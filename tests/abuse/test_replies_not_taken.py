@@ -17,7 +17,7 @@ import pytest
 from service.api.http.callers import CALLERS
 from service.app import REPLIES
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
-from tests.support.process_memory import MIB, forget_peak, peak_bytes
+from tests.support.process_memory import MIB, MemoryPeak
 from tests.support.processes import PATIENCE_SECONDS, running_service, simulated_process
 from tests.support.running import MODELS, RunningService, service_in_process
 
@@ -99,8 +99,7 @@ async def test_a_hundred_readers_that_read_nothing_hold_little(tmp_path: Path, v
             job_id = reply.headers["X-Job-Id"]
         async with session.get(f"/api/v1/prompt/{job_id}/status?wait=60&status=processing") as reply:
             assert (await reply.json())["status"] == "completed"
-        forget_peak(service.process.pid)
-        before = peak_bytes(service.process.pid)
+        peak = MemoryPeak(service.process.pid)
         async with silent_readers(service.url, READERS) as readers:
             if view == "replay":
                 await asyncio.gather(*(one.ask("POST", "/api/generate", body, **key) for one in readers))
@@ -110,7 +109,7 @@ async def test_a_hundred_readers_that_read_nothing_hold_little(tmp_path: Path, v
             # All of them have begun to be answered, and nobody else waits for one of them.
             result = await _result(session, job_id)
             assert LARGE < len(result) < whole
-            assert peak_bytes(service.process.pid) - before < 150 * MIB
+            assert peak.grown_bytes < 150 * MIB
 
 
 Ask = Callable[[RunningService, SilentReader, str], Awaitable[None]]

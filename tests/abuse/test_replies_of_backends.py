@@ -19,7 +19,7 @@ from service.api.dropin.passing import MOST_BYTES
 from service.app import REPLIES
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
 from tests.support.backends import until_answering
-from tests.support.process_memory import MIB, forget_peak, peak_bytes
+from tests.support.process_memory import MIB, MemoryPeak
 from tests.support.processes import PATIENCE_SECONDS, Service, running_service, simulated_process
 from tests.support.raw_server import END, Exchange, chunk, raw_server, whole
 from tests.support.running import MODELS, RunningService, service_in_process
@@ -72,26 +72,24 @@ async def box(folder: Path, **settings: str) -> AsyncIterator[Box]:
 @pytest.mark.parametrize("endpoint", ["/api/tags", "/api/version"])
 async def test_an_answer_that_holds_too_much_is_trouble_that_is_told(tmp_path: Path, endpoint: str) -> None:
     async with box(tmp_path) as it:
-        forget_peak(it.pid)
-        before = peak_bytes(it.pid)
+        peak = MemoryPeak(it.pid)
         await it.arm(endpoint, NESTED, MANY // 2)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (told := await it.health())["status"] == "ok":
                 pass
         assert "more than 100,000 arrays and objects" in told["error"]
-        assert peak_bytes(it.pid) - before < 100 * MIB
+        assert peak.grown_bytes < 100 * MIB
 
 
 async def test_an_answer_that_is_too_long_is_trouble_that_is_told(tmp_path: Path) -> None:
     async with box(tmp_path) as it:
-        forget_peak(it.pid)
-        before = peak_bytes(it.pid)
+        peak = MemoryPeak(it.pid)
         await it.arm("/api/tags", NESTED, 10 * MANY)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (told := await it.health())["status"] == "ok":
                 pass
         assert f"more than {16 * MIB} bytes" in told["error"]
-        assert peak_bytes(it.pid) - before < 100 * MIB
+        assert peak.grown_bytes < 100 * MIB
 
 
 @pytest.mark.parametrize(
@@ -106,8 +104,7 @@ async def test_a_whole_reply_that_holds_too_much_fails_at_once_and_others_are_an
 ) -> None:
     async with box(tmp_path) as it:
         await it.arm(path, NESTED, 5 * MANY)
-        forget_peak(it.pid)
-        before = peak_bytes(it.pid)
+        peak = MemoryPeak(it.pid)
         attacks = [asyncio.create_task(it.call(path, body)) for _ in range(2)]
         later = {"prompt": "Why?", "not_before": "2100-01-01T00:00:00Z"}
         others = asyncio.create_task(it.call("/api/v1/prompt", later))
@@ -117,7 +114,7 @@ async def test_a_whole_reply_that_holds_too_much_fails_at_once_and_others_are_an
         for status, refusal in await asyncio.gather(*attacks):
             assert status == 400
             assert b"output.max_bytes" in refusal
-        assert peak_bytes(it.pid) - before < 150 * MIB
+        assert peak.grown_bytes < 150 * MIB
         async with it.session.get("/api/v1/prompts") as told:
             listed = (await told.json())["prompts"]
         assert [job["attempt"] for job in listed if job["status"] != "queued"] == [1, 1]
@@ -197,8 +194,7 @@ async def test_embeddings_of_two_thousand_texts_pass_and_are_kept_for_a_repeated
     async with box(tmp_path) as it:
         await it.arm("/api/embed", VECTORS, TEXTS - 1)
         for key in ({}, {"Idempotency-Key": "once"}, {"Idempotency-Key": "once"}):
-            forget_peak(it.pid)
-            before = peak_bytes(it.pid)
+            peak = MemoryPeak(it.pid)
             digest = sha256()
             async with it.session.post("/api/embed", json=EMBED, headers=key) as reply:
                 assert reply.status == 200
@@ -206,12 +202,12 @@ async def test_embeddings_of_two_thousand_texts_pass_and_are_kept_for_a_repeated
                     digest.update(piece)
                 job_id = reply.headers["X-Job-Id"]
             assert digest.digest() == expected.digest()
-            assert peak_bytes(it.pid) - before < size + 100 * MIB
+            assert peak.grown_bytes < size + 100 * MIB
             async with it.session.get(f"/api/v1/prompt/{job_id}/status?wait=60&status=processing") as told:
                 assert (await told.json())["status"] == "completed"
         # The second was read from the store, and nothing of its size was ever held.
         assert reply.headers["Idempotent-Replayed"] == "true"
-        assert peak_bytes(it.pid) - before < 60 * MIB
+        assert peak.grown_bytes < 60 * MIB
 
 
 EMBEDDER = SimulatedSettings(models=(*MODELS, SimulatedModel("embedder", ("embedding",))), parallel=8)

@@ -8,22 +8,20 @@ from pathlib import Path
 MIB = 1 << 20
 
 
-def resident_bytes(pid: int) -> int:
-    """What it has in memory now."""
-    return _status(pid, "VmRSS")
+class MemoryPeak:
+    """The most that a process has had in memory, beyond what it had when this was made."""
 
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+        self._had = self._peak()
 
-def forget_peak(pid: int) -> None:
-    """Let the peak begin anew, at what the process has now."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    @property
+    def grown_bytes(self) -> int:
+        return self._peak() - self._had
 
-
-def peak_bytes(pid: int) -> int:
-    """The most that it had in memory since then."""
-    return _status(pid, "VmHWM")
-
-
-def _status(pid: int, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    def _peak(self) -> int:
+        status = Path(f"/proc/{self._pid}/status").read_text()
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * 1024

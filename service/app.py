@@ -35,6 +35,7 @@ from service.jobs.views import Views
 from service.key import Role
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
+from service.live.held_replies import HeldReplies
 from service.live.hub import Hub
 from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
@@ -64,6 +65,7 @@ from service.workers.workers import Workers
 _log = logging.getLogger(__name__)
 
 RELOADING = web.AppKey("reloading", Reloading)
+REPLIES = web.AppKey("replies", HeldReplies)
 _DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 _WORKERS = web.AppKey("workers", Workers)
 
@@ -136,7 +138,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         started.push_async_callback(fits.save)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
-        workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
+        app[REPLIES] = HeldReplies(config.server.max_replies_bytes)
+        workers = _workers(config, jobs, pool, hand_off, clock, app[REPLIES])
         for name, part in (
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),
@@ -204,6 +207,13 @@ def _jobs(
         upkeep,
         OtherProcesses(store, ledger, backlog, upkeep, clock, work),
     )
+
+
+def _workers(
+    config: Config, jobs: Jobs, pool: Pool, hand_off: asyncio.Queue[Assignment], clock: Clock, replies: HeldReplies
+) -> Workers:
+    holds_busy = config.queue.hold_busy
+    return Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, replies, holds_busy=holds_busy)
 
 
 def _shared_work(

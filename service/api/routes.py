@@ -19,9 +19,9 @@ from service.api import (
 )
 from service.api.access.auth import AUTH, OPEN_PATHS, show_rate_limit
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
-from service.api.dropin.callers import CALLERS, Callers
 from service.api.dropin.passing import PASSING, passing_bound
 from service.api.http.aiohttp_internals import check_internals
+from service.api.http.callers import CALLERS, Callers
 from service.api.http.cross_origin import allow_cross_origin
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import around_handlers

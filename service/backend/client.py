@@ -14,6 +14,8 @@ from service.backend.http.connections import Connections, Origin
 from service.backend.http.deadlines import Deadlines, Patience
 from service.backend.http.headers import base_headers, request_head, with_callers
 from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models, weights_of
+from service.errors import InvalidRequestError
+from service.json_bounds import check_bounds
 
 __all__ = ["BackendClient", "Call", "Deadlines", "InstalledModel", "LoadedModel", "Reply"]
 
@@ -104,6 +106,10 @@ class BackendClient:
 
     async def _object(self, reply: Reply, endpoint: str) -> dict[str, Any]:
         body = await _body(reply, endpoint)
+        try:
+            await check_bounds(body)
+        except InvalidRequestError as problem:
+            raise reply.too_large(str(problem).replace("the body", "that", 1)) from None
         try:
             answer = from_json(body)
         except ValueError:

@@ -107,6 +107,7 @@ class ServerConfig(Section):
     port: int = Field(default=8000, ge=0, le=65_535)
     max_body: ByteSize = Field(default=ByteSize(64 * MIBIBYTE), ge=1024)
     max_bodies_bytes: ByteSize = Field(default=ByteSize(512 * MIBIBYTE), ge=MIBIBYTE)
+    max_replies_bytes: ByteSize = Field(default=ByteSize(512 * MIBIBYTE), ge=MIBIBYTE)
     drain_seconds: SecondsOrNone = 20.0
     allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ("*",)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()

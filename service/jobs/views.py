@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from service.clock import Clock
 from service.errors import NotFoundError
-from service.job import Job, Line, Result
+from service.job import Job, Line
 from service.jobs.records import Page, View
 from service.jobs.row_cache import RowCache
 from service.queue.backlog import Backlog, is_ready
@@ -15,6 +15,7 @@ from service.scheduling.estimates import Estimates
 from service.store.job_filters import MOST_LOOKED_AT, Filter, Walk
 from service.store.job_queries import JobQueries, Standing
 from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
+from service.store.long_texts import StoredResult, StoredText
 
 _OLDEST_MS = 1_000
 """How long the oldest job of a line is taken for the oldest, where positions are estimated anyway."""
@@ -89,15 +90,15 @@ class Views:
         """Jobs of a list with their positions, as they stand now."""
         return list(await asyncio.gather(*(self._view_of_row(job) for job in jobs)))
 
-    async def result(self, job: Job) -> Result | None:
+    async def result(self, job: Job) -> StoredResult | None:
         """What a finished job has written, None when nothing is kept."""
         return await self._queries.result(job.seq)
 
-    async def prompt(self, job: Job) -> str:
+    async def prompt(self, job: Job) -> StoredText | None:
         """The whole prompt of a job."""
         return await self._queries.prompt(job.seq)
 
-    async def request(self, job: Job) -> str:
+    async def request(self, job: Job) -> StoredText | None:
         """The body with which a backend is asked, JSON."""
         return await self._queries.request(job.seq)
 

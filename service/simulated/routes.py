@@ -118,12 +118,14 @@ async def _instead(
     delivery: Delivery, disruption: Disruption, family: Family, call: _Call | None = None
 ) -> web.StreamResponse | None:
     """What a fault answers before Ollama's own handlers are reached."""
-    fault = disruption.fault(FaultKind.NOT_OLLAMA, FaultKind.ERROR)
+    fault = disruption.fault(FaultKind.NOT_OLLAMA, FaultKind.ERROR, FaultKind.FLOOD)
     if fault is None:
         return None
     await delivery.before_first_byte()
     if fault.kind is FaultKind.NOT_OLLAMA:
         return await delivery.whole(page(fault))
+    if fault.kind is FaultKind.FLOOD:
+        return await delivery.flood(fault)
     if fault.body is not None:
         return await delivery.whole(Reply(fault.reply_status, fault.body.encode(), JSON))
     error = ReplyError(fault.reply_status, fault.reply_message)

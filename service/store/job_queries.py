@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import Collection
 from operator import attrgetter
 from typing import NamedTuple
 
-from service.job import Job, Line, Result, Segment
+from service.job import Job, Line
 from service.queue.gauges import Gauge
-from service.store.database import Database, Row
+from service.store.database import Database, LongText, Row
 from service.store.job_filters import Filter, Walk, count_statement, page_statement
 from service.store.job_statements import (
     ANY_READY,
@@ -24,6 +24,7 @@ from service.store.job_statements import (
     SOME_AT_ONCE,
     WIDTH,
 )
+from service.store.long_texts import SHORT_BYTES, StoredResult, StoredText
 from service.store.texts import storable
 
 _SEQ = attrgetter("seq")
@@ -43,6 +44,8 @@ class JobQueries:
     def __init__(self, database: Database, own_name: str) -> None:
         self._database = database
         self._own = {"worker": own_name}
+        # One at a time, so that who reads long texts delays nobody by more than a piece.
+        self._further_pieces = asyncio.Semaphore(1)
 
     async def standing(self, job_id: str) -> Standing | None:
         """A job with its rank in its line."""
@@ -64,20 +67,25 @@ class JobQueries:
             found |= {job.seq: job for job in map(job_of, await self._database.read(BY_SEQS, row))}
         return found
 
-    async def result(self, seq: int) -> Result | None:
+    async def result(self, seq: int) -> StoredResult | None:
         """The output of a finished job."""
-        rows = await self._database.read("SELECT attempt, segments FROM results WHERE seq = :seq", {"seq": seq})
-        return Result(rows[0][0], tuple(Segment(*pair) for pair in json.loads(rows[0][1]))) if rows else None
+        rows, text = await asyncio.gather(
+            self._database.read("SELECT attempt FROM results WHERE seq = :seq", {"seq": seq}),
+            self._text(LongText("results", "segments", seq)),
+        )
+        return StoredResult(rows[0][0], text) if rows and text is not None else None
 
-    async def prompt(self, seq: int) -> str:
-        """The whole prompt of a job, "" when there is no such job."""
-        rows = await self._database.read("SELECT prompt FROM bodies WHERE seq = :seq", {"seq": seq})
-        return str(rows[0][0]) if rows else ""
+    async def prompt(self, seq: int) -> StoredText | None:
+        """The whole prompt of a job."""
+        return await self._text(LongText("bodies", "prompt", seq))
 
-    async def request(self, seq: int) -> str:
-        """The body of a job's request, "" when there is no such job."""
-        rows = await self._database.read("SELECT request FROM bodies WHERE seq = :seq", {"seq": seq})
-        return str(rows[0][0]) if rows else ""
+    async def request(self, seq: int) -> StoredText | None:
+        """The body of a job's request."""
+        return await self._text(LongText("bodies", "request", seq))
+
+    async def _text(self, text: LongText) -> StoredText | None:
+        first = await self._database.piece(text, 0, SHORT_BYTES)
+        return StoredText(self._database, self._further_pieces, text, first) if first is not None else None
 
     async def page(self, which: Filter, limit: int, offset: int, walk: Walk = _BY_FIRST) -> list[Job]:
         """A page of the list, newest first. It walks to its offset, which must not lie beyond the last job."""

@@ -22,19 +22,20 @@ from service.backend.silence import Voice
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
-from service.errors import NOT_OLLAMA, OUTPUT_TOO_LARGE, REPEATED, BackendError, CallFailedError, Fault
+from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault
 from service.go_json import spelled
 from service.job import Outcome, Status, model_of_runner
-from service.live.outputs import Output
+from service.live.held_replies import HeldReplies
 from service.live.relay import Head
 from service.scheduling.assignment import Assignment
 from service.workers.first_byte import FirstByte
+from service.workers.reply_growth import ReplyGrowth
 from service.workers.retry_policy import Fail
 
 _log = logging.getLogger(__name__)
 
-_RELAYED_TIMES = 4
-"""How many times longer than a text a relayed reply may be: it is JSON with a frame around each token, or vectors."""
+_MOST_REFUSED_BYTES = 1024 * 1024
+"""Of a refusal, which may quote what the model has written."""
 
 _KEEP_ALIVE = re.compile(spelled("keep_alive"))
 """Within a text the quotes would be escaped."""
@@ -74,11 +75,13 @@ class Attempt:
     __slots__ = (
         "_clock",
         "_given_up",
+        "_growth",
         "_held",
         "_judge",
         "_kept_for_load",
         "_pool",
         "_refusal",
+        "_replies",
         "_scope",
         "_sending",
         "backend",
@@ -88,9 +91,17 @@ class Attempt:
     )
 
     def __init__(
-        self, assignment: Assignment, pool: Pool, clock: Clock, judge: Judge, kept_for_load: set[Attempt]
+        self,
+        assignment: Assignment,
+        pool: Pool,
+        clock: Clock,
+        judge: Judge,
+        kept_for_load: set[Attempt],
+        replies: HeldReplies,
     ) -> None:
-        """``kept_for_load`` holds the attempts that were called off during a load; each adds and removes itself."""
+        """``kept_for_load`` holds the attempts that were called off during a load; each adds and removes itself.
+        ``replies`` are all that are held in memory.
+        """
         self.running = running = assignment.running
         self.backend = assignment.backend
         self.trial = assignment.trial
@@ -104,6 +115,8 @@ class Attempt:
         """The backend's own word of the failure, where it gave one."""
         self._held = bytearray()
         """The beginning of a reply that may still be a refusal."""
+        self._replies = replies
+        self._growth: ReplyGrowth | None = None
         self._sending: Sending | None = None
         """Its stream, once the first token has come."""
         self._scope = CancelScope()
@@ -235,6 +248,8 @@ class Attempt:
                 return None
             ending = reader.finish()
             output.append(ending.segments)
+            if self._growth is not None:
+                self._growth.weigh(len(self._held))
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
             raise self._broken_off(reply, ending, failure)
@@ -263,7 +278,7 @@ class Attempt:
         return written_at is not None and asyncio.get_running_loop().time() - written_at >= _ARRIVES_SECONDS
 
     async def _refused(self, reply: Reply) -> BackendError:
-        body = await reply.read()
+        body = await reply.read(_MOST_REFUSED_BYTES)
         self._refusal = _Refusal(Head(reply.status, reply.headers), body)
         return failure_of(reply.status, body, reply.content_type, self.running.job.endpoint)
 
@@ -274,6 +289,7 @@ class Attempt:
         """
         output, relay = self.running.output, self.running.relay
         now_ms = self._clock.now_ms
+        growth = self._growth = ReplyGrowth(self.running, reader, self._replies)
         first_token_at: int | None = None
         async for data in reply.chunks():
             self.call.heard_at = voice.heard_at = now_ms()
@@ -292,9 +308,9 @@ class Attempt:
                 if not self.has_token:
                     self._pool.spoke(self.backend, self.running.job.runner, self.trial)
                 output.append(segments)
-            received = len(self._held) if relay is None else relay.size + len(self._held)
-            if output.is_too_large or received > _RELAYED_TIMES * output.max_bytes:
-                raise _too_long(output)
+            growing = growth.check(len(self._held))
+            if growing is not None:
+                await growing.turn()
         return first_token_at
 
     def _begin(self, reply: Reply, data: bytes, now: int) -> None:
@@ -338,15 +354,6 @@ class Attempt:
             self._pool.failed(backend, job.runner, end, evidence, self.trial, has_spoken=self.has_token)
         else:
             backend.breakers.abandoned(model_of_runner(job.runner), self.trial)
-
-
-def _too_long(output: Output) -> BackendError:
-    if output.is_too_large:
-        what = f"the answer is longer than {output.max_bytes} bytes (output.max_bytes)"
-    else:
-        what = f"the reply is longer than {_RELAYED_TIMES * output.max_bytes} bytes (as JSON: 4 times output.max_bytes)"
-    remedy = "ask for less at once, or have output.max_bytes raised"
-    return BackendError(f"{what}; {remedy}", code=OUTPUT_TOO_LARGE, fault=Fault.PERMANENT)
 
 
 def _limits(timeouts: TimeoutsConfig, *, is_streamed: bool) -> Deadlines:

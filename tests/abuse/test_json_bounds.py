@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.http.json_bounds import (
+from service.errors import InvalidRequestError
+from service.json_bounds import (
     MOST_CONTAINERS,
     MOST_DIGITS,
     MOST_LEVELS,
@@ -22,7 +23,6 @@ from service.api.http.json_bounds import (
     BodyScan,
     check_bounds,
 )
-from service.errors import InvalidRequestError
 from tests.support.access import ADMIN, DOORS, service_with_keys
 
 LARGE = 4 << 20

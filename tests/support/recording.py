@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from service.store.database import Batch, Database, Row, Settle, Statement, Written
+from service.store.database import Batch, Database, LongText, Row, Settle, Statement, TextPiece, Written
 from tests.support.databases import Place
 
 
@@ -36,6 +36,12 @@ class Recording:
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
         self.statements.append(Statement(sql, parameters))
         return self._database.read(sql, parameters, is_scan=is_scan)
+
+    def piece(self, text: LongText, start: int, size: int) -> Awaitable[TextPiece | None]:
+        # The same look-up, however the database reads a part of what it finds.
+        table, column, seq = text
+        self.statements.append(Statement(f"SELECT {column} FROM {table} WHERE seq = :seq", {"seq": seq}))
+        return self._database.piece(text, start, size)
 
     def notify(self, payload: str) -> None:
         self._database.notify(payload)

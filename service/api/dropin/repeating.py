@@ -9,15 +9,17 @@ from aiohttp import web
 
 from service.api.access.admission import REPLAYED, call
 from service.api.context import BODY_ROOM, CONFIG, HUB, JOBS, LONG_LIVED
-from service.api.dropin.answering import Answer, place_headers
+from service.api.dropin.answering import STREAMS, Answer, place_headers
 from service.api.dropin.caller_stream import CallerStream
-from service.api.dropin.callers import is_gone
 from service.api.dropin.dialect import Dialect
+from service.api.dropin.headers import media_type, passed_on
+from service.api.http.callers import hang_up, is_gone
 from service.api.http.failures import failure_of_ours
 from service.api.live.long_poll import LongPoll
 from service.errors import ServiceError, StoppingError
 from service.job import NewJob
 from service.jobs import View
+from service.jobs.kept_replies import StoredReply
 from service.jobs.ledger import STOPPING
 from service.jobs.repeats import Make, Repeated
 from service.store.idempotency import RequestKey
@@ -70,6 +72,8 @@ async def _answered(
     while True:
         view, relay, is_earlier = found
         headers = place_headers(view)
+        if isinstance(relay, StoredReply):
+            return await _stored(request, stream, relay, headers | REPLAYED)
         if relay is not None:
             admitted.forget()
             request.app[BODY_ROOM].release(request)
@@ -81,6 +85,25 @@ async def _answered(
         if is_gone(request):
             return web.Response(status=499, headers=headers)
         found = await find_again()
+
+
+async def _stored(
+    request: web.Request, stream: CallerStream, reply: StoredReply, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Send a large reply from the store. Raises ConnectionError."""
+    if not stream.is_begun:
+        size = None if media_type(reply.head) in STREAMS else reply.size
+        await stream.begin(reply.head.status, passed_on(reply.head.headers, headers), size)
+    sent = 0
+    try:
+        async for data in reply.read():
+            sent += len(data)
+            await stream.write(data, reply.size - sent)
+        return await stream.end(b"")
+    except (ConnectionError, ServiceError):
+        # Nobody must take a part for the whole.
+        hang_up(request)
+        raise ConnectionError("the reply broke off") from None
 
 
 async def _until_ended(request: web.Request, view: View, stream: CallerStream, headers: Mapping[str, str]) -> None:

@@ -51,6 +51,6 @@ async def _relay(request: web.Request, path: str) -> web.StreamResponse:
     backend = request.app[POOL].find(name) if name is not None else await first_answering(request)
     body = request.content.iter_any() if request.can_read_body else None
     try:
-        return await pass_on(request, path, body, backend, _LIMITS)
+        return await pass_on(request, path, body, backend, _LIMITS, most_bytes=None)
     finally:
         backend.wants_probe.set()

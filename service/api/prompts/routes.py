@@ -15,14 +15,16 @@ from service.api.dropin.reading import refuse_doubles, stored_object
 from service.api.http.bodies import parse_object, read_json
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
+from service.api.http.piecewise import piecewise_json
 from service.api.http.validation import validated
 from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
 from service.api.live.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
 from service.api.live.long_poll import LongPoll
+from service.api.live.output_pieces import output_of, result_reply
 from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, StatusQuery
 from service.api.prompts.translation import to_job
-from service.job import model_key
+from service.job import Job, Result, Status, model_key
 from service.jobs import View
 from service.store.job_filters import Filter
 
@@ -57,16 +59,23 @@ async def result(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
-    return json_reply(
-        request,
-        result_fields(view.job, await jobs.views.result(view.job), await jobs.views.prompt(view.job)),
-    )
+    job = view.job
+    prompt = await jobs.views.prompt(job)
+    output = await jobs.views.result(job) if job.status == Status.COMPLETED else None
+    return await result_reply(request, partial(_result_fields, job), prompt, output, "result", output_of)
+
+
+def _result_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str, object]:
+    return result_fields(job, result, prompt)
 
 
 async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     text = await request.app[JOBS].views.request(view.job)
-    return json_reply(request, stored_object(text))
+    if text is None or text.is_short:
+        return json_reply(request, stored_object(await text.whole()) if text is not None else None)
+    # It is JSON already, and goes as it was sent.
+    return await piecewise_json(request, text.pieces(), text.size)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:

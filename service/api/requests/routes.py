@@ -16,8 +16,10 @@ from service.api.http.bodies import parse_object, read_json
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of, seq_of
 from service.api.http.validation import validated
+from service.api.live.output_pieces import result_reply, text_of
 from service.api.requests.schema import GenerateRequest, ListQuery, RequestPage
 from service.api.requests.translation import STATUSES, accepted_fields, request_fields, row_fields, to_job
+from service.job import Job, Result, Status
 from service.jobs import View
 from service.store.job_filters import Filter
 
@@ -40,8 +42,13 @@ def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.
 async def status(request: web.Request) -> web.StreamResponse:
     jobs = request.app[JOBS]
     job = (await visible_view_by_seq(request, seq_of(request))).job
-    result = await jobs.views.result(job) if job.is_final else None
-    return json_reply(request, request_fields(job, await jobs.views.prompt(job), result))
+    prompt = await jobs.views.prompt(job)
+    output = await jobs.views.result(job) if job.status == Status.COMPLETED else None
+    return await result_reply(request, partial(_request_fields, job), prompt, output, "response", text_of)
+
+
+def _request_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str, object]:
+    return request_fields(job, prompt, result)
 
 
 async def listed(request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from typing import Any
 
 from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 from service.store.database import Batch, Parameters, Row, RowStatement, Statement, Update
-from service.store.pending import NEW_JOB, Read, Write
+from service.store.pending import NEW_JOB, PieceRead, Read, Write
 from service.store.sqlite.bulk import for_rows, in_runs
 
 _COMMIT_BYTES = 40 << 10
@@ -80,7 +80,7 @@ class WriteGroup:
         """Take the writes that wait, up to ``most`` of either kind."""
         self.writes = self._waiting.take(self._most)
 
-    def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+    def run(self, execute: Callable[..., sqlite3.Cursor], _open_blob: Callable[..., sqlite3.Blob]) -> None:
         self.take()
         if not self.writes:
             return
@@ -224,12 +224,30 @@ class ReadGroup:
     def __init__(self, reads: list[Read]) -> None:
         self._reads = reads
 
-    def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+    def run(self, execute: Callable[..., sqlite3.Cursor], open_blob: Callable[..., sqlite3.Blob]) -> None:
         for read in self._reads:
             try:
-                read.rows = execute(read.sql, read.parameters).fetchall()
+                if isinstance(read, PieceRead):
+                    read.rows = _piece(open_blob, read)
+                else:
+                    read.rows = execute(read.sql, read.parameters).fetchall()
             except Exception as error:
                 read.error = translated(error)
+
+
+def _piece(open_blob: Callable[..., sqlite3.Blob], read: PieceRead) -> list[Row]:
+    """SELECT would read the whole of the text for each piece of it; this reads nothing that comes behind the piece."""
+    table, column, seq = read.text
+    try:
+        blob = open_blob(table, column, seq, readonly=True)
+    except sqlite3.OperationalError as error:
+        if "no such rowid" in str(error):
+            return []
+        raise
+    with blob:
+        total = len(blob)
+        blob.seek(min(read.start, total))
+        return [(blob.read(read.size), total)]
 
 
 class GroupingConnection(sqlite3.Connection):
@@ -242,7 +260,7 @@ class GroupingConnection(sqlite3.Connection):
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if sql is GROUPED:
-            parameters.run(super().execute)
+            parameters.run(super().execute, self.blobopen)
             # A cursor without rows.
             return self.cursor()
         return super().execute(sql, parameters)

@@ -1,0 +1,126 @@
+"""What all replies take that are held in memory, and the turns of those that grow while that is as much as it may be.
+
+A reply counts with what there is of it beyond its first 64 KiB: its bytes that no caller has read, or that are kept for
+others, and the text of its answer. Small replies, and streams whose callers keep up, are never looked at here.
+
+Who grows waits while the replies together are beyond the bound, the reply that began first goes first. What is held is
+given back when a caller has taken it, when it is stored, and when nobody is left who could ask for it. Where all that
+hold anything wait for each other, the first of them goes on all the same: so also a reply that alone is larger than the
+bound comes to its end, and the bound is passed by no more than that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+FREE_BYTES = 64 * 1024
+"""Of each reply, for which it never waits."""
+_PIECE_BYTES = 1024 * 1024
+"""By about as much a reply grows before it asks again."""
+
+
+class HeldReplies:
+    """The account of the whole process."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.held_bytes = 0
+        self._numbers = count(1)
+        self._waiting: dict[GrowingReply, asyncio.Future[None]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many replies wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any reply may grow at once."""
+        return self.held_bytes <= self.most_bytes and not self._waiting
+
+    def reply(self) -> GrowingReply:
+        """A reply that begins now."""
+        return GrowingReply(self, next(self._numbers))
+
+    def changed(self, by_bytes: int) -> None:
+        """Replies hold so much more, or less."""
+        self.held_bytes += by_bytes
+        if self._waiting and by_bytes < 0:
+            self._give_turns()
+
+    async def turn(self, reply: GrowingReply) -> None:
+        """Wait until a reply may grow by another piece. Returns at once where there is room, and nobody waits."""
+        if self.has_room:
+            return
+        turn = self._waiting[reply] = asyncio.get_running_loop().create_future()
+        self._give_turns()
+        try:
+            await turn
+        finally:
+            if self._waiting.pop(reply, None) is not None:
+                self._give_turns()
+
+    def _give_turns(self) -> None:
+        in_order = sorted(self._waiting, key=lambda reply: reply.number)
+        room_bytes = self.most_bytes - self.held_bytes
+        if room_bytes < 0 and sum(reply.held_bytes for reply in in_order) >= self.held_bytes:
+            # Nobody else holds anything, so that nothing would ever be given back.
+            self._wake(in_order[0])
+            return
+        for reply in in_order:
+            if room_bytes < 0:
+                break
+            room_bytes -= _PIECE_BYTES
+            self._wake(reply)
+
+    def _wake(self, reply: GrowingReply) -> None:
+        turn = self._waiting.pop(reply)
+        if not turn.done():
+            turn.set_result(None)
+
+
+class GrowingReply:
+    """One reply, and what is held of it in its parts."""
+
+    __slots__ = ("_account", "held_bytes", "number")
+
+    def __init__(self, account: HeldReplies, number: int) -> None:
+        self._account = account
+        self.number = number
+        """Which reply it is, in the order in which they began."""
+        self.held_bytes = 0
+
+    def part(self) -> HeldPart:
+        """A part of it, which is given back by itself."""
+        return HeldPart(self)
+
+    def changed(self, by_bytes: int) -> None:
+        """A part holds so much more, or less."""
+        self.held_bytes += by_bytes
+        self._account.changed(by_bytes)
+
+    async def turn(self) -> None:
+        """Wait until it may grow."""
+        await self._account.turn(self)
+
+
+class HeldPart:
+    """What is held of a reply in one place. It belongs to whoever holds the bytes, and is given back with them."""
+
+    __slots__ = ("_bytes", "_reply")
+
+    def __init__(self, reply: GrowingReply) -> None:
+        self._reply = reply
+        self._bytes = 0
+
+    def set(self, held_bytes: int) -> None:
+        """So much is held now."""
+        change = held_bytes - self._bytes
+        if change:
+            self._bytes = held_bytes
+            self._reply.changed(change)
+
+    def __del__(self) -> None:
+        # Whatever way its holder has gone.
+        self.set(0)

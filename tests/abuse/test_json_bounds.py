@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.api.live.websocket.messages import read_message
 from service.errors import InvalidRequestError
 from service.json_bounds import (
     MOST_CONTAINERS,
@@ -167,3 +168,8 @@ async def test_a_body_that_holds_too_much_is_400_in_the_shape_of_its_route_and_r
             async with service.session.post(path, data=b'{"models":' + more, headers=ADMIN) as response:
                 assert (response.status, "arrays and objects" in await response.text()) == (400, True), path
         assert list(service.ollama.observations.seen) == []
+
+
+def test_a_message_on_the_websocket_that_holds_too_much_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(InvalidRequestError, match="more than 100,000 arrays and objects"):
+        read_message('{"type":"auth","key":' + array(b"[]", MOST_CONTAINERS).decode() + "}")

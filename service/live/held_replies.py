@@ -4,9 +4,9 @@ A reply counts with what there is of it beyond its first 64 KiB: its bytes that 
 others, and the text of its answer. Small replies, and streams whose callers keep up, are never looked at here.
 
 Who grows waits while the replies together are beyond the bound, the reply that began first goes first. What is held is
-given back when a caller has taken it, when it is stored, and when nobody is left who could ask for it. Where all that
-hold anything wait for each other, the first of them goes on all the same: so also a reply that alone is larger than the
-bound comes to its end, and the bound is passed by no more than that one.
+given back when a caller has taken it, when it is stored, and when nobody is left who could ask for it. Where those that
+wait hold more than the bound themselves, and so wait for each other, the first of them goes on all the same: so also a
+reply that alone is larger than the bound comes to its end, and the bound is passed by no more than that one.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class HeldReplies:
     def _give_turns(self) -> None:
         in_order = sorted(self._waiting, key=lambda reply: reply.number)
         room_bytes = self.most_bytes - self.held_bytes
-        if room_bytes < 0 and sum(reply.held_bytes for reply in in_order) >= self.held_bytes:
-            # Nobody else holds anything, so that nothing would ever be given back.
+        if sum(reply.held_bytes for reply in in_order) > self.most_bytes:
+            # Whatever the others give back, there would be no room.
             self._wake(in_order[0])
             return
         for reply in in_order:

@@ -30,7 +30,8 @@ class ReplyGrowth:
 
     def check(self, kept_back: int) -> GrowingReply | None:
         """To be called after each piece; ``kept_back`` bytes are held by the attempt itself. What must have its turn
-        before the reply may grow further, None where there is room. Raises BackendError for one that is too long.
+        before the reply may grow further; None where there is room, and for a stream that is passed on as it comes.
+        Raises BackendError for one that is too long.
         """
         output, relay, numbers = self._running.output, self._running.relay, self._reader.numbers
         received = kept_back if relay is None else relay.size + kept_back
@@ -39,12 +40,17 @@ class ReplyGrowth:
         if received <= FREE_BYTES and output.size <= FREE_BYTES:
             return None
         self.weigh(kept_back)
-        return None if self._growing is None or self._replies.has_room else self._growing
+        if self._growing is None or self._replies.has_room:
+            return None
+        gathered = self._reader.gathered_bytes + kept_back
+        passes_on = gathered + (relay.held_bytes if relay is not None else 0) <= FREE_BYTES
+        return None if passes_on else self._growing
 
     def weigh(self, kept_back: int) -> None:
         """Count what is held of the reply, once that is much."""
         output, relay = self._running.output, self._running.relay
-        own_bytes = output.size + self._reader.gathered_bytes + kept_back
+        # A line whose end has not come is gathered for the caller, too.
+        own_bytes = output.size + 2 * self._reader.gathered_bytes + kept_back
         if self._growing is None:
             if own_bytes + (relay.held_bytes if relay is not None else 0) <= FREE_BYTES:
                 return

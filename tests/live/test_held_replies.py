@@ -85,6 +85,21 @@ async def test_where_all_that_hold_anything_wait_the_first_goes_on_and_no_other(
     assert account.held_bytes == 4 * MIB
 
 
+async def test_those_that_wait_for_each_other_do_not_wait_for_a_small_one() -> None:
+    account, order = HeldReplies(10 * MIB), list[int]()
+    replies = [account.reply() for _ in range(3)]
+    parts = [reply.part() for reply in replies]
+    for part in parts:
+        part.set(4 * MIB)
+    small = account.reply().part()
+    small.set(1)
+    tasks = [waits(account, reply, order) for reply in replies]
+    await turns()
+    assert order == [1]
+    parts[0].set(0)
+    await asyncio.wait(tasks)
+
+
 async def test_a_reply_that_alone_is_larger_than_the_bound_comes_to_its_end() -> None:
     account = HeldReplies(MIB)
     reply = account.reply()
@@ -99,17 +114,16 @@ async def test_whoever_leaves_while_it_waits_is_waited_for_by_nobody() -> None:
     account, order = HeldReplies(10 * MIB), list[int]()
     replies = [account.reply() for _ in range(2)]
     parts = [reply.part() for reply in replies]
-    parts[0].set(6 * MIB)
-    parts[1].set(6 * MIB)
+    parts[0].set(4 * MIB)
+    parts[1].set(4 * MIB)
     holder = account.reply().part()
-    holder.set(MIB)
+    holder.set(3 * MIB)
     tasks = [waits(account, reply, order) for reply in replies]
     await turns()
     tasks[0].cancel()
     await asyncio.wait(tasks[:1])
     assert account.waiting == 1
     holder.set(0)
-    del parts[0]
     await asyncio.wait(tasks[1:])
     assert (order, account.waiting) == ([2], 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.live.held_replies import GrowingReply, HeldReplies
+from service.live.held_replies import FREE_BYTES, GrowingReply, HeldReplies
 from service.live.relay import READ_BYTES, Head, Relay
 
 MIB = 1 << 20
@@ -14,6 +14,13 @@ async def turns() -> None:
     """Let everybody go on who may."""
     for _ in range(3):
         await asyncio.sleep(0)
+
+
+def large(account: HeldReplies) -> GrowingReply:
+    """A reply of which just so much is held that it has to wait."""
+    reply = account.reply()
+    reply.changed(FREE_BYTES + 1, is_untaken=True)
+    return reply
 
 
 def waits(account: HeldReplies, reply: GrowingReply, order: list[int]) -> asyncio.Task[None]:
@@ -39,11 +46,11 @@ async def test_whoever_began_first_goes_first_when_something_is_given_back() -> 
     account, order = HeldReplies(10 * MIB), list[int]()
     holder = account.reply().part()
     holder.set(11 * MIB)
-    first, second, third = (account.reply() for _ in range(3))
+    first, second, third = (large(account) for _ in range(3))
     tasks = [waits(account, reply, order) for reply in (third, first, second)]
     await turns()
     assert (order, account.waiting) == ([], 3)
-    holder.set(9 * MIB)
+    holder.set(8 * MIB)
     # There is room for two of the pieces by which they grow; the others come when it is given back.
     await turns()
     assert order == [first.number, second.number]
@@ -54,11 +61,11 @@ async def test_whoever_began_first_goes_first_when_something_is_given_back() -> 
 
 async def test_a_new_reply_does_not_pass_by_those_that_wait() -> None:
     account, order = HeldReplies(10 * MIB), list[int]()
-    holder, waiting = account.reply().part(), account.reply()
+    holder, waiting = account.reply().part(), large(account)
     holder.set(11 * MIB)
     tasks = [waits(account, waiting, order)]
     await turns()
-    tasks.append(waits(account, account.reply(), order))
+    tasks.append(waits(account, large(account), order))
     await turns()
     assert account.waiting == 2
     holder.set(0)
@@ -126,6 +133,22 @@ async def test_whoever_leaves_while_it_waits_is_waited_for_by_nobody() -> None:
     holder.set(0)
     await asyncio.wait(tasks[1:])
     assert (order, account.waiting) == ([2], 0)
+
+
+async def test_a_stream_waits_only_until_its_caller_has_taken_it() -> None:
+    account, order = HeldReplies(10 * MIB), list[int]()
+    holder, stream = account.reply().part(), account.reply()
+    holder.set(11 * MIB)
+    answer, relayed = stream.part(is_untaken=False), stream.part()
+    answer.set(MIB)
+    await stream.turn()
+    relayed.set(FREE_BYTES + 1)
+    tasks = [waits(account, stream, order)]
+    await turns()
+    assert account.waiting == 1
+    relayed.set(FREE_BYTES)
+    await asyncio.wait(tasks)
+    assert order == [stream.number]
 
 
 def test_what_is_held_is_given_back_with_whoever_holds_it() -> None:

@@ -4,9 +4,9 @@ A reply counts with what there is of it beyond its first 64 KiB: its bytes that 
 others, and the text of its answer. Small replies, and streams whose callers keep up, are never looked at here.
 
 Who grows waits while the replies together are beyond the bound, the reply that began first goes first. What is held is
-given back when a caller has taken it, when it is stored, and when nobody is left who could ask for it. Where all that
-hold anything wait for each other, the first of them goes on all the same: so also a reply that alone is larger than the
-bound comes to its end, and the bound is passed by no more than that one.
+given back when a caller has taken it, when it is stored, and when nobody is left who could ask for it. Where those that
+wait hold more than the bound themselves, and so wait for each other, the first of them goes on all the same: so also a
+reply that alone is larger than the bound comes to its end, and the bound is passed by no more than that one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 from itertools import count
 
 FREE_BYTES = 64 * 1024
-"""Of each reply, for which it never waits."""
+"""Of each reply. It never waits while no more of it is untaken, however long its answer is by then."""
 _PIECE_BYTES = 1024 * 1024
 """By about as much a reply grows before it asks again."""
 
@@ -51,7 +51,7 @@ class HeldReplies:
 
     async def turn(self, reply: GrowingReply) -> None:
         """Wait until a reply may grow by another piece. Returns at once where there is room, and nobody waits."""
-        if self.has_room:
+        if self.has_room or reply.is_taken:
             return
         turn = self._waiting[reply] = asyncio.get_running_loop().create_future()
         self._give_turns()
@@ -61,11 +61,16 @@ class HeldReplies:
             if self._waiting.pop(reply, None) is not None:
                 self._give_turns()
 
+    def taken(self, reply: GrowingReply) -> None:
+        """Nearly all that has come of this reply is taken: it need not wait any longer."""
+        if reply in self._waiting:
+            self._wake(reply)
+
     def _give_turns(self) -> None:
         in_order = sorted(self._waiting, key=lambda reply: reply.number)
         room_bytes = self.most_bytes - self.held_bytes
-        if room_bytes < 0 and sum(reply.held_bytes for reply in in_order) >= self.held_bytes:
-            # Nobody else holds anything, so that nothing would ever be given back.
+        if sum(reply.held_bytes for reply in in_order) > self.most_bytes:
+            # Whatever the others give back, there would be no room.
             self._wake(in_order[0])
             return
         for reply in in_order:
@@ -83,21 +88,32 @@ class HeldReplies:
 class GrowingReply:
     """One reply, and what is held of it in its parts."""
 
-    __slots__ = ("_account", "held_bytes", "number")
+    __slots__ = ("_account", "held_bytes", "number", "untaken_bytes")
 
     def __init__(self, account: HeldReplies, number: int) -> None:
         self._account = account
         self.number = number
         """Which reply it is, in the order in which they began."""
         self.held_bytes = 0
+        self.untaken_bytes = 0
+        """What is held of it on its way to a caller."""
 
-    def part(self) -> HeldPart:
-        """A part of it, which is given back by itself."""
-        return HeldPart(self)
+    @property
+    def is_taken(self) -> bool:
+        """Whether its caller takes it as it comes."""
+        return self.untaken_bytes <= FREE_BYTES
 
-    def changed(self, by_bytes: int) -> None:
+    def part(self, *, is_untaken: bool = True) -> HeldPart:
+        """A part of it, which is given back by itself; ``is_untaken``: while a caller has not taken it."""
+        return HeldPart(self, is_untaken=is_untaken)
+
+    def changed(self, by_bytes: int, *, is_untaken: bool) -> None:
         """A part holds so much more, or less."""
         self.held_bytes += by_bytes
+        if is_untaken:
+            self.untaken_bytes += by_bytes
+            if by_bytes < 0 and self.is_taken:
+                self._account.taken(self)
         self._account.changed(by_bytes)
 
     async def turn(self) -> None:
@@ -108,10 +124,11 @@ class GrowingReply:
 class HeldPart:
     """What is held of a reply in one place. It belongs to whoever holds the bytes, and is given back with them."""
 
-    __slots__ = ("_bytes", "_reply")
+    __slots__ = ("_bytes", "_is_untaken", "_reply")
 
-    def __init__(self, reply: GrowingReply) -> None:
+    def __init__(self, reply: GrowingReply, *, is_untaken: bool) -> None:
         self._reply = reply
+        self._is_untaken = is_untaken
         self._bytes = 0
 
     def set(self, held_bytes: int) -> None:
@@ -119,7 +136,7 @@ class HeldPart:
         change = held_bytes - self._bytes
         if change:
             self._bytes = held_bytes
-            self._reply.changed(change)
+            self._reply.changed(change, is_untaken=self._is_untaken)
 
     def __del__(self) -> None:
         # Whatever way its holder has gone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.backend.protocols import Reader
 from service.endpoints import ENDPOINTS, Kind
 from service.errors import OUTPUT_TOO_LARGE, BackendError, Fault
-from service.live.held_replies import FREE_BYTES, GrowingReply, HeldReplies
+from service.live.held_replies import FREE_BYTES, GrowingReply, HeldPart, HeldReplies
 from service.scheduling.assignment import Running
 
 _RELAYED_TIMES = 4
@@ -17,7 +17,7 @@ _BYTES_OF_NUMBER = 32
 class ReplyGrowth:
     """What has come of a reply, against the bounds of its own and the one of all that are held in memory."""
 
-    __slots__ = ("_growing", "_most_bytes", "_reader", "_replies", "_running")
+    __slots__ = ("_gathered", "_growing", "_most_bytes", "_reader", "_replies", "_running")
 
     def __init__(self, running: Running, reader: Reader, replies: HeldReplies) -> None:
         is_of_numbers = ENDPOINTS[running.job.endpoint].kind is Kind.EMBEDS
@@ -27,10 +27,12 @@ class ReplyGrowth:
         self._reader = reader
         self._replies = replies
         self._growing: GrowingReply | None = None
+        self._gathered: HeldPart | None = None
 
     def check(self, kept_back: int) -> GrowingReply | None:
         """To be called after each piece; ``kept_back`` bytes are held by the attempt itself. What must have its turn
-        before the reply may grow further, None where there is room. Raises BackendError for one that is too long.
+        before the reply may grow further; None where there is room, and for a stream that is passed on as it comes.
+        Raises BackendError for one that is too long.
         """
         output, relay, numbers = self._running.output, self._running.relay, self._reader.numbers
         received = kept_back if relay is None else relay.size + kept_back
@@ -39,21 +41,27 @@ class ReplyGrowth:
         if received <= FREE_BYTES and output.size <= FREE_BYTES:
             return None
         self.weigh(kept_back)
-        return None if self._growing is None or self._replies.has_room else self._growing
+        growing = self._growing
+        return None if growing is None or growing.is_taken or self._replies.has_room else growing
 
     def weigh(self, kept_back: int) -> None:
         """Count what is held of the reply, once that is much."""
         output, relay = self._running.output, self._running.relay
-        own_bytes = output.size + self._reader.gathered_bytes + kept_back
+        # A line whose end has not come is gathered for the caller, too.
+        gathered_bytes = 2 * self._reader.gathered_bytes + kept_back
         if self._growing is None:
-            if own_bytes + (relay.held_bytes if relay is not None else 0) <= FREE_BYTES:
+            relayed_bytes = relay.held_bytes if relay is not None else 0
+            if output.size + gathered_bytes + relayed_bytes <= FREE_BYTES:
                 return
             self._growing = self._replies.reply()
-            output.held_part = self._growing.part()
+            self._gathered = self._growing.part()
+            output.held_part = self._growing.part(is_untaken=False)
             if relay is not None:
                 relay.held_part = self._growing.part()
+        if self._gathered is not None:
+            self._gathered.set(gathered_bytes)
         if output.held_part is not None:
-            output.held_part.set(own_bytes)
+            output.held_part.set(output.size)
         if relay is not None and relay.held_part is not None:
             relay.held_part.set(relay.held_bytes)
 

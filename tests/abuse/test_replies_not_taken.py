@@ -198,6 +198,8 @@ async def test_a_result_is_the_same_however_long(size: int) -> None:
         assert (status, result["status"], result["prompt"]) == (200, "completed", prompt)
         assert len(result["result"]) > size
         assert {"timings", "completion_tokens", "done_reason", "endpoint"} <= set(result)
+        async with service.session.head(f"/api/v1/prompt/{job_id}/result") as head:
+            assert (head.status, await head.read()) == (200, b"")
         streamed = ""
         async with service.session.get(f"/api/v1/prompt/{job_id}/stream") as reply:
             events = (await reply.text()).split("\n\n")

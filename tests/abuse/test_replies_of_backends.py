@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,20 @@ async def _until_nothing_is_held(service: RunningService) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while service.app[REPLIES].held_bytes or service.jobs.ledger.running:
             await service.call("GET", "/api/version")
+
+
+async def test_a_stream_that_is_taken_as_it_comes_waits_for_no_large_reply() -> None:
+    settings = replace(EMBEDDER, tokens=20_000)
+    async with service_in_process({"server.max_replies_bytes": MIB}, settings, seats=5) as service:
+        service.ollama.arm(Fault(kind=FaultKind.FLOOD, endpoint="/api/embed", body=SOME, size=2_000))
+        async with service.session.post("/api/embed", json=EMBED) as untaken:
+            # Its reply is more than all may hold together, and nothing of it is read.
+            assert untaken.status == 200
+            body = {"model": "llama3.2", "messages": [{"role": "user", "content": "Why?"}], "stream": True}
+            async with service.session.post("/api/chat", json=body) as reply:
+                lines = (await reply.text()).splitlines()
+            assert len(lines) == 20_001
+            assert json.loads(lines[-1])["done"] is True
+            assert service.app[REPLIES].held_bytes > MIB
+            untaken.close()
+        await _until_nothing_is_held(service)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.live.held_replies import GrowingReply, HeldReplies
+from service.live.held_replies import FREE_BYTES, GrowingReply, HeldReplies
 from service.live.relay import READ_BYTES, Head, Relay
 
 MIB = 1 << 20
@@ -14,6 +14,13 @@ async def turns() -> None:
     """Let everybody go on who may."""
     for _ in range(3):
         await asyncio.sleep(0)
+
+
+def large(account: HeldReplies) -> GrowingReply:
+    """A reply of which just so much is held that it has to wait."""
+    reply = account.reply()
+    reply.changed(FREE_BYTES + 1, is_untaken=True)
+    return reply
 
 
 def waits(account: HeldReplies, reply: GrowingReply, order: list[int]) -> asyncio.Task[None]:
@@ -39,11 +46,11 @@ async def test_whoever_began_first_goes_first_when_something_is_given_back() -> 
     account, order = HeldReplies(10 * MIB), list[int]()
     holder = account.reply().part()
     holder.set(11 * MIB)
-    first, second, third = (account.reply() for _ in range(3))
+    first, second, third = (large(account) for _ in range(3))
     tasks = [waits(account, reply, order) for reply in (third, first, second)]
     await turns()
     assert (order, account.waiting) == ([], 3)
-    holder.set(9 * MIB)
+    holder.set(8 * MIB)
     # There is room for two of the pieces by which they grow; the others come when it is given back.
     await turns()
     assert order == [first.number, second.number]
@@ -54,11 +61,11 @@ async def test_whoever_began_first_goes_first_when_something_is_given_back() -> 
 
 async def test_a_new_reply_does_not_pass_by_those_that_wait() -> None:
     account, order = HeldReplies(10 * MIB), list[int]()
-    holder, waiting = account.reply().part(), account.reply()
+    holder, waiting = account.reply().part(), large(account)
     holder.set(11 * MIB)
     tasks = [waits(account, waiting, order)]
     await turns()
-    tasks.append(waits(account, account.reply(), order))
+    tasks.append(waits(account, large(account), order))
     await turns()
     assert account.waiting == 2
     holder.set(0)
@@ -85,6 +92,21 @@ async def test_where_all_that_hold_anything_wait_the_first_goes_on_and_no_other(
     assert account.held_bytes == 4 * MIB
 
 
+async def test_those_that_wait_for_each_other_do_not_wait_for_a_small_one() -> None:
+    account, order = HeldReplies(10 * MIB), list[int]()
+    replies = [account.reply() for _ in range(3)]
+    parts = [reply.part() for reply in replies]
+    for part in parts:
+        part.set(4 * MIB)
+    small = account.reply().part()
+    small.set(1)
+    tasks = [waits(account, reply, order) for reply in replies]
+    await turns()
+    assert order == [1]
+    parts[0].set(0)
+    await asyncio.wait(tasks)
+
+
 async def test_a_reply_that_alone_is_larger_than_the_bound_comes_to_its_end() -> None:
     account = HeldReplies(MIB)
     reply = account.reply()
@@ -99,19 +121,34 @@ async def test_whoever_leaves_while_it_waits_is_waited_for_by_nobody() -> None:
     account, order = HeldReplies(10 * MIB), list[int]()
     replies = [account.reply() for _ in range(2)]
     parts = [reply.part() for reply in replies]
-    parts[0].set(6 * MIB)
-    parts[1].set(6 * MIB)
+    parts[0].set(4 * MIB)
+    parts[1].set(4 * MIB)
     holder = account.reply().part()
-    holder.set(MIB)
+    holder.set(3 * MIB)
     tasks = [waits(account, reply, order) for reply in replies]
     await turns()
     tasks[0].cancel()
     await asyncio.wait(tasks[:1])
     assert account.waiting == 1
     holder.set(0)
-    del parts[0]
     await asyncio.wait(tasks[1:])
     assert (order, account.waiting) == ([2], 0)
+
+
+async def test_a_stream_waits_only_until_its_caller_has_taken_it() -> None:
+    account, order = HeldReplies(10 * MIB), list[int]()
+    holder, stream = account.reply().part(), account.reply()
+    holder.set(11 * MIB)
+    answer, relayed = stream.part(is_untaken=False), stream.part()
+    answer.set(MIB)
+    await stream.turn()
+    relayed.set(FREE_BYTES + 1)
+    tasks = [waits(account, stream, order)]
+    await turns()
+    assert account.waiting == 1
+    relayed.set(FREE_BYTES)
+    await asyncio.wait(tasks)
+    assert order == [stream.number]
 
 
 def test_what_is_held_is_given_back_with_whoever_holds_it() -> None:

@@ -18,14 +18,14 @@ _LOOK_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0
 """A caller that reads nothing for so long is cut off, since what waits to be sent to it fills memory."""
 _PATIENCE_WITH_MUCH_SECONDS = 60.0
-"""The same of one for which much waits."""
+"""The same of one for which much waits, and that takes less than :data:`_MUCH_BYTES` of it meanwhile."""
 _MUCH_BYTES = 1024 * 1024
 
 
 class WaitingCaller:
     """One caller. ``leave`` is called when its connection is gone, and again at each look until it is removed."""
 
-    __slots__ = ("leave", "request", "waiting_bytes", "writing_since")
+    __slots__ = ("_taken_bytes", "leave", "request", "slow_seconds", "waiting_bytes", "writing_since")
 
     def __init__(self, request: web.Request, leave: Callable[[], object]) -> None:
         self.request = request
@@ -34,15 +34,20 @@ class WaitingCaller:
         """When the write that is under way began (the loop's time); None when none is."""
         self.waiting_bytes = 0
         """What waits to be sent with it, and behind it."""
+        self.slow_seconds = 0.0
+        """How long it was written to before that write, since it last had taken much."""
+        self._taken_bytes = 0
 
     async def write(self, response: web.StreamResponse, data: bytes, behind: int = 0) -> None:
         """Write to the caller, for whom so many bytes are there ``behind`` these, and wait until it has read most of
         it. Raises ConnectionError when it is gone.
         """
-        self.writing_since = asyncio.get_running_loop().time()
+        self.writing_since = begun = asyncio.get_running_loop().time()
         self.waiting_bytes = len(data) + behind
         await response.write(data)
         self.writing_since = None
+        if self.waiting_bytes > _MUCH_BYTES:
+            self._note_taken(len(data), begun)
 
     async def end(self, response: web.StreamResponse, data: bytes) -> None:
         """Write the last of it. Raises ConnectionError."""
@@ -50,6 +55,12 @@ class WaitingCaller:
         self.waiting_bytes = len(data)
         await response.write_eof(data)
         self.writing_since = None
+
+    def _note_taken(self, taken_bytes: int, begun: float) -> None:
+        self._taken_bytes += taken_bytes
+        self.slow_seconds += asyncio.get_running_loop().time() - begun
+        if self._taken_bytes >= _MUCH_BYTES:
+            self._taken_bytes, self.slow_seconds = 0, 0.0
 
 
 class Callers:
@@ -106,14 +117,16 @@ class Callers:
         request = waiting.request
         if is_gone(request):
             waiting.leave()
-        elif (waiting.writing_since is not None and now - waiting.writing_since > self._patience(waiting)) or (
-            is_asking and has_vanished(request.get_extra_info("socket"))
-        ):
+        elif self._is_too_slow(waiting, now) or (is_asking and has_vanished(request.get_extra_info("socket"))):
             cut_off(request)
 
-    def _patience(self, waiting: WaitingCaller) -> float:
-        has_much = waiting.waiting_bytes > _MUCH_BYTES
-        return self.patience_with_much_seconds if has_much else self.patience_seconds
+    def _is_too_slow(self, waiting: WaitingCaller, now: float) -> bool:
+        if waiting.writing_since is None:
+            return False
+        seconds = now - waiting.writing_since
+        if waiting.waiting_bytes > _MUCH_BYTES:
+            return waiting.slow_seconds + seconds > self.patience_with_much_seconds
+        return seconds > self.patience_seconds
 
 
 def is_gone(request: web.Request) -> bool:

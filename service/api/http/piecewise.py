@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from service.api.http.callers import CALLERS, hang_up, nobody
 from service.api.http.json_replies import JSON_HEADERS, json_bytes
@@ -26,6 +26,8 @@ async def piecewise_json(request: web.Request, pieces: Pieces, size: int) -> web
     """
     response = stream_reply(request, 200, JSON_HEADERS)
     await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
     with request.app[CALLERS].waiting(request, nobody) as caller:
         try:
             sent = 0

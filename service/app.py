@@ -138,7 +138,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         started.push_async_callback(fits.save)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
-        app[REPLIES] = HeldReplies(config.server.max_replies_bytes)
+        app[REPLIES] = HeldReplies(config.server.max_replies_bytes, config.server.max_replies_bytes // 2)
         workers = _workers(config, jobs, pool, hand_off, clock, app[REPLIES])
         for name, part in (
             ("workers", workers.run()),

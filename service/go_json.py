@@ -19,10 +19,11 @@ REPLACEMENT = "\ufffd"
 
 _SPACE = " \t\n\r"
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
-_CLOSERS = {"}": "{", "]": "["}
-_ALSO = {"k": {"\u212a"}, "s": {"\u017f"}}
-"""What Go takes for these letters, too: the sign for Kelvin and the long s."""
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+_SPACES = re.compile(r"[ \t\n\r]*")
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^][{}"]+', re.DOTALL)
+"""All but the brackets that are outside of strings."""
+_MOST_SLOWLY_BYTES = 2 * 1024 * 1024
 _MOST_DIGITS = 640
 """Python refuses to read integers that are much longer."""
 
@@ -45,13 +46,27 @@ def text_of(body: bytes) -> str:
 def parse(body: bytes) -> Any:
     """The JSON value that ``body`` is. An object in which a name occurs twice is a :class:`Doubled`.
 
-    Raises InvalidRequestError, in the words of Go, for what is not exactly one JSON value.
+    Raises InvalidRequestError, in the words of Go, for what is not exactly one JSON value; of more than 2 MiB in words
+    of ours, also for half a character and for a name that occurs twice anywhere.
     """
     try:
-        return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
-    except ValueError:
-        # Python's own parser is slower, but takes all that Go takes, and says what is wrong.
-        return _slowly(text_of(body))
+        return _quickly(body)
+    except ValueError as error:
+        # Python's own parser takes all that Go takes, and says what is wrong in words that can be made Go's. But it is
+        # slower, and nobody has a turn meanwhile.
+        if len(body) <= _MOST_SLOWLY_BYTES:
+            return _slowly(text_of(body))
+        if "unicode" not in str(error):
+            raise InvalidRequestError(f"invalid JSON: {error}") from None
+    try:
+        return _quickly(text_of(body).encode())
+    except ValueError as error:
+        raise InvalidRequestError(f"invalid JSON: {error}") from None
+
+
+def fields_of(body: bytes) -> dict[str, Any]:
+    """The members of the object that ``body`` is, by their names as Go folds them; of equal names the last counts."""
+    return {fold(name): value for name, value in dict(parse(body)).items()}
 
 
 def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -67,20 +82,13 @@ def fold(name: str) -> str:
     return "".join(map(_fold_character, _LONE_SURROGATES.sub(REPLACEMENT, name)))
 
 
-def spelled(name: str) -> bytes:
-    """A regular expression that finds the name of a field, which is of small letters and ``_``, in a body, in every way
-    in which Go would read it.
-    """
-    return b'"' + b"".join(map(_spellings, name)) + rb'"\s*:'
-
-
 def syntax_error(text: str, start: int, error: json.JSONDecodeError) -> str:
     """What Go says of a text, whose value begins at ``start``, in which Python has found this error."""
     position = error.pos
     if error.msg.startswith("Invalid control character"):
         return f"invalid character {_quoted(text[position])} in string literal"
-    while position < len(text) and text[position] in _SPACE:
-        position += 1
+    spaces = _SPACES.match(text, position)
+    position = spaces.end() if spaces is not None else position
     if position >= len(text) or error.msg.startswith("Unterminated string"):
         return "unexpected EOF"
     found = _quoted(text[position])
@@ -100,6 +108,10 @@ def refuse_constant(constant: str) -> NoReturn:
     """Raise InvalidRequestError for NaN and the infinities, which Python reads and Go does not."""
     place = "in numeric literal" if constant.startswith("-") else "looking for beginning of value"
     raise InvalidRequestError(f"invalid character {_quoted(constant.lstrip('-')[0])} {place}")
+
+
+def _quickly(body: bytes) -> Any:
+    return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
 
 
 def _slowly(text: str) -> Any:
@@ -137,11 +149,6 @@ def _fold_character(character: str) -> str:
     return character
 
 
-def _spellings(letter: str) -> bytes:
-    spelled = sorted({letter.lower(), letter.upper()} | _ALSO.get(letter, set()))
-    return b"(?:" + b"|".join((*map(str.encode, spelled), *(rb"\\u(?i:%04x)" % ord(one) for one in spelled))) + b")"
-
-
 def _about_literal(text: str, position: int) -> str | None:
     """What is wrong with something that begins as true, false or null do."""
     literal = _LITERALS.get(text[position])
@@ -158,19 +165,11 @@ def _about_literal(text: str, position: int) -> str | None:
 def _innermost(text: str, start: int, end: int) -> str:
     """The bracket that is open at `end`: Go's message depends on whether it is `{` or `[`, Python's does not."""
     open_brackets: list[str] = []
-    in_string = False
-    position = start
-    while position < end:
-        character = text[position]
-        if character == "\\" and in_string:
-            position += 1
-        elif character == '"':
-            in_string = not in_string
-        elif not in_string and character in "{[":
-            open_brackets.append(character)
-        elif not in_string and character in _CLOSERS and open_brackets:
+    for bracket in _BRACKETS.sub("", text[start:end]):
+        if bracket in "{[":
+            open_brackets.append(bracket)
+        elif open_brackets:
             open_brackets.pop()
-        position += 1
     return open_brackets[-1] if open_brackets else "{"
 
 

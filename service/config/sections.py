@@ -18,6 +18,8 @@ _NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, 
 _NANOSECONDS |= {"\N{MICRO SIGN}s": 10**3, "\N{GREEK SMALL LETTER MU}s": 10**3}
 _LEAST_SECONDS = 1e-9
 """Go counts whole nanoseconds; what is less is nothing."""
+LONGEST_DURATION = 100
+"""Characters; nobody writes more, and each part of one takes its time."""
 _DURATION = re.compile(
     r"([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|[\N{MICRO SIGN}\N{GREEK SMALL LETTER MU}]s|ms|s|m|h))+|0)"
 )
@@ -43,7 +45,7 @@ def duration_seconds(value: str | float) -> float:
             return 0.0 if 0 <= value < _LEAST_SECONDS else float(value)
         except OverflowError:
             raise ValueError("no duration is so long") from None
-    found = _DURATION.fullmatch(value)
+    found = _DURATION.fullmatch(value) if len(value) <= LONGEST_DURATION else None
     if found is None:
         raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')
     parts = _DURATION_PART.findall(found[2])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -22,8 +21,8 @@ from service.backend.silence import Voice
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
-from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault
-from service.go_json import spelled
+from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault, InvalidRequestError
+from service.go_json import fields_of
 from service.job import Outcome, Status, model_of_runner
 from service.live.held_replies import HeldReplies
 from service.live.relay import Head
@@ -37,10 +36,6 @@ _log = logging.getLogger(__name__)
 _MOST_REFUSED_BYTES = 1024 * 1024
 """Of a refusal, which may quote what the model has written."""
 
-_KEEP_ALIVE = re.compile(spelled("keep_alive"))
-"""Within a text the quotes would be escaped."""
-_UNLOADS = re.compile(spelled("keep_alive") + rb'\s*"?0')
-"""The model goes when such a call is over, or very soon."""
 _ARRIVES_SECONDS = 2.0
 """So long after it was written whole, a request has certainly reached Ollama's scheduler."""
 
@@ -227,14 +222,16 @@ class Attempt:
         tell_silent = None if self.call.is_streamed else partial(self._judge.note_silent, self)
         patience = FirstByte(backend, self.call, len(request), timeouts, self._clock, tell_silent)
         placement = backend.placement
-        carries_keep_alive = _KEEP_ALIVE.search(request) is not None
+        keep_alive = _keep_alive_in(request)
+        carries_keep_alive = keep_alive is not None
         while carries_keep_alive and placement.has_load_beside(job.runner):
             # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
             await self._pool.changed()
         sent = backend.client.call(job.endpoint, request, limits, patience=patience)
         if carries_keep_alive:
             self.call.is_settled = partial(self._is_settled, sent)
-            self.call.unloads = _UNLOADS.search(request) is not None
+            # The model goes when such a call is over, or very soon.
+            self.call.unloads = str(keep_alive).startswith("0")
         self.call.sent_at = self._clock.now_ms()
         placement.holds.call_begins(self.call, placement.own(job.runner))
         async with sent as reply:
@@ -364,3 +361,11 @@ def _limits(timeouts: TimeoutsConfig, *, is_streamed: bool) -> Deadlines:
         stall=timeouts.stall_seconds if is_streamed else None,
         attempt=timeouts.attempt_seconds,
     )
+
+
+def _keep_alive_in(request: bytes) -> object:
+    try:
+        return fields_of(request).get("keep_alive")
+    except InvalidRequestError:
+        # It was stored by an older release, which took more than one JSON value.
+        return None

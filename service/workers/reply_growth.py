@@ -42,7 +42,7 @@ class ReplyGrowth:
             return None
         self.weigh(kept_back)
         growing = self._growing
-        return None if growing is None or growing.is_taken or self._replies.has_room else growing
+        return None if growing is None or growing.is_taken or self._replies.has_room_for(growing) else growing
 
     def weigh(self, kept_back: int) -> None:
         """Count what is held of the reply, once that is much."""
@@ -53,7 +53,7 @@ class ReplyGrowth:
             relayed_bytes = relay.held_bytes if relay is not None else 0
             if output.size + gathered_bytes + relayed_bytes <= FREE_BYTES:
                 return
-            self._growing = self._replies.reply()
+            self._growing = self._replies.reply(self._running.job.owner)
             self._gathered = self._growing.part()
             output.held_part = self._growing.part(is_untaken=False)
             if relay is not None:

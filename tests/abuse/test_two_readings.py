@@ -134,6 +134,56 @@ async def test_whatever_names_a_model_is_judged_by_that_model(script: Script) ->
     assert script.given == []
 
 
+ANOTHER_SPELLING = (
+    "http://registry.ollama.ai/library/forbidden",
+    "x://registry.ollama.ai/library/FORBIDDEN:latest",
+    "forbidden:local",
+    "forbidden:latest:LOCAL ",
+    " forbidden",
+)
+NO_NAME = (
+    "é://registry.ollama.ai/library/forbidden",
+    "A" * 700 + "://registry.ollama.ai/library/forbidden",
+    "\0://registry.ollama.ai/library/forbidden",
+    "\ud800://registry.ollama.ai/library/forbidden",
+    "\u00a0forbidden",
+    "forbidden\u3000",
+    "forbidden:\u2003local",
+)
+
+
+async def test_a_model_is_the_same_in_every_spelling_that_ollama_reads(script: Script) -> None:
+    """Its types/model drops what stands before ``://`` of a host, and its internal/modelref spaces and ``:local``."""
+    key = await limited_key(script)
+    for path, name in itertools.product(DROP_IN, ANOTHER_SPELLING):
+        status, answer = await posted(script.service, path, json.dumps({"model": name, "prompt": "x"}).encode(), key)
+        assert (status, "may not use" in message_in(answer)) == (403, True), name
+    for path, name in itertools.product(DROP_IN, NO_NAME):
+        status, answer = await posted(script.service, path, json.dumps({"model": name, "prompt": "x"}).encode(), key)
+        assert (status, "not found" in message_in(answer)) == (404, True), name
+        assert len(message_in(answer)) < 700
+    assert script.given == []
+
+
+async def test_ceilings_hold_in_every_spelling_of_the_model_and_of_a_number(script: Script) -> None:
+    for name in ("http://registry.ollama.ai/library/llama3.2", "llama3.2:local", "LLAMA3.2"):
+        for tokens in (0.5, 1e-300, -0.5, 0, -1, 1e9):
+            body: dict[str, Any] = {"model": name, "prompt": "x", "stream": False}
+            body |= {"options": {"num_ctx": 9_999.5, "num_predict": tokens}, "keep_alive": -1}
+            assert (await posted(script.service, "/api/generate", json.dumps(body).encode(), ADMIN))[0] == 200
+            sent = json.loads(script.bodies[-1])
+            assert sent["options"] == {"num_ctx": 4096, "num_predict": 100}
+            assert sent["keep_alive"] == 60
+
+
+async def test_what_would_be_written_as_no_json_is_refused(script: Script) -> None:
+    body = b'{"model":"llama3.2","prompt":"x","x":1e5000}'
+    status, answer = await posted(script.service, "/api/generate", body, ADMIN)
+    assert (status, "too large" in message_in(answer)) == (400, True)
+    assert (await posted(script.service, "/api/generate", body.replace(b"llama3.2", b"other"), ADMIN))[0] == 200
+    assert script.bodies[-1] == body.replace(b"llama3.2", b"other")
+
+
 async def test_what_cannot_be_described_takes_its_turn_and_counts(script: Script) -> None:
     key = await limited_key(script, rate_limit=2)
     for body in (b'{"model":"llama3.2","prompt":"x","stream":"yes"}', b'{"model":"llama3.2","options":[]}'):
@@ -235,7 +285,8 @@ async def test_without_a_backend_ollamas_words_are_ours() -> None:
                 "json: cannot unmarshal number into Go struct field ChatRequest.model of type string",
             ),
             ("/v1/embeddings", b"[]", 400, f"{UNREADABLE} array into Go value of type openai.EmbedRequest"),
-            ("/api/generate", '{"model":"größer"}'.encode(), 400, "invalid model name"),
+            ("/api/generate", '{"model":"größer"}'.encode(), 404, "model 'größer' not found"),
+            ("/v1/embeddings", b'{"model":"a\\u0000"}', 404, 'model "a\\u0000" not found, try pulling it first'),
             ("/api/generate", b"", 400, "missing request body"),
             ("/v1/completions", b" \n", 400, "EOF"),
         ):

@@ -73,6 +73,35 @@ async def test_a_new_reply_does_not_pass_by_those_that_wait() -> None:
     assert order == sorted(order)
 
 
+async def test_an_owner_that_holds_its_half_waits_and_no_other_does() -> None:
+    account, order = HeldReplies(10 * MIB, 5 * MIB), list[int]()
+    holder, own, other = account.reply("ann").part(), account.reply("ann"), account.reply("bob")
+    holder.set(6 * MIB)
+    own.changed(FREE_BYTES + 1, is_untaken=True)
+    other.changed(FREE_BYTES + 1, is_untaken=True)
+    tasks = [waits(account, reply, order) for reply in (own, other)]
+    await turns()
+    assert order == [other.number]
+    assert account.has_room_for(other)
+    holder.set(4 * MIB)
+    await asyncio.wait(tasks)
+    assert order == [other.number, own.number]
+
+
+async def test_of_an_owner_whose_replies_wait_for_each_other_the_first_goes_on() -> None:
+    account, order = HeldReplies(10 * MIB, 5 * MIB), list[int]()
+    replies = [account.reply("ann") for _ in range(2)]
+    parts = [reply.part() for reply in replies]
+    for part in parts:
+        part.set(3 * MIB)
+    tasks = [waits(account, reply, order) for reply in reversed(replies)]
+    await turns()
+    assert order == [replies[0].number]
+    parts[0].set(0)
+    await asyncio.wait(tasks)
+    assert order == [replies[0].number, replies[1].number]
+
+
 async def test_where_all_that_hold_anything_wait_the_first_goes_on_and_no_other() -> None:
     account, order = HeldReplies(10 * MIB), list[int]()
     replies = [account.reply() for _ in range(3)]

@@ -17,7 +17,7 @@ from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Dialect
 from service.api.dropin.passing import pass_unload
-from service.api.dropin.reading import read_call
+from service.api.dropin.reading import read_large_call
 from service.api.dropin.repeating import Admitted, answer_repeatable
 from service.api.dropin.unnamed import refuse_unnamed
 from service.api.http.bodies import read_json
@@ -44,7 +44,7 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         app = request.app
         body = await read_json(request)
-        fields = read_call(body, dialect.nothing)
+        fields = await read_large_call(body, dialect.nothing)
         details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
         if details is None:
             return await refuse_unnamed(request, endpoint, body, fields.get("model"))
@@ -105,7 +105,10 @@ def _sent(details: CallDetails, body: bytes) -> str:
 
 
 def _written(body: dict[str, Any]) -> str:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise InvalidRequestError("the body holds a number that is too large") from None
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -4,12 +4,15 @@ which are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
 from math import isinf
 from typing import Any
 
 from service import go_json
+from service.config import LONGEST_DURATION
 from service.errors import InvalidRequestError
+from service.json_bounds import UNSCANNED_BYTES
 
 _LONGEST_NAME = 600
 """Of a model: Ollama's longest has a host of 350 characters and three parts of 80 (wire contract 0)."""
@@ -41,13 +44,10 @@ _NUMBERS = frozenset(
 """The fields of a body that are numbers, on whichever route."""
 _HOLDERS = ("options", "thinking")
 """The fields that hold further numbers."""
+_CHECKED_AT_ONCE = 1_000
+"""Messages."""
 _TURNS = ("messages", "input")
 """The fields that may hold the turns of a chat."""
-
-
-def stored_object(text: str) -> dict[str, Any]:
-    """The body of a job, with its names as Go folds them; of equal names the last counts."""
-    return {go_json.fold(name): value for name, value in dict(go_json.parse(text.encode())).items()}
 
 
 def read_call(body: bytes, nothing: str = "missing request body") -> dict[str, Any]:
@@ -60,16 +60,35 @@ def read_call(body: bytes, nothing: str = "missing request body") -> dict[str, A
     if not body.strip(b" \t\r\n"):
         raise InvalidRequestError(nothing)
     fields = _object_in(body)
-    refuse_doubles(fields)
+    for _ in _checks(fields):
+        pass
     return fields
 
 
-def refuse_doubles(fields: Mapping[str, Any]) -> None:
+async def read_large_call(body: bytes, nothing: str) -> dict[str, Any]:
+    """The same of a body with perhaps a hundred thousand messages; others have their turn in between."""
+    if len(body) <= UNSCANNED_BYTES:
+        return read_call(body, nothing)
+    fields = _object_in(body)
+    await refuse_doubles(fields)
+    return fields
+
+
+async def refuse_doubles(fields: Mapping[str, Any]) -> None:
     """Raise InvalidRequestError for a body that Ollama could read in another way than we do: where names of one field
     occur twice among the options or in a message, or a number is larger than 63 bits hold.
     """
+    for _ in _checks(fields):
+        await asyncio.sleep(0)
+
+
+def _checks(fields: Mapping[str, Any]) -> Iterator[None]:
+    """Check the fields; it stops now and then, so that others may have their turn."""
     for name in fields.keys() & _NUMBERS:
         _check_number(fields[name], name)
+    keep_alive = fields.get("keep_alive")
+    if isinstance(keep_alive, str) and len(keep_alive) > LONGEST_DURATION:
+        raise InvalidRequestError(f"keep_alive: must be at most {LONGEST_DURATION} characters long", "keep_alive")
     for name in _HOLDERS:
         if isinstance(held := fields.get(name), dict):
             _check_names(held, name)
@@ -78,6 +97,8 @@ def refuse_doubles(fields: Mapping[str, Any]) -> None:
     for name in _TURNS:
         if isinstance(turns := fields.get(name), list):
             for index, turn in enumerate(turns):
+                if index % _CHECKED_AT_ONCE == _CHECKED_AT_ONCE - 1:
+                    yield
                 if isinstance(turn, dict):
                     _check_names(turn, f"{name}[{index}]")
     context = fields.get("context")

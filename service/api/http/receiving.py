@@ -20,8 +20,12 @@ from service.api.http.unpacking import coding_of, unpacked
 from service.errors import BodyTooLargeError, SlowBodyError
 
 _GRACE_SECONDS = 60.0
+_SHORT_GRACE_SECONDS = 15.0
+"""Of a body for which room is reserved: it keeps that from others, whether it comes or not."""
 _SLOWEST = 8 * 1024
-"""Bytes a second that a body has to come with, after the grace: a slow one keeps room from others."""
+"""Bytes a second that a body has to come with, after the grace."""
+_WHOLE_SECONDS = 120.0
+"""A body for which room is reserved has to come so fast that it is there after this time and the grace."""
 _REST_SECONDS = 5.0
 _NOTHING: deque[bytes] = deque()
 
@@ -51,7 +55,7 @@ async def read_body(request: web.Request) -> bytes:
             raise _too_large(most)
         if length is not None and length > SMALL_BYTES:
             await request.app[BODY_ROOM].reserve(request, request[CALLER].owner, length)
-        body = await _received(request, most, is_counted=length is not None)
+        body = await _received(request, most, length)
     return body if coding is None else await _unpacked(request, body, coding, most)
 
 
@@ -80,10 +84,12 @@ async def throw_rest_away(request: web.Request, response: web.StreamResponse) ->
     _let_go(content.exception())
 
 
-async def _received(request: web.Request, most: int, *, is_counted: bool) -> bytes:
+async def _received(request: web.Request, most: int, length: int | None) -> bytes:
     content, body = request.content, bytearray()
-    loop = asyncio.get_running_loop()
-    latest = loop.time() + _GRACE_SECONDS
+    grace_seconds, slowest, is_counted = _GRACE_SECONDS, float(_SLOWEST), length is not None
+    if length is not None and length > SMALL_BYTES:
+        grace_seconds, slowest = _SHORT_GRACE_SECONDS, max(slowest, length / _WHOLE_SECONDS)
+    latest = asyncio.get_running_loop().time() + grace_seconds
     try:
         async with asyncio.timeout_at(latest) as limit:
             while piece := await content.readany():
@@ -92,10 +98,10 @@ async def _received(request: web.Request, most: int, *, is_counted: bool) -> byt
                     raise _too_large(most)
                 if not is_counted and len(body) > SMALL_BYTES:
                     request.app[BODY_ROOM].hold(request, request[CALLER].owner, len(body))
-                limit.reschedule(latest + len(body) / _SLOWEST)
+                limit.reschedule(latest + len(body) / slowest)
         return bytes(body)
     except TimeoutError:
-        raise SlowBodyError(f"only {len(body)} bytes of the body have come in {_GRACE_SECONDS:g} s and more") from None
+        raise SlowBodyError(f"only {len(body)} bytes of the body have come in {grace_seconds:g} s and more") from None
     except (ConnectionError, web.RequestPayloadError) as error:
         _let_go(error)
         raise type(error)(*error.args) from None

@@ -14,10 +14,12 @@ from service.api.access.admission import require_model
 from service.api.context import POOL
 from service.api.dropin.installed import ModelList, answering, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
-from service.api.dropin.reading import read_call
+from service.api.dropin.reading import is_name, read_call
+from service.api.dropin.unnamed import no_such_model
 from service.api.http.bodies import read_json
 from service.api.http.json_replies import json_reply
 from service.backend.pool import Backend
+from service.endpoints import Kind
 from service.errors import BackendError, NoBackendError, NotFoundError
 from service.job import model_key
 
@@ -72,6 +74,8 @@ async def show(request: web.Request) -> web.StreamResponse:
     fields = read_call(body)
     name = fields.get("model") or fields.get("name")
     model = name if isinstance(name, str) else None
+    if model and not is_name(model):
+        raise no_such_model(Kind.WRITES, model)
     if model is not None:
         require_model(request, model)
     if model is not None and not await catalogue.look_for(model) and catalogue.hides(model):

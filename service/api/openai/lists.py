@@ -13,9 +13,12 @@ from service.api.access.admission import require_model
 from service.api.context import POOL
 from service.api.dropin.installed import ModelList, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
+from service.api.dropin.reading import is_name
+from service.api.dropin.unnamed import no_such_model
 from service.api.http.json_replies import json_bytes
 from service.api.http.raw_replies import whole_reply
 from service.backend.models import InstalledModel
+from service.endpoints import Kind
 from service.errors import NoBackendError, NotFoundError
 
 _NO_NAME = re.compile(r"[/\\%\0-\x1f\x7f\ud800-\udfff]|^\.+$")
@@ -38,6 +41,8 @@ async def models(request: web.Request) -> web.StreamResponse:
 async def model(request: web.Request) -> web.StreamResponse:
     """One model; its name is echoed as it was asked for. Names with ``/`` are found too."""
     name = request.match_info["name"]
+    if not is_name(name):
+        raise no_such_model(Kind.WRITES, name)
     require_model(request, name)
     listed = await installed(request, await reachable(request))
     found = listed.find(name)

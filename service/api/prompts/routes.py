@@ -11,7 +11,7 @@ from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
-from service.api.dropin.reading import refuse_doubles, stored_object
+from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
@@ -24,6 +24,7 @@ from service.api.live.long_poll import LongPoll
 from service.api.live.output_pieces import output_of, result_reply
 from service.api.prompts.schema import ListQuery, PromptPage, PromptRequest, StatusQuery
 from service.api.prompts.translation import to_job
+from service.go_json import fields_of
 from service.job import Job, Result, Status, model_key
 from service.jobs import View
 from service.store.job_filters import Filter
@@ -34,7 +35,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     app, caller = request.app, request[CALLER]
     body = await read_json(request)
     fields = parse_object(body)
-    refuse_doubles(fields)
+    await refuse_doubles(fields)
     asked = validated(PromptRequest, fields)
     default_model = app[QUEUE].present.default_model
     new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK], caller.owner, caller.key_id)
@@ -73,7 +74,7 @@ async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     text = await request.app[JOBS].views.request(view.job)
     if text is None or text.is_short:
-        return json_reply(request, stored_object(await text.whole()) if text is not None else None)
+        return json_reply(request, fields_of((await text.whole()).encode()) if text is not None else None)
     # It is JSON already, and goes as it was sent.
     return await piecewise_json(request, text.pieces(), text.size)
 

@@ -29,7 +29,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     app, caller = request.app, request[CALLER]
     body = await read_json(request)
     fields = parse_object(body)
-    refuse_doubles(fields)
+    await refuse_doubles(fields)
     asked = validated(GenerateRequest, fields)
     new = to_job(asked, app[QUEUE].present.default_model, app[MODEL_LIMITS], caller.owner, caller.key_id)
     return await admission.submit(request, body, new, partial(_accepted, request))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -45,8 +45,10 @@ _KEPT_BACK = frozenset(
         "x-api-key",
         # Single sign-on in front of us names the person in them, and some the person's tokens (oauth2-proxy, Grafana,
         # YunoHost; "From" is HTTP's own).
+        "api-key",
         "auth-user",
         "from",
+        "x-auth",
         "x-email",
         "x-forwarded-access-token",
         "x-forwarded-email",
@@ -55,6 +57,7 @@ _KEPT_BACK = frozenset(
         "x-forwarded-preferred-username",
         "x-forwarded-user",
         "x-forwarded-username",
+        "x-original-user",
         "x-user",
         "x-username",
     }
@@ -63,10 +66,13 @@ _KEPT_BACK_PREFIXES = (
     # Cloudflare Access, Authelia, Tailscale, AWS, Keycloak's and nginx's proxies, authentik, Google IAP.
     "cf-access-",
     "remote-",
+    "ssl-client-",
     "tailscale-",
     "x-amzn-oidc-",
     "x-auth-",
     "x-authentik-",
+    "x-client-cert",
+    "x-goog-api-",
     "x-goog-authenticated-user-",
     "x-goog-iap-",
     # Azure, Open WebUI, Pomerium, Caddy's security, LibreChat and others, Vouch, Grafana.
@@ -75,6 +81,7 @@ _KEPT_BACK_PREFIXES = (
     "x-openwebui-user-",
     "x-pomerium-",
     "x-remote-",
+    "x-sso-",
     "x-token-",
     "x-user-",
     "x-vouch-",
@@ -109,11 +116,7 @@ def with_callers(
     lines = given.getall("Connection", ())
     kept_back = _KEPT_BACK | {name.strip().lower() for line in lines for name in line.split(",")}
     headers = base.copy()
-    headers.update(
-        (name, value)
-        for name, value in given.items()
-        if name.lower() not in kept_back and not name.lower().startswith(_KEPT_BACK_PREFIXES)
-    )
+    headers.update((name, value) for name, value in given.items() if not _is_kept_back(name, kept_back))
     if is_as_it_came and (codings := given.getall("Content-Encoding", ())):
         headers["Content-Encoding"] = ", ".join(codings)
     headers.update(configured)
@@ -128,3 +131,9 @@ def request_head(method: str, target: str, host: str, headers: Mapping[str, str]
     lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     # A caller's headers were decoded in this way when they came (by aiohttp).
     return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _is_kept_back(name: str, kept_back: Collection[str]) -> bool:
+    # Servers of the CGI kind take both signs for the same.
+    plain = name.lower().replace("_", "-")
+    return plain in kept_back or plain.startswith(_KEPT_BACK_PREFIXES)

@@ -162,6 +162,8 @@ OWN_TIME = {
     "tests/backend/test_trouble.py": "the pause of the loop is the fault",
     "tests/process/test_bench.py": "what is compared is processor time that the test itself spends",
     "tests/faults/machine_rows.py": "the pause of the process is the fault",
+    "tests/abuse/test_attacks.py": "the long lane measures how long the victim waits",
+    "tests/support/abuse.py": "the long lane measures how long the victim waits",
     "tests/abuse/test_fuzzing.py": "the long lane goes on as long as was asked for",
     "tests/scheduling/test_estimates.py": "what is compared is an estimate of the service's, and nothing measured",
     "tests/scheduling/test_placement_sharing.py": "time is simulated",

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from service.api.access.auth import AUTH, Auth
 from service.api.access.request_log import REQUEST_LOGGING, RequestLogging
-from service.api.context import CLOCK, CONFIG, HUB, JOBS, METRICS, MODEL_LIMITS, POOL, QUEUE, QueueSettings
+from service.api.body_room import BodyRoom
+from service.api.context import BODY_ROOM, CLOCK, CONFIG, HUB, JOBS, METRICS, MODEL_LIMITS, POOL, QUEUE, QueueSettings
 from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
 from service.backend.http.connections import Connections
@@ -35,6 +36,7 @@ from service.jobs.views import Views
 from service.key import Role
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
+from service.live.held_replies import HeldReplies
 from service.live.hub import Hub
 from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
@@ -64,6 +66,7 @@ from service.workers.workers import Workers
 _log = logging.getLogger(__name__)
 
 RELOADING = web.AppKey("reloading", Reloading)
+REPLIES = web.AppKey("replies", HeldReplies)
 _DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 _WORKERS = web.AppKey("workers", Workers)
 
@@ -79,6 +82,7 @@ def build_app(config: Config) -> web.Application:
     app[QUEUE] = QueueSettings(config.queue)
     app[MODEL_LIMITS] = ModelLimits(config.models)
     app[METRICS] = Metrics()
+    app[BODY_ROOM] = BodyRoom(config.server.max_bodies_bytes)
     app.cleanup_ctx.append(_engine)
     # Jobs are drained before anybody who watches them is sent away.
     app.on_shutdown.append(_drain)
@@ -135,7 +139,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         started.push_async_callback(fits.save)
         poll_seconds = config.database.poll_interval_seconds
         dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
-        workers = Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
+        app[REPLIES] = HeldReplies(config.server.max_replies_bytes, config.server.max_replies_bytes // 2)
+        workers = _workers(config, jobs, pool, hand_off, clock, app[REPLIES])
         for name, part in (
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),
@@ -204,6 +209,13 @@ def _jobs(
         upkeep,
         OtherProcesses(store, ledger, backlog, upkeep, clock, work),
     )
+
+
+def _workers(
+    config: Config, jobs: Jobs, pool: Pool, hand_off: asyncio.Queue[Assignment], clock: Clock, replies: HeldReplies
+) -> Workers:
+    holds_busy = config.queue.hold_busy
+    return Workers(jobs, pool, hand_off, clock, config.timeouts, config.retry, replies, holds_busy=holds_busy)
 
 
 def _shared_work(

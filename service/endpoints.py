@@ -46,6 +46,8 @@ class Endpoint(NamedTuple):
     kind: Kind
     content: str
     """The field with what the model is asked; a list shows its words."""
+    go_type: str
+    """What Ollama decodes the body into; its refusals name it."""
     whole_reader: str
     """What reads a reply that is one object: a name in a module of :mod:`service.backend.protocols`."""
     streamed_reader: str | None = None
@@ -55,15 +57,19 @@ class Endpoint(NamedTuple):
     """The field that bounds the answer, among the options where there are any; None: nothing bounds it."""
     needs_tokens: bool = False
     """Ollama refuses a request without that field, or with none above 0; a limit must not hide this."""
+    is_model_required: bool = True
+    """Ollama refuses a request without a model (400); else it looks for the model without a name (404)."""
     has_options: bool = False
     """Whether a request carries ``options`` and ``keep_alive``."""
     body: Body = Body.JSON
 
-    def is_streamed(self, asked: bool | None) -> bool:
-        """Whether the reply is a stream when the request's ``stream`` says so; None: it does not say."""
+    def is_streamed(self, asked: object) -> bool:
+        """Whether the reply is a stream when the request's ``stream`` is this. What is neither true nor false says
+        nothing; Ollama refuses it.
+        """
         if self.streamed_reader is None:
             return False
-        return self.streams is not Streams.NO if asked is None else asked
+        return asked if isinstance(asked, bool) else self.streams is not Streams.NO
 
 
 GENERATE = "/api/generate"
@@ -76,11 +82,13 @@ _ROWS = (
         errors="ollama",
         kind=Kind.WRITES,
         content="prompt",
+        go_type="api.GenerateRequest",
         whole_reader="ndjson.whole_generate",
         streamed_reader="ndjson.GenerateReader",
         streams=Streams.YES,
         token_field="num_predict",
         has_options=True,
+        is_model_required=False,
     ),
     Endpoint(
         CHAT,
@@ -88,6 +96,7 @@ _ROWS = (
         errors="ollama",
         kind=Kind.WRITES,
         content="messages",
+        go_type="api.ChatRequest",
         whole_reader="ndjson.whole_chat",
         streamed_reader="ndjson.ChatReader",
         streams=Streams.BY_CALLER,
@@ -100,8 +109,10 @@ _ROWS = (
         errors="ollama",
         kind=Kind.EMBEDS,
         content="input",
+        go_type="api.EmbedRequest",
         whole_reader="embeddings.whole_embed",
         has_options=True,
+        is_model_required=False,
     ),
     Endpoint(
         "/api/embeddings",
@@ -109,6 +120,7 @@ _ROWS = (
         errors="ollama",
         kind=Kind.EMBEDS,
         content="prompt",
+        go_type="api.EmbeddingRequest",
         whole_reader="embeddings.whole_legacy",
         has_options=True,
     ),
@@ -118,6 +130,7 @@ _ROWS = (
         errors="openai",
         kind=Kind.WRITES,
         content="messages",
+        go_type="openai.ChatCompletionRequest",
         whole_reader="openai.whole_chat",
         streamed_reader="openai.ChatReader",
         token_field="max_tokens",
@@ -128,9 +141,11 @@ _ROWS = (
         errors="openai",
         kind=Kind.WRITES,
         content="prompt",
+        go_type="openai.CompletionRequest",
         whole_reader="openai.whole_completion",
         streamed_reader="openai.CompletionsReader",
         token_field="max_tokens",
+        is_model_required=False,
     ),
     Endpoint(
         "/v1/embeddings",
@@ -138,7 +153,9 @@ _ROWS = (
         errors="openai",
         kind=Kind.EMBEDS,
         content="input",
+        go_type="openai.EmbedRequest",
         whole_reader="embeddings.whole_openai",
+        is_model_required=False,
     ),
     Endpoint(
         "/v1/responses",
@@ -146,6 +163,7 @@ _ROWS = (
         errors="openai",
         kind=Kind.WRITES,
         content="input",
+        go_type="openai.ResponsesRequest",
         whole_reader="responses.whole_response",
         streamed_reader="responses.ResponsesReader",
         token_field="max_output_tokens",
@@ -156,6 +174,7 @@ _ROWS = (
         errors="anthropic",
         kind=Kind.WRITES,
         content="messages",
+        go_type="anthropic.MessagesRequest",
         whole_reader="messages.whole_message",
         streamed_reader="messages.MessagesReader",
         token_field="max_tokens",

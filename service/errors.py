@@ -5,13 +5,17 @@ ServiceError                        its text is what the user reads: the thing, 
 │   ├── ConfigurationError         a key, its value and what to write instead
 │   └── DatabaseUnusableError      held by another process, newer than the program, on a disk without WAL
 ├── InvalidRequestError            the caller's fault; ``field`` names the place
-│   └── IdempotencyMismatchError   the same idempotency key with another body
+│   ├── IdempotencyMismatchError   the same idempotency key with another body
+│   ├── BodyTooLargeError          ``server.max_body``, or more than a packed body may unpack to
+│   ├── UnknownCodingError         a Content-Encoding that is not taken; ``taken`` are those that are
+│   └── SlowBodyError              its body does not come, or hardly
 ├── NotFoundError                  no such job, model, backend or key (or none that the caller may see)
 ├── UnauthenticatedError           no key, or one that is unknown, revoked or expired
 ├── ForbiddenError                 a caller that may not do this
 ├── LimitReachedError              the caller's own limit; ``retry_after_seconds`` says when to come again
 ├── UnavailableError               not now; ``retry_after_seconds`` likewise
 │   ├── QueueFullError             ``queue.max_size`` or ``queue.max_bytes`` is reached
+│   ├── BodiesFullError            ``server.max_bodies_bytes`` is reached, or half of it by one owner
 │   ├── StoppingError              the service is going down
 │   ├── CannotStoreError           the database takes no writes (disk full, gone)
 │   └── NoBackendError             nobody is there to answer a call that cannot be queued
@@ -26,6 +30,7 @@ ServiceError                        its text is what the user reads: the thing, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 HUNG = "hung"
@@ -73,6 +78,22 @@ class IdempotencyMismatchError(InvalidRequestError):
     """An idempotency key was used again with another body."""
 
 
+class BodyTooLargeError(InvalidRequestError):
+    """The body is larger than what is taken."""
+
+
+class UnknownCodingError(InvalidRequestError):
+    """The body is packed in a way that nobody here can unpack. ``taken`` are the ways that are known."""
+
+    def __init__(self, message: str, taken: Sequence[str]) -> None:
+        super().__init__(message, "Content-Encoding")
+        self.taken = taken
+
+
+class SlowBodyError(InvalidRequestError):
+    """The body did not come in time."""
+
+
 class NotFoundError(ServiceError):
     """What was asked for does not exist for this caller."""
 
@@ -103,6 +124,10 @@ class UnavailableError(ServiceError):
 
 class QueueFullError(UnavailableError):
     """The queue holds as many jobs, or bytes, as it may."""
+
+
+class BodiesFullError(UnavailableError):
+    """The bodies of requests under way hold as many bytes as they may."""
 
 
 class StoppingError(UnavailableError):

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum, StrEnum
 from functools import lru_cache
+from math import isfinite
 from typing import Any, NamedTuple
 
 
@@ -235,8 +236,16 @@ _LATEST = ":latest"
 
 @lru_cache(maxsize=1024)
 def model_key(name: str) -> str:
-    """The name by which Ollama would find the model: without regard to case, ``:latest`` implied (wire contract 0)."""
+    """The name by which Ollama would find the model: without regard to case, ``:latest`` implied (wire contract 0). It
+    drops ``:local`` (its internal/modelref) and what stands before ``://`` of a host (its types/model, ParseNameBare).
+    """
     key = name.strip().lower()
+    base, _, source = key.rpartition(":")
+    if source.strip() == "local":
+        key = base.rstrip()
+    _, _, place = key.partition("://")
+    if place.count("/") >= 2:
+        key = place
     for prefix in ("registry.ollama.ai/", "library/"):
         key = key.removeprefix(prefix)
     return key if ":" in key.rsplit("/", 1)[-1] else key + _LATEST
@@ -248,15 +257,23 @@ RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thr
 """
 
 
-def runner_key(model: str, options: Mapping[str, Any] | None = None, shift: bool | None = None) -> str:
-    """What one loaded runner can serve: the model, and those options for which Ollama would load the model anew."""
-    own = {name: options[name] for name in RELOADING if _is_option(options.get(name))} if options else {}
-    if shift is not None:
+def runner_key(model: str, options: object = None, shift: object = None) -> str:
+    """What one loaded runner can serve: the model, and those options for which Ollama would load the model anew. What
+    has another type than Ollama wants makes no other runner, since Ollama refuses it.
+    """
+    given: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
+    own = {name: _cut(given[name]) for name in RELOADING if _is_option(given.get(name))} if given else {}
+    if isinstance(shift, bool):
         own["shift"] = shift
     if own.get("num_gpu") == -1:
         del own["num_gpu"]
     key = model_key(model)
     return f"{key} {json.dumps(own, separators=(',', ':'), sort_keys=True)}" if own else key
+
+
+def _cut(value: Any) -> Any:
+    """An option as Ollama takes it: without its fraction."""
+    return int(value) if isinstance(value, float) and isfinite(value) else value
 
 
 def _is_option(value: object) -> bool:

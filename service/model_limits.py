@@ -92,8 +92,8 @@ def _tokens(limits: ModelConfig, asked: Any) -> Any:
         return limits.max_tokens if limits.default_max_tokens is None else limits.default_max_tokens
     if not _is_number(asked) or limits.max_tokens is None:
         return asked
-    # 0 is without end to Ollama and a negative number is ten contexts (wire contract 9.6).
-    return limits.max_tokens if asked <= 0 or asked > limits.max_tokens else asked
+    # 0 is without end to Ollama and a negative number is ten contexts (wire contract 9.6); it cuts fractions off.
+    return limits.max_tokens if asked < 1 or asked > limits.max_tokens else asked
 
 
 def _keep_alive(limits: ModelConfig, asked: Any) -> Any:

@@ -101,7 +101,7 @@ function show({ prompts, total, total_pages: pages, total_is_capped: capped }) {
   const filtered = Boolean(filter.q || filter.status || filter.model);
   byId("nothing").hidden = prompts.length > 0;
   byId("nothing").textContent = filtered ? "No prompt fits this filter." : "No prompts yet.";
-  setText(byId("total"), `${capped ? "More than " : ""}${plural(total, "prompt")}`);
+  setText(byId("total"), `${capped ? "At least " : ""}${plural(total, "prompt")}`);
   byId("pager").hidden = total <= SIZES[0];
   if (document.activeElement !== byId("page")) byId("page").value = String(filter.page);
   byId("page").max = String(pageCount);

@@ -26,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds", type=int, default=100, help="how often the long durability test kills the service (100)"
     )
+    parser.addoption(
+        "--fuzz-minutes",
+        type=float,
+        default=60,
+        help="how long the long lane sends each kind of garbage by chance (60)",
+    )
     parser.addoption("--clients", action="store_true", help="install and try further client libraries, too")
 
 
@@ -56,6 +62,13 @@ def pytest_collection_finish() -> None:
 def rounds(request: pytest.FixtureRequest) -> int:
     """How often the long durability test is to kill the service."""
     value: int = request.config.getoption("--rounds")
+    return value
+
+
+@pytest.fixture
+def fuzz_minutes(request: pytest.FixtureRequest) -> float:
+    """How long requests by chance are to be sent."""
+    value: float = request.config.getoption("--fuzz-minutes")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.api.body_room import BodyRoom
 from service.api.long_lived import LongLived
 from service.backend.pool import Pool
 from service.clock import Clock
@@ -30,4 +31,5 @@ HUB = web.AppKey("hub", Hub)
 CLOCK = web.AppKey("clock", Clock)
 POOL = web.AppKey("pool", Pool)
 MODEL_LIMITS = web.AppKey("model_limits", ModelLimits)
+BODY_ROOM = web.AppKey("body_room", BodyRoom)
 LONG_LIVED = web.AppKey("long_lived", LongLived)

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
+from service.api.http.callers import CALLERS
 from service.api.http.failures import PROBLEM_JSON, Problem
 from service.api.http.operation import HTML, TEXT, Access, Operation, Operations, Parameter, ReplyDoc, refusals
 from service.config import find_static_folder
@@ -60,11 +62,20 @@ async def static_file(request: web.Request) -> web.StreamResponse:
     return page(request, name)
 
 
-def page(request: web.Request, name: str, headers: Mapping[str, str] | None = None) -> web.FileResponse:
+class FileReply(web.FileResponse):
+    """A file, for as long as its caller takes it."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        assert isinstance(request, web.Request)
+        with request.app[CALLERS].sending(request, 0):
+            return await super().prepare(request)
+
+
+def page(request: web.Request, name: str, headers: Mapping[str, str] | None = None) -> FileReply:
     """One of the files, with the headers that every page has, unless ``headers`` say otherwise."""
     path = request.app[_FILES][name]
     kind = {"Content-Type": _TYPES[path.suffix]} if path.suffix in _TYPES else {}
-    return web.FileResponse(path, headers={**_HEADERS, **kind, **(headers or {})})
+    return FileReply(path, headers={**_HEADERS, **kind, **(headers or {})})
 
 
 ROUTES = (

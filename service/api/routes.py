@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
-from aiohttp.log import server_logger
 
 from service.api import (
     anthropic,
@@ -20,13 +19,13 @@ from service.api import (
 )
 from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
-from service.api.dropin.callers import CALLERS, Callers
 from service.api.dropin.passing import PASSING, passing_bound
 from service.api.http.aiohttp_internals import check_internals
+from service.api.http.callers import CALLERS, Callers
 from service.api.http.cross_origin import allow_cross_origin
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
-from service.api.http.middlewares import NO_HTTP, around_handlers
-from service.api.http.raw_replies import COALESCED_WRITES
+from service.api.http.middlewares import around_handlers
+from service.api.http.raw_replies import COALESCED_WRITES, name_server
 from service.api.live import websocket
 from service.api.live.feeds import FEEDS, Feeds
 from service.api.live.websocket.stats import STATS, StatsChannel
@@ -51,7 +50,6 @@ def add_routes(app: web.Application) -> None:
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {
         "/metrics"
     }
-    server_logger.addFilter(NO_HTTP)
     app.middlewares.append(around_handlers)
 
     shapes = app[ERROR_SHAPES]
@@ -83,7 +81,7 @@ def add_routes(app: web.Application) -> None:
     documentation.prepare_documentation(app)
     allow_cross_origin(app, interfaces)
     app.cleanup_ctx.append(_followers)
-    app.on_response_prepare.append(show_callers_headers)
+    app.on_response_prepare.extend((show_callers_headers, name_server))
     app.on_shutdown.append(_send_away)
 
 

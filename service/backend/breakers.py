@@ -237,7 +237,7 @@ class Breakers:
         return known.breaker if has_opened else None
 
     def came_back(self) -> None:
-        """The backend was away and answers again: see :meth:`service.backend.breaker.Breaker.came_back`."""
+        """The backend was away and answers again: see :meth:`corral.breaker.Breaker.came_back`."""
         for one in (self._server, *self._models.values()):
             one.breaker.came_back()
 

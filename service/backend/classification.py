@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pydantic_core import from_json
-
 from service.backend.error_texts import OF_EMBEDDING_RUNNER, found
 from service.backend.protocols import Ending
-from service.backend.protocols.reading import text_of_error
+from service.backend.protocols.reading import decoded, text_of_error
 from service.endpoints import ENDPOINTS, Kind
-from service.errors import NOT_OLLAMA, OUTPUT_FAILED, REPEATED, TRUNCATED, BackendError, Fault
+from service.errors import NOT_OLLAMA, OUTPUT_FAILED, OUTPUT_TOO_LARGE, REPEATED, TRUNCATED, BackendError, Fault
 
 _MOST_CHARACTERS = 4000
 
@@ -60,7 +58,7 @@ def message_of(body: bytes, content_type: str) -> str:
     if content_type == "text/html":
         return "an HTML page"
     try:
-        document = from_json(body)
+        document = decoded(body)
     except ValueError:
         text = body[: 4 * _MOST_CHARACTERS].decode(errors="replace").strip()
     else:
@@ -82,6 +80,8 @@ def failure_of(status: int, body: bytes, content_type: str, endpoint: str) -> Ba
 
 def failure_of_ending(ending: Ending, endpoint: str) -> BackendError | None:
     """The error that the end of a reply of status 200 amounts to, None when it is complete."""
+    if ending.is_too_large:
+        return BackendError(ending.error or "", code=OUTPUT_TOO_LARGE, fault=Fault.PERMANENT, status=200)
     if ending.error is not None:
         return _failure(ending.error_status, ending.error, endpoint, ending.error)
     if ending.is_complete:
@@ -116,7 +116,7 @@ def _not_ollama(status: int, fault: Fault, what: str) -> BackendError:
 
 def _has_error(body: bytes) -> bool:
     try:
-        document = from_json(body)
+        document = decoded(body)
     except ValueError:
         return False
     return isinstance(document, dict) and "error" in document

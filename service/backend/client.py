@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -14,6 +14,8 @@ from service.backend.http.connections import Connections, Origin
 from service.backend.http.deadlines import Deadlines, Patience
 from service.backend.http.headers import base_headers, request_head, with_callers
 from service.backend.models import InstalledModel, LoadedModel, installed_models, loaded_models, weights_of
+from service.errors import InvalidRequestError
+from service.json_bounds import check_bounds
 
 __all__ = ["BackendClient", "Call", "Deadlines", "InstalledModel", "LoadedModel", "Reply"]
 
@@ -66,7 +68,9 @@ class BackendClient:
         """
         head = self._heads.get((method, endpoint)) if headers is None else None
         if head is None:
-            head = self._head(method, endpoint, headers)
+            # A body that is passed on while it comes was not unpacked.
+            is_as_it_came = isinstance(body, AsyncIterable)
+            head = self._head(method, endpoint, headers, is_as_it_came=is_as_it_came)
         return Call(self._connections, self._origin, self.name, head, body, limits, patience)
 
     async def version(self) -> str:
@@ -103,6 +107,10 @@ class BackendClient:
     async def _object(self, reply: Reply, endpoint: str) -> dict[str, Any]:
         body = await _body(reply, endpoint)
         try:
+            await check_bounds(body)
+        except InvalidRequestError as problem:
+            raise reply.too_large(str(problem).replace("the body", "that", 1)) from None
+        try:
             answer = from_json(body)
         except ValueError:
             answer = None
@@ -110,8 +118,14 @@ class BackendClient:
             raise not_ollama(self.name, f"something that is not JSON to {endpoint}")
         return answer
 
-    def _head(self, method: str, endpoint: str, callers: Mapping[str, str] | None) -> bytes:
-        sent = self._headers if callers is None else with_callers(self._headers, self._configured, callers)
+    def _head(
+        self, method: str, endpoint: str, callers: Mapping[str, str] | None, *, is_as_it_came: bool = False
+    ) -> bytes:
+        sent = (
+            self._headers
+            if callers is None
+            else with_callers(self._headers, self._configured, callers, is_as_it_came=is_as_it_came)
+        )
         head = request_head(method, self._path + endpoint, self._host, sent)
         if callers is None and len(self._heads) < _MOST_HEADS:
             self._heads[method, endpoint] = head

@@ -2,6 +2,7 @@
 
 from service.config.reading import find_config_file, find_static_folder, load_config
 from service.config.sections import (
+    LONGEST_DURATION,
     AuthConfig,
     BackendConfig,
     BreakerConfig,
@@ -19,6 +20,7 @@ from service.config.sections import (
 )
 
 __all__ = [
+    "LONGEST_DURATION",
     "AuthConfig",
     "BackendConfig",
     "BreakerConfig",

@@ -13,9 +13,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 MIBIBYTE = 1 << 20
 
-_NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION = re.compile(r"([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+|0)")
-_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+_NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+# The micro sign and the Greek letter look alike.
+_NANOSECONDS |= {"\N{MICRO SIGN}s": 10**3, "\N{GREEK SMALL LETTER MU}s": 10**3}
+_LEAST_SECONDS = 1e-9
+"""Go counts whole nanoseconds; what is less is nothing."""
+LONGEST_DURATION = 100
+"""Characters; nobody writes more, and each part of one takes its time."""
+_DURATION = re.compile(
+    r"([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|[\N{MICRO SIGN}\N{GREEK SMALL LETTER MU}]s|ms|s|m|h))+|0)"
+)
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|[\N{MICRO SIGN}\N{GREEK SMALL LETTER MU}]s|ms|s|m|h)")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -34,14 +42,16 @@ def duration_seconds(value: str | float) -> float:
         raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')
     if not isinstance(value, str):
         try:
-            return float(value)
+            return 0.0 if 0 <= value < _LEAST_SECONDS else float(value)
         except OverflowError:
             raise ValueError("no duration is so long") from None
-    found = _DURATION.fullmatch(value)
+    found = _DURATION.fullmatch(value) if len(value) <= LONGEST_DURATION else None
     if found is None:
         raise ValueError('write seconds as a number, or a duration such as "5m" or "1h30m"')
     parts = _DURATION_PART.findall(found[2])
     seconds = sum(float(number) * _NANOSECONDS[unit] for number, unit in parts) / 10**9
+    if seconds < _LEAST_SECONDS:
+        return 0.0
     return -seconds if found[1] == "-" else seconds
 
 
@@ -98,6 +108,8 @@ class ServerConfig(Section):
     host: str = Field(default="0.0.0.0", min_length=1)
     port: int = Field(default=8000, ge=0, le=65_535)
     max_body: ByteSize = Field(default=ByteSize(64 * MIBIBYTE), ge=1024)
+    max_bodies_bytes: ByteSize = Field(default=ByteSize(512 * MIBIBYTE), ge=MIBIBYTE)
+    max_replies_bytes: ByteSize = Field(default=ByteSize(512 * MIBIBYTE), ge=MIBIBYTE)
     drain_seconds: SecondsOrNone = 20.0
     allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ("*",)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from service.clock import Clock
 from service.errors import CannotStoreError, StoppingError, StoreError
 from service.job import Claimed, Job, Outcome, Status
+from service.jobs.kept_replies import keep_reply
 from service.jobs.ledger import STOPPING, Ledger
 from service.jobs.records import Retry
-from service.jobs.repeats import reply_to_keep
 from service.live.outputs import Output
 from service.live.relay import Relay
 from service.queue.backlog import Backlog, Pick, WaitingRunner
@@ -77,10 +77,7 @@ class Attempts:
         now = self._clock.now_ms()
         job = running.job
         relay = running.relay
-        reply = await reply_to_keep(relay) if relay is not None and relay.is_kept else None
-        finished = await self._ledger.until_stored(
-            lambda: self._finish_stored(job, outcome, now, reply, is_urgent=relay is None)
-        )
+        finished = await self._ledger.until_stored(lambda: self._finish_stored(job, outcome, now, relay))
         self._end(running, now, is_typical=outcome.status == Status.COMPLETED, load_ms=outcome.counts.load_ms or 0)
         if finished is not None:
             self._backlog.finished(now)
@@ -114,11 +111,12 @@ class Attempts:
         if back is not None:
             self._ledger.returned(back, Status.PROCESSING)
 
-    async def _finish_stored(
-        self, job: Job, outcome: Outcome, now: int, reply: KeptReply | None, *, is_urgent: bool
-    ) -> Job | None:
+    async def _finish_stored(self, job: Job, outcome: Outcome, now: int, relay: Relay | None) -> Job | None:
+        reply: KeptReply | None = None
         try:
-            return await self._store.finish(job, outcome, now, reply, is_urgent=is_urgent)
+            if relay is not None and relay.is_kept:
+                reply = await keep_reply(self._store.idempotency, job.id, relay)
+            return await self._store.finish(job, outcome, now, reply, is_urgent=relay is None)
         except StoreError as error:
             _log.error("the outcome of job %s was refused by the database: %s", job.id, error)
             failed = Outcome(Status.FAILED, error_code="internal_error", error_message="the result could not be stored")

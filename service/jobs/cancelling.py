@@ -6,7 +6,8 @@ import asyncio
 
 from service.job import Status
 from service.jobs.submission import Submission
-from service.store.job_queries import Filter, JobQueries
+from service.store.job_filters import Filter
+from service.store.job_queries import JobQueries
 
 _MOST_IDS = 10_000
 """Jobs that are looked up at a time."""
@@ -27,7 +28,7 @@ class Cancelling:
         newest, cancelled = await self._queries.newest(), 0
         for status in statuses:
             # Each is looked up once: a job that begins because another was cancelled is left alone.
-            first, wanted, is_more = 0, which._replace(status=str(status)), True
+            first, wanted, is_more = 0, which._replace(statuses=(str(status),)), True
             while is_more:
                 found = await self._queries.ids(wanted, first, newest, _MOST_IDS)
                 cancelled += await self._cancel([job_id for _, job_id in found])

@@ -143,6 +143,7 @@ class Ledger:
             relay = self.relays.pop(job.id, None)
             if relay is not None:
                 conclude(relay, job)
+                relay.settle()
 
     def _measure(self, job: Job) -> None:
         model = self._metrics.of_model(job.model_key)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
-
-from multidict import CIMultiDict
 
 from service.clock import Clock
 from service.errors import IdempotencyMismatchError, UniqueViolationError
 from service.job import Job, NewJob, Status
+from service.jobs.kept_replies import StoredReply, kept_reply
 from service.jobs.ledger import Ledger
-from service.jobs.records import View, conclude
+from service.jobs.records import View
 from service.jobs.submission import Submission
 from service.jobs.views import Views
-from service.live.relay import Head, Relay
-from service.store.idempotency import Earlier, KeptReply, RequestKey
+from service.live.relay import Relay
+from service.store.idempotency import Earlier, RequestKey
 from service.store.jobs import JobStore
 
 KEPT_DAYS = 1.0
 _KEPT_MS = int(KEPT_DAYS * 86_400_000)
-_LARGE_BYTES = 64 * 1024
 
 Make = Callable[[], Awaitable[NewJob]]
 """Makes the job of a request that is new."""
@@ -35,7 +32,7 @@ class Repeated(NamedTuple):
     """The job of a request with a key."""
 
     view: View
-    relay: Relay | None
+    relay: Relay | StoredReply | None
     """Its reply, where one was asked for and this process has it or can still get it."""
     is_earlier: bool
     """It is the job of an earlier request."""
@@ -102,11 +99,11 @@ class Repeats:
             await live.changed()
         return Repeated(view, await self._relay_of(view.job) if relay is not None else None, is_earlier=True)
 
-    async def _relay_of(self, job: Job) -> Relay | None:
+    async def _relay_of(self, job: Job) -> Relay | StoredReply | None:
         """Counts as read from now on, so that nobody else's leaving ends it."""
         live = self._ledger.relays.get(job.id)
         if live is None and job.is_final:
-            return await self.kept_reply(job)
+            return await kept_reply(self._store.idempotency, job)
         if (
             live is None
             and job.status == Status.QUEUED
@@ -119,33 +116,6 @@ class Repeats:
             live.readers += 1
         return live
 
-    async def kept_reply(self, job: Job) -> Relay:
-        """The reply of a finished job as it was given, or how it ended where there was none."""
-        relay = Relay(is_kept=True)
-        kept = await self._store.idempotency.reply(job.id)
-        if kept is None:
-            conclude(relay, job)
-        else:
-            relay.begin(Head(kept.status, CIMultiDict(kept.headers)))
-            relay.append(await _packed(zlib.decompress, kept.body))
-            relay.end()
-        return relay
-
     async def prune_repeats(self, before: int) -> int:
         """Forget a batch of keys that are older than then; how many."""
         return await self._store.idempotency.prune(before)
-
-
-async def reply_to_keep(relay: Relay) -> KeptReply | None:
-    """The backend's reply for who repeats the request, from a relay that has kept it; None where there is none, or only
-    a part of it.
-    """
-    if relay.head is None or relay.failure is not None or relay.is_worth_retrying:
-        return None
-    body = await _packed(zlib.compress, relay.read(0)[0])
-    return KeptReply(relay.head.status, tuple(relay.head.headers.items()), body)
-
-
-async def _packed(pack: Callable[[bytes], bytes], data: bytes) -> bytes:
-    """Off the loop where it takes long: nobody else waits for megabytes."""
-    return pack(data) if len(data) < _LARGE_BYTES else await asyncio.to_thread(pack, data)

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 from service.clock import Clock
 from service.errors import NotFoundError
-from service.job import Job, Line, Result
+from service.job import Job, Line
 from service.jobs.records import Page, View
 from service.jobs.row_cache import RowCache
 from service.queue.backlog import Backlog, is_ready
 from service.scheduling.estimates import Estimates
-from service.store.job_queries import Filter, JobQueries, Standing
+from service.store.job_filters import MOST_LOOKED_AT, Filter, Walk
+from service.store.job_queries import JobQueries, Standing
 from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
+from service.store.long_texts import StoredResult, StoredText
 
 _OLDEST_MS = 1_000
 """How long the oldest job of a line is taken for the oldest, where positions are estimated anyway."""
@@ -88,33 +90,43 @@ class Views:
         """Jobs of a list with their positions, as they stand now."""
         return list(await asyncio.gather(*(self._view_of_row(job) for job in jobs)))
 
-    async def result(self, job: Job) -> Result | None:
+    async def result(self, job: Job) -> StoredResult | None:
         """What a finished job has written, None when nothing is kept."""
         return await self._queries.result(job.seq)
 
-    async def prompt(self, job: Job) -> str:
+    async def prompt(self, job: Job) -> StoredText | None:
         """The whole prompt of a job."""
         return await self._queries.prompt(job.seq)
 
-    async def request(self, job: Job) -> str:
+    async def request(self, job: Job) -> StoredText | None:
         """The body with which a backend is asked, JSON."""
         return await self._queries.request(job.seq)
 
-    async def prompts(self, jobs: list[Job]) -> dict[int, str]:
-        """The whole prompts of neighbouring jobs, by seq."""
-        if not jobs:
-            return {}
-        return await self._queries.prompts(min(job.seq for job in jobs), max(job.seq for job in jobs))
-
     async def page(self, which: Filter, limit: int, offset: int) -> Page:
-        """A page of the list, newest first."""
-        jobs = await self._queries.page(which, limit, offset)
+        """A page of the list, newest first. One beyond the last is empty without a look at the jobs before it."""
+        walk = self._walk(which)
+        total = await self._queries.count(which, walk) if walk.total is None else walk.total
+        is_capped = walk.total is None and (total >= EXACT_TOTAL or not walk.is_whole)
+        if offset >= total:
+            return Page([], total, is_capped)
+        jobs = await self._queries.page(which, limit, offset, walk)
         for job in jobs:
             self._row_cache.learn(job)
-        if which.text is None and which.key_id is None:
-            return Page(jobs, self._backlog.gauges.total(which.status, which.model_key, which.owner), is_capped=False)
-        total = await self._queries.count(which)
-        return Page(jobs, total, is_capped=total >= EXACT_TOTAL)
+        if not walk.is_whole and not is_capped and len(jobs) < min(limit, total - offset) and len(which.alone()) > 1:
+            # Older ones are there, but further back than is looked.
+            total, is_capped = offset + len(jobs), True
+        return Page(jobs, total, is_capped)
+
+    def _walk(self, which: Filter) -> Walk:
+        """By the condition that finds the fewest jobs."""
+        widths = {name: self._counted(alone) for name, alone in which.alone().items()}
+        by = min(widths, key=widths.__getitem__, default="")
+        width = widths[by] if by else self._counted(Filter())
+        return Walk(by, width <= MOST_LOOKED_AT, self._counted(which) if which.is_counted else None)
+
+    def _counted(self, which: Filter) -> int:
+        total = self._backlog.gauges.total
+        return sum(total(status, which.model_key, which.owner) for status in which.statuses or (None,))
 
     async def _view_of_row(self, job: Job) -> View:
         if not is_ready(job):

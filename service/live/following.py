@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from service.job import Job
 from service.live.hub import Hub, JobChanged, job_channel
 from service.live.outputs import Output, Piece, Position, of_segments
+from service.live.stored_output import StoredOutput
 from service.store.job_queries import JobQueries
 
 
@@ -72,6 +73,8 @@ class Follower:
         self._has_new_status = True
         self._position = position
         self._output: Output | None = None
+        self._stored: StoredOutput | None = None
+        """The output of a finished job, where it is long."""
         self._wake = wake
         self.is_done = False
         hub.subscribe(job_channel(job.id), self)
@@ -105,7 +108,12 @@ class Follower:
         # The status is read before the output: a job that becomes final in between is told of by the next read.
         job = self._job
         output = await self._current_output(job)
-        if output is not None:
+        if self._stored is not None:
+            events += await self._read_stored(self._stored)
+            if not self._stored.is_read:
+                self._wake()
+                return events
+        elif output is not None:
             events += self._read_output(output)
         if job.is_final and (output is None or self._has_read_all(output)):
             events.append(Done(job))
@@ -127,9 +135,29 @@ class Follower:
         if self._output is not None and self._output.attempt != job.attempt and live is None:
             self._detach()
         if self._output is None and job.is_final:
-            result = await self._queries.result(job.seq)
-            self._output = of_segments(result.attempt, result.segments) if result else None
+            await self._find_stored(job)
         return self._output
+
+    async def _find_stored(self, job: Job) -> None:
+        result = None if self._stored is not None else await self._queries.result(job.seq)
+        if result is not None and result.is_short:
+            self._output = of_segments(result.attempt, (await result.whole()).segments)
+        elif result is not None:
+            self._stored = StoredOutput(result)
+
+    async def _read_stored(self, output: StoredOutput) -> list[Event]:
+        events: list[Event] = []
+        position = self._position
+        if position is None:
+            position = Position(output.attempt, 0)
+        elif position.attempt != output.attempt or not await output.skip(position.offset):
+            position = Position(output.attempt, 0)
+            await output.begin_anew()
+            events.append(Restarted(output.attempt))
+        pieces = await output.read()
+        events += [OutputArrived(output.attempt, piece) for piece in pieces]
+        self._position = Position(output.attempt, pieces[-1].end) if pieces else position
+        return events
 
     def _read_output(self, output: Output) -> list[Event]:
         events: list[Event] = []

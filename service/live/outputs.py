@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from service.job import TOOL_CALLS, Segment, joined
+from service.live.held_replies import HeldPart
 
 _BLOCK_CHARACTERS = 4096
 _READ_CHARACTERS = 64 * 1024
@@ -47,13 +48,15 @@ class Position(NamedTuple):
 class Output:
     """The log of one attempt."""
 
-    __slots__ = ("_starts", "attempt", "blocks", "is_closed", "length", "max_bytes", "size", "wakers")
+    __slots__ = ("_starts", "attempt", "blocks", "held_part", "is_closed", "length", "max_bytes", "size", "wakers")
 
     def __init__(self, attempt: int, max_bytes: int) -> None:
         self.attempt = attempt
         self.max_bytes = max_bytes
         self.size = 0
         self.length = 0
+        self.held_part: HeldPart | None = None
+        """What counts it among all replies, once it is large, until nobody reads it any more. Set by the attempt."""
         self.is_closed = False
         self.blocks: list[Segment] = []
         self._starts: list[int] = []

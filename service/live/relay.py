@@ -7,10 +7,14 @@ trace here, unless somebody was sent a byte of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from service.errors import ServiceError
+from service.live.held_replies import HeldPart
+
+READ_BYTES = 256 * 1024
+"""What is read at once, if the backend has not sent it in larger pieces: a small reply is one piece."""
 
 
 class Head(NamedTuple):
@@ -30,10 +34,13 @@ class Relay:
 
     __slots__ = (
         "_chunks",
+        "_is_settled",
         "_waiters",
         "failure",
         "has_told_error",
         "head",
+        "held_bytes",
+        "held_part",
         "is_abandoned",
         "is_ended",
         "is_kept",
@@ -72,6 +79,11 @@ class Relay:
         """Set by the last answer when its caller has left, until the cancelled job ends the reply; taken back when the
         cancel cannot be stored.
         """
+        self.held_bytes = 0
+        """Bytes of the body that are held here."""
+        self.held_part: HeldPart | None = None
+        """What counts them among all replies, once there are many. Set by the attempt."""
+        self._is_settled = False
         self._chunks: list[bytes] = []
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -81,16 +93,18 @@ class Relay:
         self._wake()
 
     def append(self, data: bytes) -> None:
-        """More of the body."""
-        self._chunks.append(data)
+        """More of the body. It is let go of where nobody reads it any more, and nobody can come."""
         self.size += len(data)
-        self._wake()
+        if self.readers or (self.is_kept and not self._is_settled):
+            self._chunks.append(data)
+            self.held_bytes += len(data)
+            self._wake()
 
     def reset(self) -> None:
         """The attempt failed and another will follow. Only to be called while nobody was sent a byte."""
         self.head = None
         self.has_told_error = False
-        self._chunks.clear()
+        self._let_go()
         self.size = 0
 
     def end(self) -> None:
@@ -115,14 +129,38 @@ class Relay:
             self._wake()
 
     def read(self, position: int) -> tuple[bytes, int]:
-        """The bytes from a position on (at first 0; b"" when there are none yet), and the position behind them."""
+        """The next bytes from a position on (at first 0; b"" when there are none yet), and the position behind them."""
         chunks = self._chunks
-        if not self.is_kept:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            chunks.clear()
-            return data, 0
-        count = len(chunks)
-        return (chunks[position] if count == position + 1 else b"".join(chunks[position:])), count
+        end = len(chunks) if self.held_bytes <= READ_BYTES else self._end_of_piece(position)
+        data = chunks[position] if end == position + 1 else b"".join(chunks[position:end])
+        if self.is_kept:
+            return data, end
+        del chunks[:end]
+        self.held_bytes -= len(data)
+        if self.held_part is not None:
+            self.held_part.set(self.held_bytes)
+        return data, 0
+
+    def has_more(self, position: int) -> bool:
+        """Whether there are bytes behind this position."""
+        return position < len(self._chunks)
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of a reply that is kept and has ended, in pieces of a bounded size."""
+        position = 0
+        while self.has_more(position):
+            data, position = self.read(position)
+            yield data
+
+    def leave(self) -> None:
+        """One of its readers has it whole, or is gone."""
+        self.readers -= 1
+        self._let_go_if_done()
+
+    def settle(self) -> None:
+        """Its job is final, and the reply stored for who repeats the request: no more readers will come."""
+        self._is_settled = True
+        self._let_go_if_done()
 
     async def changed(self) -> None:
         """Wait until something happens to it."""
@@ -138,6 +176,24 @@ class Relay:
     def poke(self) -> None:
         """Wake those who wait without news of the reply: a caller may be gone."""
         self._wake()
+
+    def _end_of_piece(self, position: int) -> int:
+        size = 0
+        for index in range(position, len(self._chunks)):
+            size += len(self._chunks[index])
+            if size >= READ_BYTES:
+                return index + 1
+        return len(self._chunks)
+
+    def _let_go_if_done(self) -> None:
+        if self.readers <= 0 and (self._is_settled or not self.is_kept):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._chunks.clear()
+        self.held_bytes = 0
+        if self.held_part is not None:
+            self.held_part.set(0)
 
     def _wake(self) -> None:
         if self._waiters:

@@ -14,10 +14,12 @@ from aiohttp import web
 from service.simulated.errors import ReplyError
 from service.simulated.faults import UNDISTURBED, ArmedFault, Disruption, Fault, FaultKind
 from service.simulated.observations import Observations
-from service.simulated.wire import Reply
+from service.simulated.wire import JSON, Reply
 
 # Go's server buffers so much of a reply, and announces the length of one that is no longer than that.
 _BUFFER_BEFORE_CHUNKING = 2048
+_FLOOD_BYTES = 256 * 1024
+_NOTHING_AGAIN = '{"models":[…[],…[]]}'
 _ENDS = (
     FaultKind.RUNNER_KILLED,
     FaultKind.ERROR_LINE,
@@ -118,6 +120,21 @@ class Delivery:
             response.body = None
         if reply.is_chunked or len(reply.body) > _BUFFER_BEFORE_CHUNKING:
             _enable_chunks(self._request, response)
+        self.is_whole = True
+        return response
+
+    async def flood(self, fault: Fault) -> web.StreamResponse:
+        """A reply that is made while it is sent: here it costs no more than a piece of it."""
+        begin, again, end = (part.encode() for part in (fault.body or _NOTHING_AGAIN).split("…"))
+        response = web.StreamResponse(status=fault.reply_status, headers={"Content-Type": JSON})
+        await response.prepare(self._request)
+        await response.write(begin)
+        left, at_once = fault.amount, max(1, _FLOOD_BYTES // len(again))
+        piece = again * at_once
+        while left > 0:
+            await response.write(piece if left >= at_once else again * left)
+            left -= at_once
+        await response.write_eof(end)
         self.is_whole = True
         return response
 

@@ -37,6 +37,7 @@ class FaultKind(StrEnum):
     SPLIT = "split"  # every write in pieces of `size` bytes, `seconds` apart
     MERGE = "merge"  # `size` objects a write
     LONG_LINE = "long_line"  # the token after `after_tokens` is `size` bytes long
+    FLOOD = "flood"  # a huge reply of three parts, `body` split at each "…"; the second is sent `size` times
     NOT_OLLAMA = "not_ollama"  # an HTML page under `status`, as of some other server
     LOAD_STALL = "load_stall"  # a load does not end until released or aborted
     LOAD_ERROR = "load_error"  # a load takes its time and fails with `message`
@@ -48,14 +49,14 @@ class FaultKind(StrEnum):
 _LOAD_KINDS = frozenset((FaultKind.LOAD_STALL, FaultKind.LOAD_ERROR))
 _UNLOAD_KINDS = frozenset((FaultKind.UNLOAD_AT_ONCE,))
 _REQUEST_KINDS = frozenset(FaultKind) - _LOAD_KINDS - _UNLOAD_KINDS
-_DEFAULT_SIZES = {FaultKind.SPLIT: 1, FaultKind.MERGE: 3, FaultKind.LONG_LINE: 2_000_000}
+_DEFAULT_SIZES = {FaultKind.SPLIT: 1, FaultKind.MERGE: 3, FaultKind.LONG_LINE: 2_000_000, FaultKind.FLOOD: 10_000_000}
 _DEFAULT_MESSAGES = {
     FaultKind.LOAD_ERROR: LOAD_FAILED,
     FaultKind.TOKEN_REPEATS: texts.TOKEN_REPEATS,
     FaultKind.SEAT_LOST: texts.UNPARSED_TOOL_CALL,
     FaultKind.SEARCH_ERROR: SEARCH_FAILED,
 }
-_DEFAULT_STATUSES = {FaultKind.NOT_OLLAMA: 200, FaultKind.SEARCH_ERROR: 403}
+_DEFAULT_STATUSES = {FaultKind.NOT_OLLAMA: 200, FaultKind.FLOOD: 200, FaultKind.SEARCH_ERROR: 403}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
+from service.errors import InvalidRequestError
+from service.go_json import refuse_constant, syntax_error
 from service.simulated.errors import EmptyBodyError, ReplyError
 
 _SPACE = " \t\n\r"
-_LITERALS = {"t": "true", "f": "false", "n": "null"}
-_CLOSERS = {"}": "{", "]": "["}
 
-
-def _refuse_constant(constant: str) -> NoReturn:
-    place = "in numeric literal" if constant.startswith("-") else "looking for beginning of value"
-    raise ReplyError(400, f"invalid character {_quoted(constant.lstrip('-')[0])} {place}")
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_decoder = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def decode(body: bytes) -> Any:
@@ -32,7 +26,9 @@ def decode(body: bytes) -> Any:
     try:
         return _decoder.raw_decode(text, start)[0]
     except json.JSONDecodeError as error:
-        raise ReplyError(400, _in_words_of_go(text, start, error)) from None
+        raise ReplyError(400, syntax_error(text, start, error)) from None
+    except InvalidRequestError as error:
+        raise ReplyError(400, str(error)) from None
     except RecursionError:
         raise ReplyError(400, "exceeded max depth") from None
     except ValueError:
@@ -61,66 +57,3 @@ def _escape(text: str) -> str:
         if character in text:
             text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _in_words_of_go(text: str, start: int, error: json.JSONDecodeError) -> str:
-    position = error.pos
-    if error.msg.startswith("Invalid control character"):
-        return f"invalid character {_quoted(text[position])} in string literal"
-    while position < len(text) and text[position] in _SPACE:
-        position += 1
-    if position >= len(text) or error.msg.startswith("Unterminated string"):
-        return "unexpected EOF"
-    found = _quoted(text[position])
-    if error.msg.startswith(("Expecting property name", "Illegal trailing comma before end of object")):
-        return f"invalid character {found} looking for beginning of object key string"
-    if error.msg.startswith("Expecting ':'"):
-        return f"invalid character {found} after object key"
-    if error.msg.startswith("Expecting ','"):
-        after = "array element" if _innermost(text, start, position) == "[" else "object key:value pair"
-        return f"invalid character {found} after {after}"
-    if error.msg.startswith("Invalid \\"):
-        return f"invalid character {_quoted(text[min(position + 1, len(text) - 1)])} in string escape code"
-    return _about_literal(text, position) or f"invalid character {found} looking for beginning of value"
-
-
-def _about_literal(text: str, position: int) -> str | None:
-    """What is wrong with something that begins as true, false or null do."""
-    literal = _LITERALS.get(text[position])
-    if literal is None:
-        return None
-    for offset, wanted in enumerate(literal):
-        if position + offset >= len(text):
-            return "unexpected EOF"
-        if text[position + offset] != wanted:
-            return f"invalid character {_quoted(text[position + offset])} in literal {literal} (expecting '{wanted}')"
-    return None
-
-
-def _innermost(text: str, start: int, end: int) -> str:
-    """The bracket that is open at `end`: Go's message depends on whether it is `{` or `[`, Python's does not."""
-    open_brackets: list[str] = []
-    in_string = False
-    position = start
-    while position < end:
-        character = text[position]
-        if character == "\\" and in_string:
-            position += 1
-        elif character == '"':
-            in_string = not in_string
-        elif not in_string and character in "{[":
-            open_brackets.append(character)
-        elif not in_string and character in _CLOSERS and open_brackets:
-            open_brackets.pop()
-        position += 1
-    return open_brackets[-1] if open_brackets else "{"
-
-
-def _quoted(character: str) -> str:
-    if character == "'":
-        return r"'\''"
-    if character == '"':
-        return "'\"'"
-    first_byte = chr(character.encode("utf-8", "replace")[0])
-    shown = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "\x00": r"\x00"}.get(first_byte, first_byte)
-    return f"'{shown}'"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from service.go_json import fold
 from service.simulated import go_json
 from service.simulated.errors import ReplyError
 
@@ -180,7 +181,7 @@ class Struct:
     def _fill(self, value: dict[str, Any], path: str) -> dict[str, Any]:
         filled: dict[str, Any] = {}
         for key, item in value.items():
-            name = key if key in self._fields else key.lower()
+            name = key if key in self._fields else fold(key)
             kind = self._fields.get(name)
             if kind is not None and item is not None:
                 filled[name] = kind(item, f"{path}.{name}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +20,11 @@ from service.simulated.errors import ReplyError
 from service.simulated.faults import Disruption, FaultKind
 from service.simulated.simulation import SIMULATION, Simulation
 from service.simulated.wire import JSON, TEXT, Family, Reply, family_of
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdError, decompress
+else:
+    from backports.zstd import ZstdError, decompress
 
 _LOCAL_SCHEMES = frozenset(("app", "file", "tauri", "vscode-webview", "vscode-file"))
 _LOCAL_DOMAINS = (".localhost", ".local", ".internal")
@@ -51,7 +57,7 @@ def work(path: str, read: Read[C], serve: Serve[C]) -> Handler:
             return web.Response(status=403)
         body = await request.read()
         observations.requests[path] += 1
-        call, refusal = _read(read, body)
+        call, refusal = _read(partial(_unpacked_first, read) if _is_packed(path, request) else read, body)
         model, prompt = (call.model, call.prompt) if call is not None else ("", "")
         observations.arrived(path, model, prompt, body, request.headers)
         disruption = simulation.faults.take(path, model, prompt)
@@ -107,6 +113,19 @@ def information(path: str, inform: Inform) -> Handler:
     return handle
 
 
+def _is_packed(path: str, request: web.Request) -> bool:
+    """Whether Ollama unpacks the body: only this route takes one that is packed (wire contract 1.7)."""
+    return path == "/v1/responses" and request.headers.get("Content-Encoding") == "zstd"
+
+
+def _unpacked_first(read: Read[C], body: bytes) -> C:
+    try:
+        unpacked = decompress(body)
+    except ZstdError:
+        raise ReplyError(400, "failed to decompress zstd body") from None
+    return read(unpacked)
+
+
 def _read(read: Read[C], body: bytes) -> tuple[C | None, ReplyError | None]:
     try:
         return read(body), None
@@ -118,12 +137,14 @@ async def _instead(
     delivery: Delivery, disruption: Disruption, family: Family, call: _Call | None = None
 ) -> web.StreamResponse | None:
     """What a fault answers before Ollama's own handlers are reached."""
-    fault = disruption.fault(FaultKind.NOT_OLLAMA, FaultKind.ERROR)
+    fault = disruption.fault(FaultKind.NOT_OLLAMA, FaultKind.ERROR, FaultKind.FLOOD)
     if fault is None:
         return None
     await delivery.before_first_byte()
     if fault.kind is FaultKind.NOT_OLLAMA:
         return await delivery.whole(page(fault))
+    if fault.kind is FaultKind.FLOOD:
+        return await delivery.flood(fault)
     if fault.body is not None:
         return await delivery.whole(Reply(fault.reply_status, fault.body.encode(), JSON))
     error = ReplyError(fault.reply_status, fault.reply_message)

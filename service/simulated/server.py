@@ -22,7 +22,10 @@ class SimulatedServer:
         self.app = build_simulated_app(settings)
         self._host = host
         self._port = port
-        self._runner = web.AppRunner(self.app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        # Ollama does not look at Content-Encoding but on one route, which unpacks for itself.
+        self._runner = web.AppRunner(
+            self.app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1, auto_decompress=False
+        )
         self._listener: asyncio.Server | None = None
 
     @property

@@ -80,6 +80,21 @@ class Batch(NamedTuple):
     rows: Sequence[Parameters]
 
 
+class LongText(NamedTuple):
+    """Where a text is that may be long: a column of one row of a table whose key is ``seq``."""
+
+    table: str
+    column: str
+    seq: int
+
+
+class TextPiece(NamedTuple):
+    """A piece of a text, in UTF-8, and the bytes of the whole."""
+
+    data: bytes
+    total: int
+
+
 class Database(Protocol):
     """One database, opened by this process."""
 
@@ -117,6 +132,11 @@ class Database(Protocol):
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
         """The rows of one SELECT on what is committed. A SELECT that walks many rows must say that it is a scan, so
         that it delays no other. Awaiting it raises StoreError.
+        """
+
+    def piece(self, text: LongText, start: int, size: int) -> Awaitable[TextPiece | None]:
+        """Up to ``size`` bytes of a text, from byte ``start`` on; None when its row is not there. Awaiting it raises
+        StoreError.
         """
 
     def notify(self, payload: str) -> None:

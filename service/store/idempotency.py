@@ -11,15 +11,29 @@ from service.store.database import Database, Insert, Statement, Update
 _FIND = "SELECT fingerprint, job_id, created_at FROM idempotency WHERE owner = :owner AND key = :key"
 _INSERT = Insert("idempotency", ("owner", "key", "fingerprint", "job_id", "created_at"))
 _FORGET = "DELETE FROM idempotency WHERE owner = :owner AND key = :key AND job_id = :job_id"
-_KEEP = Update("idempotency", ("reply_status", "reply_headers", "reply_body"), key="job_id")
+_KEPT = ("reply_status", "reply_headers", "reply_pieces", "reply_size", "reply_body")
+_KEEP = Update("idempotency", _KEPT, key="job_id")
+# None for a job that was made without a key.
+_KEEP_PIECE = """
+    INSERT INTO reply_pieces (job_id, number, data)
+    SELECT :job_id, CAST(:number AS BIGINT), CAST(:data AS TEXT)
+    WHERE EXISTS (SELECT 1 FROM idempotency WHERE job_id = :job_id)
+    ON CONFLICT (job_id, number) DO UPDATE SET data = excluded.data
+"""
+_PIECE = "SELECT data FROM reply_pieces WHERE job_id = :job_id AND number = :number"
 _REPLY = """
-    SELECT reply_status, reply_headers, reply_body FROM idempotency
+    SELECT reply_status, reply_headers, reply_body, reply_pieces, reply_size FROM idempotency
     WHERE job_id = :job_id AND reply_status IS NOT NULL
 """
 _PRUNE = """
     DELETE FROM idempotency WHERE (owner, key) IN (
         SELECT owner, key FROM idempotency WHERE created_at < :before ORDER BY created_at LIMIT :most
     ) RETURNING job_id
+"""
+
+
+_PRUNE_PIECES = """
+    DELETE FROM reply_pieces WHERE NOT EXISTS (SELECT 1 FROM idempotency WHERE idempotency.job_id = reply_pieces.job_id)
 """
 
 
@@ -40,11 +54,15 @@ class Earlier(NamedTuple):
 
 
 class KeptReply(NamedTuple):
-    """A backend's reply, its body compressed with zlib."""
+    """A backend's reply, its body compressed with zlib: in one piece, or in as many as are named."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    pieces: int = 0
+    """How many pieces of it are kept by themselves; 0: the body is here."""
+    size: int = 0
+    """Bytes of the body, when it is in pieces and not compressed."""
 
 
 class IdempotencyStore:
@@ -63,12 +81,29 @@ class IdempotencyStore:
         rows = await self._database.read(_REPLY, {"job_id": job_id})
         if not rows:
             return None
-        status, headers, body = rows[0]
-        return KeptReply(status, tuple((name, value) for name, value in json.loads(headers)), b64decode(body))
+        status, headers, body, pieces, size = rows[0]
+        told = tuple((name, value) for name, value in json.loads(headers))
+        return KeptReply(status, told, b64decode(body), pieces or 0, size or 0)
+
+    async def keep_piece(self, job_id: str, number: int, data: bytes) -> None:
+        """Store a piece of a reply, by itself, so that no other write waits long for it. It counts once the reply is
+        kept with its job's outcome. Raises CannotStoreError.
+        """
+        row = {"job_id": job_id, "number": number, "data": b64encode(data).decode()}
+        await self._database.write(Statement(_KEEP_PIECE, row), is_urgent=False)
+
+    async def piece(self, job_id: str, number: int) -> bytes | None:
+        """A piece of a kept reply; None when it is deleted."""
+        rows = await self._database.read(_PIECE, {"job_id": job_id, "number": number})
+        return b64decode(rows[0][0]) if rows else None
 
     async def prune(self, before: int, most: int = 500) -> int:
-        """Delete a batch of the keys that are older than ``before`` (milliseconds since the epoch); how many it was."""
-        (rows,) = await self._database.write(Statement(_PRUNE, {"before": before, "most": most}))
+        """Delete a batch of the keys that are older than ``before`` (milliseconds since the epoch), and the pieces of
+        replies that have no key; how many keys it was.
+        """
+        rows, _ = await self._database.write(
+            Statement(_PRUNE, {"before": before, "most": most}), Statement(_PRUNE_PIECES, {})
+        )
         return len(rows)
 
 
@@ -91,6 +126,8 @@ def keep(job_id: str, reply: KeptReply) -> Statement:
         "job_id": job_id,
         "reply_status": reply.status,
         "reply_headers": json.dumps(reply.headers),
+        "reply_pieces": reply.pieces,
+        "reply_size": reply.size,
         "reply_body": b64encode(reply.body).decode(),
     }
     return Statement(_KEEP, row)

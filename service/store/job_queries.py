@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
-from service.job import Job, Line, Result, Segment, Status
+from service.job import Job, Line
 from service.queue.gauges import Gauge
-from service.store.database import Database, Row
+from service.store.database import Database, LongText, Row
+from service.store.job_filters import Filter, Walk, count_statement, ids_statement, page_statement
 from service.store.job_statements import (
     ANY_READY,
     BY_SEQS,
-    COLUMNS,
-    EXACT_RANK,
-    EXACT_TOTAL,
     GAUGES,
     HELD,
     LATEST_TIME,
-    NEWEST_FIRST,
     NEXT_DUE,
     OLDEST_OF_LINE,
     OLDEST_READY,
@@ -26,21 +24,11 @@ from service.store.job_statements import (
     SOME_AT_ONCE,
     WIDTH,
 )
+from service.store.long_texts import SHORT_BYTES, StoredResult, StoredText
 from service.store.texts import storable
 
-
-class Filter(NamedTuple):
-    """Which jobs a list shows. A field that is None admits all."""
-
-    status: str | None = None
-    model_key: str | None = None
-    owner: str | None = None
-    """Finds only jobs that were made with a key, since a list is narrowed to an owner only for callers with a key."""
-    text: str | None = None
-    key_id: str | None = None
-    """Finds the jobs of one key, whoever of the people behind it has made them."""
-    anonymous_owner: str | None = None
-    """Finds the jobs that were made without a key, from this address."""
+_SEQ = attrgetter("seq")
+_BY_FIRST = Walk()
 
 
 class Standing(NamedTuple):
@@ -56,6 +44,8 @@ class JobQueries:
     def __init__(self, database: Database, own_name: str) -> None:
         self._database = database
         self._own = {"worker": own_name}
+        # One at a time, so that who reads long texts delays nobody by more than a piece.
+        self._further_pieces = asyncio.Semaphore(1)
 
     async def standing(self, job_id: str) -> Standing | None:
         """A job with its rank in its line."""
@@ -77,57 +67,42 @@ class JobQueries:
             found |= {job.seq: job for job in map(job_of, await self._database.read(BY_SEQS, row))}
         return found
 
-    async def result(self, seq: int) -> Result | None:
+    async def result(self, seq: int) -> StoredResult | None:
         """The output of a finished job."""
-        rows = await self._database.read("SELECT attempt, segments FROM results WHERE seq = :seq", {"seq": seq})
-        return Result(rows[0][0], tuple(Segment(*pair) for pair in json.loads(rows[0][1]))) if rows else None
-
-    async def prompt(self, seq: int) -> str:
-        """The whole prompt of a job, "" when there is no such job."""
-        rows = await self._database.read("SELECT prompt FROM bodies WHERE seq = :seq", {"seq": seq})
-        return str(rows[0][0]) if rows else ""
-
-    async def request(self, seq: int) -> str:
-        """The body of a job's request, "" when there is no such job."""
-        rows = await self._database.read("SELECT request FROM bodies WHERE seq = :seq", {"seq": seq})
-        return str(rows[0][0]) if rows else ""
-
-    async def prompts(self, first: int, last: int) -> dict[int, str]:
-        """The whole prompts of the jobs from ``first`` to ``last``."""
-        rows = await self._database.read(
-            "SELECT seq, prompt FROM bodies WHERE seq BETWEEN :first AND :last", {"first": first, "last": last}
+        rows, text = await asyncio.gather(
+            self._database.read("SELECT attempt FROM results WHERE seq = :seq", {"seq": seq}),
+            self._text(LongText("results", "segments", seq)),
         )
-        return {row[0]: row[1] for row in rows}
+        return StoredResult(rows[0][0], text) if rows and text is not None else None
 
-    async def page(self, which: Filter, limit: int, offset: int) -> list[Job]:
-        """A page of the list, newest first."""
-        where, parameters = _where(which)
-        order = "seq DESC" if which._replace(text=None) == Filter() else NEWEST_FIRST
-        rows = await self._database.read(
-            f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset",
-            {**parameters, "limit": limit, "offset": offset},
-            is_scan=which.text is not None or which.key_id is not None or offset > EXACT_RANK,
-        )
-        return [job_of(row) for row in rows]
+    async def prompt(self, seq: int) -> StoredText | None:
+        """The whole prompt of a job."""
+        return await self._text(LongText("bodies", "prompt", seq))
 
-    async def count(self, which: Filter) -> int:
+    async def request(self, seq: int) -> StoredText | None:
+        """The body of a job's request."""
+        return await self._text(LongText("bodies", "request", seq))
+
+    async def _text(self, text: LongText) -> StoredText | None:
+        first = await self._database.piece(text, 0, SHORT_BYTES)
+        return StoredText(self._database, self._further_pieces, text, first) if first is not None else None
+
+    async def page(self, which: Filter, limit: int, offset: int, walk: Walk = _BY_FIRST) -> list[Job]:
+        """A page of the list, newest first. It walks to its offset, which must not lie beyond the last job."""
+        statement = page_statement(which, limit, offset, walk)
+        rows = await self._database.read(statement.sql, statement.parameters, is_scan=statement.is_scan)
+        return sorted(map(job_of, rows), key=_SEQ, reverse=True)
+
+    async def count(self, which: Filter, walk: Walk = _BY_FIRST) -> int:
         """How many jobs a filter finds, up to EXACT_TOTAL."""
-        where, parameters = _where(which)
-        rows = await self._database.read(
-            f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {where} LIMIT {EXACT_TOTAL}) AS found",
-            parameters,
-            is_scan=True,
-        )
+        statement = count_statement(which, walk)
+        rows = await self._database.read(statement.sql, statement.parameters, is_scan=statement.is_scan)
         return int(rows[0][0])
 
     async def ids(self, which: Filter, first: int, last: int, most: int) -> list[tuple[int, str]]:
-        """Numbers and ids of the jobs from ``first`` to ``last`` that a filter finds; the oldest come first."""
-        where, parameters = _where(which)
-        rows = await self._database.read(
-            f"SELECT seq, id FROM jobs WHERE {where} AND seq BETWEEN :first AND :last ORDER BY seq LIMIT :most",
-            {**parameters, "first": first, "last": last, "most": most},
-            is_scan=True,
-        )
+        """Numbers and ids of the jobs from ``first`` to ``last`` that a filter of one status finds, oldest first."""
+        statement = ids_statement(which, first, last, most)
+        rows = await self._database.read(statement.sql, statement.parameters, is_scan=True)
         return [(row[0], row[1]) for row in rows]
 
     async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:
@@ -177,34 +152,6 @@ class JobQueries:
         return max((int(value) for value in rows[0] if value is not None), default=0)
 
 
-_STATUSES = frozenset(Status)
-
-
 def job_of(row: Row) -> Job:
     """The job that a row begins with."""
     return Job._make(row[:WIDTH])
-
-
-def _where(which: Filter) -> tuple[str, dict[str, Any]]:
-    clauses = ["1 = 1"]
-    parameters: dict[str, Any] = {}
-    if which.status is not None:
-        # The status is a literal, since each has an index of its own.
-        clauses.append(f"status = '{Status(which.status)}'" if which.status in _STATUSES else "1 = 0")
-    for column in ("model_key", "owner", "key_id"):
-        value = getattr(which, column)
-        if value is not None:
-            clauses.append(f"{column} = :{column}")
-            parameters[column] = storable(value)
-    if which.owner is not None:
-        clauses.append("key_id IS NOT NULL")
-    if which.anonymous_owner is not None:
-        clauses.append("key_id IS NULL AND owner = :anonymous_owner")
-        parameters["anonymous_owner"] = storable(which.anonymous_owner)
-    if which.text is not None:
-        clauses.append(
-            "EXISTS (SELECT 1 FROM bodies WHERE bodies.seq = jobs.seq AND lower(prompt) LIKE lower(:text) ESCAPE '!')"
-        )
-        escaped = storable(which.text).replace("!", "!!").replace("%", "!%").replace("_", "!_")
-        parameters["text"] = f"%{escaped}%"
-    return " AND ".join(clauses), parameters

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.errors import ServiceError, StoreError
-from service.store.database import Answers, Batch, Row, Settle, Statement, Written
+from service.store.database import Answers, Batch, LongText, Row, Settle, Statement, Written
 from service.store.job_statements import INSERT
 
 _log = logging.getLogger(__name__)
@@ -75,3 +75,15 @@ class Read:
             self.future.set_exception(self.error)
         else:
             self.future.set_result(self.rows)
+
+
+class PieceRead(Read):
+    """A piece of a text that is read without the rest of it; its one row, if there is any, is that of a TextPiece."""
+
+    __slots__ = ("size", "start", "text")
+
+    def __init__(self, text: LongText, start: int, size: int, future: asyncio.Future[list[Row]]) -> None:
+        super().__init__("", {}, future)
+        self.text = text
+        self.start = start
+        self.size = size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -22,23 +21,21 @@ from service.backend.silence import Voice
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
-from service.errors import NOT_OLLAMA, OUTPUT_TOO_LARGE, REPEATED, BackendError, CallFailedError, Fault
+from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault, InvalidRequestError
+from service.go_json import fields_of
 from service.job import Outcome, Status, model_of_runner
-from service.live.outputs import Output
+from service.live.held_replies import HeldReplies
 from service.live.relay import Head
 from service.scheduling.assignment import Assignment
 from service.workers.first_byte import FirstByte
+from service.workers.reply_growth import ReplyGrowth
 from service.workers.retry_policy import Fail
 
 _log = logging.getLogger(__name__)
 
-_RELAYED_TIMES = 4
-"""How many times longer than a text a relayed reply may be: it is JSON with a frame around each token, or vectors."""
+_MOST_REFUSED_BYTES = 1024 * 1024
+"""Of a refusal, which may quote what the model has written."""
 
-_KEEP_ALIVE = re.compile(rb'"(?i:keep_alive)"\s*:')
-"""Ollama's decoder takes the name in any case. Within a text the quotes would be escaped."""
-_UNLOADS = re.compile(rb'"(?i:keep_alive)"\s*:\s*"?0')
-"""The model goes when such a call is over, or very soon."""
 _ARRIVES_SECONDS = 2.0
 """So long after it was written whole, a request has certainly reached Ollama's scheduler."""
 
@@ -73,11 +70,13 @@ class Attempt:
     __slots__ = (
         "_clock",
         "_given_up",
+        "_growth",
         "_held",
         "_judge",
         "_kept_for_load",
         "_pool",
         "_refusal",
+        "_replies",
         "_scope",
         "_sending",
         "backend",
@@ -87,9 +86,17 @@ class Attempt:
     )
 
     def __init__(
-        self, assignment: Assignment, pool: Pool, clock: Clock, judge: Judge, kept_for_load: set[Attempt]
+        self,
+        assignment: Assignment,
+        pool: Pool,
+        clock: Clock,
+        judge: Judge,
+        kept_for_load: set[Attempt],
+        replies: HeldReplies,
     ) -> None:
-        """``kept_for_load`` holds the attempts that were called off during a load; each adds and removes itself."""
+        """``kept_for_load`` holds the attempts that were called off during a load; each adds and removes itself.
+        ``replies`` are all that are held in memory.
+        """
         self.running = running = assignment.running
         self.backend = assignment.backend
         self.trial = assignment.trial
@@ -103,6 +110,8 @@ class Attempt:
         """The backend's own word of the failure, where it gave one."""
         self._held = bytearray()
         """The beginning of a reply that may still be a refusal."""
+        self._replies = replies
+        self._growth: ReplyGrowth | None = None
         self._sending: Sending | None = None
         """Its stream, once the first token has come."""
         self._scope = CancelScope()
@@ -213,14 +222,16 @@ class Attempt:
         tell_silent = None if self.call.is_streamed else partial(self._judge.note_silent, self)
         patience = FirstByte(backend, self.call, len(request), timeouts, self._clock, tell_silent)
         placement = backend.placement
-        carries_keep_alive = _KEEP_ALIVE.search(request) is not None
+        keep_alive = _keep_alive_in(request)
+        carries_keep_alive = keep_alive is not None
         while carries_keep_alive and placement.has_load_beside(job.runner):
             # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
             await self._pool.changed()
         sent = backend.client.call(job.endpoint, request, limits, patience=patience)
         if carries_keep_alive:
             self.call.is_settled = partial(self._is_settled, sent)
-            self.call.unloads = _UNLOADS.search(request) is not None
+            # The model goes when such a call is over, or very soon.
+            self.call.unloads = str(keep_alive).startswith("0")
         self.call.sent_at = self._clock.now_ms()
         placement.holds.call_begins(self.call, placement.own(job.runner))
         async with sent as reply:
@@ -234,6 +245,8 @@ class Attempt:
                 return None
             ending = reader.finish()
             output.append(ending.segments)
+            if self._growth is not None:
+                self._growth.weigh(len(self._held))
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
             raise self._broken_off(reply, ending, failure)
@@ -262,7 +275,7 @@ class Attempt:
         return written_at is not None and asyncio.get_running_loop().time() - written_at >= _ARRIVES_SECONDS
 
     async def _refused(self, reply: Reply) -> BackendError:
-        body = await reply.read()
+        body = await reply.read(_MOST_REFUSED_BYTES)
         self._refusal = _Refusal(Head(reply.status, reply.headers), body)
         return failure_of(reply.status, body, reply.content_type, self.running.job.endpoint)
 
@@ -273,6 +286,7 @@ class Attempt:
         """
         output, relay = self.running.output, self.running.relay
         now_ms = self._clock.now_ms
+        growth = self._growth = ReplyGrowth(self.running, reader, self._replies)
         first_token_at: int | None = None
         async for data in reply.chunks():
             self.call.heard_at = voice.heard_at = now_ms()
@@ -291,9 +305,9 @@ class Attempt:
                 if not self.has_token:
                     self._pool.spoke(self.backend, self.running.job.runner, self.trial)
                 output.append(segments)
-            received = len(self._held) if relay is None else relay.size + len(self._held)
-            if output.is_too_large or received > _RELAYED_TIMES * output.max_bytes:
-                raise _too_long(output)
+            growing = growth.check(len(self._held))
+            if growing is not None:
+                await growing.turn()
         return first_token_at
 
     def _begin(self, reply: Reply, data: bytes, now: int) -> None:
@@ -339,15 +353,6 @@ class Attempt:
             backend.breakers.abandoned(model_of_runner(job.runner), self.trial)
 
 
-def _too_long(output: Output) -> BackendError:
-    if output.is_too_large:
-        what = f"the answer is longer than {output.max_bytes} bytes (output.max_bytes)"
-    else:
-        what = f"the reply is longer than {_RELAYED_TIMES * output.max_bytes} bytes (as JSON: 4 times output.max_bytes)"
-    remedy = "ask for less at once, or have output.max_bytes raised"
-    return BackendError(f"{what}; {remedy}", code=OUTPUT_TOO_LARGE, fault=Fault.PERMANENT)
-
-
 def _limits(timeouts: TimeoutsConfig, *, is_streamed: bool) -> Deadlines:
     """The limits of a call, but for that on its first byte; one that asks for a whole reply has only the ceiling."""
     return Deadlines(
@@ -356,3 +361,11 @@ def _limits(timeouts: TimeoutsConfig, *, is_streamed: bool) -> Deadlines:
         stall=timeouts.stall_seconds if is_streamed else None,
         attempt=timeouts.attempt_seconds,
     )
+
+
+def _keep_alive_in(request: bytes) -> object:
+    try:
+        return fields_of(request).get("keep_alive")
+    except InvalidRequestError:
+        # It was stored by an older release, which took more than one JSON value.
+        return None

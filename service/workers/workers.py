@@ -12,6 +12,7 @@ from service.config import RetryConfig, TimeoutsConfig
 from service.errors import BackendError
 from service.job import Outcome, Status, model_of_runner
 from service.jobs import Jobs, Retry
+from service.live.held_replies import HeldReplies
 from service.scheduling.assignment import Assignment, Running
 from service.workers.attempt import Attempt, AttemptEnd
 from service.workers.hung_models import HungModels
@@ -34,6 +35,7 @@ class Workers:
         clock: Clock,
         timeouts: TimeoutsConfig,
         retry: RetryConfig,
+        replies: HeldReplies,
         *,
         holds_busy: bool = True,
     ) -> None:
@@ -43,6 +45,7 @@ class Workers:
         self._clock = clock
         self._timeouts = timeouts
         self._retry = retry
+        self._replies = replies
         self._holds_busy = holds_busy
         self._attempts: set[Attempt] = set()
         self._hung_models = HungModels(pool, clock, self._attempts)
@@ -98,15 +101,18 @@ class Workers:
 
     async def _consume(self) -> None:
         while self._consumers <= self._pool.wanted_consumers:
-            assignment = await self._hand_off.get()
-            attempt = Attempt(assignment, self._pool, self._clock, self._hung_models, self._kept_for_load)
-            try:
-                await self._work(attempt)
-            except Exception as error:
-                # The error costs this job only: the seat is free again, and the consumer goes on.
-                _log.error("job %s could not be concluded", attempt.running.job.id, exc_info=error)
-                await self._give_up(attempt, error)
+            # No name is given to it: a consumer that waits for its next job must not hold the reply of its last one.
+            await self._attempt(await self._hand_off.get())
         self._consumers -= 1
+
+    async def _attempt(self, assignment: Assignment) -> None:
+        attempt = Attempt(assignment, self._pool, self._clock, self._hung_models, self._kept_for_load, self._replies)
+        try:
+            await self._work(attempt)
+        except Exception as error:
+            # The error costs this job only: the seat is free again, and the consumer goes on.
+            _log.error("job %s could not be concluded", attempt.running.job.id, exc_info=error)
+            await self._give_up(attempt, error)
 
     async def _work(self, attempt: Attempt) -> None:
         runner = attempt.running.job.runner

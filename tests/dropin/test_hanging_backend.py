@@ -91,7 +91,7 @@ async def test_when_all_refuse_the_refusal_of_the_first_is_passed_on() -> None:
     [
         ("/api/show", {"model": "nowhere"}),
         ("/v1/models/nowhere", None),
-        ("/api/chat", {"model": "shared", "messages": [], "options": "none"}),
+        ("/api/chat", {"model": None, "messages": []}),
         ("/v1/chat/completions", {"model": 5}),
     ],
 )

@@ -152,7 +152,7 @@ async def long_line(folder: Path) -> None:
 
 @row(
     OLLAMA,
-    "an answer longer than `output.max_bytes`, or 4 times that as the JSON of a drop-in reply, embeddings included",
+    "an answer longer than `output.max_bytes`, 4 times that as the JSON of a drop-in reply, or as many numbers",
     "the job fails at once with `output_too_large`, its caller gets 400, and the seat is free again",
 )
 async def too_long(folder: Path) -> None:

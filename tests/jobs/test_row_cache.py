@@ -7,7 +7,7 @@ import asyncio
 from service.job import Job, Line, Outcome, Status
 from service.jobs.row_cache import RowCache
 from service.queue.ranks import Ranks
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from service.store.job_statements import EXACT_RANK
 from tests.support.running import service_in_process
 

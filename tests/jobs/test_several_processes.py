@@ -102,7 +102,8 @@ async def test_a_cancel_reaches_the_process_that_runs_the_job(both: Both) -> Non
     result: Result | None = None
     async with asyncio.timeout(PATIENCE_SECONDS):
         while result is None:
-            result = await here.jobs.views.result(job)
+            found = await here.jobs.views.result(job)
+            result = await found.whole() if found is not None else None
     assert result.attempt == 1
     assert result.joined("text")
 

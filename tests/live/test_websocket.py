@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from service.api.context import LONG_LIVED
 from service.api.live.feeds import FEEDS
 from service.simulated import Fault, FaultKind, SimulatedSettings
+from tests.support.raw_client import request_head
 from tests.support.running import MODELS, PATIENCE_SECONDS, RunningService, service_in_process
 
 LONG = SimulatedSettings(models=MODELS, parallel=8, answer_text="wörter 😀 " * 15_000)
@@ -342,6 +344,25 @@ async def test_a_client_that_leaves_frees_everything(service: RunningService) ->
         while service.hub._channels != listening or service.app[LONG_LIVED] or service.app[FEEDS]._open:
             await service.call("GET", "/health")
     stalled.release()
+
+
+async def test_a_client_that_leaves_after_a_ping_is_nobodys_error(
+    service: RunningService, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13")
+    head = request_head("GET", "/api/v1/ws", *upgrade, b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    subscription = b'{"type":"subscribe","channel":"jobs"}'
+    frame = bytes([0x81, 0x80 | len(subscription), 0, 0, 0, 0]) + subscription
+    ping = bytes([0x89, 0x80, 0, 0, 0, 0])
+    for _ in range(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(head + b"\r\n\r\n" + (frame + ping) * 5)
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await reader.read()
+        writer.close()
+    assert (await service.call("GET", "/health"))[0] == 200
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 async def test_a_stop_closes_every_connection_as_going_away(service: RunningService) -> None:

@@ -14,6 +14,11 @@ import pytest
 from service.simulated import RECORDED_MODELS, SimulatedModel
 from tests.support.simulation import TINY, json_lines, simulated_ollama, sse_events
 
+if sys.version_info >= (3, 14):
+    from compression.zstd import compress as zstd
+else:
+    from backports.zstd import compress as zstd
+
 MODELS = (
     *RECORDED_MODELS,
     SimulatedModel("team/thinker:1b", capabilities=("completion", "tools", "thinking"), trained_context=8192),
@@ -230,6 +235,18 @@ async def test_field_names_match_in_any_case_and_only_the_first_value_is_read() 
     body = '{"MODEL": "TINY1", "Prompt": "x", "stream": null, "STREAM": false, "unknown": {}} {"model": 5} trailing'
     status, reply = await _post("/api/generate", body, **{"Content-Type": "text/nonsense"})
     assert (status, reply["model"], reply["done"]) == (200, "TINY1", True)
+
+
+async def test_a_body_is_taken_as_it_comes_and_unpacked_on_one_route_only() -> None:
+    packed = zstd(json.dumps({"model": "tiny1", "input": "x"}).encode())
+    status, answer = await _post("/v1/responses", packed, **{"Content-Encoding": "zstd"})
+    assert (status, answer["object"]) == (200, "response")
+    assert (await _post("/v1/responses", b"no zstd", **{"Content-Encoding": "zstd"}))[0] == 400
+    status, answer = await _post("/api/embed", packed, **{"Content-Encoding": "zstd"})
+    assert status == 400
+    assert answer["error"].startswith("invalid character")
+    status, answer = await _post("/api/show", b'{"model": "tiny1"}', **{"Content-Encoding": "gzip"})
+    assert (status, "modelfile" in answer) == (200, True)
 
 
 async def test_a_prompt_that_is_too_long_gives_the_runners_own_error() -> None:

@@ -128,3 +128,14 @@ def test_many_changes_at_once_are_what_they_are_one_by_one(rows: list[tuple[Any,
 def test_few_texts_serve_every_number_of_rows(statement: RowStatement) -> None:
     assert len({for_rows(statement, [(n, n) for n in range(count)])[0] for count in range(1, MOST_ROWS + 1)}) == 8
     assert [len(run) for run in in_runs(range(2 * MOST_ROWS + 5))] == [MOST_ROWS, MOST_ROWS, 5]
+
+
+@pytest.mark.parametrize("statement", [NEW, SIZE])
+def test_a_text_whose_parameters_are_all_null_does_nothing(
+    connection: sqlite3.Connection, statement: RowStatement
+) -> None:
+    """So that a prepared statement can let go of what was bound to it."""
+    connection.execute("INSERT INTO things (name, size) VALUES ('before', 0)")
+    text, values = for_rows(statement, [("x", 1)] * 3 if statement is NEW else [(1, "x")] * 3)
+    assert connection.execute(text, [None] * len(values)).rowcount == 0
+    assert connection.execute("SELECT name, size FROM things").fetchall() == [("before", 0)]

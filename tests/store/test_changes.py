@@ -8,7 +8,7 @@ import pytest
 
 from service.job import Job, Outcome, Result, Segment, Status
 from service.store.jobs import JobStore
-from tests.support.store_jobs import LINE, NOW, backlog_of, claimed, finished, look, seqs, stored
+from tests.support.store_jobs import LINE, NOW, backlog_of, claimed, finished, look, prompt_of, result_of, seqs, stored
 
 DONE = Outcome(Status.COMPLETED, (Segment("text", "the end"),))
 HALF = (Segment("text", "half"),)
@@ -20,7 +20,7 @@ async def test_a_finish_is_stored_once(store: JobStore) -> None:
     assert done is not None
     assert await store.finish(job, Outcome(Status.FAILED, HALF), NOW + 2) is None
     assert await look(store, job) == done
-    assert await store.queries.result(job.seq) == Result(1, DONE.segments)
+    assert await result_of(store, job.seq) == Result(1, DONE.segments)
 
 
 async def test_an_attempt_that_was_superseded_writes_nothing(store: JobStore) -> None:
@@ -30,7 +30,7 @@ async def test_an_attempt_that_was_superseded_writes_nothing(store: JobStore) ->
     assert await store.finish(old, DONE, NOW) is None
     assert await store.put_back(old, NOW) is None
     assert await look(store, old) == new.job
-    assert await store.queries.result(old.seq) is None
+    assert await result_of(store, old.seq) is None
 
 
 async def test_a_queued_job_is_neither_finished_nor_put_back(store: JobStore) -> None:
@@ -69,7 +69,7 @@ async def test_a_queued_job_is_cancelled_at_once(store: JobStore) -> None:
     )
     assert cancelled == expected == await look(store, job)
     assert await store.claim(LINE, 1, NOW) == []
-    assert await store.queries.result(job.seq) is None
+    assert await result_of(store, job.seq) is None
 
 
 async def test_a_running_job_that_is_cancelled_keeps_what_it_wrote_and_who_ran_it(store: JobStore) -> None:
@@ -77,7 +77,7 @@ async def test_a_running_job_that_is_cancelled_keeps_what_it_wrote_and_who_ran_i
     cancelled = await store.cancel(job.id, NOW + 5, HALF, job.attempt)
     assert cancelled is not None
     assert cancelled.worker == "one"
-    assert await store.queries.result(job.seq) == Result(1, HALF)
+    assert await result_of(store, job.seq) == Result(1, HALF)
 
 
 async def test_output_of_an_older_attempt_is_not_kept_with_a_cancel(store: JobStore) -> None:
@@ -85,7 +85,7 @@ async def test_output_of_an_older_attempt_is_not_kept_with_a_cancel(store: JobSt
     await store.put_back(old, NOW)
     await store.claim(LINE, 1, NOW)
     assert await store.cancel(old.id, NOW, HALF, old.attempt) is not None
-    assert await store.queries.result(old.seq) is None
+    assert await result_of(store, old.seq) is None
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED])
@@ -105,7 +105,7 @@ async def test_of_a_cancel_and_a_finish_the_first_one_wins(store: JobStore) -> N
         assert first is not None
         assert second is None
         assert await look(store, job) == first
-        assert await store.queries.result(job.seq) == Result(1, HALF if is_cancel_first else DONE.segments)
+        assert await result_of(store, job.seq) == Result(1, HALF if is_cancel_first else DONE.segments)
 
 
 async def test_many_changes_of_one_job_at_once_leave_it_in_one_final_state(store: JobStore, other: JobStore) -> None:
@@ -116,7 +116,7 @@ async def test_many_changes_of_one_job_at_once_leave_it_in_one_final_state(store
     )
     [winner] = [outcome for outcome in outcomes if outcome is not None]
     assert await look(store, job) == winner
-    result = await store.queries.result(job.seq)
+    result = await result_of(store, job.seq)
     assert result is not None
     assert result.segments == (DONE.segments if winner.status == "completed" else HALF)
 
@@ -205,7 +205,7 @@ async def test_old_jobs_are_forgotten_with_their_bodies_and_results(store: JobSt
     assert await store.prune(NOW + 50) == []
     for job in old:
         assert await store.queries.standing(job.id) is None
-        assert await store.queries.prompt(job.seq) == ""
-        assert await store.queries.result(job.seq) is None
-    assert await store.queries.result(young.seq) is not None
+        assert await prompt_of(store, job.seq) == ""
+        assert await result_of(store, job.seq) is None
+    assert await result_of(store, young.seq) is not None
     assert await look(store, waiting) == waiting

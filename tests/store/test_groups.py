@@ -10,7 +10,7 @@ import pytest
 from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 from service.job import Job, Outcome, Status, new_job_id
 from service.store.database import Answers, Database, Statement, Written
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from service.store.job_statements import INSERT
 from service.store.jobs import JobStore
 from service.store.pending import Write
@@ -195,3 +195,14 @@ async def test_other_writes_get_on_however_many_new_jobs_there_are() -> None:
     waiting.is_rest_due = True
     assert (waiting.take(512), waiting.is_rest_due) == ([new_job_write] * 88 + later[:512], True)
     assert (waiting.take(512), waiting.is_rest_due, waiting.is_urgent) == (later[512:], False, False)
+
+
+async def test_large_jobs_are_not_all_written_at_once() -> None:
+    """SQLite holds several copies of all that one statement writes."""
+    waiting, loop = WaitingWrites(), asyncio.get_running_loop()
+    for size in (3 << 20, 3 << 20, 3 << 20, 3 << 20, 1, 1, 64 << 20, 1):
+        waiting.add(Write([Statement(INSERT, (0, "x" * size))], loop.create_future()))
+    groups = []
+    while len(waiting):
+        groups.append(len(waiting.take(64)))
+    assert groups == [3, 4, 1]

@@ -68,3 +68,22 @@ async def test_old_keys_are_forgotten_and_the_jobs_stay(store: JobStore) -> None
     assert await store.idempotency.find(ASKED._replace(key="1")) is None
     assert await store.idempotency.find(ASKED._replace(key="2")) is not None
     assert len(await store.claim(LINE, 5, NOW)) == 3
+
+
+async def test_the_pieces_of_a_reply_are_kept_with_its_key_and_no_longer(store: JobStore) -> None:
+    ids = [await asked_job(store, ASKED._replace(key=str(number)), now=NOW + number) for number in range(2)]
+    reply = REPLY._replace(body=b"", pieces=2, size=1_000)
+    without_key = await inserted(store, new_job(), new_job_id(NOW))
+    for job_id in (*ids, without_key.id):
+        # A process that did not get to the end of it may have begun before.
+        for data in (b"begun", b"\0\xff"):
+            await store.idempotency.keep_piece(job_id, 0, data)
+        await store.idempotency.keep_piece(job_id, 1, b"the rest")
+    for claimed in await store.claim(LINE, 3, NOW):
+        await store.finish(claimed.job, Outcome(Status.COMPLETED), NOW, reply)
+    for job_id in ids:
+        assert await store.idempotency.reply(job_id) == reply
+        assert [await store.idempotency.piece(job_id, number) for number in range(3)] == [b"\0\xff", b"the rest", None]
+    assert await store.idempotency.piece(without_key.id, 0) is None
+    await store.idempotency.prune(NOW + 1)
+    assert [await store.idempotency.piece(job_id, 0) for job_id in ids] == [None, b"\0\xff"]

@@ -7,10 +7,23 @@ import pytest
 from service.errors import ServiceError, StoreError, UniqueViolationError
 from service.job import Claimed, Counts, Outcome, Result, Segment, Status, new_job_id
 from service.store.database import Database, Statement
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from service.store.job_statements import EXACT_RANK
 from service.store.jobs import JobStore
-from tests.support.store_jobs import LINE, NOW, claimed, duplicated, finished, inserted, look, new_job, seqs, stored
+from tests.support.store_jobs import (
+    LINE,
+    NOW,
+    claimed,
+    duplicated,
+    finished,
+    inserted,
+    look,
+    new_job,
+    prompt_of,
+    result_of,
+    seqs,
+    stored,
+)
 
 AWKWARD = "naïve 日本語 🦙 \" \\ \n \t %_! ' ; -- $1 :name ::int"
 
@@ -20,7 +33,7 @@ async def test_an_inserted_job_is_read_back_as_it_was_returned(store: JobStore) 
     assert await look(store, job) == job
     assert (job.status, job.attempt, job.failures, job.worker) == ("queued", 0, 0, None)
     assert (job.created_at, job.updated_at, job.started_at, job.finished_at) == (NOW, NOW, None, None)
-    assert await store.queries.prompt(job.seq) == AWKWARD
+    assert await prompt_of(store, job.seq) == AWKWARD
 
 
 async def test_a_job_may_be_inserted_as_the_first_attempt_of_this_process(store: JobStore) -> None:
@@ -65,7 +78,7 @@ async def test_the_outcome_is_stored_with_its_output(store: JobStore) -> None:
     assert await look(store, done) == done
     assert (done.status, done.finished_at, done.first_token_at) == ("completed", NOW + 9, NOW + 2)
     assert (done.prompt_tokens, done.completion_tokens, done.done_reason) == (26, 298, "stop")
-    assert await store.queries.result(job.seq) == Result(1, segments)
+    assert await result_of(store, job.seq) == Result(1, segments)
 
 
 async def test_why_the_model_stopped_is_nothing_until_it_did(store: JobStore) -> None:
@@ -87,7 +100,7 @@ async def test_a_reason_that_no_database_keeps_does_not_cost_the_result(store: J
     done = await store.finish(job, Outcome(Status.COMPLETED, (Segment("text", "whole"),), counts), NOW)
     assert done is not None
     assert await look(store, done) == done
-    assert await store.queries.result(job.seq) == Result(1, (Segment("text", "whole"),))
+    assert await result_of(store, job.seq) == Result(1, (Segment("text", "whole"),))
     assert len(done.done_reason or "") <= 200
 
 
@@ -98,23 +111,23 @@ async def test_a_failed_job_keeps_its_error_and_what_it_wrote(store: JobStore) -
     assert failed is not None
     assert await look(store, failed) == failed
     assert (failed.error_code, failed.error_message) == ("truncated", AWKWARD)
-    assert await store.queries.result(job.seq) == Result(1, (Segment("text", "half"),))
+    assert await result_of(store, job.seq) == Result(1, (Segment("text", "half"),))
 
 
 async def test_a_job_that_has_not_ended_has_no_result(store: JobStore) -> None:
-    assert await store.queries.result((await claimed(store)).seq) is None
+    assert await result_of(store, (await claimed(store)).seq) is None
 
 
 @pytest.mark.parametrize("text", ["a\ud83d lone surrogate", "a\0 NUL"])
 async def test_what_no_database_can_hold_as_text_is_replaced_and_loses_nothing_else(store: JobStore, text: str) -> None:
     job = await stored(store, text)
-    assert await store.queries.prompt(job.seq) == text.replace("\ud83d", "�").replace("\0", "�")
+    assert await prompt_of(store, job.seq) == text.replace("\ud83d", "�").replace("\0", "�")
     [one] = await store.claim(LINE, 1, NOW)
     outcome = Outcome(Status.FAILED, (Segment("text", text),), error_code="e", error_message=text)
     done = await store.finish(one.job, outcome, NOW)
     assert done is not None
     assert await look(store, done) == done
-    assert await store.queries.result(job.seq) == Result(1, (Segment("text", text),))
+    assert await result_of(store, job.seq) == Result(1, (Segment("text", text),))
 
 
 async def test_the_rank_counts_the_ready_jobs_ahead_in_the_same_line(store: JobStore) -> None:
@@ -139,10 +152,9 @@ async def test_the_rank_is_counted_up_to_a_thousand(store: JobStore, database: D
     assert await store.queries.oldest_of_line(LINE) == first.seq
 
 
-async def test_the_bodies_of_neighbours_are_read_together(store: JobStore) -> None:
-    jobs = [await stored(store, f"prompt {number}") for number in range(4)]
-    assert await store.queries.prompts(jobs[1].seq, jobs[2].seq) == {jobs[1].seq: "prompt 1", jobs[2].seq: "prompt 2"}
-    assert await store.queries.prompt(jobs[3].seq + 1) == ""
+async def test_a_job_that_never_was_has_no_prompt(store: JobStore) -> None:
+    job = await stored(store)
+    assert await prompt_of(store, job.seq + 1) == ""
 
 
 async def test_a_claim_brings_the_request(store: JobStore) -> None:

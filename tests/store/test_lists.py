@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
-from service.job import Status
+from service.job import Job, Outcome, Status, new_job_id
 from service.store.database import Database
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter, Walk
 from service.store.job_statements import EXACT_TOTAL
 from service.store.jobs import JobStore
-from tests.support.store_jobs import claimed, duplicated, finished, seqs, stored
+from tests.support.store_jobs import NOW, claimed, duplicated, finished, inserted, new_job, seqs, stored
 
 
 async def test_a_list_is_newest_first_and_in_pages(store: JobStore) -> None:
@@ -30,18 +32,18 @@ async def test_a_list_shows_one_status_model_or_owner_or_what_all_of_them_have_i
     assert cancelled is not None
     by_status = {"queued": queued, "processing": running, "completed": done, "failed": failed, "cancelled": cancelled}
     for status, job in by_status.items():
-        assert await store.queries.page(Filter(status=status), 9, 0) == [job]
-        assert await store.queries.count(Filter(status=status)) == 1
+        assert await store.queries.page(Filter((status,)), 9, 0) == [job]
+        assert await store.queries.count(Filter((status,))) == 1
     assert seqs(await store.queries.page(Filter(model_key="mistral:latest"), 9, 0)) == [queued.seq]
     assert seqs(await store.queries.page(Filter(owner="a"), 9, 0)) == seqs([cancelled, failed, done])
     assert seqs(await store.queries.page(Filter(owner="b", model_key="llama3.2:latest"), 9, 0)) == [running.seq]
-    assert await store.queries.page(Filter(owner="b", status="completed"), 9, 0) == []
+    assert await store.queries.page(Filter(owner="b", statuses=("completed",)), 9, 0) == []
 
 
 async def test_a_status_that_does_not_exist_finds_nothing(store: JobStore) -> None:
     await stored(store)
-    assert await store.queries.page(Filter(status="' OR 1=1 --"), 9, 0) == []
-    assert await store.queries.count(Filter(status="pending")) == 0
+    assert await store.queries.page(Filter(("' OR 1=1 --",)), 9, 0) == []
+    assert await store.queries.count(Filter(("pending",))) == 0
 
 
 @pytest.mark.parametrize(
@@ -82,5 +84,46 @@ async def test_a_count_stops_at_its_cap(store: JobStore, database: Database) -> 
     first = await stored(store)
     await duplicated(database, first.seq, EXACT_TOTAL + 5)
     assert await store.queries.count(Filter()) == EXACT_TOTAL
-    assert await store.queries.count(Filter(status="queued")) == EXACT_TOTAL
-    assert await store.queries.count(Filter(status="failed")) == 0
+    assert await store.queries.count(Filter(("queued",))) == EXACT_TOTAL
+    assert await store.queries.count(Filter(("failed",))) == 0
+
+
+MODELS = ("mistral", "llama3.2")
+FILTERS = [
+    Filter(statuses, model_key, owner, text, key_id)
+    for statuses in [(), ("queued",), ("failed", "completed"), ("queued", "no such status")]
+    for model_key in [None, "mistral:latest"]
+    for owner in [None, "a"]
+    for text in [None, "needle"]
+    for key_id in [None, "a"]
+]
+
+
+async def test_pages_and_counts_are_the_same_whichever_index_is_walked_and_from_whichever_end(store: JobStore) -> None:
+    jobs: list[Job] = []
+    for number in range(24):
+        prompt = ("a needle", "hay")[number // 4 % 2]
+        new = new_job(prompt, owner="ab"[number % 2], key_id="ab"[number // 3 % 2], model=MODELS[number // 2 % 2])
+        job = await inserted(store, new, new_job_id(NOW), is_started=number % 3 > 0)
+        if number % 3:
+            status = (Status.COMPLETED, Status.FAILED)[number % 3 - 1]
+            job = await store.finish(job, Outcome(status, ()), NOW) or job
+        jobs.insert(0, job)
+    for which in FILTERS:
+        right = [job.seq for job in jobs if fits(which, job)]
+        for by, is_whole, total in product(["", *which.alone()], (True, False), (None, len(right))):
+            walk = Walk(by, is_whole, total)
+            assert await store.queries.count(which, walk) == len(right), (which, walk)
+            for limit, offset in [(4, 0), (4, 3), (4, max(0, len(right) - 4)), (4, max(0, len(right) - 2)), (50, 0)]:
+                page = await store.queries.page(which, limit, offset, walk)
+                assert seqs(page) == right[offset : offset + limit], (which, walk, limit, offset)
+
+
+def fits(which: Filter, job: Job) -> bool:
+    return (
+        (not which.statuses or job.status in which.statuses)
+        and which.model_key in (None, job.model_key)
+        and which.owner in (None, job.owner)
+        and which.key_id in (None, job.key_id)
+        and (which.text is None or which.text in job.preview)
+    )

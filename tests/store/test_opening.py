@@ -18,7 +18,7 @@ from service.store.jobs import JobStore
 from service.store.migrations import MIGRATIONS, NEWEST, Migration
 from service.store.opening import open_database
 from tests.support.databases import Place
-from tests.support.store_jobs import NOW, claimed, look, stored
+from tests.support.store_jobs import NOW, claimed, look, prompt_of, stored
 
 APPLIED = "SELECT number FROM schema_migrations ORDER BY number"
 _TEXTS = (
@@ -215,7 +215,7 @@ async def test_jobs_of_an_older_schema_keep_bodies_and_numbers_and_new_ones_go_t
             await database.write(Statement("DELETE FROM jobs WHERE seq = :seq", {"seq": numbers[1]}))
     async with place.opened() as database:
         store = JobStore(database, "one")
-        assert await store.queries.prompt(numbers[0]) == "prompt one"
+        assert await prompt_of(store, numbers[0]) == "prompt one"
         job = await claimed(store)
         assert job.seq > numbers[1]
         ended = await store.finish(job, Outcome(Status.COMPLETED, counts=Counts(done_reason="stop")), NOW)

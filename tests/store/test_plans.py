@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from service.job import Job, Line, Segment, Status
 from service.store import idempotency, request_log
-from service.store.database import Batch, Database, Row, Settle, Statement, Update, Written
-from service.store.job_queries import Filter
+from service.store.database import Database, Statement, Update
+from service.store.job_filters import MODEL, STATUSES, Filter, Walk
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import JobStore
 from service.store.migrations.m0008_whole_rows import STATEMENTS as OUTCOMES
@@ -22,6 +22,7 @@ from service.store.processes import ProcessStore
 from service.store.sqlite.bulk import for_rows
 from service.store.sqlite.database import SqliteDatabase
 from tests.support.databases import Place
+from tests.support.recording import Recording
 from tests.support.store_jobs import NOW
 
 ROWS = 12_000
@@ -45,42 +46,6 @@ _FILL = f"""
            {NOW} + number, CASE WHEN status IN ('completed', 'failed') THEN {NOW} + number END
     FROM rows
 """
-
-
-class Recording:
-    """A database that keeps what it was asked."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.claim_lock = database.claim_lock
-        self.commit_seconds = database.commit_seconds
-        self.present_ms = database.present_ms
-        self.is_shared = database.is_shared
-        self.keeps_order = database.keeps_order
-        self.statements: list[Statement] = []
-
-    async def prepare(self) -> None:
-        await self._database.prepare()
-
-    def next_number(self) -> int | None:
-        return self._database.next_number()
-
-    def write(self, *statements: Statement | Batch, is_urgent: bool = True, settle: Settle | None = None) -> Written:
-        self.statements += (one for one in statements if isinstance(one, Statement))
-        return self._database.write(*statements, is_urgent=is_urgent, settle=settle)
-
-    def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> Awaitable[Sequence[Row]]:
-        self.statements.append(Statement(sql, parameters))
-        return self._database.read(sql, parameters, is_scan=is_scan)
-
-    def notify(self, payload: str) -> None:
-        self._database.notify(payload)
-
-    def listen(self, receive: Callable[[str], None]) -> None:
-        self._database.listen(receive)
-
-    async def close(self) -> None:
-        await self._database.close()
 
 
 class Asked(NamedTuple):
@@ -109,7 +74,6 @@ ASKED = {
     ),
     "result": Asked(lambda store, job: store.queries.result(job.seq), ("seek results_pkey",)),
     "prompt": Asked(lambda store, job: store.queries.prompt(job.seq), ("seek bodies_pkey",)),
-    "prompts": Asked(lambda store, job: store.queries.prompts(1, 5), ("seek bodies_pkey",)),
     "oldest ready": Asked(lambda store, job: store.queries.oldest_ready(LINE.runner), ("seek jobs_ready_oldest",)),
     "oldest of a line": Asked(lambda store, job: store.queries.oldest_of_line(LINE), ("seek jobs_ready",)),
     "any ready": Asked(lambda store, job: store.queries.has_ready(), ("jobs_ready",)),
@@ -124,9 +88,34 @@ ASKED = {
     "list of an owner": Asked(
         lambda store, job: store.queries.page(Filter(owner="owner-1"), 5, 5), ("seek jobs_by_owner",)
     ),
+    "list of two statuses": Asked(
+        lambda store, job: store.queries.page(Filter((Status.QUEUED, Status.PROCESSING)), 5, 5),
+        ("jobs_queued", "jobs_processing", "seek jobs_pkey"),
+    ),
+    "list of a model and a status": Asked(
+        lambda store, job: store.queries.page(Filter((Status.FAILED,), LINE.runner), 5, 5, Walk(MODEL)),
+        ("seek jobs_by_model",),
+    ),
+    "list of an owner and two statuses": Asked(
+        lambda store, job: store.queries.page(
+            Filter((Status.QUEUED, Status.PROCESSING), owner="owner-1"), 5, 5, Walk(STATUSES)
+        ),
+        ("jobs_queued", "jobs_processing", "seek jobs_queued", "seek jobs_processing", "seek jobs_pkey"),
+    ),
+    "search": Asked(
+        lambda store, job: store.queries.page(Filter(text="x"), 5, 5),
+        ("jobs_pkey", "seek jobs_pkey", "seek bodies_pkey"),
+    ),
+    "count of a search among an owner's": Asked(
+        lambda store, job: store.queries.count(Filter(owner="owner-1", text="x")),
+        ("seek jobs_by_owner", "seek bodies_pkey"),
+    ),
+    "list of a key": Asked(
+        lambda store, job: store.queries.page(Filter(key_id="key-1"), 5, 5), ("jobs_pkey", "seek jobs_pkey")
+    ),
 } | {
     f"list of {status}": Asked(
-        lambda store, job, status=status: store.queries.page(Filter(status=status), 5, 5),  # type: ignore[misc]
+        lambda store, job, status=status: store.queries.page(Filter((status,)), 5, 5),  # type: ignore[misc]
         (f"jobs_{status}",),
     )
     for status in Status
@@ -258,7 +247,8 @@ def _accesses_of_sqlite(details: Sequence[str]) -> set[str]:
 def _accesses_of_postgres(lines: Sequence[str]) -> set[str]:
     found = set()
     for line, following in zip(lines, (*lines[1:], ""), strict=True):
-        assert "Sort" not in line
+        # A "Sort Key" may also be that of a merge, which reads no more than it gives; a sort has a line of its own.
+        assert not re.search(r"\bSort\b(?! Key)", line)
         if access := re.search(r"Index (?:Only )?Scan (?:Backward )?using (\w+)", line):
             found.add(f"{'seek' if 'Index Cond' in following else 'walk'} {access[1]}")
         elif access := re.search(r"Scan on (jobs|bodies|results)", line):

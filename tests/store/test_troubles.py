@@ -15,10 +15,10 @@ from service.config import DatabaseConfig
 from service.errors import CannotStoreError
 from service.job import Job, Outcome, Result, Segment, Status
 from service.store.database import Database, Statement
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 from service.store.jobs import JobStore
 from tests.support.databases import Gateway, Place, PostgresServer, own_schema
-from tests.support.store_jobs import NOW, claimed, look, seqs, stored
+from tests.support.store_jobs import NOW, claimed, look, prompt_of, result_of, seqs, stored
 
 _Answer = TypeVar("_Answer")
 BIG = "x" * 200_000
@@ -81,7 +81,7 @@ async def test_a_database_that_is_full_takes_no_writes_until_there_is_room(on_di
     assert await look(store, job) == job
     await on_disk.write(Statement("PRAGMA max_page_count = 1000000", {}))
     assert await store.finish(job, outcome, NOW) is not None
-    assert await store.queries.result(job.seq) == Result(1, outcome.segments)
+    assert await result_of(store, job.seq) == Result(1, outcome.segments)
 
 
 async def test_a_disk_that_takes_no_byte_more_takes_no_writes_until_there_is_room(on_disk: Database) -> None:
@@ -140,7 +140,7 @@ async def test_a_write_whose_answer_is_lost_on_the_way_is_carried_out_exactly_on
     first = await stored(store)
     gateway.swallow_the_answer_to(query)
     job = await stored(store, "in doubt")
-    assert await store.queries.prompt(job.seq) == "in doubt"
+    assert await prompt_of(store, job.seq) == "in doubt"
     assert seqs(await store.queries.page(Filter(), 9, 0)) == seqs([job, first])
 
 

@@ -44,6 +44,10 @@ class RunningService:
     runner: web.AppRunner
 
     @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    @property
     def jobs(self) -> Jobs:
         return self.app[JOBS]
 

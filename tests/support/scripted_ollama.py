@@ -29,6 +29,8 @@ class Script:
     replies: Sequence[bytes]
     given: list[str] = field(default_factory=list)
     """The paths that were asked for."""
+    bodies: list[bytes] = field(default_factory=list)
+    """What was sent to them."""
 
 
 def stream(*pieces: bytes, content_type: str = "application/x-ndjson") -> bytes:
@@ -51,12 +53,14 @@ def refused(status: int, message: str) -> bytes:
 async def scripted(*replies: bytes, **options: Any) -> AsyncIterator[Script]:
     """A service whose retries do not wait. ``options`` are settings, with ``__`` for the dot."""
     given: list[str] = []
+    bodies: list[bytes] = []
 
     async def serve(exchange: Exchange) -> None:
         if exchange.path in _LISTS:
             await exchange.send(whole(json.dumps(_LISTS[exchange.path]).encode()))
             return
         given.append(exchange.path)
+        bodies.append(exchange.body)
         await exchange.send(replies[min(len(given), len(replies)) - 1])
 
     async with raw_server(serve) as ollama:
@@ -68,4 +72,4 @@ async def scripted(*replies: bytes, **options: Any) -> AsyncIterator[Script]:
         }
         async with service_in_process(settings) as service:
             await until_answering(service, 1)
-            yield Script(service, replies, given)
+            yield Script(service, replies, given, bodies)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.clock import Clock
-from service.job import Claimed, Job, Line, NewJob, Outcome, Segment, Status, new_job_id
+from service.job import Claimed, Job, Line, NewJob, Outcome, Result, Segment, Status, new_job_id
 from service.queue.backlog import Backlog
 from service.queue.capacity import QueueLimits
 from service.queue.gauges import Gauges
@@ -53,6 +53,18 @@ async def inserted(
     """A job with this id, as it was stored."""
     job = store.new_job(new, job_id, now, is_started=is_started)
     return numbered(job, await store.insert(job, new, also=also, settle=settle))
+
+
+async def result_of(store: JobStore, seq: int) -> Result | None:
+    """All of a job's output."""
+    found = await store.queries.result(seq)
+    return await found.whole() if found is not None else None
+
+
+async def prompt_of(store: JobStore, seq: int) -> str:
+    """All of a job's prompt, "" when there is no such job."""
+    found = await store.queries.prompt(seq)
+    return await found.whole() if found is not None else ""
 
 
 async def claimed(store: JobStore, now: int = NOW, **fields: Any) -> Job:

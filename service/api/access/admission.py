@@ -32,19 +32,32 @@ def authorise(request: web.Request, model: str, priority: int) -> int:
     Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
     """
     note_model(request, model)
+    require_model(request, model)
     key = request[CALLER].key
     if key is None:
         return priority
-    if not key.may_use(model):
-        raise ForbiddenError(f"this API key may not use the model {model!r}; it may use {', '.join(key.models)}")
     if key.max_priority is not None and priority > key.max_priority:
         if priority > Priority.NORMAL:
             highest = Priority(key.max_priority).word
             raise ForbiddenError(f"this API key may not ask for priority {Priority(priority).word}; at most {highest}")
         # A request that asks for no priority has normal, so this one is lowered and not refused.
         priority = key.max_priority
-    note_count(request, key, request.app[AUTH].rate_limits)
+    count(request)
     return priority
+
+
+def require_model(request: web.Request, model: str) -> None:
+    """Raise ForbiddenError for a model that the caller's key may not use."""
+    key = request[CALLER].key
+    if key is not None and not key.may_use(model):
+        raise ForbiddenError(f"this API key may not use the model {model!r}; it may use {', '.join(key.models)}")
+
+
+def count(request: web.Request) -> None:
+    """Count the request, which may make a job, against its key's limit. Raises LimitReachedError."""
+    key = request[CALLER].key
+    if key is not None:
+        note_count(request, key, request.app[AUTH].rate_limits)
 
 
 async def admit(

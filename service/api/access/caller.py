@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.job import Job
 from service.key import Key, Role
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 
 
 class Caller(NamedTuple):

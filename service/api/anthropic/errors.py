@@ -42,5 +42,7 @@ def shape(failure: Failure) -> web.Response:
         "request_id": request_id,
     }
     return web.Response(
-        body=json_bytes(body), status=failure.status, headers={"Content-Type": "application/json", **failure.headers}
+        body=json_bytes(body),
+        status=failure.status,
+        headers={"Content-Type": "application/json; charset=utf-8", **failure.headers},
     )

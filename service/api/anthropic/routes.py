@@ -8,7 +8,7 @@ from service.api.dropin.queued import queued_routes
 from service.api.http.operation import EVENT_STREAM
 from service.api.http.unrouted import with_slashes
 
-DIALECT = Dialect(DOOR, describe, EVENT_STREAM, error_frame, heartbeat)
+DIALECT = Dialect(DOOR, describe, "EOF", EVENT_STREAM, error_frame, heartbeat)
 
 _ROUTES = queued_routes(DIALECT)
 ROUTES = (*_ROUTES, *with_slashes(_ROUTES))

@@ -68,7 +68,8 @@ TAGS = {
 _ABOUT = (
     "A durable queue and gateway in front of one or more Ollama servers. Every call is a job, whichever door it came "
     "through: it is stored, waits its turn, and can be watched, left and come back to. Replies are never cached, and "
-    "`HEAD` is answered wherever `GET` is. Bodies may be packed with `Content-Encoding: gzip`, `deflate` or `zstd`. "
+    "`HEAD` is answered wherever `GET` is. Bodies may be packed with `Content-Encoding: gzip`, "
+    "`deflate` or `zstd`, one at a time. "
     "An `X-Request-ID` of up to 128 printable ASCII characters comes back on the reply."
 )
 _HEADERS = {
@@ -79,6 +80,7 @@ _HEADERS = {
         "Since when the list is so, where nobody could be asked: it is what backends told last.",
         {"type": "integer", "minimum": 0},
     ),
+    "Accept-Encoding": ("How a body may be packed.", {"type": "string"}),
     "Idempotent-Replayed": ("The reply belongs to an earlier request.", {"type": "string", "enum": ["true"]}),
     "Location": ("Where to ask for it.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": ("When to come again, in seconds.", {"type": "integer", "minimum": 1}),

@@ -10,7 +10,8 @@ from aiohttp import web
 from service.api.context import CONFIG
 from service.api.documentation.assets import viewer_files
 from service.api.http.json_replies import json_bytes
-from service.api.pages import page
+from service.api.http.raw_replies import whole_reply
+from service.api.pages import FileReply, page
 
 # Both viewers write styles into their elements, and ReDoc searches in a worker of its own making.
 _POLICY = {
@@ -53,9 +54,9 @@ def prepare_documentation(app: web.Application) -> None:
     app[_DOCUMENT] = _Document(app)
 
 
-async def openapi(request: web.Request) -> web.Response:
+async def openapi(request: web.Request) -> web.StreamResponse:
     body = await request.app[_DOCUMENT].read()
-    return web.Response(body=body, headers={"Content-Type": "application/json", "Cache-Control": "no-store"})
+    return whole_reply(request, 200, (("Content-Type", "application/json"), ("Cache-Control", "no-store")), body)
 
 
 async def docs(request: web.Request) -> web.StreamResponse:
@@ -70,7 +71,7 @@ async def asset(request: web.Request) -> web.StreamResponse:
     file = request.app[_VIEWERS].get(request.match_info["name"])
     if file is None:
         raise web.HTTPNotFound
-    return web.FileResponse(file, headers={"Cache-Control": "public, max-age=86400"})
+    return FileReply(file, headers={"Cache-Control": "public, max-age=86400"})
 
 
 ROUTES = (

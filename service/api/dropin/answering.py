@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from service.api.access.request_log import note_job
-from service.api.context import JOBS
+from service.api.context import BODY_ROOM, JOBS
 from service.api.dropin.boundaries import Boundaries
 from service.api.dropin.caller_stream import CallerStream
-from service.api.dropin.callers import is_gone
 from service.api.dropin.headers import media_type, passed_on
+from service.api.http.callers import is_gone
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
 from service.api.http.operation import EVENT_STREAM, NDJSON
 from service.api.http.raw_replies import whole_reply
@@ -20,9 +20,9 @@ from service.backend.classification import message_of
 from service.errors import CallEndedError, ServiceError, StoppingError
 from service.job import Job
 from service.jobs import Entered, View
-from service.live.relay import Head, Relay
+from service.live.relay import READ_BYTES, Head, Relay
 
-_STREAMS = (NDJSON, EVENT_STREAM)
+STREAMS = (NDJSON, EVENT_STREAM)
 _NO_RETRY = {"x-should-retry": "false"}
 """Tells OpenAI's clients not to try again: the job was tried again already, and each try of theirs is another job."""
 
@@ -67,7 +67,7 @@ class Answer:
         except (CallerGoneError, ConnectionError):
             return web.Response(status=499, headers=self._headers)
         finally:
-            relay.readers -= 1
+            relay.leave()
             if not relay.is_ended or isinstance(relay.failure, StoppingError):
                 await self._abandon()
 
@@ -76,10 +76,11 @@ class Answer:
         if self._entered is not None:
             # Nothing is sent before the job is on disk.
             await self._entered.written
+            self._request.app[BODY_ROOM].release(self._request)
             note_job(self._request, self._job)
         while True:
             head = relay.head
-            if head is not None and self._job.is_streamed and head.status < 400 and media_type(head) in _STREAMS:
+            if head is not None and self._job.is_streamed and head.status < 400 and media_type(head) in STREAMS:
                 return await self._stream(head)
             if relay.is_ended:
                 break
@@ -89,7 +90,7 @@ class Answer:
                 await self._changed()
         if head is None or relay.failure is not None:
             return await self._refused()
-        return await self._whole(head, relay.read(0)[0])
+        return await self._whole(head)
 
     async def _refused(self) -> web.StreamResponse:
         """Answer with an error of ours: there will be no reply of Ollama's."""
@@ -105,20 +106,34 @@ class Answer:
         shape = self._request.app[ERROR_SHAPES].find(self._job.endpoint)
         return shape(told._replace(headers=headers))
 
-    async def _whole(self, head: Head, body: bytes) -> web.StreamResponse:
+    async def _whole(self, head: Head) -> web.StreamResponse:
         if self._to_caller.is_begun:
-            return await self._whole_in_stream(head, body)
+            return await self._whole_in_stream(head)
         ours = self._headers
         if head.status >= 429 and not self._relay.is_worth_retrying:
             ours = {**ours, **_NO_RETRY}
-        return whole_reply(self._request, head.status, passed_on(head.headers, ours), body)
+        if self._relay.size <= READ_BYTES:
+            return whole_reply(self._request, head.status, passed_on(head.headers, ours), self._relay.read(0)[0])
+        await self._to_caller.begin(head.status, passed_on(head.headers, ours), self._relay.size)
+        return await self._to_caller.end(await self._all_but_last())
 
-    async def _whole_in_stream(self, head: Head, body: bytes) -> web.StreamResponse:
+    async def _whole_in_stream(self, head: Head) -> web.StreamResponse:
         """Send a reply that came whole into a stream that a sign of life has begun."""
         if head.status >= 400:
-            message = message_of(body, media_type(head)) or f"status {head.status}"
+            message = message_of(self._relay.read(0)[0], media_type(head)) or f"status {head.status}"
             return await self._to_caller.broken(message, head.status)
-        return await self._to_caller.end(body if body.endswith(b"\n") else body + b"\n")
+        last = await self._all_but_last()
+        return await self._to_caller.end(last if last.endswith(b"\n") else last + b"\n")
+
+    async def _all_but_last(self) -> bytes:
+        """Send a reply that is all there, piece by piece, but for its last piece."""
+        sent = 0
+        data, position = self._relay.read(0)
+        while self._relay.has_more(position):
+            sent += len(data)
+            await self._to_caller.write(data, self._relay.size - sent)
+            data, position = self._relay.read(position)
+        return data
 
     async def _stream(self, head: Head) -> web.StreamResponse:
         relay, to_caller = self._relay, self._to_caller
@@ -127,16 +142,19 @@ class Answer:
             await to_caller.begin(head.status, passed_on(head.headers, self._headers))
         # Only whole lines and events are sent: half of one would be an error to the client that reads it.
         boundaries = Boundaries(is_event_stream=media_type(head) == EVENT_STREAM)
-        position = 0
-        while not relay.is_ended:
+        position = taken = 0
+        while True:
             data, position = relay.read(position)
+            taken += len(data)
+            has_more = relay.has_more(position)
+            if relay.is_ended and not has_more:
+                break
             if data and (data := boundaries.whole(data)):
-                await to_caller.write(data)
+                await to_caller.write(data, relay.size - taken)
             elif to_caller.is_due:
                 await to_caller.beat(self._headers)
-            elif not relay.is_ended:
+            elif not has_more:
                 await self._changed()
-        data, position = relay.read(position)
         data = boundaries.whole(data)
         if relay.failure is not None:
             if data:

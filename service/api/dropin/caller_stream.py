@@ -15,8 +15,8 @@ from types import TracebackType
 from aiohttp import web
 
 from service.api.context import CLOCK, QUEUE
-from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
 from service.api.dropin.dialect import Dialect
+from service.api.http.callers import CALLERS, WaitingCaller, hang_up
 from service.api.http.operation import EVENT_STREAM
 from service.api.http.raw_replies import stream_reply
 from service.job import Job
@@ -74,14 +74,16 @@ class CallerStream:
         """Whether that is now."""
         return self.due_in_seconds <= 0
 
-    async def begin(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Begin the reply. Its head goes out with the first bytes."""
-        self._response = response = stream_reply(self._request, status, headers)
+    async def begin(self, status: int, headers: Sequence[tuple[str, str]], size: int | None = None) -> None:
+        """Begin the reply, of so many bytes where that is known. Its head goes out with the first bytes."""
+        self._response = response = stream_reply(self._request, status, headers, size)
         await response.prepare(self._request)
 
-    async def write(self, data: bytes) -> None:
-        """Send whole lines or events. Raises ConnectionError when the caller is gone."""
-        await self._caller.write(self._begun, data)
+    async def write(self, data: bytes, behind: int = 0) -> None:
+        """Send whole lines or events, behind which so many bytes are there already. Raises ConnectionError when the
+        caller is gone.
+        """
+        await self._caller.write(self._begun, data, behind)
         self._silent_since = self._loop.time()
 
     async def end(self, data: bytes) -> web.StreamResponse:

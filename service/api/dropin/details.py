@@ -26,7 +26,7 @@ class CallDetails(NamedTuple):
 
 
 def describe_without_options(endpoint: Endpoint, body: dict[str, Any], limits: ModelLimits) -> CallDetails | None:
-    """What the queue must know of a request that carries no ``options``; None: let Ollama refuse it."""
+    """What the queue must know of a request that carries no ``options``; None: it names no model."""
     model = model_asked(body)
     if model is None:
         return None
@@ -41,12 +41,9 @@ def describe_without_options(endpoint: Endpoint, body: dict[str, Any], limits: M
 
 
 def model_asked(body: dict[str, Any]) -> str | None:
-    """The model that a request names; None for a body that Ollama is to refuse itself: it names none, or ``stream`` is
-    neither true nor false.
-    """
+    """The model that a request names; None where it names none that Ollama could have."""
     model = body.get("model")
-    is_sound = isinstance(model, str) and is_name(model) and isinstance(body.get("stream"), bool | None)
-    return model if is_sound else None
+    return model if isinstance(model, str) and is_name(model) else None
 
 
 def frame_bytes(value: dict[str, Any]) -> bytes:

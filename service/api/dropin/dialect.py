@@ -11,8 +11,8 @@ from service.endpoints import Endpoint
 from service.model_limits import ModelLimits
 
 Describe = Callable[[Endpoint, dict[str, Any], str, ModelLimits], CallDetails | None]
-"""From endpoint, body, the caller's Accept header and the operator's limits to what the queue must know; None: let
-Ollama refuse it.
+"""From endpoint, body, the caller's Accept header and the operator's limits to what the queue must know; None: the body
+names no model that Ollama could have, so that Ollama refuses it.
 """
 
 
@@ -22,6 +22,8 @@ class Dialect:
 
     door: str
     describe: Describe
+    nothing: str
+    """What Ollama says of an empty body."""
     stream_type: str
     """The media type of its streams."""
     error_frame: Callable[[str, str, int | None], bytes]

@@ -27,6 +27,25 @@ _KEPT_BACK = frozenset(
         "access-control-allow-origin",
         "access-control-expose-headers",
         "access-control-max-age",
+        # They would speak for our address, to callers of everything else on it.
+        "alt-svc",
+        "clear-site-data",
+        "expect-ct",
+        "nel",
+        "public-key-pins",
+        "report-to",
+        "reporting-endpoints",
+        "set-cookie",
+        "set-cookie2",
+        "strict-transport-security",
+        # Callers show their keys to us.
+        "authentication-info",
+        "www-authenticate",
+        # They tell what stands behind us.
+        "via",
+        "x-aspnet-version",
+        "x-aspnetmvc-version",
+        "x-powered-by",
     }
 )
 
@@ -35,7 +54,10 @@ _NONE: Mapping[str, str] = {}
 
 def passed_on(headers: Mapping[str, str], ours: Mapping[str, str] = _NONE) -> list[tuple[str, str]]:
     """The headers of Ollama's reply that the caller is to see, and ``ours``, which replace any of the same name."""
-    taken = [name.lower() for name in ours]
+    taken = {name.lower() for name in ours}
+    for name, value in headers.items() if "Connection" in headers else ():
+        if name.lower() == "connection":
+            taken.update(one.strip().lower() for one in value.split(","))
     passed = [
         header for header in headers.items() if (name := header[0].lower()) not in _KEPT_BACK and name not in taken
     ]

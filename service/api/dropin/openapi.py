@@ -62,7 +62,7 @@ def relayed(path: str, summary: str, request: Any, content: Mapping[str, Any], e
                 content,
                 _JOB,
             ),
-            **refusals(error, JSON, 401, 403, 413, 422),
+            **refusals(error, JSON, 401, 403, 408, 413, 415, 422),
             **refusals(error, JSON, 400, 404, 429, 499, 500, 503, 504, headers=_JOB),
             "default": others({JSON: error}, _JOB),
         },

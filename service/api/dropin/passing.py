@@ -10,12 +10,14 @@ from collections.abc import AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
+from service.api.access.caller import CALLER
 from service.api.context import POOL
-from service.api.dropin.callers import CALLERS, WaitingCaller, hang_up
 from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
+from service.api.http.callers import CALLERS, WaitingCaller, hang_up
 from service.backend.http.call import Call, Reply
 from service.backend.http.deadlines import Deadlines
 from service.backend.pool import Backend
@@ -25,7 +27,10 @@ from service.job import model_key, model_of_runner
 
 _AT_ONCE = 32
 _LIMITS = Deadlines(connect=5.0, first_byte=60.0, stall=60.0, attempt=120.0)
-_MOST_BYTES = 64 << 20
+MOST_BYTES = 64 << 20
+"""Of a list, of what is told about a model, and of a refusal."""
+_SMALL_BYTES = 256 << 10
+"""A reply up to this size is passed on only once it is whole, so that one that breaks off can be told as an error."""
 
 PASSING = web.AppKey("passing", asyncio.Semaphore)
 
@@ -53,10 +58,13 @@ async def pass_on(
     body: bytes | AsyncIterable[bytes] | None,
     backend: Backend,
     limits: Deadlines = _LIMITS,
+    most_bytes: int | None = MOST_BYTES,
 ) -> web.StreamResponse:
-    """Relay a call as it is. Raises NoBackendError when the backend gives no answer."""
+    """Relay a call as it is; ``most_bytes`` of its reply, None for one that may go on for ever. Raises NoBackendError
+    when the backend gives no answer, or one that is longer.
+    """
     call = _call(request, backend, endpoint, body, limits)
-    return await _passed(request, call, f"the backend {backend.name} gave no answer")
+    return await _passed(request, call, f"the backend {backend.name} gave no answer", most_bytes)
 
 
 async def pass_to_first(
@@ -77,7 +85,7 @@ async def pass_to_first(
     calls = [_call(request, backend, endpoint, body, limits) for backend in holders or backends]
     patience_seconds = request.app[POOL].catalogue.patience_seconds
     replying = first_answer(calls, patience_seconds, lambda reply: not holders or reply.status < 400)
-    return await _passed(request, replying, "no backend gave an answer")
+    return await _passed(request, replying, "no backend gave an answer", MOST_BYTES)
 
 
 def _call(
@@ -87,17 +95,23 @@ def _call(
     body: bytes | AsyncIterable[bytes] | None,
     limits: Deadlines,
 ) -> Call:
-    return backend.client.call(endpoint, body, limits, method=request.method, headers=request.headers)
+    headers, key = request.headers, request[CALLER].key
+    if key is not None and key.owner_header is not None:
+        # It names the person behind the key.
+        kept = request.headers.copy()
+        kept.popall(key.owner_header, None)
+        headers = CIMultiDictProxy(kept)
+    return backend.client.call(endpoint, body, limits, method=request.method, headers=headers)
 
 
 async def _passed(
-    request: web.Request, replying: AbstractAsyncContextManager[Reply], trouble: str
+    request: web.Request, replying: AbstractAsyncContextManager[Reply], trouble: str, most_bytes: int | None
 ) -> web.StreamResponse:
     # When the caller leaves, the call ends, and nobody is there to read an answer.
     with CancelScope() as scope, request.app[CALLERS].waiting(request, scope) as caller:
         try:
             async with replying as reply:
-                return await _relayed(request, reply, caller)
+                return await _relayed(request, reply, caller, most_bytes)
         except BackendError as error:
             if request.writer.output_size:
                 # A part of the reply is sent, which nobody must take for the whole.
@@ -168,18 +182,23 @@ async def _told(request: web.Request, backend: Backend, endpoint: str, body: byt
     """Tell one backend; its whole reply. None when it gives none: the next probe finds what it has loaded."""
     try:
         async with _call(request, backend, endpoint, body, _LIMITS) as reply:
-            return web.Response(status=reply.status, headers=passed_on(reply.headers), body=await reply.read())
+            told = await reply.read(_SMALL_BYTES)
+            return web.Response(status=reply.status, headers=passed_on(reply.headers), body=told)
     except BackendError:
         return None
 
 
-async def _relayed(request: web.Request, reply: Reply, caller: WaitingCaller) -> web.StreamResponse:
+async def _relayed(
+    request: web.Request, reply: Reply, caller: WaitingCaller, most_bytes: int | None
+) -> web.StreamResponse:
     length = reply.headers.get("Content-Length")
-    if length is None and request.method != "HEAD":
-        return await _streamed(request, reply, caller)
+    size = None if length is None else int(length)
+    is_head = request.method == "HEAD"
+    if not is_head and (size is None or size > _SMALL_BYTES):
+        return await _streamed(request, reply, caller, size, most_bytes)
     response = web.Response(status=reply.status, headers=passed_on(reply.headers))
-    if request.method != "HEAD":
-        response.body = await reply.read(_MOST_BYTES)
+    if not is_head:
+        response.body = await reply.read(_SMALL_BYTES)
     elif length is not None:
         response.headers["Content-Length"] = length
     if "Content-Type" not in reply.headers:
@@ -188,10 +207,23 @@ async def _relayed(request: web.Request, reply: Reply, caller: WaitingCaller) ->
     return response
 
 
-async def _streamed(request: web.Request, reply: Reply, caller: WaitingCaller) -> web.StreamResponse:
+async def _streamed(
+    request: web.Request, reply: Reply, caller: WaitingCaller, size: int | None, most_bytes: int | None
+) -> web.StreamResponse:
+    """Pass a reply on in the pieces in which it comes: nothing of it gathers here."""
+    _check_size(reply, size or 0, most_bytes)
     response = web.StreamResponse(status=reply.status, headers=passed_on(reply.headers))
+    response.content_length = size
     await response.prepare(request)
+    passed = 0
     async for data in reply.chunks():
+        passed += len(data)
+        _check_size(reply, passed, most_bytes)
         await caller.write(response, data)
     await caller.end(response, b"")
     return response
+
+
+def _check_size(reply: Reply, size: int, most_bytes: int | None) -> None:
+    if most_bytes is not None and size > most_bytes:
+        raise reply.too_large(f"of more than {most_bytes} bytes")

@@ -16,18 +16,18 @@ from service.api.dropin.answering import Answer, place_headers
 from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Dialect
-from service.api.dropin.passing import pass_refusal, pass_unload
-from service.api.dropin.reading import first_object
-from service.api.dropin.repeating import answer_repeatable
-from service.api.http.bodies import read_body
+from service.api.dropin.passing import pass_unload
+from service.api.dropin.reading import read_large_call
+from service.api.dropin.repeating import Admitted, answer_repeatable
+from service.api.dropin.unnamed import refuse_unnamed
+from service.api.http.bodies import read_json
 from service.backend.pool import Pool
 from service.endpoints import ENDPOINTS, Endpoint
 from service.errors import InvalidRequestError, NotFoundError
+from service.go_json import text_of
 from service.job import NewJob, Priority
 from service.live.relay import Relay
 
-_LONGEST_RUNNER = 1_000
-"""In characters. No name that Ollama takes is longer (wire contract 0), and databases cannot index longer keys."""
 _PRIORITIES = {"high": Priority.HIGH, "normal": Priority.NORMAL, "low": Priority.LOW, "1": Priority.HIGH}
 _PRIORITIES |= {"0": Priority.NORMAL, "-1": Priority.LOW}
 _LONGEST_DEADLINE_SECONDS = 366 * 86_400
@@ -40,26 +40,27 @@ def queued_routes(dialect: Dialect) -> list[web.RouteDef]:
 
 def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
     """A handler that queues a call and answers with Ollama's reply."""
-    path = endpoint.path
 
     async def handle(request: web.Request) -> web.StreamResponse:
         app = request.app
-        body = await read_body(request)
-        fields = first_object(body)
-        details = None
-        if fields is not None:
-            details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
-        if details is None or len(details.runner) > _LONGEST_RUNNER:
-            return await pass_refusal(request, path, body)
+        body = await read_json(request)
+        fields = await read_large_call(body, dialect.nothing)
+        details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
+        if details is None:
+            return await refuse_unnamed(request, endpoint, body, fields.get("model"))
         if details.is_unload:
             authorise(request, details.model, Priority.NORMAL)
-            return await pass_unload(request, path, body, details.model)
+            return await pass_unload(request, endpoint.path, _sent(details, body).encode(), details.model)
         make = partial(_make, request, endpoint, details, body)
-        admitted = partial(admit, request, details.model, partial(_find, app[POOL]), make)
-        if HEADER in request.headers:
-            return await answer_repeatable(request, dialect, request_key(request, body), admitted)
+        admitted = Admitted(partial(admit, request, details.model, partial(_find, app[POOL]), make))
+        key = request_key(request, body) if HEADER in request.headers else None
+        # Once its job is stored, a call that waits keeps nothing of its body.
+        del body, fields, details, make
+        if key is not None:
+            return await answer_repeatable(request, dialect, key, admitted)
         relay = Relay()
         entered = app[JOBS].submission.enter(await admitted(), relay)
+        admitted.forget()
         view = entered.view
         with CallerStream(request, dialect, view.job) as stream:
             return await Answer(request, stream, view.job, relay, place_headers(view), entered).give()
@@ -87,7 +88,7 @@ def _make(request: web.Request, endpoint: Endpoint, details: CallDetails, body: 
         endpoint.door,
         endpoint.path,
         details.model,
-        body.decode("utf-8", "replace") if details.body is None else _written(details.body),
+        _sent(details, body),
         details.prompt,
         priority=_priority(headers.get("X-Priority")),
         owner=caller.owner,
@@ -99,8 +100,15 @@ def _make(request: web.Request, endpoint: Endpoint, details: CallDetails, body: 
     )
 
 
+def _sent(details: CallDetails, body: bytes) -> str:
+    return text_of(body) if details.body is None else _written(details.body)
+
+
 def _written(body: dict[str, Any]) -> str:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise InvalidRequestError("the body holds a number that is too large") from None
     try:
         text.encode()
     except UnicodeEncodeError:

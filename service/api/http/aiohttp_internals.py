@@ -14,6 +14,7 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_protocol import RequestHandler
 
 from service.errors import StartError
 
@@ -30,9 +31,25 @@ USES = (
     _Use("service.api.http.fast_router", web.Server, "request_factory"),
     _Use("service.api.http.fast_router", web.Server, "request_handler"),
     _Use("service.api.http.fast_router", web.Server, "connection_made"),
+    *(
+        _Use("service.api.http.caller_connection", RequestHandler, name)
+        for name in (
+            "_messages",
+            "_request_count",
+            "_payload_parser",
+            "_upgraded",
+            "_parser",
+            "_current_request",
+            "_lingering_time",
+        )
+    ),
+    _Use("service.api.http.caller_connection", web.Server, "_loop"),
+    _Use("service.api.http.caller_connection", web.Server, "_kwargs"),
+    _Use("service.api.http.fast_router", RequestHandler, "_max_msg_queue_size"),
+    _Use("service.api.http.fast_router", RequestHandler, "_msg_queue_resume_size"),
     _Use("service.api.http.raw_replies", web.StreamResponse, "_status"),
     _Use("service.api.http.raw_replies", web.StreamResponse, "_send_headers_immediately"),
-    _Use("service.api.http.bodies", StreamReader, "_buffer"),
+    _Use("service.api.http.receiving", StreamReader, "_buffer"),
     _Use("service.api.http.middlewares", web.UrlMappingMatchInfo, "http_exception"),
     _Use("service.api.http.middlewares", AbstractStreamWriter, "output_size"),
     _Use("service.coalescing", asyncio.WriteTransport, "write"),

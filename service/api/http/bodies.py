@@ -1,7 +1,7 @@
-"""JSON in. Private to aiohttp is ``StreamReader._buffer``.
+"""JSON in.
 
 A value that cannot be stored or sent on is refused here, with the name of its field. As in Ollama, neither Content-Type
-nor charset matters: a body is UTF-8. aiohttp undoes a Content-Encoding.
+nor charset matters: a body is UTF-8.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+import jiter
 from aiohttp import web
-from pydantic_core import from_json
 
+from service.api.http.receiving import read_body
 from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
+from service.go_json import Doubled, object_of
+from service.json_bounds import MOST_LEVELS, UNSCANNED_BYTES, check_bounds
 
-_MOST_LEVELS = 100
-"""Of nesting; fewer than Python's recursion, Ollama's decoder or a database can take."""
 _LARGEST_INTEGER = 2**63
 _MOST_DIGITS = 4_000
 _PATH_STEPS_SHOWN = 5
@@ -30,41 +31,36 @@ Place = tuple[Any, ...]
 """Where a value stands, as (place of its container, key or index); () for the body itself."""
 
 
-async def read_body(request: web.Request) -> bytes:
-    """The whole body; to be called once. Raises HTTPRequestEntityTooLarge; at once when Content-Length is too large."""
-    most, content = request.client_max_size, request.content
-    if not content.is_eof():
-        length = request.content_length
-        if length is not None and length > most:
-            raise web.HTTPRequestEntityTooLarge(most, length)
-        return await request.read()
-    # The body has come together with the head, as most do, and mostly in one piece. It is read in place: taking it out
-    # makes the connection look for more to parse, which takes as long as all else here.
-    pieces: Sequence[bytes] = getattr(content, "_buffer", ())
-    body = pieces[0] if len(pieces) == 1 else content.read_nowait()
-    if len(body) > most:
-        raise web.HTTPRequestEntityTooLarge(most)
+async def read_json(request: web.Request) -> bytes:
+    """The whole body, which holds no more than may be parsed at once; to be called once. Raises InvalidRequestError for
+    one that holds more, and what :func:`read_body` does.
+    """
+    body = await read_body(request)
+    if len(body) > UNSCANNED_BYTES:
+        await check_bounds(body)
     return body
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """The JSON object in the request's body. Raises InvalidRequestError, HTTPRequestEntityTooLarge."""
-    return parse_object(await read_body(request))
+    """The JSON object in the request's body. Raises InvalidRequestError, and what :func:`read_body` does."""
+    return parse_object(await read_json(request))
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
     """The JSON object in ``data``. Raises InvalidRequestError."""
     try:
-        value = from_json(data)
+        value = jiter.from_json(data, catch_duplicate_keys=True)
     except ValueError as error:
         text = _decode(data)
         if "recursion limit" in str(error):
             # json is not asked: how deep it reads depends on Python's version.
             raise _too_deep(_deep_field(text)) from None
-        # json is slower, but says what is wrong and where; and it accepts a few bodies that pydantic refuses.
+        # json is slower, but says what is wrong and where; and it accepts a few bodies that jiter refuses.
         value = _parse(text)
-    if type(value) is not dict:
+    if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object, such as {…}")
+    if isinstance(value, Doubled):
+        raise InvalidRequestError(f"{value.name}: occurs twice; send it once", value.name)
     _check_object(value, (), 1)
     return value
 
@@ -88,7 +84,7 @@ def _decode(data: bytes) -> str:
 
 def _parse(text: str, parse_int: Callable[[str], int] | None = None) -> Any:
     try:
-        return json.loads(text, parse_int=parse_int)
+        return json.loads(text, parse_int=parse_int, object_pairs_hook=object_of)
     except RecursionError:
         raise _too_deep(_deep_field(text)) from None
     except json.JSONDecodeError as error:
@@ -113,12 +109,14 @@ def _check_object(value: dict[str, Any], place: Place, level: int) -> None:
 
 def _check(value: Any, place: Place, level: int) -> None:
     kind = type(value)
+    if kind is Doubled:
+        kind = dict
     if kind is str:
         # Most of a large body is base64, for which isascii() is quick.
         if "\0" in value or not value.isascii():
             _check_text(value, place)
     elif kind is dict or kind is list:
-        if level >= _MOST_LEVELS:
+        if level >= MOST_LEVELS:
             raise _too_deep(_path(place))
         if kind is dict:
             _check_object(value, place, level + 1)
@@ -155,7 +153,7 @@ def _path(place: Place) -> str:
 
 def _too_deep(field: str) -> InvalidRequestError:
     where = f"{field}: " if field else "the body "
-    return InvalidRequestError(f"{where}is nested more than {_MOST_LEVELS} levels deep", field)
+    return InvalidRequestError(f"{where}is nested more than {MOST_LEVELS} levels deep", field)
 
 
 def _deep_field(text: str) -> str:
@@ -165,7 +163,7 @@ def _deep_field(text: str) -> str:
         match token.group():
             case "[" | "{":
                 level += 1
-                if level > _MOST_LEVELS:
+                if level > MOST_LEVELS:
                     break
             case "]" | "}":
                 level -= 1

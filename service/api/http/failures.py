@@ -16,6 +16,7 @@ from service.errors import (
     OUTPUT_TOO_LARGE,
     REPEATED,
     TRUNCATED,
+    BodyTooLargeError,
     CallCancelledError,
     CallExpiredError,
     CallFailedError,
@@ -25,13 +26,18 @@ from service.errors import (
     LimitReachedError,
     NotFoundError,
     ServiceError,
+    SlowBodyError,
     UnauthenticatedError,
     UnavailableError,
+    UnknownCodingError,
 )
 
 _STATUSES: Mapping[type[ServiceError], int] = {
     InvalidRequestError: 400,
     IdempotencyMismatchError: 422,
+    BodyTooLargeError: 413,
+    UnknownCodingError: 415,
+    SlowBodyError: 408,
     NotFoundError: 404,
     UnauthenticatedError: 401,
     ForbiddenError: 403,
@@ -98,11 +104,13 @@ def failure_of_ours(error: ServiceError) -> Failure | None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, UnknownCodingError):
+        headers["Accept-Encoding"] = ", ".join(error.taken)
     return Failure(status, str(error), field, headers, error)
 
 
 def failure_of_http(error: web.HTTPException, request: web.Request) -> Failure:
-    """How aiohttp's own refusals are answered: no such path, wrong method, body too large."""
+    """How aiohttp's own refusals are answered: no such path, wrong method."""
     match error:
         case web.HTTPNotFound():
             return Failure(404, f"there is nothing at {request.path}")
@@ -110,9 +118,6 @@ def failure_of_http(error: web.HTTPException, request: web.Request) -> Failure:
             allowed = ", ".join(sorted(error.allowed_methods))
             message = f"{error.method} is not offered at {request.path}; what is: {allowed}"
             return Failure(405, message, headers={"Allow": allowed})
-        case web.HTTPRequestEntityTooLarge():
-            limit = request.client_max_size
-            return Failure(413, f"the body is larger than {limit} bytes, which is the most that is taken")
         case _:
             return Failure(error.status, (error.text or error.reason).strip())
 

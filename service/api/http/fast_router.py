@@ -1,5 +1,6 @@
 """The way in, which leads a request straight to its handler. Private to aiohttp are ``Application._make_request``,
-``Request._match_info``, ``Server.request_factory``, ``Server.request_handler`` and ``Server.connection_made``.
+``Request._match_info``, ``Server.request_factory``, ``Server.request_handler``, ``Server.connection_made``,
+``RequestHandler._max_msg_queue_size`` and ``RequestHandler._msg_queue_resume_size``.
 
 Paths without a variable part are found in one table. aiohttp's own router looks through its resources and makes one
 object for the match and one for each middleware, which takes a tenth of a whole submission. It routes all other
@@ -18,16 +19,20 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_urldispatcher import MatchInfoError
 
+from service.api.http.caller_connection import LONGEST_HEADER, MOST_HEADERS, CallersServer
+from service.api.http.failures import ERROR_SHAPES
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.unrouted import is_untidy, lead_to_tidy
+from service.api.http.unserved import is_unusual, unserved
 from service.tcp_keepalive import find_the_vanished
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-_LONGEST_HEADER = 65 * 1024
-"""Bytes of a header's name and value: tokens and cookies of single sign-on grow to 64 KiB."""
-_MOST_HEADERS = 256
-"""Proxies add far fewer. aiohttp does not bound the sum of all headers (Ollama: 1 MiB), so their number bounds it."""
+
+_MOST_READ_AHEAD = 2
+"""Requests of one connection that are read while an earlier one is answered. aiohttp reads 32, each with half a MiB of
+its body.
+"""
 
 
 class FastRouterRunner(web.AppRunner):
@@ -37,14 +42,19 @@ class FastRouterRunner(web.AppRunner):
         super().__init__(
             app,
             max_line_size=LONGEST_ADDRESS,
-            max_field_size=_LONGEST_HEADER,
-            max_headers=_MOST_HEADERS,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
+            # What nobody has asked for yet is neither unpacked nor read to its end (:mod:`service.api.http.receiving`).
+            auto_decompress=False,
+            lingering_time=0.0,
             **options,
         )
 
     async def setup(self) -> None:
         await super().setup()
         assert self.server is not None
+        self.server.__class__ = CallersServer
+        cast(CallersServer, self.server).shapes = self.app[ERROR_SHAPES]
         # Every handler asks for ``request.app`` several times, and aiohttp looks it up in the match each time.
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)
@@ -60,6 +70,7 @@ def _accepted(
     connection = transport.get_extra_info("socket")
     if connection is not None:
         find_the_vanished(connection)
+    handler._max_msg_queue_size, handler._msg_queue_resume_size = _MOST_READ_AHEAD, 1
     note(handler, transport)
 
 
@@ -70,7 +81,7 @@ class FastRouter:
         self._general = general
         (self._around,) = app.middlewares
         self._found: dict[tuple[str, str], tuple[web.UrlMappingMatchInfo, Handler]] = {}
-        self._untidy = (_begun(app, MatchInfoError(web.HTTPNotFound())), lead_to_tidy)
+        self._nowhere = _begun(app, MatchInfoError(web.HTTPNotFound()))
         for resource in app.router.resources():
             if isinstance(resource, web.PlainResource):
                 for route in resource:
@@ -82,8 +93,10 @@ class FastRouter:
     def lead(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """The handler's answer to a request."""
         found = self._found.get((request.method, request.raw_path))
-        if found is None and is_untidy(request):
-            found = self._untidy
+        if is_unusual(request) and (refuse := unserved(request)) is not None:
+            found = self._nowhere, refuse
+        elif found is None and is_untidy(request):
+            found = self._nowhere, lead_to_tidy
         elif found is None or hdrs.EXPECT in request.headers:
             return self._general(request)
         # Every request is of this class (``setup``), and to check that takes a good part of the time spent here.

@@ -40,13 +40,17 @@ PriorityField = Annotated[int, BeforeValidator(_read_priority, json_schema_input
 """``high``, ``normal`` or ``low``; 1, 0 or -1 mean the same."""
 
 
+_LONGEST_MODEL = 400
+
+
 def _read_model(value: Any) -> Any:
-    if isinstance(value, str) and any(character.isspace() for character in value):
+    # A longer one is refused for that.
+    if isinstance(value, str) and any(character.isspace() for character in value[:_LONGEST_MODEL]):
         raise ValueError("must be the name of a model, without spaces")
     return value
 
 
-_ModelName = Annotated[str, Field(max_length=400, json_schema_extra={"pattern": r"^\S*$"})]
+_ModelName = Annotated[str, Field(max_length=_LONGEST_MODEL, json_schema_extra={"pattern": r"^\S*$"})]
 ModelField = Annotated[_ModelName | None, BeforeValidator(_read_model, json_schema_input_type=_ModelName | None)]
 """A model as Ollama names it; none, or "": the configured default."""
 

@@ -13,7 +13,7 @@ from service.api.http.raw_replies import whole_reply
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
-_HEADERS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store"))
+JSON_HEADERS = (("Content-Type", "application/json; charset=utf-8"), ("Cache-Control", "no-store"))
 
 
 def json_text(value: Any) -> str:
@@ -33,4 +33,5 @@ def json_reply(
     request: web.Request, value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
     """An API's answer."""
-    return whole_reply(request, status, (*_HEADERS, *headers.items()) if headers else _HEADERS, json_bytes(value))
+    told = (*JSON_HEADERS, *headers.items()) if headers else JSON_HEADERS
+    return whole_reply(request, status, told, json_bytes(value))

@@ -12,16 +12,16 @@ from time import perf_counter
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from service.api.access.auth import identify
 from service.api.access.caller import Caller
 from service.api.access.request_id import request_id_of
 from service.api.access.request_log import LEFT, REQUEST_LOGGING
-from service.api.context import METRICS
+from service.api.context import BODY_ROOM, METRICS
 from service.api.http.cross_origin import add_cross_origin_headers
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
+from service.api.http.receiving import throw_rest_away
 from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -57,16 +57,19 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
     except web.RequestPayloadError as error:
         response = _refusal(request, Failure(400, f"the body could not be read: {error}"))
     except Exception as error:
-        if isinstance(error, ConnectionError) and request.transport is None:
-            # The client is gone, which is no error of ours; nobody reads this reply.
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            # The client is gone or about to be, which is no error of ours; nobody reads this reply.
             response = web.Response(status=LEFT)
         else:
             response = _refusal(request, _unknown(request, error))
     finally:
+        app[BODY_ROOM].release(request)
         if logged is not None:
             requests.end(logged, caller, LEFT if response is None else response.status, begun)
         status = 500 if response is None else response.status
         app[METRICS].answered(route, request.method, status, perf_counter() - begun)
+    if not request.content.is_eof():
+        await throw_rest_away(request, response)
     return response
 
 
@@ -85,22 +88,6 @@ def _unknown(request: web.Request, error: Exception) -> Failure:
         raise error
     _log.error("%s %s failed by an error of ours", request.method, request.path, exc_info=error)
     return Failure(500, "internal error: the log of the service says more")
-
-
-class NoHttpFilter(logging.Filter):
-    """Logs a request that is no HTTP in one line without a traceback: it is the sender's fault, and is answered 400."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            record.levelno, record.levelname = logging.INFO, "INFO"
-            record.msg, record.args = "refused what is no HTTP: %s", (type(error).__name__,)
-            record.exc_info = record.exc_text = None
-        return True
-
-
-NO_HTTP = NoHttpFilter()
-"""One for the whole process, since a logger takes the same filter only once."""
 
 
 class AccessLogger(AbstractAccessLogger):

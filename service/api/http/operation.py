@@ -82,12 +82,20 @@ _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     401: ("A key is needed, or the one that was sent is unknown, revoked or expired.", ("WWW-Authenticate",)),
     403: ("The caller may not do this: it needs a key that may.", ()),
     404: ("It is not there, or not for this caller.", ()),
-    413: ("The body is larger than what is taken.", ()),
+    408: ("The body did not come in time.", ()),
+    413: ("The body is larger than what is taken, or unpacks to more.", ()),
+    415: (
+        "The body is packed as nobody here unpacks; `Accept-Encoding` says what is taken.",
+        ("Accept-Encoding",),
+    ),
     422: ("The idempotency key was used with another body or route.", ()),
     429: ("A limit of this caller's is reached.", ("Retry-After",)),
     499: ("Somebody has cancelled the job.", ()),
     500: ("The answer ended before it was complete, or is not what the model should write.", ()),
-    503: ("Not now: the service is full or stopping, cannot store, or has no backend.", ("Retry-After",)),
+    503: (
+        "Not now: the service is full or stopping, cannot store, or has no backend.",
+        ("Retry-After",),
+    ),
     504: ("The job was still queued at its deadline.", ()),
 }
 

@@ -19,13 +19,15 @@ from http import HTTPStatus
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import SERVER_SOFTWARE
 
 from service.api.access.auth import callers_headers
+from service.api.http.callers import CALLERS
 from service.coalescing import CoalescedWrites
 
 Headers = Sequence[tuple[str, str]]
 
+SERVER = "Corral"
+"""As every reply names what serves it; versions are nobody's business."""
 COALESCED_WRITES = web.AppKey("coalesced_writes", CoalescedWrites)
 
 _FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -38,21 +40,28 @@ _END = b"0\r\n\r\n"
 def whole_reply(request: web.Request, status: int, headers: Headers, body: bytes) -> web.StreamResponse:
     """A reply with the whole of its body."""
     lines = _own_lines(request, status, headers)
-    return (
-        web.Response(status=status, headers=headers, body=body)
-        if lines is None
-        else _RawReply(status, lines, body, request.app[COALESCED_WRITES])
-    )
+    if lines is not None:
+        return _RawReply(status, lines, body, request.app[COALESCED_WRITES])
+    if len(body) > _MOST_LEFT_BYTES:
+        return _LargeReply(request, status, headers, body)
+    return web.Response(status=status, headers=headers, body=body)
 
 
-def stream_reply(request: web.Request, status: int, headers: Headers) -> web.StreamResponse:
-    """A reply whose body is still to come, in pieces; its head goes out with the first of them."""
+def stream_reply(request: web.Request, status: int, headers: Headers, size: int | None = None) -> web.StreamResponse:
+    """A reply whose body is still to come, in pieces; its head goes out with the first of them. ``size`` is the body's
+    in bytes, where that is known.
+    """
     lines = _own_lines(request, status, headers)
-    return (
-        _Stream(status=status, headers=headers)
-        if lines is None
-        else _RawStream(status, lines, request.app[COALESCED_WRITES])
-    )
+    if lines is not None:
+        return _RawStream(status, lines, request.app[COALESCED_WRITES], size)
+    stream = _Stream(status=status, headers=headers)
+    stream.content_length = size
+    return stream
+
+
+async def name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    """A hook for the replies that aiohttp writes."""
+    response.headers[hdrs.SERVER] = SERVER
 
 
 def _own_lines(request: web.Request, status: int, headers: Headers) -> str | None:
@@ -78,6 +87,19 @@ def _own_lines(request: web.Request, status: int, headers: Headers) -> str | Non
             return None
         lines += f"{name}: {value}\r\n"
     return lines
+
+
+class _LargeReply(web.Response):
+    """A whole reply that aiohttp writes, for as long as its caller takes it."""
+
+    def __init__(self, request: web.Request, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(status=status, headers=headers, body=body)
+        self._asked = request
+        self._body_size = len(body)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        with self._asked.app[CALLERS].sending(self._asked, self._body_size):
+            await super().write_eof(data)
 
 
 class _Stream(web.StreamResponse):
@@ -126,11 +148,14 @@ class _Raw(web.StreamResponse):
         transport = request.transport if request is not None else None
         if request is None or transport is None or transport.is_closing():
             raise ConnectionResetError("the caller has closed the connection")
-        await request.writer.drain()
-        if len(last) > _MOST_LEFT_BYTES:
-            await request.writer.write(last)
-            await request.writer.drain()
-            return
+        if len(last) > _MOST_LEFT_BYTES or transport.get_write_buffer_size():
+            assert isinstance(request, web.Request)
+            with request.app[CALLERS].sending(request, len(last)):
+                await request.writer.drain()
+                if len(last) > _MOST_LEFT_BYTES:
+                    await request.writer.write(last)
+                    await request.writer.drain()
+                    return
         self._writes.send(transport, last)
         if sys.version_info >= (3, 12):
             # There aiohttp starts its tasks at once: the next request on this connection could be answered, or could
@@ -154,11 +179,13 @@ class _RawReply(_Raw):
 
 
 class _RawStream(_Raw):
-    """A reply in chunks (RFC 9112, 7.1)."""
+    """A reply in pieces: in chunks (RFC 9112, 7.1), unless its size is known."""
 
-    def __init__(self, status: int, lines: str, writes: CoalescedWrites) -> None:
+    def __init__(self, status: int, lines: str, writes: CoalescedWrites, size: int | None) -> None:
         super().__init__(status, writes)
-        self._unsent_head = _head(status, f"{lines}Transfer-Encoding: chunked\r\n")
+        self._is_chunked = size is None
+        length = "Transfer-Encoding: chunked" if size is None else f"Content-Length: {size}"
+        self._unsent_head = _head(status, f"{lines}{length}\r\n")
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send a piece, which must not be empty, and wait until the caller has read most of it.
@@ -166,11 +193,13 @@ class _RawStream(_Raw):
         Raises ConnectionError when the caller is gone.
         """
         assert self._request is not None
-        piece = self._after_head(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
+        piece = self._after_head(b"".join((b"%x\r\n" % len(data), data, b"\r\n")) if self._is_chunked else bytes(data))
         self._size += len(piece)
         await self._request.writer.write(piece)
 
     def _last(self, data: bytes) -> bytes:
+        if not self._is_chunked:
+            return self._after_head(data)
         return self._after_head(b"%x\r\n%b\r\n%b" % (len(data), data, _END) if data else _END)
 
     def _after_head(self, piece: bytes) -> bytes:
@@ -185,4 +214,4 @@ def _head(status: int, lines: str) -> bytes:
 
 @lru_cache(maxsize=2)
 def _closing_lines(second: int) -> str:
-    return f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
+    return f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER}\r\n\r\n"

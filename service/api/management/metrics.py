@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from corral.breaker import State
 from service.api.context import CLOCK, JOBS, METRICS, POOL
+from service.api.http.raw_replies import whole_reply
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.job import Priority, Status, model_of_runner
@@ -132,7 +133,7 @@ class _Service(Collector):
         return model if self._pool.catalogue.knows(model) else OTHER
 
 
-async def show_metrics(request: web.Request) -> web.Response:
+async def show_metrics(request: web.Request) -> web.StreamResponse:
     """All metrics as they are now, in the format that the caller accepts."""
     app = request.app
     registry = CollectorRegistry(auto_describe=False)
@@ -142,7 +143,8 @@ async def show_metrics(request: web.Request) -> web.Response:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+    headers = (("Content-Type", content_type), ("Cache-Control", "no-store"))
+    return whole_reply(request, 200, headers, encode(registry))
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:

@@ -42,7 +42,7 @@ OPERATIONS: Operations = {
         replies={
             201: ReplyDoc("The new key.", {JSON: CreatedKey}, ("Location",)),
             **_NOT_ADMIN,
-            **refusals(Problem, PROBLEM_JSON, 400, 413),
+            **refusals(Problem, PROBLEM_JSON, 400, 408, 413, 415),
         },
     ),
     ("GET", "/api/keys/{id}"): Operation(

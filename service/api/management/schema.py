@@ -76,7 +76,7 @@ class KeyRequest(BaseModel):
     """Requests in any hour."""
     concurrency: Count | None = None
     """How many of its jobs run at a time."""
-    models: Annotated[list[ModelName], Field(max_length=1000)] | None = None
+    models: Annotated[list[ModelName], Field(max_length=1000, fail_fast=True)] | None = None
     """The only models that it may use; none: all."""
     max_priority: Annotated[
         int | None, BeforeValidator(_read_priority, json_schema_input_type=PriorityWords | None)

@@ -10,13 +10,16 @@ from typing import Any
 
 from aiohttp import web
 
+from service.api.access.admission import require_model
 from service.api.context import POOL
 from service.api.dropin.installed import ModelList, answering, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
-from service.api.dropin.reading import first_object
-from service.api.http.bodies import read_body
+from service.api.dropin.reading import is_name, read_call
+from service.api.dropin.unnamed import no_such_model
+from service.api.http.bodies import read_json
 from service.api.http.json_replies import json_reply
 from service.backend.pool import Backend
+from service.endpoints import Kind
 from service.errors import BackendError, NoBackendError, NotFoundError
 from service.job import model_key
 
@@ -67,10 +70,14 @@ async def version(request: web.Request) -> web.StreamResponse:
 async def show(request: web.Request) -> web.StreamResponse:
     """What a backend that has the model says of it. Raises NotFoundError for one that nobody may use."""
     catalogue = request.app[POOL].catalogue
-    body = await read_body(request)
-    fields = first_object(body) or {}
+    body = await read_json(request)
+    fields = read_call(body)
     name = fields.get("model") or fields.get("name")
     model = name if isinstance(name, str) else None
+    if model and not is_name(model):
+        raise no_such_model(Kind.WRITES, model)
+    if model is not None:
+        require_model(request, model)
     if model is not None and not await catalogue.look_for(model) and catalogue.hides(model):
         raise NotFoundError(f"model '{model}' not found")
     return await pass_to_first(request, "/api/show", body, model)

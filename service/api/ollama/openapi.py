@@ -104,7 +104,7 @@ OPERATIONS: Operations = {
         replies={
             200: ReplyDoc("What is known of it.", {JSON: OllamaShowReply}),
             **_REFUSED,
-            **refusals(OllamaError, JSON, 400, 404, 413),
+            **refusals(OllamaError, JSON, 400, 404, 408, 413, 415),
             "default": _RELAYED,
         },
     ),

@@ -8,11 +8,11 @@ from service.api.dropin.dialect import Dialect
 from service.api.dropin.queued import queued_routes
 from service.api.http.operation import NDJSON
 from service.api.http.unrouted import with_slashes
-from service.api.ollama.admin_routes import manage
+from service.api.ollama.admin_routes import blob, manage
 from service.api.ollama.lists import loaded, show, tags, version
 from service.api.ollama.translation import DOOR, describe, error_frame, heartbeat
 
-DIALECT = Dialect(DOOR, describe, NDJSON, error_frame, heartbeat)
+DIALECT = Dialect(DOOR, describe, "missing request body", NDJSON, error_frame, heartbeat)
 
 _ROUTES = (
     *queued_routes(DIALECT),
@@ -25,7 +25,7 @@ _ROUTES = (
     web.post("/api/create", manage),
     web.post("/api/copy", manage),
     web.delete("/api/delete", manage),
-    web.post("/api/blobs/{digest}", manage),
-    web.head("/api/blobs/{digest}", manage),
+    web.post("/api/blobs/{digest}", blob),
+    web.head("/api/blobs/{digest}", blob),
 )
 ROUTES = (*_ROUTES, *with_slashes(_ROUTES))

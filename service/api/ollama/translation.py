@@ -18,22 +18,17 @@ _MOVED = {"temperature": "temperature", "max_tokens": "num_predict"}
 
 
 def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
-    """What the queue must know of the request; None for one that Ollama is to refuse itself, since it names no model or
-    has a field of a wrong type.
-    """
+    """What the queue must know of the request; None where it names no model that Ollama could have."""
     fields = _accommodated(body, accept) if endpoint.streams is Streams.BY_CALLER else body
     model = model_asked(fields)
     if model is None:
         return None
     fields = limits.applied(endpoint.path, model, fields)
-    options, shift = fields.get("options"), fields.get("shift")
-    if not isinstance(options, dict | None):
-        return None
     return CallDetails(
         model=model,
         prompt=words_of(endpoint, fields),
         is_streamed=endpoint.is_streamed(fields.get("stream")),
-        runner=runner_key(model, options, shift if isinstance(shift, bool) else None),
+        runner=runner_key(model, fields.get("options"), fields.get("shift")),
         body=None if fields is body else fields,
         is_unload=_is_unload(endpoint, fields),
     )
@@ -58,7 +53,8 @@ def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:
     changed = dict(body)
     if "model_name" in changed:
         name = changed.pop("model_name")
-        changed.setdefault("model", name)
+        if changed.get("model") is None:
+            changed["model"] = name
     options = changed.get("options")
     for theirs, ours in _MOVED.items():
         value = changed.get(theirs)

@@ -42,5 +42,5 @@ def shape(failure: Failure) -> web.Response:
     return web.Response(
         body=json_bytes(body),
         status=failure.status,
-        headers={"Content-Type": "application/json", **failure.headers},
+        headers={"Content-Type": "application/json; charset=utf-8", **failure.headers},
     )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
+from service.api.access.admission import require_model
 from service.api.context import POOL
 from service.api.dropin.installed import ModelList, installed, last_told, reachable
 from service.api.dropin.passing import pass_on, pass_to_first, quick
+from service.api.dropin.reading import is_name
+from service.api.dropin.unnamed import no_such_model
 from service.api.http.json_replies import json_bytes
+from service.api.http.raw_replies import whole_reply
 from service.backend.models import InstalledModel
+from service.endpoints import Kind
 from service.errors import NoBackendError, NotFoundError
+
+_NO_NAME = re.compile(r"[/\\%\0-\x1f\x7f\ud800-\udfff]|^\.+$")
+"""What is no name of one step, and would lead elsewhere where a backend, or a proxy before it, tidies paths."""
 
 
 async def models(request: web.Request) -> web.StreamResponse:
@@ -24,29 +34,33 @@ async def models(request: web.Request) -> web.StreamResponse:
         try:
             return await pass_on(request, "/v1/models", None, backends[0], quick(request))
         except NoBackendError:
-            return _listed(last_told(request, backends))
-    return _listed(await installed(request, backends))
+            return _listed(request, last_told(request, backends))
+    return _listed(request, await installed(request, backends))
 
 
 async def model(request: web.Request) -> web.StreamResponse:
     """One model; its name is echoed as it was asked for. Names with ``/`` are found too."""
     name = request.match_info["name"]
+    if not is_name(name):
+        raise no_such_model(Kind.WRITES, name)
+    require_model(request, name)
     listed = await installed(request, await reachable(request))
     found = listed.find(name)
-    if found is None and "/" not in name and not request.app[POOL].catalogue.hides(name):
-        return await pass_to_first(request, request.rel_url.raw_path, None, limits=quick(request))
+    if found is None and not _NO_NAME.search(name) and not request.app[POOL].catalogue.hides(name):
+        return await pass_to_first(request, f"/v1/models/{quote(name, safe=':')}", None, limits=quick(request))
     if found is None:
         raise NotFoundError(f"model '{name}' not found")
-    return _reply({**_entry(found), "id": name}, listed.headers)
+    return _reply(request, {**_entry(found), "id": name}, listed.headers)
 
 
-def _reply(value: dict[str, Any], headers: dict[str, str]) -> web.Response:
-    return web.Response(body=json_bytes(value) + b"\n", headers={"Content-Type": "application/json", **headers})
+def _reply(request: web.Request, value: dict[str, Any], headers: dict[str, str]) -> web.StreamResponse:
+    told = (("Content-Type", "application/json"), *headers.items())
+    return whole_reply(request, 200, told, json_bytes(value) + b"\n")
 
 
-def _listed(found: ModelList) -> web.Response:
+def _listed(request: web.Request, found: ModelList) -> web.StreamResponse:
     data = [_entry(model) for model in found.newest_first]
-    return _reply({"object": "list", "data": data or None}, found.headers)
+    return _reply(request, {"object": "list", "data": data or None}, found.headers)
 
 
 def _entry(installed: InstalledModel) -> dict[str, Any]:

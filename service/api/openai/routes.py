@@ -11,7 +11,7 @@ from service.api.http.unrouted import with_slashes
 from service.api.openai.lists import model, models
 from service.api.openai.translation import DOOR, describe, error_frame, heartbeat
 
-DIALECT = Dialect(DOOR, describe, EVENT_STREAM, error_frame, heartbeat)
+DIALECT = Dialect(DOOR, describe, "EOF", EVENT_STREAM, error_frame, heartbeat)
 
 _ROUTES = (
     *queued_routes(DIALECT),

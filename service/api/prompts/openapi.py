@@ -49,7 +49,7 @@ OPERATIONS: Operations = {
                 ("Location", *_PLACE, "Idempotent-Replayed"),
             ),
             **_REFUSED,
-            **refusals(Problem, PROBLEM_JSON, 400, 403, 404, 413, 422, 429),
+            **refusals(Problem, PROBLEM_JSON, 400, 403, 404, 408, 413, 415, 422, 429),
         },
     ),
     ("GET", "/api/v1/prompt/{id}/status"): Operation(
@@ -76,7 +76,8 @@ OPERATIONS: Operations = {
         summary="Read what Ollama is asked for a job",
         description=(
             "The body of the call as it is sent, with the operator's limits in it. Of a job made here every field but "
-            "``stream`` is one that a submission takes: posted again without it, it asks the same."
+            "``stream`` is one that a submission takes: posted again without it, it asks the same. "
+            "One of more than 256 KiB is given as it was sent, with its names in any case."
         ),
         tag=_TAG,
         parameters=(_ID,),

@@ -11,15 +11,17 @@ from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
-from service.api.dropin.reading import first_object
-from service.api.http.bodies import parse_object, read_body
+from service.api.dropin.reading import refuse_doubles
+from service.api.http.bodies import parse_object, read_json
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
+from service.api.http.piecewise import piecewise_json
 from service.api.http.validation import validated
 from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
 from service.api.live.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
 from service.api.live.long_poll import LongPoll
+from service.api.live.output_pieces import output_of, result_reply
 from service.api.prompts.schema import (
     CancelReply,
     CancelRequest,
@@ -30,17 +32,20 @@ from service.api.prompts.schema import (
     StatusQuery,
 )
 from service.api.prompts.translation import to_job
-from service.job import Status, model_key
+from service.go_json import fields_of
+from service.job import Job, Result, Status, model_key
 from service.jobs import View
 from service.jobs.cancelling import UNFINISHED
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 
 
 async def submit(request: web.Request) -> web.StreamResponse:
     """Answered only after the job is on disk."""
     app, caller = request.app, request[CALLER]
-    body = await read_body(request)
-    asked = validated(PromptRequest, parse_object(body))
+    body = await read_json(request)
+    fields = parse_object(body)
+    await refuse_doubles(fields)
+    asked = validated(PromptRequest, fields)
     default_model = app[QUEUE].present.default_model
     new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK], caller.owner, caller.key_id)
     return await admission.submit(request, body, new, partial(_accepted, request))
@@ -67,16 +72,23 @@ async def result(request: web.Request) -> web.StreamResponse:
         view = await _long_poll(request.app).until_final(job_id, query.wait)
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
-    return json_reply(
-        request,
-        result_fields(view.job, await jobs.views.result(view.job), await jobs.views.prompt(view.job)),
-    )
+    job = view.job
+    prompt = await jobs.views.prompt(job)
+    output = await jobs.views.result(job) if job.status == Status.COMPLETED else None
+    return await result_reply(request, partial(_result_fields, job), prompt, output, "result", output_of)
+
+
+def _result_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str, object]:
+    return result_fields(job, result, prompt)
 
 
 async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     text = await request.app[JOBS].views.request(view.job)
-    return json_reply(request, first_object(text.encode()))
+    if text is None or text.is_short:
+        return json_reply(request, fields_of((await text.whole()).encode()) if text is not None else None)
+    # It is JSON already, and goes as it was sent.
+    return await piecewise_json(request, text.pieces(), text.size)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -96,18 +108,21 @@ async def cancel(request: web.Request) -> web.StreamResponse:
 
 
 async def cancel_many(request: web.Request) -> web.StreamResponse:
-    asked = validated(CancelRequest, parse_object(await read_body(request)))
+    fields = parse_object(await read_json(request))
+    await refuse_doubles(fields)
+    asked = validated(CancelRequest, fields)
     caller, wanted = request[CALLER], asked.filter
     which = Filter(model_key=wanted.model and model_key(wanted.model))
     which = caller.only_visible(which) if asked.everybody else caller.only_own(which)
     statuses = UNFINISHED if wanted.status is None else tuple(map(Status, wanted.status))
-    fields: CancelReply = {"cancelled": await request.app[JOBS].cancelling.cancel(which, statuses)}
-    return json_reply(request, fields)
+    reply: CancelReply = {"cancelled": await request.app[JOBS].cancelling.cancel(which, statuses)}
+    return json_reply(request, reply)
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
-    which = request[CALLER].only_visible(Filter(query.status, query.model and model_key(query.model), text=query.q))
+    statuses = (query.status,) if query.status else ()
+    which = request[CALLER].only_visible(Filter(statuses, query.model and model_key(query.model), text=query.q))
     jobs = request.app[JOBS]
     page = await jobs.views.page(which, query.page_size, (query.page - 1) * query.page_size)
     fields: PromptPage = {

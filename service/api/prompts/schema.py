@@ -75,15 +75,15 @@ Image = Annotated[str, Field(min_length=1, json_schema_extra=BASE64), AfterValid
 
 
 class Message(BaseModel):
-    """One turn of a chat, as Ollama takes it (wire contract 1.3)."""
+    """One turn of a chat, as Ollama takes it (wire contract 1.3); what is unknown here is kept for it."""
 
-    model_config = STRICT
+    model_config = ConfigDict(**{**STRICT, "extra": "allow"})
 
     role: str = Field(min_length=1)
-    content: str = ""
+    content: str | None = None
     thinking: str | None = None
-    images: list[Image] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    images: Annotated[list[Image], Field(fail_fast=True)] | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -100,9 +100,9 @@ class PromptRequest(BaseModel):
     model: ModelField = None
     priority: PriorityField = 0
     system: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] | None = None
     """Instead of ``prompt``: a chat."""
-    tools: list[dict[str, Any]] | None = None
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     """What the model may call; for a chat only."""
     options: dict[str, Any] | None = None
     """Ollama's own, such as ``temperature`` and ``num_predict``."""
@@ -110,7 +110,7 @@ class PromptRequest(BaseModel):
         Any, BeforeValidator(_is_format, json_schema_input_type=Literal["", "json"] | dict[str, Any] | None)
     ] = None
     """``json``, or the JSON schema that the answer is to follow."""
-    images: list[Image] | None = None
+    images: Annotated[list[Image], Field(fail_fast=True)] | None = None
     think: Annotated[
         Any, BeforeValidator(_is_effort, json_schema_input_type=bool | Literal["low", "medium", "high", "max"] | None)
     ] = None
@@ -150,7 +150,7 @@ class ListQuery(BaseModel):
     status: Literal["queued", "processing", "completed", "failed", "cancelled"] | None = None
     model: str | None = Field(default=None, max_length=400)
     q: str | None = Field(default=None, max_length=1000)
-    """What is searched for in the prompts."""
+    """What is searched for in the prompts, of the newest 100,000 jobs that the narrowest of the other filters finds."""
 
 
 class CancelFilter(BaseModel):
@@ -187,4 +187,4 @@ class PromptPage(TypedDict):
     total: int
     total_pages: int
     total_is_capped: NotRequired[bool]
-    """There are more than were counted."""
+    """There may be more than were counted."""

@@ -88,4 +88,4 @@ def _fill_chat(body: dict[str, Any], request: PromptRequest, messages: list[Mess
     if request.tools is not None:
         body["tools"] = request.tools
     own = [message.content for message in messages if message.role.lower() == "user"]
-    return own[-1] if own else messages[-1].content
+    return (own[-1] if own else messages[-1].content) or ""

@@ -32,7 +32,7 @@ OPERATIONS: Operations = {
             200: ReplyDoc(
                 "The request is stored and waits for its turn.", {JSON: AcceptedRequest}, ("Idempotent-Replayed",)
             ),
-            **refusals(Problem, PROBLEM_JSON, 400, 401, 403, 404, 413, 422, 429, 503),
+            **refusals(Problem, PROBLEM_JSON, 400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
         },
     ),
     ("GET", "/status/{request_id}"): Operation(

@@ -18,6 +18,7 @@ from service.errors import NOT_OLLAMA, BackendError, Fault
 _PIECE_BYTES = 256 * 1024
 """A body up to this size goes out at once; a larger one in pieces, so that nobody else waits for tens of megabytes."""
 _SMALL_REPLY_BYTES = 16 * 1024 * 1024
+"""For errors, lists of models and the like."""
 _STALE_SECONDS = 1.0
 _MOST_TRIES = 4
 
@@ -48,15 +49,22 @@ class Reply:
         return Chunks(self._connection, self._watch, self._backend)
 
     async def read(self, limit_bytes: int = _SMALL_REPLY_BYTES) -> bytes:
-        """The whole body; for errors and other small replies. Beyond the limit it is ``not_ollama``."""
+        """The whole body; for errors and other small replies. Raises BackendError, also for one beyond the limit, which
+        no other attempt would make smaller.
+        """
         pieces = []
         size = 0
         async for data in self.chunks():
             size += len(data)
             if size > limit_bytes:
-                raise not_ollama(self._backend, f"a reply of more than {limit_bytes} bytes")
+                raise self.too_large(f"of more than {limit_bytes} bytes")
             pieces.append(data)
         return b"".join(pieces)
+
+    def too_large(self, what: str) -> BackendError:
+        """The error of this reply when it is more than is read; ``what`` says of what."""
+        message = f"{self._backend} is not Ollama: it answered with a reply {what}"
+        return BackendError(message, code=NOT_OLLAMA, fault=Fault.PERMANENT, status=self.status)
 
 
 class Chunks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -29,7 +29,7 @@ _KEPT_BACK = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
-        # The body was unpacked when it was read.
+        # The body was unpacked when it was read; see ``with_callers``.
         "content-encoding",
         # They are written anew.
         "accept-encoding",
@@ -41,8 +41,51 @@ _KEPT_BACK = frozenset(
         # They are meant for us.
         "authorization",
         "cookie",
+        "cookie2",
         "x-api-key",
+        # Single sign-on in front of us names the person in them, and some the person's tokens (oauth2-proxy, Grafana,
+        # YunoHost; "From" is HTTP's own).
+        "api-key",
+        "auth-user",
+        "from",
+        "x-auth",
+        "x-email",
+        "x-forwarded-access-token",
+        "x-forwarded-email",
+        "x-forwarded-groups",
+        "x-forwarded-name",
+        "x-forwarded-preferred-username",
+        "x-forwarded-user",
+        "x-forwarded-username",
+        "x-original-user",
+        "x-user",
+        "x-username",
     }
+)
+_KEPT_BACK_PREFIXES = (
+    # Cloudflare Access, Authelia, Tailscale, AWS, Keycloak's and nginx's proxies, authentik, Google IAP.
+    "cf-access-",
+    "remote-",
+    "ssl-client-",
+    "tailscale-",
+    "x-amzn-oidc-",
+    "x-auth-",
+    "x-authentik-",
+    "x-client-cert",
+    "x-goog-api-",
+    "x-goog-authenticated-user-",
+    "x-goog-iap-",
+    # Azure, Open WebUI, Pomerium, Caddy's security, LibreChat and others, Vouch, Grafana.
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-openwebui-user-",
+    "x-pomerium-",
+    "x-remote-",
+    "x-sso-",
+    "x-token-",
+    "x-user-",
+    "x-vouch-",
+    "x-webauth-",
 )
 
 
@@ -62,12 +105,20 @@ def _basic_auth(login: str, password: str) -> str:
     return f"Basic {b64encode(f'{login}:{password}'.encode()).decode()}"
 
 
-def with_callers(base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The caller's headers, except those that are not for a backend, over ours and under the configured ones."""
+def with_callers(
+    base: CIMultiDict[str], configured: Mapping[str, str], callers: Mapping[str, str], *, is_as_it_came: bool = False
+) -> CIMultiDict[str]:
+    """The caller's headers, except those that are not for a backend, over ours and under the configured ones.
+    ``is_as_it_came``: the body that goes with them is packed if the caller has packed it, and they say so.
+    """
     given = CIMultiDict(callers)
-    named = {name.strip().lower() for name in given.get("Connection", "").split(",")}
+    # Each line may name further headers of one connection.
+    lines = given.getall("Connection", ())
+    kept_back = _KEPT_BACK | {name.strip().lower() for line in lines for name in line.split(",")}
     headers = base.copy()
-    headers.update((name, value) for name, value in given.items() if name.lower() not in _KEPT_BACK | named)
+    headers.update((name, value) for name, value in given.items() if not _is_kept_back(name, kept_back))
+    if is_as_it_came and (codings := given.getall("Content-Encoding", ())):
+        headers["Content-Encoding"] = ", ".join(codings)
     headers.update(configured)
     return headers
 
@@ -80,3 +131,9 @@ def request_head(method: str, target: str, host: str, headers: Mapping[str, str]
     lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
     # A caller's headers were decoded in this way when they came (by aiohttp).
     return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _is_kept_back(name: str, kept_back: Collection[str]) -> bool:
+    # Servers of the CGI kind take both signs for the same.
+    plain = name.lower().replace("_", "-")
+    return plain in kept_back or plain.startswith(_KEPT_BACK_PREFIXES)

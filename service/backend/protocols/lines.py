@@ -15,6 +15,11 @@ class LineSplitter:
         """A line is longer than the limit; it and everything behind it is not given out."""
         self._begun = bytearray()
 
+    @property
+    def gathered_bytes(self) -> int:
+        """What has come of a line whose end has not."""
+        return len(self._begun)
+
     def split(self, data: bytes) -> list[bytes]:
         """The lines that end in these bytes, without their ends (``\\n`` or ``\\r\\n``)."""
         if self.is_too_long:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pydantic_core import from_json
-
-from service.backend.protocols.reading import Ending, add, add_tool_calls, count, items, mapping, reason
+from service.backend.protocols.reading import Ending, add, add_tool_calls, count, decoded, items, mapping, reason
 from service.backend.protocols.sse import SseReader
 from service.backend.protocols.whole import WholeReader
 from service.job import TEXT, THINKING, Counts, Segment
@@ -47,7 +45,7 @@ class MessagesReader(SseReader):
         written = "".join(self._tool_input)
         if written:
             try:
-                self._tool_use["input"] = from_json(written)
+                self._tool_use["input"] = decoded(written.encode("utf-8", "replace"))
             except ValueError:
                 # What the model wrote is not ours to judge: it is shown as it is.
                 self._tool_use["input"] = written

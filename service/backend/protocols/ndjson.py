@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from pydantic_core import from_json
-
 from service.backend.protocols.reading import (
     Ending,
     StreamReader,
     add,
     add_tool_calls,
     count,
+    decoded,
     milliseconds,
     parsed,
     reason,
@@ -70,7 +69,7 @@ def _add_message(chunk: dict[str, Any], segments: list[Segment]) -> None:
 def _together(lines: list[bytes]) -> list[Any] | None:
     """The values on many lines, decoded in one go, which is three times as fast. None if a line is not one value."""
     try:
-        chunks = from_json(b"[%b]" % b",".join(lines))
+        chunks = decoded(b"[%b]" % b",".join(lines))
     except ValueError:
         return None
     return chunks if len(chunks) == len(lines) else None

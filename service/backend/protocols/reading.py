@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json, to_json
 
 from service.backend.protocols.lines import LineSplitter
 from service.backend.protocols.repetition import LastOutput
+from service.errors import InvalidRequestError
 from service.job import TOOL_CALLS, Counts, Segment, joined
+from service.json_bounds import UNSCANNED_BYTES, check_at_once
 
 _DEEPEST = 4
 """An error that holds an error that holds …: Ollama nests twice (a runner's document as a string)."""
@@ -20,7 +23,7 @@ def text_of_error(error: object, depth: int = 0) -> str:
     if depth < _DEEPEST:
         if isinstance(error, str) and error.startswith("{"):
             try:
-                document = from_json(error)
+                document = decoded(error.encode("utf-8", "replace"))
             except ValueError:
                 return error
             return text_of_error(document, depth + 1) or error
@@ -49,6 +52,8 @@ class Ending(NamedTuple):
     """The status that the error would have had, where the reply names it."""
     is_refusal: bool = False
     """The error came in place of an answer: what has come is Ollama's refusal, and all of it."""
+    is_too_large: bool = False
+    """The error is that it holds more than is read: the same request would meet that again."""
     is_repeated: bool = False
     """It is not complete, since the model wrote the same token again and again and Ollama has ended it for that."""
     segments: tuple[Segment, ...] = ()
@@ -61,6 +66,14 @@ class Reader(Protocol):
     @property
     def has_begun(self) -> bool:
         """Whether the bytes so far are an answer's: they may still be a refusal's where it is False."""
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers of vectors have come; 0 where the reply is of another kind."""
+
+    @property
+    def gathered_bytes(self) -> int:
+        """What it holds of the reply, beside output that it has given and the bytes that it was fed, as they are."""
 
     def feed(self, data: bytes) -> list[Segment]:
         """The output found in these bytes, which may be none; neighbouring text or thinking is joined."""
@@ -75,6 +88,10 @@ class ReplyError(ValueError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class TooLargeError(ReplyError):
+    """The reply holds more than is read; the text says of what."""
 
 
 class UnreadableError(ReplyError):
@@ -92,19 +109,42 @@ def error_of_last(problem: ReplyError) -> str | None:
     return None if isinstance(problem, UnreadableError) and problem.may_be_cut else str(problem)
 
 
+def decoded(document: bytes) -> Any:
+    """The JSON value in these bytes. Raises TooLargeError for one that is small to send and large to hold, ValueError
+    for what is none.
+    """
+    if len(document) > UNSCANNED_BYTES:
+        try:
+            check_at_once(document)
+        except InvalidRequestError as problem:
+            raise too_large(problem) from None
+    return from_json(document)
+
+
+def too_large(problem: InvalidRequestError) -> TooLargeError:
+    """What the scan of JSON has found, said of a reply."""
+    return TooLargeError(str(problem).replace("the body", "the reply", 1))
+
+
 class StreamReader(ABC):
     """A reader that looks at one line after the other. What follows an error is not looked at."""
 
     has_begun = True
+    numbers = 0
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
         self._error: str | None = None
         self._error_status: int | None = None
+        self._is_too_large = False
         self._is_complete = False
         self._counts = Counts()
         self._last_output = LastOutput()
         """To be given the output of each event by itself."""
+
+    @property
+    def gathered_bytes(self) -> int:
+        return self._lines.gathered_bytes
 
     def feed(self, data: bytes) -> list[Segment]:
         segments: list[Segment] = []
@@ -116,10 +156,11 @@ class StreamReader(ABC):
                 elif lines:
                     self._take_all(lines, segments)
                 if self._lines.is_too_long:
-                    raise ReplyError(f"a line of the reply is longer than {self._lines.limit_bytes} bytes")
+                    raise TooLargeError(f"a line of the reply is longer than {self._lines.limit_bytes} bytes")
             except ReplyError as problem:
                 self._error = str(problem)
                 self._error_status = problem.status
+                self._is_too_large = isinstance(problem, TooLargeError)
         return joined(segments) if len(segments) > 1 else segments
 
     def finish(self) -> Ending:
@@ -131,11 +172,13 @@ class StreamReader(ABC):
             except ReplyError as problem:
                 self._error = error_of_last(problem)
                 self._error_status = problem.status
+                self._is_too_large = isinstance(problem, TooLargeError)
         return Ending(
             is_complete=self._is_complete and self._error is None,
             error=self._error,
             counts=self._counts,
             error_status=self._error_status,
+            is_too_large=self._is_too_large,
             # What has no line end was cut, and Ollama cuts nothing when it ends a stream on purpose.
             is_repeated=not (self._is_complete or self._error or rest) and self._last_output.is_repeated,
             segments=tuple(joined(segments)),
@@ -193,10 +236,14 @@ def items(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def parsed(document: bytes) -> dict[str, Any]:
-    """The JSON object in these bytes. Raises UnreadableError for anything else, ReplyError for one with an error."""
+def parsed(document: bytes, decode: Callable[[bytes], Any] = decoded) -> dict[str, Any]:
+    """The JSON object in these bytes. Raises UnreadableError for anything else, ReplyError for one with an error, and
+    what ``decode`` raises.
+    """
     try:
-        value = from_json(document)
+        value = decode(document)
+    except ReplyError:
+        raise
     except ValueError:
         raise UnreadableError(document) from None
     if not isinstance(value, dict):

@@ -18,7 +18,8 @@ from service.store.migrations.m0007_shorter_inserts import STATEMENTS as M0007
 from service.store.migrations.m0008_whole_rows import STATEMENTS as M0008
 from service.store.migrations.m0009_model_lists import STATEMENTS as M0009
 from service.store.migrations.m0010_model_fits import STATEMENTS as M0010
-from service.store.migrations.m0011_request_ids import STATEMENTS as M0011
+from service.store.migrations.m0011_reply_pieces import STATEMENTS as M0011
+from service.store.migrations.m0012_request_ids import STATEMENTS as M0012
 
 
 class Migration(NamedTuple):
@@ -28,6 +29,6 @@ class Migration(NamedTuple):
     statements: tuple[str, ...]
 
 
-_STEPS = (M0001, M0002, M0003, M0004, M0005, M0006, M0007, M0008, M0009, M0010, M0011)
+_STEPS = (M0001, M0002, M0003, M0004, M0005, M0006, M0007, M0008, M0009, M0010, M0011, M0012)
 MIGRATIONS = tuple(Migration(number, step) for number, step in enumerate(_STEPS, 1))
 NEWEST = MIGRATIONS[-1].number

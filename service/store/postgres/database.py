@@ -18,7 +18,7 @@ import asyncpg
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.metrics.values import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, Row, Settle, Statement, Written
+from service.store.database import Batch, LongText, Row, Settle, Statement, TextPiece, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.pending import Read, Write
 from service.store.postgres.connections import Link, connect, is_in_the_way, lost, shown, translated
@@ -120,6 +120,15 @@ class PostgresDatabase:
 
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> asyncio.Future[list[Row]]:
         return (self._scans if is_scan else self._points).read(sql, parameters)
+
+    async def piece(self, text: LongText, start: int, size: int) -> TextPiece | None:
+        table, column, seq = text
+        rows = await self._points.read(
+            f"SELECT substring(convert_to({column}, 'UTF8') FROM CAST(:start AS INTEGER) FOR CAST(:size AS INTEGER)), "
+            f"octet_length({column}) FROM {table} WHERE seq = :seq",
+            {"start": start + 1, "size": size, "seq": seq},
+        )
+        return TextPiece(*rows[0]) if rows else None
 
     def notify(self, payload: str) -> None:
         self._notices.send(payload)

@@ -23,9 +23,9 @@ import aiosqlite
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.metrics.values import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, Row, Settle, Statement, Written
+from service.store.database import Batch, LongText, Row, Settle, Statement, TextPiece, Written
 from service.store.migrations import MIGRATIONS, NEWEST
-from service.store.pending import Read, Write
+from service.store.pending import PieceRead, Read, Write
 from service.store.sqlite.groups import (
     GROUPED,
     PASSED_OVER,
@@ -170,6 +170,10 @@ class SqliteDatabase:
     def read(self, sql: str, parameters: Mapping[str, Any], *, is_scan: bool = False) -> asyncio.Future[list[Row]]:
         return (self._scans if is_scan else self._points).read(sql, parameters)
 
+    async def piece(self, text: LongText, start: int, size: int) -> TextPiece | None:
+        rows = await self._points.piece(text, start, size)
+        return TextPiece(*rows[0]) if rows else None
+
     def notify(self, payload: str) -> None:
         """Nobody else shares the file."""
 
@@ -250,10 +254,17 @@ class _ReadLane:
 
     def read(self, sql: str, parameters: Mapping[str, Any]) -> asyncio.Future[list[Row]]:
         future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Read(sql, parameters, future))
+        return self._begin(Read(sql, parameters, future))
+
+    def piece(self, text: LongText, start: int, size: int) -> asyncio.Future[list[Row]]:
+        future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        return self._begin(PieceRead(text, start, size, future))
+
+    def _begin(self, read: Read) -> asyncio.Future[list[Row]]:
+        self._waiting.append(read)
         if self._running is None:
             self._running = asyncio.create_task(self._run())
-        return future
+        return read.future
 
     async def close(self) -> None:
         if self._running is not None:

@@ -11,13 +11,15 @@ from typing import Any
 
 from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
 from service.store.database import Batch, Parameters, Row, RowStatement, Statement, Update
-from service.store.pending import NEW_JOB, Read, Write
+from service.store.pending import NEW_JOB, PieceRead, Read, Write
 from service.store.sqlite.bulk import for_rows, in_runs
 
 _COMMIT_BYTES = 40 << 10
 """What a commit adds to the WAL: roughly one page of the table and of each index."""
 _ROW_BYTES = 3 << 10
 """What each row adds beside its own text. The rows of a commit share most of their further pages."""
+_LARGE_BYTES = 1 << 20
+_MOST_TOGETHER_BYTES = 8 << 20
 
 PASSED_OVER = "passed over"
 """A trigger on a view raises this for a row that it does not take. Such a write has no effect and gives no rows."""
@@ -47,10 +49,11 @@ class WaitingWrites:
         return bool(self._new_jobs) or self.is_rest_due or any(write.is_urgent for write in self._others)
 
     def take(self, most: int) -> list[Write]:
-        """Up to ``most`` of either kind, new jobs first. New jobs alone are one statement, and a caller waits for each;
-        so other writes join them only when one of the others is urgent, or due.
+        """Up to ``most`` of either kind, new jobs first, and of these no more than memory has room for. New jobs alone
+        are one statement, and a caller waits for each; so other writes join them only when one of the others is urgent,
+        or due.
         """
-        taken = self._new_jobs[:most]
+        taken = self._new_jobs[: _fitting(self._new_jobs, most)]
         del self._new_jobs[: len(taken)]
         if not taken or self.is_rest_due or any(write.is_urgent for write in self._others):
             # The other writes have a share of their own, however many new jobs there are.
@@ -77,7 +80,7 @@ class WriteGroup:
         """Take the writes that wait, up to ``most`` of either kind."""
         self.writes = self._waiting.take(self._most)
 
-    def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+    def run(self, execute: Callable[..., sqlite3.Cursor], _open_blob: Callable[..., sqlite3.Blob]) -> None:
         self.take()
         if not self.writes:
             return
@@ -100,19 +103,30 @@ class WriteGroup:
         runs = list(in_runs(writes) if are_new_jobs else _alike(sorted(writes, key=_rank)))
         if len(runs) == 1 and _is_one_statement(runs[0]):
             # One statement is a transaction by itself.
-            _carry_out(execute, runs[0])
+            self.written_bytes += _carry_out(execute, runs[0])
         else:
+            written_bytes = 0
             execute("BEGIN IMMEDIATE")
             try:
                 for run in runs:
-                    _carry_out(execute, run)
+                    written_bytes += _carry_out(execute, run)
                 execute("COMMIT")
             except BaseException:
                 # After SQLITE_FULL or SQLITE_IOERR the database may have rolled back by itself.
                 with contextlib.suppress(sqlite3.Error):
                     execute("ROLLBACK")
                 raise
-        self.written_bytes += sum(_written_bytes(statement) for write in writes for statement in write.statements)
+            self.written_bytes += written_bytes
+
+
+def _fitting(writes: Sequence[Write], most: int) -> int:
+    """How many of the first ``most`` go together: SQLite holds up to three copies of all texts of a statement."""
+    size = 0
+    for count, write in enumerate(writes[:most], 1):
+        size += _written_bytes(write.statements[0])
+        if size > _MOST_TOGETHER_BYTES:
+            return count
+    return most
 
 
 def _fail(write: Write, error: Exception) -> None:
@@ -151,9 +165,9 @@ def _is_one_statement(writes: Sequence[Write]) -> bool:
     return len(writes[0].statements) == 1 and isinstance(writes[0].statements[0], Statement)
 
 
-def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> None:
+def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) -> int:
     """Carry out writes with the same statements. A declared statement is carried out once for all of them, a text once
-    for each.
+    for each. Gives an estimate of the bytes that were written.
 
     Each statement gives Python's lock away several times, and to get it back from a busy event loop takes the switch
     interval: 64 jobs take 1 ms together, and took 10 ms row by row. All first statements are carried out before all
@@ -161,6 +175,7 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
     """
     for write in writes:
         write.answers = []
+    written_bytes = sum(_written_bytes(statement) for write in writes for statement in write.statements)
     for index, statement in enumerate(writes[0].statements):
         if isinstance(statement, Batch):
             for run in in_runs(statement.rows):
@@ -172,10 +187,16 @@ def _carry_out(execute: Callable[..., sqlite3.Cursor], writes: Sequence[Write]) 
         if isinstance(statement.sql, str):
             answers = [execute(statement.sql, parameters).fetchall() for parameters in given]
         else:
-            execute(*for_rows(statement.sql, given))
+            text, values = for_rows(statement.sql, given)
+            execute(text, values)
+            if written_bytes > _LARGE_BYTES:
+                # A statement that is kept for its next use keeps what was bound to it, a hundred bodies of requests at
+                # worst. With NULLs it does nothing, and holds nothing.
+                execute(text, [None] * len(values))
             answers = _given_back(statement.sql, given)
         for write, answer in zip(writes, answers, strict=True):
             write.answers.append(answer)
+    return written_bytes
 
 
 def _given_back(statement: RowStatement, rows: Sequence[Parameters]) -> list[list[Row]]:
@@ -193,7 +214,7 @@ def _written_bytes(statement: Statement | Batch) -> int:
     if isinstance(statement, Batch):
         return _ROW_BYTES * len(statement.rows)
     row = statement.parameters
-    last = row[-1] if isinstance(row, tuple) else [None, *row.values()][-1]
+    last = [None, *(row if isinstance(row, tuple) else row.values())][-1]
     return _ROW_BYTES + (len(last) if isinstance(last, str) else 0)
 
 
@@ -203,12 +224,30 @@ class ReadGroup:
     def __init__(self, reads: list[Read]) -> None:
         self._reads = reads
 
-    def run(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+    def run(self, execute: Callable[..., sqlite3.Cursor], open_blob: Callable[..., sqlite3.Blob]) -> None:
         for read in self._reads:
             try:
-                read.rows = execute(read.sql, read.parameters).fetchall()
+                if isinstance(read, PieceRead):
+                    read.rows = _piece(open_blob, read)
+                else:
+                    read.rows = execute(read.sql, read.parameters).fetchall()
             except Exception as error:
                 read.error = translated(error)
+
+
+def _piece(open_blob: Callable[..., sqlite3.Blob], read: PieceRead) -> list[Row]:
+    """SELECT would read the whole of the text for each piece of it; this reads nothing that comes behind the piece."""
+    table, column, seq = read.text
+    try:
+        blob = open_blob(table, column, seq, readonly=True)
+    except sqlite3.OperationalError as error:
+        if "no such rowid" in str(error):
+            return []
+        raise
+    with blob:
+        total = len(blob)
+        blob.seek(min(read.start, total))
+        return [(blob.read(read.size), total)]
 
 
 class GroupingConnection(sqlite3.Connection):
@@ -221,7 +260,7 @@ class GroupingConnection(sqlite3.Connection):
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if sql is GROUPED:
-            parameters.run(super().execute)
+            parameters.run(super().execute, self.blobopen)
             # A cursor without rows.
             return self.cursor()
         return super().execute(sql, parameters)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.http.bodies import parse_object
 from service.api.http.validation import validated
 from service.errors import InvalidRequestError
+from service.json_bounds import check_at_once
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -44,7 +45,10 @@ _MODELS: dict[object, type[ClientMessage]] = {
 
 def read_message(text: str) -> ClientMessage:
     """What the client said. Raises InvalidRequestError."""
-    fields = parse_object(text.encode())
+    message_bytes = text.encode()
+    # It is no larger than websocket.max_message_bytes.
+    check_at_once(message_bytes)
+    fields = parse_object(message_bytes)
     kind = fields.get("type")
     model = _MODELS.get(kind) if isinstance(kind, str) else None
     if model is None:

@@ -22,7 +22,7 @@ from service.key import Key
 from service.live.hub import JOBS as ALL_JOBS
 from service.live.hub import JobChanged, Listening
 from service.live.outputs import Position
-from service.store.job_queries import Filter
+from service.store.job_filters import Filter
 
 _SNAPSHOT_ROWS = 100
 UNAUTHENTICATED = 4401

@@ -1,4 +1,4 @@
-"""Callers that wait for a reply, and whether they are still there.
+"""Callers that wait for a reply, whether they are still there, and whether they take what they are sent.
 
 aiohttp can only tell a handler that its client has left by cancelling it, in the middle of whatever it does. So one
 task looks at all connections regularly, and a handler is told where it waits.
@@ -17,30 +17,50 @@ from service.tcp_keepalive import INTERVAL_SECONDS, has_vanished
 _LOOK_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0
 """A caller that reads nothing for so long is cut off, since what waits to be sent to it fills memory."""
+_PATIENCE_WITH_MUCH_SECONDS = 60.0
+"""The same of one for which much waits, and that takes less than :data:`_MUCH_BYTES` of it meanwhile."""
+_MUCH_BYTES = 1024 * 1024
 
 
 class WaitingCaller:
     """One caller. ``leave`` is called when its connection is gone, and again at each look until it is removed."""
 
-    __slots__ = ("leave", "request", "writing_since")
+    __slots__ = ("_taken_bytes", "leave", "request", "slow_seconds", "waiting_bytes", "writing_since")
 
     def __init__(self, request: web.Request, leave: Callable[[], object]) -> None:
         self.request = request
         self.leave = leave
         self.writing_since: float | None = None
         """When the write that is under way began (the loop's time); None when none is."""
+        self.waiting_bytes = 0
+        """What waits to be sent with it, and behind it."""
+        self.slow_seconds = 0.0
+        """How long it was written to before that write, since it last had taken much."""
+        self._taken_bytes = 0
 
-    async def write(self, response: web.StreamResponse, data: bytes) -> None:
-        """Write to the caller, and wait until it has read most of it. Raises ConnectionError when it is gone."""
-        self.writing_since = asyncio.get_running_loop().time()
+    async def write(self, response: web.StreamResponse, data: bytes, behind: int = 0) -> None:
+        """Write to the caller, for whom so many bytes are there ``behind`` these, and wait until it has read most of
+        it. Raises ConnectionError when it is gone.
+        """
+        self.writing_since = begun = asyncio.get_running_loop().time()
+        self.waiting_bytes = len(data) + behind
         await response.write(data)
         self.writing_since = None
+        if self.waiting_bytes > _MUCH_BYTES:
+            self._note_taken(len(data), begun)
 
     async def end(self, response: web.StreamResponse, data: bytes) -> None:
         """Write the last of it. Raises ConnectionError."""
         self.writing_since = asyncio.get_running_loop().time()
+        self.waiting_bytes = len(data)
         await response.write_eof(data)
         self.writing_since = None
+
+    def _note_taken(self, taken_bytes: int, begun: float) -> None:
+        self._taken_bytes += taken_bytes
+        self.slow_seconds += asyncio.get_running_loop().time() - begun
+        if self._taken_bytes >= _MUCH_BYTES:
+            self._taken_bytes, self.slow_seconds = 0, 0.0
 
 
 class Callers:
@@ -48,6 +68,11 @@ class Callers:
 
     def __init__(self) -> None:
         self._waiting: set[WaitingCaller] = set()
+        self.patience_seconds = _PATIENCE_SECONDS
+        self.patience_with_much_seconds = _PATIENCE_WITH_MUCH_SECONDS
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def add(self, waiting: WaitingCaller) -> None:
         """Look at this caller's connection from now on."""
@@ -67,6 +92,14 @@ class Callers:
         finally:
             self.remove(caller)
 
+    @contextmanager
+    def sending(self, request: web.Request, waiting_bytes: int) -> Iterator[None]:
+        """Cut a caller off that does not take what is written to it while this lasts."""
+        with self.waiting(request, nobody) as caller:
+            caller.writing_since = asyncio.get_running_loop().time()
+            caller.waiting_bytes = waiting_bytes
+            yield
+
     async def keep_looking(self) -> None:
         """Look at the connections regularly; never returns."""
         loop = asyncio.get_running_loop()
@@ -78,16 +111,22 @@ class Callers:
             if is_asking:
                 asks_at = now + INTERVAL_SECONDS
             for waiting in tuple(self._waiting):
-                self._look(waiting, now - _PATIENCE_SECONDS, is_asking=is_asking)
+                self._look(waiting, now, is_asking=is_asking)
 
-    def _look(self, waiting: WaitingCaller, too_slow: float, *, is_asking: bool) -> None:
+    def _look(self, waiting: WaitingCaller, now: float, *, is_asking: bool) -> None:
         request = waiting.request
         if is_gone(request):
             waiting.leave()
-        elif (waiting.writing_since is not None and waiting.writing_since < too_slow) or (
-            is_asking and has_vanished(request.get_extra_info("socket"))
-        ):
+        elif self._is_too_slow(waiting, now) or (is_asking and has_vanished(request.get_extra_info("socket"))):
             cut_off(request)
+
+    def _is_too_slow(self, waiting: WaitingCaller, now: float) -> bool:
+        if waiting.writing_since is None:
+            return False
+        seconds = now - waiting.writing_since
+        if waiting.waiting_bytes > _MUCH_BYTES:
+            return waiting.slow_seconds + seconds > self.patience_with_much_seconds
+        return seconds > self.patience_seconds
 
 
 def is_gone(request: web.Request) -> bool:
@@ -106,6 +145,10 @@ def cut_off(request: web.Request) -> None:
     """Close the connection at once; what was not sent yet is dropped."""
     if request.transport is not None:
         request.transport.abort()
+
+
+def nobody() -> None:
+    """Nobody need be told that the caller is gone: what is written to it next fails."""
 
 
 CALLERS = web.AppKey("callers", Callers)

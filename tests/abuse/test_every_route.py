@@ -1,0 +1,76 @@
+"""Every route, by every kind of caller, with every kind of garbage: refused in the shape of its dialect, by no error of
+ours, and without a key by nothing else than that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from urllib.parse import unquote
+
+import pytest
+
+from service.api.http.failures import ERROR_SHAPES
+from tests.support.access import ADMIN, Route, finished, service_with_keys
+from tests.support.garbage import GARBAGE, Garbage, is_fault_of_ours, shape_problem
+from tests.support.raw_client import Answer, Client, header_lines, in_parallel
+from tests.support.running import RunningService
+from tests.support.walking import OPEN, UNKNOWN, WEBSOCKET, Callers, callers_of, routes_of
+
+KEYLESS = (401, 403, 404, 405, 307)
+"""What is said to a caller without a key. A path with needless parts leads to the tidy one, whoever asks for it."""
+
+
+class Walk:
+    """One caller's way along all routes; what was wrong there."""
+
+    def __init__(self, service: RunningService, kind: str, headers: dict[str, str]) -> None:
+        self.wrong: list[str] = []
+        self.count = 0
+        self._service = service
+        self._kind = kind
+        self._lines = header_lines(headers)
+        self._is_unknown = kind in UNKNOWN and service.config.auth.required
+
+    async def go(self, routes: list[Route], kinds: tuple[Garbage, ...]) -> None:
+        """Each kind of garbage to each of the routes."""
+
+        async def send(client: Client, pair: tuple[Route, Garbage]) -> None:
+            route, garbage = pair
+            self.count += 1
+            request = garbage.request(route, *self._lines)
+            answer = await client.exchange(request, route.method, is_cut=garbage.is_cut)
+            if (problem := self._problem(route, garbage, answer)) is not None:
+                self.wrong.append(f"{self._kind}: {route.method} {route.path}, {garbage.name}: {problem}")
+
+        await in_parallel(self._service.port, send, itertools.product(routes, kinds))
+
+    def _problem(self, route: Route, garbage: Garbage, answer: Answer | None) -> str | None:
+        if answer is None:
+            return None if garbage.is_cut else "no answer"
+        if is_fault_of_ours(answer):
+            return f"a failure of ours: {answer.status} {answer.body[:300]!r}"
+        # Whoever cannot send a header may still send a token when it is connected.
+        keyless = (*KEYLESS, 400) if route.path == WEBSOCKET else KEYLESS
+        if self._is_unknown and not OPEN.fullmatch(route.path) and answer.status not in keyless:
+            return f"{answer.status} without a key"
+        if answer.status >= 400 and route.method != "HEAD":
+            return shape_problem(answer, self._service.app[ERROR_SHAPES].find(unquote(garbage.path_of(route))))
+        return None
+
+
+@pytest.mark.parametrize("kind", Callers._fields)
+@pytest.mark.parametrize("required", [True, False], ids=["keys required", "open"])
+async def test_garbage_is_refused_whoever_sends_it_wherever(
+    kind: str, required: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(GARBAGE) >= 30
+    async with service_with_keys(required=required) as service:
+        callers = await callers_of(service)
+        job_id = await finished(service, ADMIN if required else {})
+        walk = Walk(service, kind, callers._asdict()[kind])
+        await walk.go(routes_of(service, id=job_id, request_id="1"), GARBAGE)
+        assert walk.wrong == []
+        assert walk.count > 40 * len(GARBAGE)
+        assert (await service.call("GET", "/health"))[0] == 200
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

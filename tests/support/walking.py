@@ -1,0 +1,66 @@
+"""Every route of the service, and every kind of caller: what a walk over all of them needs."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from service.api.access.auth import AUTH
+from tests.support.access import ADMIN, Route, bearer, headers_of, let_pass, made_key, token_of
+from tests.support.running import RunningService
+
+OPEN = re.compile(r"/(list|static/.*|health|metrics|docs.*|redoc.*|openapi\.json)?")
+"""Whoever asks is answered; pages then ask for a key themselves."""
+MANAGEMENT = re.compile(r"/api/(pull|push|create|copy|delete|blobs/.*)/?")
+FOR_ADMINS = re.compile(rf"/api/(keys.*|stats/reset|v1/backends.*)/?|{MANAGEMENT.pattern}")
+WEBSOCKET = "/api/v1/ws"
+TOKEN = "/api/token"
+
+NOTHING = {"id": "00000000-0000-7000-8000-000000000000", "request_id": "999", "digest": "sha256:" + "0" * 64}
+"""What is not there, for the parameters of a path."""
+
+UNKNOWN = ("nobody", "garbage", "revoked", "expired")
+"""The callers that have no key, or none that is good."""
+USERS = ("user", "person", "token")
+
+
+class Callers(NamedTuple):
+    """The headers of each kind of caller."""
+
+    nobody: dict[str, str]
+    garbage: dict[str, str]
+    user: dict[str, str]
+    admin: dict[str, str]
+    revoked: dict[str, str]
+    expired: dict[str, str]
+    person: dict[str, str]
+    """One of several behind a key, told by a header."""
+    token: dict[str, str]
+    """What a browser shows, which has no key."""
+
+
+async def callers_of(service: RunningService) -> Callers:
+    """One caller of each kind; the service's clock is decades ahead afterwards, as a key had to expire."""
+    revoked = await made_key(service, name="revoked")
+    await service.call("DELETE", f"/api/keys/{revoked['id']}", headers=ADMIN)
+    expired = await headers_of(service, name="expired", expires=4_000_000_000)
+    let_pass(service, 4_000_000_000_000 - service.app[AUTH].keys.listed()[0].created_at)
+    user = await headers_of(service, name="user")
+    person = await headers_of(service, name="shared", owner_header="X-Person") | {"X-Person": "anna"}
+    token = bearer(await token_of(service, user))
+    return Callers({}, bearer("sk-garbage"), user, ADMIN, bearer(revoked["key"]), expired, person, token)
+
+
+def routes_of(service: RunningService, **known: str) -> list[Route]:
+    """Every route. Its parameters have the names that are ``known``, else those of things that are not there."""
+    filled = NOTHING | known
+    return sorted(
+        {
+            Route(
+                route.method,
+                re.sub(r"\{(\w+)(:[^}]*)?\}", lambda name: filled.get(name[1], "nothing"), route.resource.canonical),
+            )
+            for route in service.app.router.routes()
+            if route.resource is not None and route.method not in ("OPTIONS", "*")
+        }
+    )

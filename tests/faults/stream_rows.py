@@ -108,3 +108,17 @@ async def token_repeats(folder: Path) -> None:
         assert (await seen(it.service.session, "POST", "/api/chat", {**BODY, "stream": False})).status == 500
         armed.remove()
         await it.is_well()
+
+
+@row(
+    OLLAMA,
+    "a line of its stream holds more than may be read as JSON at once",
+    "the job fails without another try (`output_too_large`), the next one runs",
+)
+async def line_of_too_much(folder: Path) -> None:
+    async with stage() as it:
+        it.arm(FaultKind.FLOOD, body='{"response":"","tool_calls":[…[],…[]]}\n', size=200_000, endpoint="/api/generate")
+        job = await it.ends(await it.submit(), "failed")
+        assert (job["attempt"], job["error"]["code"]) == (1, "output_too_large")
+        await it.completes(await it.submit())
+        await it.is_well()

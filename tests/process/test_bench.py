@@ -262,7 +262,7 @@ async def test_a_scenario_that_takes_no_turns_is_refused_where_turns_are_to_be_t
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert await main(["--against", str(ROOT), "claim_cost"]) == 2
-    known = "drop_in, polling, submitting, whole_job_rate, whole_job_time"
+    known = "conversations, drop_in, polling, submitting, whole_job_rate, whole_job_time"
     assert capsys.readouterr().err.endswith(f": claim_cost; there are: {known}\n")
 
 

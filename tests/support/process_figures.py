@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+MIB = 1 << 20
+
 
 def resident_bytes(pid: int) -> int:
     """The memory that the process has at this moment."""
@@ -25,3 +27,16 @@ def processor_seconds(pid: int) -> float:
 def _status(pid: int, name: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+class MemoryPeak:
+    """The most that a process has had in memory, beyond what it had when this was made."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
+        self._had = peak_bytes(pid)
+
+    @property
+    def grown_bytes(self) -> int:
+        return peak_bytes(self._pid) - self._had

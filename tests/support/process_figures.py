@@ -18,6 +18,11 @@ def peak_bytes(pid: int) -> int:
     return _status(pid, "VmHWM")
 
 
+def forget_peak(pid: int) -> None:
+    """Measure the peak from now on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
+
+
 def processor_seconds(pid: int) -> float:
     """What the process has computed so far, in all of its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -34,7 +39,7 @@ class MemoryPeak:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
+        forget_peak(pid)
         self._had = peak_bytes(pid)
 
     @property

@@ -17,7 +17,7 @@ import pytest
 from service.api.http.callers import CALLERS
 from service.app import REPLIES
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
-from tests.support.process_memory import MIB, MemoryPeak
+from tests.support.process_figures import MIB, MemoryPeak
 from tests.support.processes import PATIENCE_SECONDS, running_service, simulated_process
 from tests.support.running import MODELS, RunningService, service_in_process
 

@@ -20,7 +20,7 @@ from service.api.dropin.passing import MOST_BYTES
 from service.app import REPLIES
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
 from tests.support.backends import until_answering
-from tests.support.process_memory import MIB, MemoryPeak
+from tests.support.process_figures import MIB, MemoryPeak
 from tests.support.processes import PATIENCE_SECONDS, Service, running_service, simulated_process
 from tests.support.raw_server import END, Exchange, chunk, raw_server, whole
 from tests.support.running import MODELS, RunningService, service_in_process

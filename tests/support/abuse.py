@@ -20,8 +20,8 @@ import aiohttp
 
 from service.endpoints import ENDPOINTS
 from tests.bench.million_jobs import make_database
-from tests.bench.processes import resident_bytes
 from tests.support.access import bearer
+from tests.support.process_figures import forget_peak, peak_bytes, resident_bytes
 from tests.support.processes import PATIENCE_SECONDS, Service, running_service, simulated_process
 from tests.support.raw_client import Answer, received_answer
 
@@ -169,7 +169,7 @@ class Attacked:
 
     def forget_peak(self) -> int:
         """Measure the peak of the memory from now on; what is resident now."""
-        Path(f"/proc/{self._pid}/clear_refs").write_text("5")
+        forget_peak(self._pid)
         return self.resident()
 
     def resident(self) -> int:
@@ -177,9 +177,7 @@ class Attacked:
 
     def peak(self) -> int:
         """The most memory that was resident at once."""
-        lines = Path(f"/proc/{self._pid}/status").read_text(encoding="ascii").splitlines()
-        [line] = [line for line in lines if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
+        return peak_bytes(self._pid)
 
     def said(self) -> str:
         return self._process.said()

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.processes import resident_bytes
 from tests.support.garbage import is_fault_of_ours
+from tests.support.process_figures import resident_bytes
 from tests.support.processes import PATIENCE_SECONDS, Service, running_service, simulated_process
 from tests.support.raw_client import Answer, connected, read_answer, received_answer, request_of
 

@@ -152,9 +152,9 @@ def is_fault_of_ours(answer: Answer) -> bool:
 
     A 5xx of Ollama's is none: a job was made (X-Job-Id), and that is its reply, or the words are Ollama's, where it was
     relayed. Nor is a 503 that says that the queue is full or that no backend is there, or a 501 for a coding that
-    nobody has. An internal error always is one.
+    nobody has, or a 505 for a version of HTTP. An internal error always is one.
     """
-    if answer.status < 500 or answer.status == 501:
+    if answer.status < 500 or answer.status in (501, 505):
         return False
     text = answer.body.decode("utf-8", "replace")
     if "internal error" in text:

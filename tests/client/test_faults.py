@@ -55,7 +55,7 @@ def test_every_fault_is_known_here() -> None:
     assert HARMLESS | HARMFUL.keys() == set(FaultKind)
 
 
-@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize("kind", sorted(HARMLESS))
 async def test_what_is_only_unusual_is_answered(kind: FaultKind) -> None:
     async with SimulatedServer(QUICK) as ollama, AsyncClient(ollama.url, model="llama3.2") as client:
         plain = await client.chat(messages=MESSAGES, max_tokens=5)

@@ -60,7 +60,7 @@ async def until_below(service: Service, most: int) -> int:
     return found
 
 
-@pytest.mark.parametrize("ending", ["reset", "closed"])
+@pytest.mark.parametrize("ending", ["reset", pytest.param("closed", marks=pytest.mark.long)])
 async def test_bodies_that_never_end_leave_nothing_behind(tmp_path: Path, ending: str) -> None:
     async with running_service(tmp_path, CORRAL_SERVER__MAX_BODIES_BYTES="2 GiB") as service:
         await served(service)

@@ -59,18 +59,40 @@ class Walk:
         return None
 
 
-@pytest.mark.parametrize("kind", Callers._fields)
-@pytest.mark.parametrize("required", [True, False], ids=["keys required", "open"])
+every_caller = pytest.mark.parametrize(
+    ("kind", "required"),
+    list(itertools.product(Callers._fields, [True, False])),
+    ids=[f"{which}-{kind}" for kind, which in itertools.product(Callers._fields, ["keys required", "open"])],
+)
+PARTS = 4
+"""In the suite a caller sends one of so many parts of the garbage to every route, all callers together the whole."""
+
+
+@every_caller
 async def test_garbage_is_refused_whoever_sends_it_wherever(
     kind: str, required: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert len(GARBAGE) >= 30
+    part = (Callers._fields.index(kind) + 2 * required) % PARTS
+    await walked(kind, GARBAGE[part::PARTS], caplog, required=required)
+
+
+@pytest.mark.long
+@every_caller
+async def test_all_garbage_is_refused_whoever_sends_it_wherever(
+    kind: str, required: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await walked(kind, GARBAGE, caplog, required=required)
+
+
+async def walked(kind: str, garbage: tuple[Garbage, ...], caplog: pytest.LogCaptureFixture, *, required: bool) -> None:
+    """Walk all routes as this kind of caller; nothing may be wrong."""
     async with service_with_keys(required=required) as service:
         callers = await callers_of(service)
         job_id = await finished(service, ADMIN if required else {})
         walk = Walk(service, kind, callers._asdict()[kind])
-        await walk.go(routes_of(service, id=job_id, request_id="1"), GARBAGE)
+        await walk.go(routes_of(service, id=job_id, request_id="1"), garbage)
         assert walk.wrong == []
-        assert walk.count > 40 * len(GARBAGE)
+        assert walk.count > 40 * len(garbage)
         assert (await service.call("GET", "/health"))[0] == 200
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

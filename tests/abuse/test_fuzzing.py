@@ -17,8 +17,8 @@ from tests.support.fuzzing import Target, fuzzed_service
 from tests.support.raw_client import request_of
 from tests.support.requests_by_chance import Chunked, chunks, frames, heads
 
-WARM_UP = 60
-EXAMPLES = 300
+WARM_UP = 40
+EXAMPLES = 150
 """In the suite, of each kind; the long lane makes batch after batch of so many."""
 
 Batch = Callable[[Target, int, int], None]

@@ -239,9 +239,8 @@ class Asking:
             yield
         except (JobFailedError, JobCancelledError):
             raise
-        except CorralError:
-            if submission.call.job_id is not None:
-                await self._prompts.give_up(submission)
+        except CorralError as error:
+            await self._prompts.give_up_unless_refused(submission, error)
             raise
         except BaseException:
             await self._prompts.give_up(submission)

@@ -185,6 +185,7 @@ class AsyncClient(Surface):
             job_id = (await self._parts.prompts.submit(submitted))["id"]
         except CorralError as error:
             call.mark(error)
+            await self._parts.prompts.give_up_unless_refused(submitted, error)
             raise
         except BaseException:
             await self._parts.prompts.give_up(submitted)

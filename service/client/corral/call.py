@@ -31,6 +31,8 @@ class Call:
     job_id: str | None = None
     is_corral: bool | None = None
     """Which server it was begun at; it stays there."""
+    is_key_new: bool = True
+    """Nobody else knows the key: the caller has not given it."""
 
     def mark(self, error: CorralError) -> None:
         """Tell in an error which call it ended."""
@@ -65,7 +67,9 @@ def new_call(
         is_number = isinstance(max_wait_seconds, int | float) and not isinstance(max_wait_seconds, bool)
         if not is_number or not math.isfinite(max_wait_seconds) or max_wait_seconds <= 0:
             raise ConfigurationError(f"max_wait_seconds = {max_wait_seconds!r}: give a number above 0")
-    return Call(request_id or str(uuid.uuid4()), idempotency_key or str(uuid.uuid4()), rank, max_wait_seconds)
+    call = Call(request_id or str(uuid.uuid4()), idempotency_key or str(uuid.uuid4()), rank, max_wait_seconds)
+    call.is_key_new = idempotency_key is None
+    return call
 
 
 def _require_sendable(name: str, value: object, longest: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -12,7 +13,14 @@ from urllib.parse import quote, urlencode
 import anyio
 
 from corral.call import Call, log
-from corral.errors import CallTimeoutError, ConfigurationError, ConnectionFailedError, CorralError, NotSupportedError
+from corral.errors import (
+    CallTimeoutError,
+    ConfigurationError,
+    ConnectionFailedError,
+    CorralError,
+    NotSupportedError,
+    ServerError,
+)
 from corral.replies import job_usage
 from corral.server import Server
 from corral.shapes import AcceptedJob, JobEvent, JobResult, JobStatus
@@ -45,6 +53,8 @@ class Prompts:
     def __init__(self, server: Server, stats: Stats) -> None:
         self._server = server
         self._stats = stats
+        self._ending: set[asyncio.Task[None]] = set()
+        """Jobs that are being called off. The loop itself does not keep its tasks."""
 
     async def require(self, call: Call) -> None:
         """Raises NotSupportedError at a bare Ollama."""
@@ -73,21 +83,62 @@ class Prompts:
     async def give_up(self, submission: Submission) -> None:
         """Call the job off, also where its id is not known yet: the same request again tells it.
 
-        It waits for a few seconds, whatever else is being cancelled, and raises nothing.
+        It waits for a few seconds, however often the caller is cancelled meanwhile, and raises nothing but that.
         """
-        call = submission.call
         if not submission.is_sent:
             return
-        with anyio.move_on_after(_GIVE_UP_SECONDS, shield=True):
+        task = self._ending_of(submission)
+        cancelled: asyncio.CancelledError | None = None
+        # Without the scope anyio would cancel again and again, as long as its own scope is cancelled.
+        with anyio.CancelScope(shield=True):
+            while not task.done() or task.cancelled():
+                if task.cancelled():
+                    # Before it had begun.
+                    task = self._ending_of(submission)
+                try:
+                    await asyncio.shield(task)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    async def give_up_unless_refused(self, submission: Submission, error: CorralError) -> None:
+        """The same after a submission that has ended in an error, which may have lost no more than the reply.
+
+        Not where the caller has given the key: with it the job is found again, and must not be cancelled then.
+        """
+        is_unknown = isinstance(error, ConnectionFailedError | CallTimeoutError | ServerError)
+        if submission.call.job_id is not None or (is_unknown and submission.call.is_key_new):
+            await self.give_up(submission)
+
+    def _ending_of(self, submission: Submission) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._call_off(submission))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
+
+    async def _call_off(self, submission: Submission) -> None:
+        call = submission.call
+        deadline = anyio.current_time() + _GIVE_UP_SECONDS
+        while anyio.current_time() < deadline:
             try:
-                if call.job_id is None:
-                    headers = {"Idempotency-Key": call.key, "X-Request-ID": call.request_id}
-                    wire = self._server.wire
-                    found = await wire.request("POST", "/api/v1/prompt", content=submission.content, headers=headers)
-                    call.job_id = str(found["id"])
-                await self._server.wire.request("DELETE", _path(call.job_id))
+                with anyio.CancelScope(deadline=deadline):
+                    await self._delete(submission)
+                return
+            except asyncio.CancelledError:
+                # A loop that ends cancels all tasks, and waits for them.
+                continue
             except (CorralError, LookupError, TypeError) as error:
                 log.debug("[%s] the job could not be called off: %s", call.request_id, error)
+                return
+
+    async def _delete(self, submission: Submission) -> None:
+        call, wire = submission.call, self._server.wire
+        if call.job_id is None:
+            headers = {"Idempotency-Key": call.key, "X-Request-ID": call.request_id}
+            found = await wire.request("POST", "/api/v1/prompt", content=submission.content, headers=headers)
+            call.job_id = str(found["id"])
+        await wire.request("DELETE", _path(call.job_id))
 
     async def status(self, call: Call, job_id: str, known: str | None = None) -> JobStatus:
         """Where the job stands; with ``known`` as soon as its status is another, or after a while."""

@@ -143,21 +143,21 @@ def find_address(base_url: str | None, metadata: Mapping[str, Any]) -> Address:
 
 def _split(given: str) -> SplitResult:
     text = given.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
     try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
         is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         is_right = False
     if not is_right or any(character.isspace() for character in text):
-        raise ConfigurationError(f"{_shown(text)!r}: is no address; write one such as {DEFAULT_URL}")
+        # The cause of a wrong address has it whole in its words.
+        raise ConfigurationError(f"{_shown(text)!r}: is no address; write one such as {DEFAULT_URL}") from None
     return parts
 
 
 def _shown(address: str) -> str:
-    """Without what stands before an @, which may be a password."""
-    scheme, separator, rest = address.rpartition("://")
-    host = rest.partition("/")[0]
-    return address if "@" not in host else f"{scheme}{separator}…@{rest.partition('@')[2]}"
+    """Only what follows the last @: before it may stand a password, which may hold any character."""
+    _, at, rest = address.rpartition("@")
+    return f"…@{rest}" if at else address
 
 
 def find_key(api_key: str | None, metadata: Mapping[str, Any]) -> str | None:

@@ -127,7 +127,7 @@ class Wire:
                 await response.aread()
             try:
                 return response.status_code, json.loads(response.content)
-            except ValueError:
+            except (ValueError, RecursionError):
                 _require_access(response)
                 return response.status_code, None
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 
+import httpx2
 import pytest
 
 import corral
-from corral import CorralError, ResponseError
+from corral import AsyncClient, CorralError, ResponseError
 from corral import errors as module
 from corral.errors import error_of_status
+from tests.support.raw_server import Exchange, raw_server
 
 KINDS = [getattr(corral, name) for name in corral.__all__ if name.endswith("Error") and name != "JobError"]
 
@@ -48,6 +50,33 @@ class StubbornError(Exception):
     def __init__(self, words: str) -> None:
         super().__init__(words)
         self.held = lambda: None
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"no HTTP\r\n\r\n"])
+async def test_no_cause_holds_the_key(reply: bytes) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(reply)
+        exchange.reset()
+
+    async with raw_server(answer) as server:
+        lost = await _failure_at(server.url)
+    for error in (lost, await _failure_at(server.url)):
+        causes: list[BaseException] = [error]
+        while (found := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(found)
+        assert len(causes) > 1
+        assert not any(isinstance(getattr(one, "_request", None), httpx2.Request) for one in causes)
+        words = pickle.dumps(error)
+        assert b"sk-secret" not in words
+        assert type(pickle.loads(words).__cause__) is RuntimeError
+
+
+async def _failure_at(url: str) -> CorralError:
+    async with AsyncClient(url, api_key="sk-secret") as client:
+        client.max_retries = 0
+        with pytest.raises(CorralError) as raised:
+            await client.list_models()
+    return raised.value
 
 
 def test_a_status_has_its_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -58,6 +59,31 @@ def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigurationError) as error:
             Client(address, api_key=key)
         assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:secret@[box",
+        "http://me:[secret@box",
+        "http://me:sec]ret@box",
+        "http://me:secret/secret@box:port",
+        "http://me:secret://secret@bo x",
+        "me:secret@secret@box:99999",
+        "http://me:secret\uff03@box",
+        "ftp://me:secret?secret@box",
+    ],
+)
+def test_no_message_shows_the_password_of_an_address(address: str) -> None:
+    client = Client("http://box")
+    for tried in (lambda: Client(address), lambda: client._parts.address.path_of(address)):
+        with pytest.raises(ConfigurationError) as raised:
+            tried()
+        error = raised.value
+        told = traceback.format_exception(error)
+        assert not any(part in told[-1] for part in ("secret", "sec]", "ret@"))
+        assert error.__suppress_context__ or error.__context__ is None
+        assert error.__cause__ is None
 
 
 def test_what_is_said_once_beats_what_the_options_say_and_every_other_name_is_an_option() -> None:

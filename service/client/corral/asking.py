@@ -83,7 +83,7 @@ class Asking:
 
     async def post(self, path: str, data: Mapping[str, Any], call: Call) -> Any:
         """The server's own JSON, whole."""
-        content = json_bytes({**data, "stream": False})
+        content = _content(data, is_streamed=False)
 
         async def ask() -> Any:
             is_corral = await self._server.is_corral(call)
@@ -94,7 +94,7 @@ class Asking:
 
     def post_stream(self, path: str, data: Mapping[str, Any], call: Call) -> AsyncGenerator[dict[str, Any]]:
         """The objects of the server's streamed reply."""
-        content = json_bytes({**data, "stream": True})
+        content = _content(data, is_streamed=True)
 
         async def objects() -> AsyncGenerator[dict[str, Any]]:
             headers = self._headers(call, is_corral=await self._server.is_corral(call))
@@ -340,6 +340,12 @@ def _require_embeddings(reply: Any) -> Any:
 def _usage(answer: Mapping[str, Any]) -> Usage:
     usage: Usage = answer.get("usage", _NONE)
     return usage
+
+
+def _content(data: Any, *, is_streamed: bool) -> bytes:
+    if not isinstance(data, Mapping):
+        raise ConfigurationError(f"data = {data!r}: give a dict, the body of the request")
+    return json_bytes({**data, "stream": is_streamed})
 
 
 def _says_done(found: Mapping[str, Any]) -> bool:

@@ -14,10 +14,10 @@ from corral.call import Call, log, marking, new_call
 from corral.errors import ConfigurationError, CorralError
 from corral.job import AsyncJob
 from corral.prompts import Submission
-from corral.replies import native_answer, native_chunk
+from corral.replies import native_answer, native_chunk, require_models
 from corral.requests import Request, chat_request, chosen_model, embed_request, generate_request, submission
 from corral.shapes import Answer, Chunk, Embeddings, JobStatus, Priority
-from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Parts, Surface, require_in_flight
+from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Parts, Surface, items_of, require_in_flight
 from corral.wire import json_bytes
 
 
@@ -255,7 +255,7 @@ class AsyncClient(Surface):
     ) -> AsyncGenerator[Any]:
         """The answers, in the order of the prompts, of which at most ``in_flight`` are taken in advance."""
         require_in_flight(in_flight)
-        items = iter(prompts)
+        items = items_of(prompts)
         flight = Flight(self.max_concurrent_requests)
         pending: deque[asyncio.Task[Answer]] = deque()
         try:
@@ -283,7 +283,7 @@ class AsyncClient(Surface):
         """The models that are installed, as Ollama lists them."""
         call = self._new_call(None)
         with marking(call):
-            found = await self._parts.server.ask(call, "GET", "/api/tags")
+            found = await self._parts.server.ask(call, "GET", "/api/tags", check=require_models)
         models: list[dict[str, Any]] = found.get("models") or []
         return models
 

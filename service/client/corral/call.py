@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from corral.errors import ConfigurationError, CorralError
 from corral.places import NORMAL
+from corral.settings import require_seconds
 
 log = logging.getLogger("corral")
 
@@ -64,9 +64,7 @@ def new_call(
     if idempotency_key is not None:
         _require_sendable("idempotency_key", idempotency_key, _LONGEST_KEY)
     if max_wait_seconds is not None:
-        is_number = isinstance(max_wait_seconds, int | float) and not isinstance(max_wait_seconds, bool)
-        if not is_number or not math.isfinite(max_wait_seconds) or max_wait_seconds <= 0:
-            raise ConfigurationError(f"max_wait_seconds = {max_wait_seconds!r}: give a number above 0")
+        require_seconds("max_wait_seconds", max_wait_seconds)
     call = Call(request_id or str(uuid.uuid4()), idempotency_key or str(uuid.uuid4()), rank, max_wait_seconds)
     call.is_key_new = idempotency_key is None
     return call

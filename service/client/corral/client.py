@@ -21,7 +21,7 @@ from corral.portal import Portal, Started, SyncStream
 from corral.replies import native_answer, native_chunk
 from corral.requests import Request, chat_request, chosen_model, generate_request
 from corral.shapes import Answer, Chunk, Embeddings, JobStatus, Priority
-from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Surface, require_in_flight
+from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Surface, items_of, require_in_flight
 
 _OF_FUTURES = ("chat", "generate", "completions")
 
@@ -258,7 +258,7 @@ class Client(Surface):
         """The answers, in the order of the prompts, of which at most ``in_flight`` are taken in advance."""
         require_in_flight(in_flight)
         self._parts.require_open()
-        return self._mapped(iter(prompts), in_flight, return_exceptions, shared)
+        return self._mapped(items_of(prompts), in_flight, return_exceptions, shared)
 
     # Others
 

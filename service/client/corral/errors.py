@@ -59,10 +59,12 @@ def _rebuilt(
 
 
 def _that_can_travel(cause: BaseException | None) -> BaseException | None:
-    """The cause, or its words where it cannot be pickled: some hold connections."""
+    """The cause, or its words. Those of other libraries may hold connections, or a request with its key."""
     if cause is None:
         return None
     try:
+        if type(cause).__module__ != "builtins" and not isinstance(cause, CorralError):
+            raise TypeError("of another library")
         pickle.loads(pickle.dumps(cause))
     except Exception:
         return RuntimeError(f"{type(cause).__name__}: {cause}")

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from corral.call import Call, new_call
-from corral.errors import CallTimeoutError, CorralError
+from corral.errors import CallTimeoutError, ConfigurationError, CorralError
 from corral.portal import Portal, SyncStream
 from corral.replies import job_answer
+from corral.settings import is_number
 from corral.shapes import Answer, JobEvent, JobStatus
 from corral.surface import Parts
 
@@ -46,6 +47,8 @@ class AsyncJob:
 
     async def stream(self, from_: str | None = None) -> AsyncGenerator[JobEvent]:
         """News of it until it is final, from the beginning or behind an event's ``position``."""
+        if from_ is not None and not (isinstance(from_, str) and from_.isascii() and from_.isprintable()):
+            raise ConfigurationError(f"from_ = {from_!r}: give the position of an event")
         async with self._asking() as call:
             events = self._parts.prompts.events(call, self.id, from_)
             try:
@@ -67,6 +70,8 @@ class AsyncJob:
     @asynccontextmanager
     async def _asking(self, seconds: float | None = None) -> AsyncIterator[Call]:
         self._parts.require_open()
+        if seconds is not None and not is_number(seconds):
+            raise ConfigurationError(f"timeout = {seconds!r}: give a number of seconds")
         call = new_call(self.request_id)
         call.job_id = self.id
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from corral.call import Call
 from corral.errors import ConnectionFailedError, JobCancelledError, JobFailedError
+from corral.settings import is_number
 from corral.shapes import Answer, Chunk, Embeddings, JobResult, JobStatus, Timings, Usage
 from corral.stats import usage_of
 
@@ -49,7 +50,7 @@ def native_answer(reply: Mapping[str, Any], call: Call, model: str) -> Answer:
         answer["logprobs"] = logprobs
     timings: Timings = {}
     for name, field in _TIMINGS.items():
-        if isinstance(reply.get(field), int | float):
+        if is_number(reply.get(field)):
             timings[name] = reply[field] / 1e9  # type: ignore[literal-required]
     if timings:
         answer["timings"] = timings
@@ -62,6 +63,13 @@ def require_whole(reply: Any) -> Any:
     """Raises ConnectionFailedError for an answer of Ollama's that does not say that it is done."""
     if not isinstance(reply, dict) or reply.get("done") is not True:
         raise ConnectionFailedError("the reply has come in part: it does not say that it is done")
+    return reply
+
+
+def require_models(reply: Any) -> Any:
+    """Raises ConnectionFailedError for what is no list of models."""
+    if not isinstance(reply, dict) or not isinstance(reply.get("models") or [], list):
+        raise ConnectionFailedError("the reply is no list of models")
     return reply
 
 
@@ -83,7 +91,7 @@ def native_chunk(part: Mapping[str, Any], call: Call, model: str) -> Chunk | Non
 
 def embeddings(reply: Mapping[str, Any], model: str) -> Embeddings:
     """Of ``/api/embed``."""
-    if not isinstance(reply.get("embeddings"), list):
+    if not isinstance(reply, Mapping) or not isinstance(reply.get("embeddings"), list):
         raise ConnectionFailedError("the reply has come in part: it has no embeddings")
     return {
         "embeddings": reply["embeddings"],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from corral.errors import ConfigurationError
 from corral.places import rank_of, word_of
+from corral.settings import require_seconds
 from corral.shapes import Priority
 
 CHAT, GENERATE, EMBED = "/api/chat", "/api/generate", "/api/embed"
@@ -124,14 +125,13 @@ def chat_request(
     keywords: Mapping[str, Any],
 ) -> Request:
     """A chat. Raises ConfigurationError for what makes no sense before anything is sent."""
-    if messages is None or isinstance(messages, str | Mapping) or not list(messages):
-        raise ConfigurationError('messages: give a list such as [{"role": "user", "content": "Why is the sky blue?"}]')
+    asked = _messages(messages)
     top, wishes = _sorted(keywords, max_tokens, temperature, options)
     for name in (*_OF_A_COMPLETION, "images", "dimensions"):
         if name in top:
             remedy = "put them into a message" if name == "images" else "use generate or embed"
             raise ConfigurationError(f"{name}: a chat does not take it; {remedy}")
-    body: dict[str, Any] = {"messages": [dict(m) if isinstance(m, Mapping) else m for m in messages], **top}
+    body: dict[str, Any] = {"messages": asked, **top}
     return Request(CHAT, _with_model(model, body), wishes)
 
 
@@ -160,7 +160,7 @@ def generate_request(
 
 def embed_request(text: str | Sequence[Any], model: str | None, keywords: Mapping[str, Any]) -> Request:
     """Vectors for one text or several."""
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else []
     if not texts or not all(isinstance(one, str) for one in texts):
         raise ConfigurationError("input: give a text, or a list of texts")
     keywords = dict(keywords)
@@ -188,11 +188,22 @@ def submission(
         body["priority"] = word_of(rank_of(body["priority"]))
     if "not_before" in body:
         body["not_before"] = _moment(body["not_before"])
+    if "expires_in_seconds" in body:
+        require_seconds("expires_in_seconds", body["expires_in_seconds"])
     if merged := _options(options, {}, max_tokens, temperature):
         body["options"] = merged
     asked: dict[str, Any]
-    asked = {"prompt": prompt} if messages is None else {"messages": [dict(message) for message in messages]}
+    asked = {"prompt": prompt} if messages is None else {"messages": _messages(messages)}
     return _with_model(model, {**asked, **body})
+
+
+def _messages(given: Any) -> list[Any]:
+    """As they are, in a list of their own. Raises ConfigurationError for none, and for what is no list of them."""
+    is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    messages = [dict(one) if isinstance(one, Mapping) else one for one in given] if is_list else []
+    if not messages:
+        raise ConfigurationError('messages: give a list such as [{"role": "user", "content": "Why is the sky blue?"}]')
+    return messages
 
 
 def _moment(value: Any) -> Any:
@@ -228,6 +239,8 @@ def _sorted(
         top["options"] = merged
     found = Wishes(**wishes)
     rank_of(found.priority)
+    if found.expires_in_seconds is not None:
+        require_seconds("expires_in_seconds", found.expires_in_seconds)
     return top, found
 
 

@@ -22,6 +22,19 @@ _ENDPOINT = re.compile(rf"(/api/v1(/.*)?|/api(/({_OLLAMAS}))?|/v1(/.*)?)$")
 T = TypeVar("T")
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a finite number which a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def require_seconds(name: str, value: object) -> None:
+    """Raises ConfigurationError for what is no number above 0."""
+    _number(0, is_open=True)(name, value)
+
+
 def _whole(least: int) -> Callable[[str, Any], int]:
     def read(name: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -35,8 +48,7 @@ def _number(least: float, *, is_open: bool = False) -> Callable[[str, Any], floa
     """``is_open``: the least itself is not allowed."""
 
     def read(name: str, value: Any) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or value < least or (is_open and value == least):
+        if not is_number(value) or value < least or (is_open and value == least):
             bound = f"{'above' if is_open else 'of at least'} {least:g}"
             raise ConfigurationError(f"{name} = {value!r}: give a number {bound}")
         return float(value)
@@ -112,6 +124,8 @@ class Address(NamedTuple):
 
     def path_of(self, endpoint_url: str) -> str:
         """The path below ``url``, such as ``/api/chat``. Raises ConfigurationError for another server's address."""
+        if not isinstance(endpoint_url, str):
+            raise ConfigurationError(f"endpoint_url = {endpoint_url!r}: give an address of {self.url}")
         if endpoint_url.startswith("/"):
             return endpoint_url
         other = _split(endpoint_url)
@@ -143,21 +157,21 @@ def find_address(base_url: str | None, metadata: Mapping[str, Any]) -> Address:
 
 def _split(given: str) -> SplitResult:
     text = given.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
     try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
         is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         is_right = False
     if not is_right or any(character.isspace() for character in text):
-        raise ConfigurationError(f"{_shown(text)!r}: is no address; write one such as {DEFAULT_URL}")
+        # The cause of a wrong address has it whole in its words.
+        raise ConfigurationError(f"{_shown(text)!r}: is no address; write one such as {DEFAULT_URL}") from None
     return parts
 
 
 def _shown(address: str) -> str:
-    """Without what stands before an @, which may be a password."""
-    scheme, separator, rest = address.rpartition("://")
-    host = rest.partition("/")[0]
-    return address if "@" not in host else f"{scheme}{separator}…@{rest.partition('@')[2]}"
+    """Only what follows the last @: before it may stand a password, which may hold any character."""
+    _, at, rest = address.rpartition("@")
+    return f"…@{rest}" if at else address
 
 
 def find_key(api_key: str | None, metadata: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 
 from corral.shapes import JobStatus, Usage, UsageStats
 
@@ -19,10 +20,14 @@ _NOTHING: UsageStats = {
 _FINAL = ("completed", "failed", "cancelled")
 
 
-def usage_of(prompt_tokens: int | None, completion_tokens: int | None) -> Usage:
-    """Both, and their sum; what was not reported is 0."""
-    prompt, completion = prompt_tokens or 0, completion_tokens or 0
+def usage_of(prompt_tokens: Any, completion_tokens: Any) -> Usage:
+    """Both, and their sum; what was not reported as a number is 0."""
+    prompt, completion = _count(prompt_tokens), _count(completion_tokens)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0
 
 
 class Stats:

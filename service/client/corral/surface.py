@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, overload
 
 import httpx2
@@ -229,6 +229,8 @@ class Surface:
 
     def _item_request(self, item: str | Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[Request, str | None]:
         """An item of a map, as its call is asked."""
+        if not isinstance(item, str | Mapping):
+            raise ConfigurationError(f"an item of map is {item!r}: give a prompt, or a dict of keywords")
         given = {**shared, **({"prompt": item} if isinstance(item, str) else item)}
         request_id = given.pop("request_id", None)
         model = self._model_of(chosen_model(given.pop("model_name", None), given.pop("model", None)))
@@ -249,6 +251,13 @@ class Surface:
         """Address and body of such a request."""
         body = asked.native_body(asked.model or OLLAMAS_MODEL, is_streamed=is_streamed)
         return self.base_url + asked.endpoint, body
+
+
+def items_of(prompts: Iterable[T]) -> Iterator[T]:
+    """Raises ConfigurationError for what has no items."""
+    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+        raise ConfigurationError(f"prompts = {prompts!r}: give a list of prompts")
+    return iter(prompts)
 
 
 def require_in_flight(in_flight: Any) -> None:

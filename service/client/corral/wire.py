@@ -127,7 +127,7 @@ class Wire:
                 await response.aread()
             try:
                 return response.status_code, json.loads(response.content)
-            except ValueError:
+            except (ValueError, RecursionError):
                 _require_access(response)
                 return response.status_code, None
 
@@ -266,7 +266,8 @@ class Wire:
         """What the HTTP library raises, as our own errors."""
         where = self._address.url
         try:
-            yield
+            with _without_request():
+                yield
         except CorralError:
             raise
         except (httpx2.ReadTimeout, httpx2.WriteTimeout) as error:
@@ -283,6 +284,20 @@ class Wire:
             raise ConnectionFailedError(
                 f"the connection to {where} was lost before the reply was whole ({_reason(error)})"
             ) from error
+
+
+@contextmanager
+def _without_request() -> Iterator[None]:
+    """The library's errors hold the request, and so the API key: no cause that a caller prints or sends has it."""
+    try:
+        yield
+    except httpx2.RequestError as error:
+        found: BaseException | None = error
+        while found is not None:
+            if isinstance(found, httpx2.RequestError):
+                found._request = None
+            found = found.__cause__ or found.__context__
+        raise
 
 
 def _reason(error: Exception) -> str:

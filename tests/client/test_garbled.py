@@ -1,0 +1,108 @@
+"""Wrong values and garbled replies: whatever comes, it ends as an error of the tree, or does no harm."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from corral import AsyncClient, Client, ConfigurationError, ConnectionFailedError
+from tests.client.test_retries import NO_HEALTH
+from tests.support.client_time import OwnTime
+from tests.support.raw_server import Exchange, raw_server, whole
+
+ODD_COUNTS = ['"12"', "-3", "true", "[1]", "{}", "1.5"]
+FAR = "1" + "0" * 400
+
+
+@asynccontextmanager
+async def client_of(reply: bytes, health: bytes = NO_HEALTH) -> AsyncIterator[AsyncClient]:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(health if exchange.path == "/health" else whole(reply))
+
+    async with raw_server(answer) as server, AsyncClient(server.url, model="m") as client:
+        client.max_retries = 0
+        OwnTime(client)
+        yield client
+
+
+@pytest.mark.parametrize("count", ODD_COUNTS)
+async def test_a_count_that_is_none_counts_nothing(count: str) -> None:
+    counts = f'"eval_count":{count},"prompt_eval_count":2,"eval_duration":{FAR}'
+    reply = f'{{"message":{{"content":"yes"}},"done":true,{counts}}}'
+    async with client_of(reply.encode()) as client:
+        answer = await client.generate(prompt="Why?")
+        assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 0, "total_tokens": 2}
+        assert "timings" not in answer
+        chunks = [chunk async for chunk in client.stream_chat(messages=[{"role": "user", "content": "Why?"}])]
+        assert chunks[-1]["usage"]["total_tokens"] == 2
+        assert client.usage_stats["total_tokens"] == 4
+    reply = f'{{"usage":{{"prompt_tokens":{count},"completion_tokens":1}}}}'
+    async with client_of(reply.encode()) as client:
+        await client.make_post_request_ollama("/v1/chat/completions", {})
+        assert client.usage_stats["total_tokens"] == 1
+
+
+async def test_a_health_that_is_nested_without_end_is_an_ollamas() -> None:
+    deep = whole(b"[" * 200_000)
+    async with client_of(b'{"models":[]}', deep) as client:
+        with pytest.raises(ConnectionFailedError):
+            await client.generate(prompt="Why?")
+        assert client.server == "ollama"
+
+
+@pytest.mark.parametrize("reply", [b"[]", b"1", b"null", b'"x"', b'{"models":5,"embeddings":5}'])
+async def test_a_reply_of_another_shape_counts_as_broken(reply: bytes) -> None:
+    async with client_of(reply) as client:
+        with pytest.raises(ConnectionFailedError):
+            await client.embed("x")
+        with pytest.raises(ConnectionFailedError):
+            await client.list_models()
+
+
+MESSAGES = [{"role": "user", "content": "x"}]
+WRONG: list[Callable[[Any], Any]] = [
+    lambda client: client.chat(messages=5),
+    lambda client: client.chat(messages=b"hello"),
+    lambda client: client.embed(5),
+    lambda client: client.embed(None),
+    lambda client: client.submit(messages=5),
+    lambda client: client.submit(messages="hello"),
+    lambda client: client.submit(messages=[]),
+    lambda client: client.submit("x", expires_in_seconds="30"),
+    lambda client: client.generate(prompt="x", raw=True, expires_in_seconds="30"),
+    lambda client: client.generate(prompt="x", expires_in_seconds=0),
+    lambda client: client.generate(prompt="x", max_wait_seconds=10**400),
+    lambda client: list(client.map(5)),
+    lambda client: list(client.map("hello")),
+    lambda client: list(client.map([5])),
+    lambda client: list(client.map([None])),
+    lambda client: list(client.job("a").stream(5)),
+    lambda client: list(client.job("a").stream("a\nb")),
+    lambda client: client.job("a").wait("soon"),
+    lambda client: client.job("a").result(float("nan")),
+    lambda client: client.make_post_request_ollama(5, {}),
+    lambda client: client.make_post_request_ollama("/api/chat", 5),
+    lambda client: client.make_post_request_ollama("/api/chat", [1], True),
+    *(
+        lambda client, name=name: setattr(client, name, 10**400)  # type: ignore[misc]
+        for name in ("initial_retry_delay", "backoff_factor", "max_retry_delay", "circuit_timeout", "timeout")
+    ),
+]
+
+
+@pytest.mark.parametrize("ask", WRONG)
+def test_a_value_of_a_wrong_type_is_refused_before_anything_is_sent(ask: Callable[[Any], Any]) -> None:
+    with Client("http://localhost:1", model="m") as client:
+        with pytest.raises(ConfigurationError):
+            ask(client)
+        assert client.server is None
+
+
+def test_messages_may_come_from_a_generator() -> None:
+    with Client("http://localhost:1", model="m") as client:
+        client.max_retries = 0
+        with pytest.raises(ConnectionFailedError):
+            client.chat(messages=(one for one in MESSAGES))

@@ -143,6 +143,41 @@ async def test_after_a_fork_what_was_under_way_is_the_parents(service: RunningSe
     stall.release()
 
 
+async def test_after_a_fork_open_streams_and_maps_are_the_parents(service: RunningService) -> None:
+    stall = service.ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat", after_tokens=2, times=2))
+    program = """
+    client = Client(url)
+    client.max_concurrent_requests = 8
+    stream, other = (client.stream_chat(messages=messages) for _ in range(2))
+    assert next(stream)["text"] and next(other)["text"]
+    answers = client.map(["a", "b"], in_flight=2)
+    assert next(answers)["text"]
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            next(other)
+        except ConfigurationError as error:
+            said = "fork" in str(error)
+        stream.close()
+        answers.close()
+        del stream, other
+        gc.collect()
+        os.write(writing, repr((said, client.generate(prompt="child", max_tokens=2)["text"] != "")).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    jobs = [job["status"] for job in client.jobs()]
+    print(os.read(reading, 99).decode(), jobs.count("cancelled"), jobs.count("processing"), client.active_requests)
+    stream.close()
+    other.close()
+    assert next(answers)["text"]
+    client.close()
+    """
+    assert await run(program, service.url) == "(True, True) 0 2 2"
+    await ends(service, "cancelled", 2)
+    stall.release()
+
+
 EXITS = {
     "a future": "client.submit_future(messages=messages); wait()",
     "a thread": "threading.Thread(target=ask).start(); wait()",

@@ -10,7 +10,8 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
@@ -27,15 +28,23 @@ _CLOSE_SECONDS = 0.5
 
 _LIVING: weakref.WeakSet[Portal] = weakref.WeakSet()
 _OF_PARENTS: list[object] = []
-"""The portals of the process that this one was forked from, whose threads are not here. They are never touched."""
+"""What belongs to the process that this one was forked from, whose threads are not here. It is never touched."""
 
 
-class Started(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Started(Generic[T]):
     """Something that runs in the loop."""
 
     future: concurrent.futures.Future[T]
     ended: threading.Event
     """It has ended in truth: a future that is cancelled looks so at once."""
+    process: int = field(default_factory=os.getpid)
+    """Whose loop that is. A process that was forked has no part in it."""
+
+
+def _require_own(process: int) -> None:
+    if process != os.getpid():
+        raise ConfigurationError("this was begun before a fork and is the parent process's: ask anew")
 
 
 class Portal:
@@ -57,6 +66,7 @@ class Portal:
 
     def outcome(self, started: Started[T]) -> T:
         """The same for what was begun already."""
+        _require_own(started.process)
         try:
             return started.future.result()
         except concurrent.futures.CancelledError:
@@ -68,7 +78,7 @@ class Portal:
 
     def call_off(self, begun: Iterable[Started[Any]]) -> None:
         """End all of them, and wait a little until they have."""
-        begun = [one for one in begun if not one.future.done()]
+        begun = [one for one in begun if one.process == os.getpid() and not one.future.done()]
         for one in begun:
             one.future.cancel()
         deadline = time.monotonic() + _END_SECONDS
@@ -215,6 +225,7 @@ class SyncStream(Generic[T]):
     def __init__(self, portal: Portal, source: AsyncGenerator[T]) -> None:
         self._portal = portal
         self._source = source
+        self._process = os.getpid()
         self._is_begun = False
         self._is_over = False
 
@@ -224,7 +235,9 @@ class SyncStream(Generic[T]):
     def __next__(self) -> T:
         if self._is_over:
             raise StopIteration
-        self._is_begun = True
+        if self._is_begun:
+            _require_own(self._process)
+        self._process, self._is_begun = os.getpid(), True
         try:
             return self._portal.call(self._source.__anext__)
         except StopAsyncIteration:
@@ -252,4 +265,8 @@ class SyncStream(Generic[T]):
 
     def _is_to_be_ended(self) -> bool:
         is_open, self._is_over = self._is_begun and not self._is_over, True
+        if is_open and self._process != os.getpid():
+            # Not even as garbage: its loop would be told, by a socket that both processes have.
+            _OF_PARENTS.append(self._source)
+            return False
         return is_open and self._portal.is_running

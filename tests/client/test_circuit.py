@@ -10,7 +10,16 @@ from functools import partial
 
 import pytest
 
-from corral import Answer, AsyncClient, CircuitOpenError, Client, ConfigurationError, CorralError, ServerError
+from corral import (
+    Answer,
+    AsyncClient,
+    CircuitOpenError,
+    Client,
+    ConfigurationError,
+    ConnectionFailedError,
+    CorralError,
+    ServerError,
+)
 from tests.client.test_retries import ANSWER, NO_HEALTH, refusal
 from tests.support.client_time import OwnTime
 from tests.support.raw_server import Exchange, RawServer, raw_server, whole
@@ -208,3 +217,20 @@ async def test_threshold_and_time_hold_as_soon_as_they_are_assigned() -> None:
         for name, value in (("circuit_timeout", -1), ("failure_threshold", 0), ("failure_threshold", 1.5)):
             with pytest.raises(ConfigurationError, match=name):
                 setattr(client, name, value)
+
+
+async def test_calls_that_share_a_look_at_the_server_count_its_failure_once() -> None:
+    async def reset(exchange: Exchange) -> None:
+        exchange.reset()
+
+    async with raw_server(reset) as server, AsyncClient(server.url, model="m") as client:
+        client.max_retries, client.failure_threshold = 0, 5
+        OwnTime(client)
+        for number in range(1, 6):
+            assert client.circuit_state == "CLOSED"
+            found = await asyncio.gather(*(outcome(client) for _ in range(5)))
+            assert found == [ConnectionFailedError] * 5
+            assert (len(server.requests), client.failure_count) == (number, number)
+        assert client.circuit_state == "OPEN"
+        assert await outcome(client) is CircuitOpenError
+        assert len(server.requests) == 5

@@ -84,6 +84,11 @@ class Circuit:
         with self._lock:
             return self._current().state is State.OPEN
 
+    @property
+    def is_closed(self) -> bool:
+        with self._lock:
+            return self._current().is_closed
+
     def begin(self) -> Attempt:
         """Raises CircuitOpenError while the server is left alone, and while somebody else makes the trial."""
         with self._lock:

@@ -134,17 +134,15 @@ class Server:
         self._asking = {}
 
     @contextmanager
-    def _attempt(self, *, is_guarded: bool, is_success: bool = True) -> Iterator[None]:
+    def _attempt(self, *, is_guarded: bool) -> Iterator[None]:
         leave = self.circuit.begin() if is_guarded else None
         try:
             yield
         except BaseException as error:
             self._tell(leave, error)
             raise
-        if leave is not None and is_success:
+        if leave is not None:
             leave.succeeded()
-        elif leave is not None:
-            leave.decided_nothing()
 
     def _teller(self, leave: Attempt) -> Callable[..., Awaitable[bool]]:
         async def tell(_kind: object, error: BaseException | None, _trace: object) -> bool:
@@ -164,19 +162,27 @@ class Server:
             self._was_away = True
 
     async def _find_out(self) -> Kind:
-        """Ask which server it is, once for all that want to know it now."""
-        with self._attempt(is_guarded=True, is_success=False):
-            loop = asyncio.get_running_loop()
-            task = self._asking.get(loop)
-            if task is None:
-                task = self._asking[loop] = loop.create_task(self._look())
-                task.add_done_callback(lambda _: self._asking.pop(loop, None))
-            found = await asyncio.shield(task)
-            if isinstance(found, CorralError):
-                raise found.again()
-            return found
+        """Ask which server it is, once for all that want to know it now: the circuit learns of it once, too."""
+        loop = asyncio.get_running_loop()
+        task = self._asking.get(loop)
+        if task is None:
+            leave = self.circuit.begin()
+            task = self._asking[loop] = loop.create_task(self._look(leave))
 
-    async def _look(self) -> Kind | CorralError:
+            def end(_: object) -> None:
+                self._asking.pop(loop, None)
+                # Of a task that was cancelled, be it before its first step.
+                leave.decided_nothing()
+
+            task.add_done_callback(end)
+        elif not self.circuit.is_closed:
+            self.circuit.begin().decided_nothing()
+        found = await asyncio.shield(task)
+        if isinstance(found, CorralError):
+            raise found.again()
+        return found
+
+    async def _look(self, leave: Attempt) -> Kind | CorralError:
         try:
             status, body = await self.wire.health()
             if isinstance(body, dict) and body.get("service") == "corral":
@@ -186,7 +192,10 @@ class Server:
             else:
                 self.kind = "ollama"
         except CorralError as error:
+            self._tell(leave, error)
             return error
+        # That it answers here says nothing of its models.
+        leave.decided_nothing()
         self._was_away = False
         return self.kind
 

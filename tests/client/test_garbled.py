@@ -87,7 +87,7 @@ WRONG: list[Callable[[Any], Any]] = [
     lambda client: client.make_post_request_ollama("/api/chat", 5),
     lambda client: client.make_post_request_ollama("/api/chat", [1], True),
     *(
-        lambda client, name=name: setattr(client, name, 10**400)  # type: ignore[misc]
+        lambda client, name=name: setattr(client, name, 10**400)
         for name in ("initial_retry_delay", "backoff_factor", "max_retry_delay", "circuit_timeout", "timeout")
     ),
 ]
@@ -105,4 +105,4 @@ def test_messages_may_come_from_a_generator() -> None:
     with Client("http://localhost:1", model="m") as client:
         client.max_retries = 0
         with pytest.raises(ConnectionFailedError):
-            client.chat(messages=(one for one in MESSAGES))
+            client.chat(messages=(one for one in MESSAGES))  # type: ignore[arg-type]

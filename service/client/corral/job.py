@@ -47,7 +47,8 @@ class AsyncJob:
 
     async def stream(self, from_: str | None = None) -> AsyncGenerator[JobEvent]:
         """News of it until it is final, from the beginning or behind an event's ``position``."""
-        if from_ is not None and not (isinstance(from_, str) and from_.isascii() and from_.isprintable()):
+        position: object = from_
+        if position is not None and not (isinstance(position, str) and position.isascii() and position.isprintable()):
             raise ConfigurationError(f"from_ = {from_!r}: give the position of an event")
         async with self._asking() as call:
             events = self._parts.prompts.events(call, self.id, from_)

@@ -89,7 +89,7 @@ def native_chunk(part: Mapping[str, Any], call: Call, model: str) -> Chunk | Non
     return chunk if is_done or chunk["text"] or thinking or tool_calls else None
 
 
-def embeddings(reply: Mapping[str, Any], model: str) -> Embeddings:
+def embeddings(reply: Any, model: str) -> Embeddings:
     """Of ``/api/embed``."""
     if not isinstance(reply, Mapping) or not isinstance(reply.get("embeddings"), list):
         raise ConnectionFailedError("the reply has come in part: it has no embeddings")

@@ -158,7 +158,7 @@ def generate_request(
     return Request(CHAT, _with_model(model, {"messages": [message], **top}), wishes)
 
 
-def embed_request(text: str | Sequence[Any], model: str | None, keywords: Mapping[str, Any]) -> Request:
+def embed_request(text: object, model: str | None, keywords: Mapping[str, Any]) -> Request:
     """Vectors for one text or several."""
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else []
     if not texts or not all(isinstance(one, str) for one in texts):

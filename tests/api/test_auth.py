@@ -142,6 +142,10 @@ async def test_a_key_is_not_taken_from_the_address() -> None:
         ({"X-Forwarded-For": "2001:db8:1:2:3:4:5:6"}, "2001:db8:1:2::/64"),
         ({"X-Forwarded-For": "[2001:db8:1:2::9]:443"}, "2001:db8:1:2::/64"),
         ({"X-Forwarded-For": "::ffff:203.0.113.7"}, "203.0.113.7"),
+        # Whoever is on this machine is one owner, whichever loopback address its program has tried.
+        ({"X-Forwarded-For": "::1"}, "127.0.0.1"),
+        ({"X-Forwarded-For": "[::1]:4711"}, "127.0.0.1"),
+        ({"X-Forwarded-For": "127.0.0.9"}, "127.0.0.1"),
         ({"X-Forwarded-For": "unknown"}, "127.0.0.1"),
         ({"X-Forwarded-For": "203.0.113.7, nonsense"}, "127.0.0.1"),
         ({"X-Forwarded-For": ""}, "127.0.0.1"),

@@ -13,6 +13,8 @@ Networks = Sequence[IPv4Network | IPv6Network]
 
 _NEIGHBOURHOOD = 64
 """The bits of an IPv6 address that name its owner: one who has an address usually has the whole /64 around it."""
+_LOOPBACK = "127.0.0.1"
+"""The owner on this machine, whose programs try ``::1`` and then ``127.0.0.1``."""
 
 
 class ClientAddresses:
@@ -22,7 +24,7 @@ class ClientAddresses:
         self._trusted = trusted
 
     def owner_of(self, request: web.Request) -> str:
-        """The client's IPv4 address or IPv6 /64; "" when the connection is gone already."""
+        """The client's IPv4 address or IPv6 /64, one for all of loopback; "" when the connection is gone already."""
         peer = request.remote or ""
         if not self._trusted:
             return _neighbourhood(peer)
@@ -65,6 +67,8 @@ def _parsed(text: str) -> _Address | None:
 @lru_cache(maxsize=4096)
 def _neighbourhood(text: str) -> str:
     address = _parsed(text)
+    if address is not None and address.is_loopback:
+        return _LOOPBACK
     if isinstance(address, IPv6Address):
         return str(ip_network((address, _NEIGHBOURHOOD), strict=False))
     return str(address) if address is not None else text

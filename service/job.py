@@ -251,6 +251,8 @@ def model_key(name: str) -> str:
     return key if ":" in key.rsplit("/", 1)[-1] else key + _LATEST
 
 
+SHIFT = "shift"
+"""The field beside ``options`` that makes another runner as well."""
 RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
 """The options for which Ollama loads a model anew when they differ from those of the loaded runner (wire contract
 4.4).
@@ -260,15 +262,28 @@ RELOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thr
 def runner_key(model: str, options: object = None, shift: object = None) -> str:
     """What one loaded runner can serve: the model, and those options for which Ollama would load the model anew. What
     has another type than Ollama wants makes no other runner, since Ollama refuses it.
+
+    What else is no difference to Ollama depends on the model: see :mod:`service.backend.runner_options`.
     """
     given: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
     own = {name: _cut(given[name]) for name in RELOADING if _is_option(given.get(name))} if given else {}
     if isinstance(shift, bool):
-        own["shift"] = shift
-    if own.get("num_gpu") == -1:
+        own[SHIFT] = shift
+    if own.get("num_gpu", 0) < 0:
+        # Any negative number leaves it to Ollama, as saying nothing does.
         del own["num_gpu"]
-    key = model_key(model)
-    return f"{key} {json.dumps(own, separators=(',', ':'), sort_keys=True)}" if own else key
+    return key_of_options(model_key(model), own)
+
+
+def key_of_options(model: str, options: Mapping[str, Any]) -> str:
+    """The runner of a model, by its key, for which these options are given."""
+    return f"{model} {json.dumps(options, separators=(',', ':'), sort_keys=True)}" if options else model
+
+
+def options_of_runner(runner: str) -> dict[str, Any]:
+    """The options of a runner's key."""
+    options = runner.partition(" ")[2]
+    return dict(json.loads(options)) if options else {}
 
 
 def _cut(value: Any) -> Any:

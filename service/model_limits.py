@@ -12,7 +12,7 @@ from typing import Any
 
 from service.config import ModelConfig, duration_seconds
 from service.endpoints import ENDPOINTS
-from service.job import model_key
+from service.job import RELOADING, SHIFT, model_key
 
 _UNCARRIED = ("num_ctx", "default_num_ctx", "keep_alive", "default_keep_alive")
 """The settings that no ``/v1`` route has a field for."""
@@ -39,7 +39,8 @@ class ModelLimits:
         row = ENDPOINTS[endpoint]
         field = row.token_field
         if row.has_options:
-            return _with_changes(body, _native_changes(limits, body, field))
+            allowed = _with_allowed(limits, body)
+            return _with_changes(allowed, _native_changes(limits, allowed, field))
         if field is None or (row.needs_tokens and not _is_positive(body.get(field))):
             return body
         return _with_changes(body, {field: _tokens(limits, body.get(field))})
@@ -56,6 +57,32 @@ def uncarried_limits(models: Mapping[str, ModelConfig]) -> list[str]:
                 "set OLLAMA_CONTEXT_LENGTH and OLLAMA_KEEP_ALIVE of the server to the same values"
             )
     return warnings
+
+
+def unreachable_limits(models: Mapping[str, ModelConfig]) -> list[str]:
+    """What the operator should know of each model whose ceiling bounds what no request may ask for."""
+    return [
+        f'models."{name}": num_ctx bounds nothing, since requests may not ask for it (allow_options); '
+        "what they are to have is default_num_ctx"
+        for name, limits in models.items()
+        if limits.allow_options is not None
+        and "num_ctx" not in limits.allow_options
+        and limits.num_ctx is not None
+        and limits.default_num_ctx is None
+    ]
+
+
+def _with_allowed(limits: ModelConfig, body: dict[str, Any]) -> dict[str, Any]:
+    """The body without the options that would load the model again and that requests may not set."""
+    allowed = limits.allow_options
+    if allowed is None:
+        return body
+    dropped = {name for name in (*RELOADING, SHIFT) if name not in allowed}
+    left = body if SHIFT not in dropped or SHIFT not in body else {k: v for k, v in body.items() if k != SHIFT}
+    options = left.get("options")
+    if isinstance(options, dict) and not dropped.isdisjoint(options):
+        left = {**left, "options": {name: value for name, value in options.items() if name not in dropped}}
+    return left
 
 
 def _with_changes(body: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from service.backend.loaded_list import LoadedList
 from service.backend.models import InstalledModel, LoadedModel
 from service.backend.placement import Placement
 from service.backend.prompt_rates import PromptRates
+from service.backend.runner_options import ModelTraits
 from service.backend.seating import Seating
-from service.backend.sharing import Sharing
+from service.backend.sharing import Sharing, runs_here
 from service.backend.silence import Silence
 from service.clock import Clock
 from service.config import BackendConfig, Config
@@ -56,6 +57,7 @@ class Backend:
         # Until the backend has been asked, only the configuration says which models it has.
         self._keys = frozenset(model_key(name) for name in config.models)
         self._installed_keys: frozenset[str] = frozenset()
+        self._by_key: dict[str, InstalledModel] = {}
 
     @property
     def name(self) -> str:
@@ -107,6 +109,11 @@ class Backend:
         """Whether the model was installed when it was last asked, but the configuration does not let us use it."""
         return bool(self.config.models) and model not in self._keys and model in self._installed_keys
 
+    def traits(self, model: str) -> ModelTraits | None:
+        """What decides which options make another runner of the model there; None when it is not there."""
+        installed = self._by_key.get(model) if self.has_model(model) else None
+        return None if installed is None else self.sharing.traits(installed)
+
     def has_loaded(self, model: str) -> bool:
         """Whether ``/api/ps`` last listed the runner that has this model's name here."""
         own = self.placement.own
@@ -121,11 +128,13 @@ class Backend:
     def note_installed(self, installed: tuple[InstalledModel, ...]) -> None:
         """Remember what ``/api/tags`` says."""
         allowed = {model_key(name) for name in self.config.models}
-        keys = {model_key(model.name) for model in installed}
+        self._by_key = {model_key(model.name): model for model in installed}
+        keys = self._by_key.keys()
         self._forget_fits_of_others(installed)
         self.installed_list.models = installed
         self._installed_keys = self.placement.installed = frozenset(keys)
         self._keys = frozenset(keys & allowed if allowed else keys)
+        self.placement.remote = frozenset(key for key, model in self._by_key.items() if not runs_here(model))
         self.placement.know_names(self.sharing.names(installed))
         self.seating.note_installed(installed)
         self._restore_fits()

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from service.backend.backend import Backend
 from service.backend.models import InstalledModel
 from service.backend.probing import Probing
+from service.backend.runner_options import merged
 from service.clock import Clock
 from service.errors import NotFoundError
-from service.job import model_key
+from service.job import model_key, model_of_runner
 
 _NAMES_SHOWN = 20
 _FRESH_MS = 1_000
@@ -63,6 +64,16 @@ class Catalogue:
                 return True
             is_silent = is_silent and not (backend.is_answering or backend.is_unknown)
         return is_silent
+
+    def merged(self, runner: str) -> str:
+        """The key under which jobs of this runner wait: without options that are no difference to Ollama for its model,
+        as the backends tell.
+        """
+        model = model_of_runner(runner)
+        if model == runner:
+            return runner
+        told = [traits for backend in self._backends if (traits := backend.traits(model)) is not None]
+        return merged(runner, told)
 
     async def look_for(self, model: str) -> bool:
         """Whether any backend has the model; the lists are asked for again before the answer is no."""

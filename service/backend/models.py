@@ -45,14 +45,32 @@ class InstalledModel(NamedTuple):
     """The whole entry as it came, for those who show it."""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether Ollama's cloud runs it, whatever its name here (wire contract 3.5)."""
+        return bool(self.entry.get("remote_model") or self.entry.get("remote_host"))
+
+    @property
+    def is_mlx(self) -> bool:
+        """Whether Ollama's runner for MLX serves it."""
+        details = self.entry.get("details")
+        return isinstance(details, dict) and details.get("format") == "safetensors"
+
+    @property
+    def families(self) -> frozenset[str]:
+        """What it is made as; empty where the server does not tell."""
+        details = self.entry.get("details")
+        if not isinstance(details, dict):
+            return frozenset()
+        return frozenset(filter(None, [_text(details, "family"), *_texts(details.get("families"))]))
+
+    @property
     def serial(self) -> Serial | None:
         """Why Ollama serves this model one request at a time, where that follows from what it is."""
-        details, capabilities = self.entry.get("details"), _texts(self.entry.get("capabilities"))
-        if isinstance(details, dict):
-            if details.get("format") == "safetensors":
-                return Serial.MLX
-            if not _SERIAL_FAMILIES.isdisjoint([_text(details, "family"), *_texts(details.get("families"))]):
-                return Serial.FAMILY
+        if self.is_mlx:
+            return Serial.MLX
+        if not _SERIAL_FAMILIES.isdisjoint(self.families):
+            return Serial.FAMILY
+        capabilities = _texts(self.entry.get("capabilities"))
         # Before 0.30 no capabilities are listed: that says nothing.
         return Serial.EMBEDDING if capabilities and "completion" not in capabilities else None
 
@@ -119,6 +137,16 @@ def weights_of(answer: dict[str, Any]) -> str | None:
     parameters = (line.split(None, 1) for line in _text(answer, "parameters").splitlines())
     reloading = sorted(" ".join(one) for one in parameters if one and one[0] in RELOADING)
     return "\n".join([*files, *reloading]) if files else None
+
+
+def own_options(weights: str) -> frozenset[str]:
+    """The reloading options that a model's own parameters set, from what :func:`weights_of` says of it."""
+    return frozenset(line.split(None, 1)[0] for line in weights.splitlines()) & frozenset(RELOADING)
+
+
+def has_draft(weights: str) -> bool:
+    """Whether a smaller model drafts for it, from what :func:`weights_of` says of it."""
+    return any(line.startswith("DRAFT ") for line in weights.splitlines())
 
 
 def loaded_models(answer: dict[str, Any]) -> tuple[LoadedModel, ...]:

@@ -59,6 +59,8 @@ class Placement:
     """The models that could be loaded here; None until that is known. A job for any other takes no room: Ollama only
     has to say that it does not have it.
     """
+    remote: frozenset[str] = frozenset()
+    """The models that Ollama forwards to its cloud, as it tells; their names may be any."""
     _names: Mapping[str, str] = field(default_factory=dict)
     """By model that shares its weights with others, the model whose name their runner has here."""
     at_work: dict[str, int] = field(default_factory=dict)
@@ -255,7 +257,11 @@ class Placement:
 
     def takes_no_room(self, runner: str) -> bool:
         """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""
-        return is_remote(runner) or (self.installed is not None and model_of_runner(runner) not in self.installed)
+        return self.is_remote(runner) or (self.installed is not None and model_of_runner(runner) not in self.installed)
+
+    def is_remote(self, runner: str) -> bool:
+        """Whether Ollama forwards this model to its cloud."""
+        return is_remote(runner) or model_of_runner(runner) in self.remote
 
     def _hold_others_for(self, asked: str, now: int) -> None:
         """The load of this runner begins, perhaps beside others that are at work and may have to make way."""

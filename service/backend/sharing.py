@@ -13,8 +13,9 @@ from itertools import pairwise
 
 from pydantic_core import to_json
 
-from service.backend.models import InstalledModel
+from service.backend.models import InstalledModel, has_draft, own_options
 from service.backend.placement import is_remote
+from service.backend.runner_options import ModelTraits
 from service.job import model_key
 
 _WORDS_BYTES = 1 << 20
@@ -39,6 +40,19 @@ class Sharing:
             self._weights.clear()
         self._weights[model.digest] = weights or model.digest
 
+    def traits(self, model: InstalledModel) -> ModelTraits:
+        """What decides which options make another runner of the model."""
+        # Where nothing could be told, the digest stands in the place of the weights.
+        weights = self._weights.get(model.digest, model.digest)
+        is_told = weights != model.digest
+        return ModelTraits(
+            is_remote=not runs_here(model),
+            is_mlx=model.is_mlx,
+            families=model.families,
+            own=own_options(weights) if is_told else None,
+            has_draft=is_told and has_draft(weights),
+        )
+
     def names(self, installed: Iterable[InstalledModel]) -> dict[str, str]:
         """By model that shares its runner with others, the model whose name that runner is to have."""
         sharing: defaultdict[str, set[str]] = defaultdict(set)
@@ -49,7 +63,7 @@ class Sharing:
 
 def runs_here(model: InstalledModel) -> bool:
     """Whether the model has weights and a runner here: those of Ollama's cloud have none (wire contract 3.5)."""
-    return not model.entry.get("remote_model") and not is_remote(model_key(model.name))
+    return not model.is_remote and not is_remote(model_key(model.name))
 
 
 def _local(installed: Iterable[InstalledModel]) -> Iterator[InstalledModel]:

@@ -14,14 +14,14 @@ from service.cli.admin_client import NotRunningError, ask_running_service
 from service.config import BackendConfig, Config
 from service.errors import BackendError, DatabaseUnusableError, ServiceError
 from service.job import model_key
-from service.model_limits import uncarried_limits
+from service.model_limits import uncarried_limits, unreachable_limits
 from service.store.opening import open_database
 
 
 async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
     """Print what was found; the exit status is 1 when something is wrong."""
     say("configuration  ok")
-    for warning in uncarried_limits(config.models):
+    for warning in (*uncarried_limits(config.models), *unreachable_limits(config.models)):
         say(f"warning        {warning}")
     database = await _check_database(config, say)
     for line in await _model_seats(config):

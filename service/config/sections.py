@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, Confi
 from pydantic.networks import IPvAnyNetwork
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.job import RELOADING, SHIFT
+
 MIBIBYTE = 1 << 20
 
 _NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -193,10 +195,20 @@ class BackendConfig(Section):
 KeepAlive = Annotated[float, BeforeValidator(duration_seconds), Field(allow_inf_nan=False)]
 
 
+def _reloading_option(name: str) -> str:
+    if name not in (*RELOADING, SHIFT):
+        raise ValueError(f"write options that make Ollama load a model again: {', '.join((*RELOADING, SHIFT))}")
+    return name
+
+
+ReloadingOption = Annotated[str, AfterValidator(_reloading_option)]
+
+
 class ModelConfig(Section):
     """Ceilings, and defaults for requests that say nothing. ``keep_alive`` is in seconds; below 0 it is for ever."""
 
     parallel: Count | None = None
+    allow_options: tuple[ReloadingOption, ...] | None = None
     num_ctx: int | None = Field(default=None, ge=4)
     default_num_ctx: int | None = Field(default=None, ge=4)
     keep_alive: KeepAlive | None = None

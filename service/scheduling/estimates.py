@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
-from service.backend.placement import is_remote
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.job import model_of_runner
@@ -39,7 +38,8 @@ class Estimates:
         if not backends:
             return None
         resident = [one for one in backends if _has(one, runner)]
-        held_ms = min(map(self._hold_ms, resident), default=0.0) if not is_remote(runner) else 0.0
+        needs_room = not all(one.placement.is_remote(runner) for one in resident)
+        held_ms = min(map(self._hold_ms, resident), default=0.0) if needs_room else 0.0
         if held_ms:
             wait_ms = held_ms + self._own_ms(resident, runner, ahead)
         elif resident:
@@ -128,7 +128,7 @@ class Estimates:
         return max(self._left_ms(backend, others), default=0.0) + load_ms
 
     def _load_left_ms(self, backends: list[Backend], runner: str) -> float:
-        if is_remote(runner) or any(one.placement.is_loaded(runner) for one in backends):
+        if any(one.placement.is_remote(runner) or one.placement.is_loaded(runner) for one in backends):
             return 0.0
         now = self._clock.now_ms()
         begun = [now - one.placement.residences[one.placement.own(runner)].asked_at for one in backends]
@@ -156,4 +156,5 @@ def _others_loaded(backend: Backend, runner: str) -> Iterator[str]:
 
 def _has(backend: Backend, runner: str) -> bool:
     """Whether a job of this runner can begin there without a new load."""
-    return is_remote(runner) or backend.placement.is_loaded(runner) or backend.placement.is_loading(runner)
+    placement = backend.placement
+    return placement.is_remote(runner) or placement.is_loaded(runner) or placement.is_loading(runner)

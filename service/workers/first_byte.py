@@ -7,7 +7,6 @@ from collections.abc import Callable
 from service.backend.backend import Backend
 from service.backend.calls import Call
 from service.backend.http.deadlines import silent_too_long
-from service.backend.placement import is_remote
 from service.clock import Clock
 from service.config import TimeoutsConfig
 from service.errors import BackendError
@@ -92,7 +91,8 @@ class FirstByte:
         return None
 
     def _is_loaded(self) -> bool:
-        return is_remote(self._runner) or self._backend.placement.is_loaded(self._runner)
+        placement = self._backend.placement
+        return placement.is_remote(self._runner) or placement.is_loaded(self._runner)
 
     def _loaded_for_seconds(self) -> float:
         """How long ago the model came to be loaded, which is noticed when the limit of its load is over."""

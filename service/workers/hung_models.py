@@ -13,7 +13,6 @@ from collections.abc import Collection
 
 from service.backend.backend import Backend
 from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT
-from service.backend.placement import is_remote
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.errors import HUNG, BackendError, Fault
@@ -61,14 +60,16 @@ class HungModels:
     def _is_listed(self, attempt: Attempt) -> bool:
         """Whether the model was loaded when the backend was last asked, or needs no load."""
         backend, runner = attempt.backend, attempt.running.job.runner
-        if is_remote(runner):
+        if backend.placement.is_remote(runner):
             return True
         return backend.has_loaded(attempt.model) and backend.placement.is_loaded(runner)
 
     def _met_limit(self, attempt: Attempt) -> bool:
         """Count it. Returns whether the model is taken to hang from now on."""
         backend, model = attempt.backend, attempt.model
-        if is_remote(model) or not backend.silence.met_limit(model, attempt.sent_at, self._clock.now_ms()):
+        if backend.placement.is_remote(model) or not backend.silence.met_limit(
+            model, attempt.sent_at, self._clock.now_ms()
+        ):
             return False
         _log.warning(
             "backend %s: %s has sent nothing to two calls in a row; it is unloaded, and they are tried again",

@@ -8,13 +8,15 @@ import pytest
 
 from service.config import ModelConfig
 from service.job import runner_key
-from service.model_limits import ModelLimits, uncarried_limits
+from service.model_limits import ModelLimits, uncarried_limits, unreachable_limits
 
 LIMITS = ModelLimits(
     {
         "Capped": ModelConfig(num_ctx=8192, keep_alive=3600, max_tokens=100),
         "given:1b": ModelConfig(default_num_ctx=4096, default_keep_alive=300, default_max_tokens=50),
         "pinned": ModelConfig(num_ctx=4096, default_num_ctx=4096),
+        "narrow": ModelConfig(allow_options=("num_ctx",), default_num_ctx=4096),
+        "closed": ModelConfig(allow_options=(), default_num_ctx=4096),
         "for-ever": ModelConfig(keep_alive=-1, default_keep_alive=0.5),
     }
 )
@@ -82,6 +84,39 @@ def test_one_value_for_both_is_the_only_context_length_and_the_only_runner(asked
     body = body_of("/api/chat", "pinned", options=asked)
     assert body == {"options": {"num_ctx": 4096}}
     assert runner_key("pinned", body["options"]) == runner_key("pinned", {"num_ctx": 4096})
+
+
+RELOADS = {
+    "num_batch": 64, "num_gpu": 3, "main_gpu": 0, "use_mmap": False, "num_thread": 2, "draft_num_predict": 1,
+}  # fmt: skip
+
+
+def test_options_that_load_a_model_again_are_dropped_where_they_are_not_allowed_and_others_pass() -> None:
+    asked = {"num_ctx": 2048, "seed": 1, "num_keep": 5, **RELOADS}
+    left = body_of("/api/chat", "narrow", options=asked, shift=False, think=True)
+    assert left == {"options": {"num_ctx": 2048, "seed": 1, "num_keep": 5}, "think": True}
+    left = body_of("/api/generate", "closed", options={**asked, "use_mmap": "no"}, shift=True)
+    assert left == {"options": {"num_ctx": 4096, "seed": 1, "num_keep": 5}}
+    assert runner_key("closed", left["options"]) == runner_key("closed", {"num_ctx": 4096})
+
+
+def test_where_nothing_is_said_of_options_all_of_them_pass() -> None:
+    asked = {"options": {"num_ctx": 2048, **RELOADS}, "shift": False}
+    assert body_of("/api/chat", "given:1b", **asked)["options"].items() >= asked["options"].items()
+    assert body_of("/api/chat", "given:1b", **asked)["shift"] is False
+
+
+def test_a_body_without_anything_to_drop_is_left_alone() -> None:
+    body = {"model": "narrow", "options": {"num_ctx": 2048}, "keep_alive": 5}
+    assert LIMITS.applied("/api/generate", "narrow", body) is body
+    assert body_of("/v1/chat/completions", "closed", options={"num_gpu": 1}) == {"options": {"num_gpu": 1}}
+
+
+def test_a_ceiling_that_no_request_can_reach_is_named() -> None:
+    assert unreachable_limits({"narrow": ModelConfig(allow_options=("num_ctx",), num_ctx=5)}) == []
+    assert unreachable_limits({"pinned": ModelConfig(allow_options=(), num_ctx=5, default_num_ctx=5)}) == []
+    [warning] = unreachable_limits({"closed": ModelConfig(allow_options=(), num_ctx=5)})
+    assert warning.startswith('models."closed": num_ctx bounds nothing')
 
 
 def test_a_ceiling_for_ever_bounds_nothing_and_a_fraction_of_a_second_is_sent_as_one() -> None:

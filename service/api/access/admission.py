@@ -71,9 +71,10 @@ async def admit(
     await find(model)
     new = make()
     priority, request_id = authorise(request, model, new.priority), request_id_of(request)
-    if priority == new.priority and request_id is None:
+    runner = request.app[POOL].catalogue.merged(new.runner)
+    if priority == new.priority and request_id is None and runner == new.runner:
         return new
-    return new._replace(priority=priority, request_id=request_id)
+    return new._replace(priority=priority, request_id=request_id, runner=runner)
 
 
 HEADER = istr("Idempotency-Key")

@@ -101,7 +101,7 @@ def test_options_that_load_a_model_again_are_dropped_where_they_are_not_allowed_
 
 
 def test_where_nothing_is_said_of_options_all_of_them_pass() -> None:
-    asked = {"options": {"num_ctx": 2048, **RELOADS}, "shift": False}
+    asked: dict[str, Any] = {"options": {"num_ctx": 2048, **RELOADS}, "shift": False}
     assert body_of("/api/chat", "given:1b", **asked)["options"].items() >= asked["options"].items()
     assert body_of("/api/chat", "given:1b", **asked)["shift"] is False
 

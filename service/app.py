@@ -195,7 +195,7 @@ def _jobs(
     """The core, each part with what it needs."""
     row_cache = RowCache(is_enabled=store.is_exclusive)
     ledger = Ledger(store, backlog, row_cache, hub, clock, metrics)
-    views = Views(store.queries, backlog, row_cache, Estimates(backlog, pool, scheduler, clock), clock)
+    views = Views(store.queries, backlog, row_cache, Estimates(backlog, pool, clock), clock)
     submission = Submission(store, ledger, backlog, row_cache, views, scheduler, hand_off, hub, clock)
     upkeep = Upkeep(store, ledger, backlog, row_cache, clock)
     return Jobs(

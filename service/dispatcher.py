@@ -70,15 +70,10 @@ class Dispatcher:
     async def _give_out_round(self) -> bool:
         """Whether anybody was given a seat: then there may be more to give."""
         if not self._backlog.has_waiting:
-            if self._scheduler.waiting_since:
-                # The last of those who waited has gone: estimates must not take a later one for it.
-                self._scheduler.choose({})
-                self._look_again()
             return False
         if not self._pool.with_free_seat():
             return False
-        waiting = await self._jobs.attempts.waiting(is_alone=self._pool.is_one)
-        seats = self._scheduler.choose(waiting)
+        seats = self._scheduler.choose()
         self._look_again()
         results = await asyncio.gather(
             *(self._claim(backend, picks) for backend, picks in _by_line(seats)),

@@ -58,6 +58,11 @@ class Line(NamedTuple):
     owner: str
     priority: int
 
+    @property
+    def model(self) -> str:
+        """The model of its runner: by model it is counted who was served what."""
+        return model_of_runner(self.runner)
+
 
 @lru_cache(maxsize=4096)
 def line_of(runner: str, owner: str, priority: int) -> Line:

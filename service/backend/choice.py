@@ -21,9 +21,9 @@ def choose(
 ) -> str | None:
     """The runner whose job goes next; None when no job may go now.
 
-    ``waiting`` says of each runner since when its oldest job is ready; ``elsewhere`` are runners that another backend
-    has or loads. Without ``may_load`` only what is loaded here is served, without ``may_evict`` only what pushes
-    nothing out.
+    ``waiting`` says of each runner, of which each model has one, since when somebody waits for it; ``elsewhere`` are
+    runners that another backend has or loads. Without ``may_load`` only what is loaded here is served, without
+    ``may_evict`` only what pushes nothing out.
     """
     placement.doubt_slow_loads(now)
     if len(waiting) == 1 and placement.goes_at_once(only := next(iter(waiting))):
@@ -108,23 +108,31 @@ class Choice:
 
     def _due_swap(self) -> Swap | None:
         """The overdue runner whose turn it is, once what is loaded has worked long enough."""
-        placement, now = self._placement, self._now
+        placement = self._placement
         overdue = [
             runner
             for runner, since in self._waiting.items()
-            if now - since >= placement.max_swap_wait_ms
+            if self._now - since >= placement.max_swap_wait_ms
             and runner not in self._elsewhere
             and not placement.is_loading(runner)
             and not placement.goes_at_once(runner)
         ]
-        # Each must have worked as long as its load took: else four overdue models would swap after every job.
-        if not overdue or not all(
-            one.loaded_at is not None and now - one.loaded_at >= one.load_ms
+        overdue = [runner for runner in overdue if self._has_worked_enough(runner)] if overdue else []
+        return Swap(placement.turns.longest_without(overdue, self._waiting)) if overdue else None
+
+    def _has_worked_enough(self, overdue: str) -> bool:
+        """Whether what is loaded may make way for an overdue runner.
+
+        Each model must have worked as long as its load took: else four overdue ones would swap after every job. A
+        runner of the same model may end after one job: it is for owners to be served in turn, whatever their options.
+        """
+        placement = self._placement
+        is_exchange = model_of_runner(overdue) in placement.loaded
+        return all(
+            one.loaded_at is not None and (is_exchange or self._now - one.loaded_at >= one.load_ms)
             for runner, one in placement.residences.items()
             if runner in placement.at_work or placement.is_loaded(runner)
-        ):
-            return None
-        return Swap(placement.turns.longest_without(overdue, self._waiting))
+        )
 
     def _idle_swap(self) -> str | None:
         """The runner to load because nothing waits for those that are loaded or being loaded."""

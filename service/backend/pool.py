@@ -140,11 +140,6 @@ class Pool:
             if any(one.placement.has(runner) and one.breakers.let_through(model_of_runner(runner)) for one in others)
         }
 
-    @property
-    def is_one(self) -> bool:
-        """Whether there is only one backend."""
-        return len(self._backends) == 1
-
     def take(self, backend: Backend, runner: str, owner: str) -> Trial:
         """Reserve a seat for a job of this runner and owner, which may begin there. Returns of what it is the trial."""
         trial = backend.breakers.begin(model_of_runner(runner), owner)

@@ -1,14 +1,16 @@
-"""When each runner last had its turn on one backend, so that none of those that wait is passed over for ever."""
+"""When each model last had its turn on one backend, so that none of those that wait is passed over for ever."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
+from service.job import model_of_runner
+
 _REMEMBERED_TURNS = 256
 
 
 class Turns:
-    """The latest turns, by runner."""
+    """The latest turns, by model: with options of their own, jobs would be new ones each time."""
 
     __slots__ = ("_sent_at",)
 
@@ -18,8 +20,9 @@ class Turns:
 
     def note(self, runner: str, now: int) -> None:
         """A job of this runner is sent."""
-        self._sent_at.pop(runner, None)
-        self._sent_at[runner] = now
+        model = model_of_runner(runner)
+        self._sent_at.pop(model, None)
+        self._sent_at[model] = now
         if len(self._sent_at) > _REMEMBERED_TURNS:
             del self._sent_at[next(iter(self._sent_at))]
 
@@ -36,4 +39,4 @@ class Turns:
 
     def _without_since(self, runner: str, waiting: Mapping[str, int]) -> int:
         # By the age of their jobs alone, two models with old backlogs would take turns for ever, before all others.
-        return max(waiting[runner], self._sent_at.get(runner, 0))
+        return max(waiting[runner], self._sent_at.get(model_of_runner(runner), 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
@@ -14,7 +13,7 @@ from service.jobs.ledger import STOPPING, Ledger
 from service.jobs.records import Retry
 from service.live.outputs import Output
 from service.live.relay import Relay
-from service.queue.backlog import Backlog, Pick, WaitingRunner
+from service.queue.backlog import Backlog, Pick
 from service.scheduling.assignment import Running
 from service.store.idempotency import KeptReply
 from service.store.jobs import JobStore
@@ -30,17 +29,6 @@ class Attempts:
         self._ledger = ledger
         self._backlog = backlog
         self._clock = clock
-
-    async def waiting(self, *, is_alone: bool = True) -> dict[str, WaitingRunner]:
-        """Who waits, and since when; since now for a lone runner on a lone backend (``is_alone``), as nobody asks."""
-        runners = self._backlog.runners()
-        now = self._clock.now_ms()
-        if not runners or (len(runners) == 1 and is_alone):
-            return self._backlog.waiting(dict.fromkeys(runners, now))
-        oldest = await asyncio.gather(*(self._store.queries.oldest_ready(runner) for runner in runners))
-        # What is not committed yet has only just come.
-        since = {runner: found[1] if found else now for runner, found in zip(runners, oldest, strict=True)}
-        return self._backlog.waiting(since)
 
     async def claim(self, picks: Sequence[Pick], passed_over: Collection[str] = ()) -> list[Running]:
         """Make the oldest ready jobs of the picks' one line this process's own; fewer when they are gone meanwhile.
@@ -66,7 +54,7 @@ class Attempts:
             if relay is None and job.on_disconnect is not None:
                 # Its caller waited before a restart, and may come back with its idempotency key.
                 relay = relays[job.id] = Relay(is_kept=True, readers=0)
-            running = Running(one, Output(job.attempt, self._backlog.limits.max_output_bytes), pick.charged_ms, relay)
+            running = Running(one, Output(job.attempt, self._backlog.limits.max_output_bytes), pick, relay)
             self._ledger.running[job.id] = running
             begun.append(running)
             self._ledger.announce(job, Status.QUEUED, ready=-1)
@@ -125,10 +113,11 @@ class Attempts:
     def _end(self, running: Running, now: int, *, is_typical: bool, load_ms: int = 0) -> None:
         """The seat is done with this attempt; whoever reads its output keeps reading what is there.
 
-        A load is everybody's: nobody pays for it, and it is no part of what a job costs.
+        A load is no part of what a job costs, and mostly it is everybody's: only who alone has wanted it pays for it.
         """
         job = running.job
         used_ms = max(1, now - (job.started_at or now) - load_ms)
         self._ledger.running.pop(job.id, None)
-        self._backlog.end(job.line, running.charged_ms, used_ms, is_typical=is_typical)
+        paid_ms = load_ms if running.pick.pays_load else 0
+        self._backlog.end(job.line, running.pick.charged_ms, used_ms, is_typical=is_typical, load_ms=paid_ms)
         running.output.close()

@@ -15,7 +15,7 @@ from service.jobs.views import Views
 from service.live.hub import Hub
 from service.live.outputs import Output
 from service.live.relay import Relay
-from service.queue.backlog import Backlog, is_ready, was_ready
+from service.queue.backlog import Backlog, Pick, is_ready, was_ready
 from service.queue.gauges import Gauge
 from service.queue.ranks import Stamp
 from service.scheduling.assignment import Assignment, Running
@@ -88,8 +88,9 @@ class Submission:
         ):
             reserved = self._scheduler.reserve(line)
             if reserved is not None:
-                entered, running = self._enter_running(new, job_id, now, line, relay, also)
-                self._hand_off.put_nowait(Assignment(running, *reserved))
+                pick = self._backlog.start(line, len(new.request), now, pays_load=reserved.pays_load)
+                entered, running = self._enter_running(new, job_id, now, pick, relay, also)
+                self._hand_off.put_nowait(Assignment(running, reserved.backend, reserved.trial))
                 return entered
         return self._enter_queued(new, job_id, now, line, relay, also, is_certain=is_certain)
 
@@ -168,7 +169,7 @@ class Submission:
         return entered
 
     def _enter_running(
-        self, new: NewJob, job_id: str, now: int, line: Line, relay: Relay | None, also: Sequence[Statement]
+        self, new: NewJob, job_id: str, now: int, pick: Pick, relay: Relay | None, also: Sequence[Statement]
     ) -> tuple[Entered, Running]:
         """The call begins while its row is on its way to the disk; the caller hears nothing before it is there.
 
@@ -177,9 +178,8 @@ class Submission:
         """
         begun = self._store.new_job(new, job_id, now, is_started=True)
         entered = Entered(View(begun, None))
-        charged_ms = self._backlog.start(line, begun.size, now)
         output = Output(begun.attempt, self._backlog.limits.max_output_bytes)
-        running = Running(Claimed(begun, new.request), output, charged_ms, relay)
+        running = Running(Claimed(begun, new.request), output, pick, relay)
         stored = running.stored = asyncio.get_running_loop().create_future()
         self._ledger.running[job_id] = running
         if relay is not None:

@@ -90,6 +90,14 @@ class Views:
         """Jobs of a list with their positions, as they stand now."""
         return list(await asyncio.gather(*(self._view_of_row(job) for job in jobs)))
 
+    async def oldest(self) -> dict[str, int]:
+        """Since when the oldest ready job of each runner is ready, where somebody may have a turn."""
+        runners = self._backlog.runners()
+        found = await asyncio.gather(*(self._queries.oldest_ready(runner) for runner in runners))
+        # What is not committed yet has only just come.
+        now = self._clock.now_ms()
+        return {runner: one[1] if one else now for runner, one in zip(runners, found, strict=True)}
+
     async def result(self, job: Job) -> StoredResult | None:
         """What a finished job has written, None when nothing is kept."""
         return await self._queries.result(job.seq)
@@ -175,5 +183,6 @@ class Views:
 
     def queued_view(self, job: Job, line: Line, rank: int, *, is_exact: bool = True) -> View:
         """A ready job of this line, before which ``rank`` others of it wait."""
-        ahead = self._backlog.ahead(line, rank)
+        ahead = self._estimates.ahead(line, rank)
+        is_exact = is_exact and not self._backlog.is_mixed(line)
         return View(job, 1 + ahead, is_exact, self._estimates.start_seconds(line.runner, ahead))

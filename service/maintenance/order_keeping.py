@@ -48,10 +48,10 @@ class OrderKeeping:
         changed = order.take_changes()
         if not changed:
             return
-        runners = {line.runner for line in changed}
+        models = {line.model for line in changed}
         try:
             await self._store.save(
-                [order.runner_row(runner) for runner in runners], [order.share_row(line) for line in changed]
+                [order.model_row(model) for model in models], [order.share_row(line) for line in changed]
             )
         except ServiceError as error:
             order.put_back(changed)
@@ -59,8 +59,8 @@ class OrderKeeping:
 
     async def _forget(self) -> None:
         """Let go of those who are the same as newcomers: the rows stay bounded."""
-        runners, shares = self._backlog.order.forget_idle(self._backlog.gauges.waiting)
+        models, shares = self._backlog.order.forget_idle(self._backlog.gauges.waiting_by_model)
         try:
-            await self._store.drop(runners, shares)
+            await self._store.drop(models, shares)
         except ServiceError as error:
             _log.debug("rows of the order were not dropped: %s", error)

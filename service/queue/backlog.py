@@ -1,8 +1,8 @@
 """Who waits, and whose turn it is.
 
-The backlog owns all that is kept in memory of the jobs that wait: how many there are (gauges), who was served what
-(order), how lines move (ranks), how many jobs each key runs (key limits) and what room is left (capacity). Nobody else
-changes any of them; ``gauges`` and ``order`` may be read.
+The backlog owns all that is kept in memory of the jobs that wait: how many there are (gauges), since when owners wait
+(waits), who was served what (order), how lines move (ranks), how many jobs each key runs (key limits) and what room is
+left (capacity). Nobody else changes any of them; ``gauges``, ``waits`` and ``order`` may be read.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from service.clock import Clock
-from service.job import Job, Line, Status
+from service.job import Job, Line, Status, model_of_runner
 from service.queue.capacity import Capacity, QueueLimits
 from service.queue.gauges import Gauge, Gauges
 from service.queue.key_limits import KeyLimits
+from service.queue.least_served import Place, Waiting
 from service.queue.order import Order
 from service.queue.ranks import Ranks
+from service.queue.waits import Waits
 
 _FIRST_GUESS_MS = 5_000.0
 """What a job is thought to take in an estimate, before any of its runner has ended."""
@@ -28,15 +30,8 @@ class Pick(NamedTuple):
 
     line: Line
     charged_ms: float
-
-
-class WaitingRunner(NamedTuple):
-    """What the choice of the next job is made from, for one runner."""
-
-    since: int
-    """Since when its oldest ready job is ready."""
-    owners: Mapping[str, Mapping[int, int]]
-    """Who waits for it, each with the number of ready jobs by priority. Read it, and never keep it."""
+    pays_load: bool = False
+    """The owner is charged for the load as well: nobody else waits for what is loaded."""
 
 
 def is_ready(job: Job) -> bool:
@@ -66,6 +61,7 @@ class Backlog:
         self.limits = limits
         """Replaced by a reload."""
         self.gauges = Gauges()
+        self.waits = Waits()
         self.order = order
         self.ranks = Ranks(is_enabled=is_exclusive)
         self.newest = 0
@@ -89,23 +85,26 @@ class Backlog:
 
     def arrive(self, line: Line, size: int, now: int, *, is_ready: bool) -> None:
         """A new job is in the queue."""
-        if is_ready and not self.gauges.ready(line):
-            self.order.begin_waiting(line, now, self._waiting_for(line.runner))
+        if is_ready:
+            self._begin_waiting(line, now)
         self.gauges.arrive(line, Status.QUEUED, size, is_ready=is_ready)
+        if is_ready:
+            self._note_wait(line, now)
         self._work.set()
 
-    def start(self, line: Line, size: int, now: int) -> float:
-        """A new job begins without waiting; what its owner is charged for it, in backend milliseconds."""
+    def start(self, line: Line, size: int, now: int, *, pays_load: bool = False) -> Pick:
+        """A new job begins without waiting."""
         self.order.begin_waiting(line, now, {})
         self._key_limits.take(line.owner)
         self.gauges.arrive(line, Status.PROCESSING, size, is_ready=False)
-        return self.order.charge(line, now)
+        return Pick(line, self.order.charge(line, now), pays_load)
 
     def leave(self, gauge: Gauge, *, was_ready: bool = False) -> None:
         """A job is gone without an end: it was never committed, or is pruned."""
         self.gauges.leave(gauge.line, gauge.status, gauge.size, was_ready=was_ready)
         if was_ready:
             self.ranks.disturb(gauge.line)
+            self._note_wait(gauge.line, self._clock.now_ms())
 
     def moved(self, job: Job, before: str | None, ready: int, now: int) -> None:
         """A stored job has changed its status from ``before`` (None: another process made it). ``ready`` is what its
@@ -115,21 +114,25 @@ class Backlog:
         if ready and before is not None:
             self.ranks.disturb(job.line)
         if here > 0:
-            self.order.begin_waiting(job.line, now, self._waiting_for(job.runner))
+            self._begin_waiting(job.line, now)
         if before is None:
             self.gauges.arrive(job.line, job.status, job.size, is_ready=here > 0)
         elif before == job.status:
             self.gauges.add_ready(job.line, here)
         else:
             self.gauges.move(job.line, before, job.status, job.size, ready=here)
+        if here:
+            self._note_wait(job.line, now)
 
     def returned(self, job: Job) -> None:
         """A job waits again: somebody may have a seat for it now, or must come back when it is due."""
         (self._work if is_ready(job) else self.due_changed).set()
 
-    def end(self, line: Line, charged_ms: float, used_ms: float, *, is_typical: bool) -> None:
-        """An attempt has given its seat back after ``used_ms`` of a backend; ``is_typical`` when it ran to its end."""
-        self.order.correct(line, charged_ms, used_ms, is_typical=is_typical)
+    def end(self, line: Line, charged_ms: float, used_ms: float, *, is_typical: bool, load_ms: float = 0.0) -> None:
+        """An attempt has given its seat back after ``used_ms`` of a backend, and a load of ``load_ms`` that its owner
+        pays; ``is_typical`` when it ran to its end.
+        """
+        self.order.correct(line, charged_ms, used_ms, is_typical=is_typical, load_ms=load_ms)
         if self._key_limits.free(line.owner):
             self._work.set()
 
@@ -145,25 +148,33 @@ class Backlog:
         """Give a turn to one of those who wait for a runner, or of these owners: charged at once, and to be claimed or
         given back. Lines may be passed over. None: nobody may have it.
         """
+        line = self.peek(runner, owners, passed_over)
+        if line is None:
+            return None
+        now = self._clock.now_ms()
+        self.gauges.add_ready(line, -1)
+        self.waits.turn(line, now)
+        self._note_wait(line, now)
+        self.ranks.take(line)
+        self._key_limits.take(line.owner)
+        return Pick(line, self.order.charge(line, now))
+
+    def peek(
+        self, runner: str, owners: Collection[str] | None = None, passed_over: Collection[Line] = ()
+    ) -> Line | None:
+        """The line that :meth:`pick` would give a turn."""
         waiting = self._waiting_for(runner)
-        if owners is not None:
-            waiting = {owner: lines for owner, lines in waiting.items() if owner in owners}
         without = self._key_limits.held_lines(runner, waiting)
         if passed_over:
             without = {*without, *passed_over}
         if self._doubtful:
             without = {*without, *(line for line in self._doubtful if line.runner == runner)}
-        line = self.order.pick(runner, waiting, without)
-        if line is None:
-            return None
-        self.gauges.add_ready(line, -1)
-        self.ranks.take(line)
-        self._key_limits.take(line.owner)
-        return Pick(line, self.order.charge(line, self._clock.now_ms()))
+        return self.order.pick(runner, waiting, without, owners)
 
     def give_back(self, pick: Pick) -> None:
         """The turn could not be used."""
         self.gauges.add_ready(pick.line, 1)
+        self._note_wait(pick.line, self._clock.now_ms())
         self._key_limits.free(pick.line.owner)
         self.order.refund(pick.line, pick.charged_ms)
 
@@ -218,21 +229,44 @@ class Backlog:
         """Whether this process may claim a job when it is ready: not if its caller waits at another."""
         return job.caller_at is None or job.caller_at == self._process
 
-    def waiting(self, since: Mapping[str, int]) -> dict[str, WaitingRunner]:
-        """What the next choice is made from; ``since`` says when the oldest job of each runner became ready."""
-        return {runner: WaitingRunner(since[runner], self._waiting_for(runner)) for runner in since}
-
     def runners(self) -> list[str]:
         """The runners for which somebody waits who may have a turn."""
         return [runner for runner in self.gauges.waiting if self.has_ready(runner)]
 
-    def ahead(self, line: Line, rank: int) -> int:
-        """How many ready jobs of the runner go before the one that has ``rank`` jobs ahead in its own line."""
-        return self.order.ahead(line, max(0, rank), self._waiting_for(line.runner))
+    def waiting_for(self, runner: str) -> Waiting:
+        """Ready jobs of a runner by owner and priority. Read it, and never keep it."""
+        return self._waiting_for(runner)
+
+    def place(self, runner: str, owner: str) -> Place:
+        """Where an owner that waits for this runner stands among those of its model: the smallest is next."""
+        return self.order.place(model_of_runner(runner), owner, self._waiting_for(runner)[owner])
+
+    def may_have_turn(self, runner: str, owner: str) -> bool:
+        """Whether an owner that waits for this runner may have a turn now."""
+        if not self._key_limits.may_run(owner):
+            return False
+        return not self._doubtful or any(
+            Line(runner, owner, priority) not in self._doubtful for priority in self._waiting_for(runner)[owner]
+        )
+
+    def ahead(self, line: Line, rank: int, own_before: Collection[str] = ()) -> int:
+        """How many ready jobs of the model go before the one that has ``rank`` jobs ahead in its own line.
+
+        ``own_before`` are runners of the model whose jobs its owner has served before those of this one.
+        """
+        rank = max(0, rank) + sum(self.gauges.ready(line._replace(runner=runner)) for runner in own_before)
+        return self.order.ahead(line, rank, self.gauges.waiting_by_model.get(line.model, _NOBODY))
+
+    def is_mixed(self, line: Line) -> bool:
+        """Whether jobs of the model wait for other runners than this line's: then nobody can say how often it will be
+        loaded anew before a job's turn.
+        """
+        runners = self.waits.models.get(line.model, _NOBODY)
+        return len(runners) > (line.runner in runners)
 
     def expected_ms(self, runner: str) -> float:
         """What a job of this runner takes of a backend."""
-        return self.order.expected_ms(runner) or _FIRST_GUESS_MS
+        return self.order.expected_ms(model_of_runner(runner)) or _FIRST_GUESS_MS
 
     # Counting anew
 
@@ -240,25 +274,42 @@ class Backlog:
         """Begin anew from a grouped count of all rows; ``held`` are the queued jobs that nobody may claim here now."""
         self.newest = newest
         before = {
-            runner: {owner: dict(lines) for owner, lines in owners.items()}
-            for runner, owners in self.gauges.waiting.items()
+            model: {owner: dict(lines) for owner, lines in owners.items()}
+            for model, owners in self.gauges.waiting_by_model.items()
         }
         self.gauges.set(gauges, held)
         now = self._clock.now_ms()
-        for runner, owners in self.gauges.waiting.items():
-            known = before.get(runner, {})
-            for owner, priorities in owners.items():
-                for priority in priorities:
-                    line = Line(runner, owner, priority)
-                    # An owner that waited already, here or before a restart, keeps its place.
-                    if not self._is_counted or priority in known.get(owner, {}):
-                        self.order.keep_waiting(line, now)
-                    else:
-                        self.order.begin_waiting(line, now, known)
+        present = [
+            Line(runner, owner, priority)
+            for runner, owners in self.gauges.waiting.items()
+            for owner, priorities in owners.items()
+            for priority in priorities
+        ]
+        for line in present:
+            known = before.get(line.model, {})
+            # An owner that waited already, here or before a restart, keeps its place.
+            if not self._is_counted or line.priority in known.get(line.owner, {}):
+                self.order.keep_waiting(line, now)
+            else:
+                self.order.begin_waiting(line, now, known)
+            self.waits.begin(line, now)
+        self.waits.only(present)
         self._is_counted = True
 
-    def _waiting_for(self, runner: str) -> Mapping[str, Mapping[int, int]]:
+    def _begin_waiting(self, line: Line, now: int) -> None:
+        """A job of this line is about to be ready."""
+        if not self.gauges.ready(line):
+            self.order.begin_waiting(line, now, self.gauges.waiting_by_model.get(line.model, _NOBODY))
+
+    def _note_wait(self, line: Line, now: int) -> None:
+        """It has changed what is counted of this line."""
+        if line.owner in self._waiting_for(line.runner):
+            self.waits.begin(line, now)
+        else:
+            self.waits.end(line)
+
+    def _waiting_for(self, runner: str) -> Waiting:
         return self.gauges.waiting.get(runner, _NOBODY)
 
 
-_NOBODY: Mapping[str, Mapping[int, int]] = {}
+_NOBODY: Waiting = {}

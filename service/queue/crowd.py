@@ -29,7 +29,7 @@ class Stretch(NamedTuple):
 
 
 class Crowd:
-    """All owners that wait for a runner, with the stretches of their jobs."""
+    """All owners that wait for a model, with the stretches of their jobs."""
 
     def __init__(self, stretches: Mapping[str, tuple[Stretch, ...]]) -> None:
         self.age = 0

@@ -32,6 +32,7 @@ class Gauges:
     def __init__(self) -> None:
         self._totals: dict[_Key, int] = {}
         self._ready: dict[str, dict[str, dict[int, int]]] = {}
+        self._ready_by_model: dict[str, dict[str, dict[int, int]]] = {}
         self._ready_by_runner: dict[str, int] = {}
         self._balance: dict[Line, int] = {}
         self.queued_bytes = 0
@@ -40,6 +41,7 @@ class Gauges:
         """Begin anew from a grouped count of all jobs and the delayed ones among the queued."""
         self._totals.clear()
         self._ready.clear()
+        self._ready_by_model.clear()
         self._ready_by_runner.clear()
         self._balance.clear()
         self.queued_bytes = 0
@@ -83,22 +85,16 @@ class Gauges:
             self._balance.pop(line, None)
         else:
             self._balance[line] = left
-        runner, owner, priority = line
-        ready = self._ready_by_runner.get(runner, 0) + max(0, left) - max(0, before)
-        if ready:
-            self._ready_by_runner[runner] = ready
-        else:
-            self._ready_by_runner.pop(runner, None)
-        owners = self._ready.setdefault(runner, {})
-        priorities = owners.setdefault(owner, {})
-        if left > 0:
-            priorities[priority] = left
-            return
-        priorities.pop(priority, None)
-        if not priorities:
-            del owners[owner]
-        if not owners:
-            del self._ready[runner]
+        more = max(0, left) - max(0, before)
+        if more:
+            runner = line.runner
+            ready = self._ready_by_runner.get(runner, 0) + more
+            if ready:
+                self._ready_by_runner[runner] = ready
+            else:
+                del self._ready_by_runner[runner]
+            _add(self._ready, runner, line, more)
+            _add(self._ready_by_model, line.model, line, more)
 
     def total(self, status: str | None = None, model: str | None = None, owner: str | None = None) -> int:
         """How many jobs there are, of one status, model or owner where named."""
@@ -120,6 +116,11 @@ class Gauges:
         """Ready jobs by runner, owner and priority; no entry is empty. Read it, and never keep it."""
         return self._ready
 
+    @property
+    def waiting_by_model(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
+        """The same by model, owner and priority, over all runners of the model."""
+        return self._ready_by_model
+
     def _add(self, keys: Iterable[_Key], jobs: int) -> None:
         totals = self._totals
         for key in keys:
@@ -128,6 +129,21 @@ class Gauges:
                 totals[key] = left
             else:
                 totals.pop(key, None)
+
+
+def _add(ready: dict[str, dict[str, dict[int, int]]], name: str, line: Line, more: int) -> None:
+    """Count so many more ready jobs of the line under this name; what is empty goes."""
+    owners = ready.setdefault(name, {})
+    priorities = owners.setdefault(line.owner, {})
+    left = priorities.get(line.priority, 0) + more
+    if left:
+        priorities[line.priority] = left
+        return
+    del priorities[line.priority]
+    if not priorities:
+        del owners[line.owner]
+        if not owners:
+            del ready[name]
 
 
 @lru_cache(maxsize=4096)

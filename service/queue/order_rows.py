@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class RunnerRow(NamedTuple):
-    """How far service on a runner has got, and what its jobs cost. Times are milliseconds."""
+class ModelRow(NamedTuple):
+    """How far service on a model has got, and what its jobs cost. Times are milliseconds."""
 
-    runner: str
+    model: str
     reached: float
     """The largest ``served`` that any claim has reached: where newcomers begin."""
     mean_ms: float | None
@@ -18,12 +18,12 @@ class RunnerRow(NamedTuple):
 
 
 class ShareRow(NamedTuple):
-    """What one owner has been served on one runner, in all and by priority; None for a priority that it never used.
+    """What one owner has been served on one model, in all and by priority; None for a priority that it never used.
 
     What is charged for jobs that still run is left out: after a crash they run again, and are charged again.
     """
 
-    runner: str
+    model: str
     owner: str
     served: float
     turn: int

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from service.job import Line
 from service.queue.crowd import Crowd, Stretch
-from service.queue.shares import Counter, Lines, RunnerShares, Share, Waiting
+from service.queue.least_served import Lines, Waiting
+from service.queue.shares import Counter, ModelShares, Share
 
 _EXACT_OWNERS = 64
 _LATEST_TURN = 1 << 62
@@ -59,7 +60,7 @@ class _Plan(NamedTuple):
 
 
 def jobs_before(
-    runner: RunnerShares,
+    model: ModelShares,
     line: Line,
     rank: int,
     waiting: Waiting,
@@ -72,35 +73,35 @@ def jobs_before(
     """
     lines = dict(waiting.get(line.owner, {}))
     lines[line.priority] = max(lines.get(line.priority, 0), rank + 1)
-    share = runner.shares.get(line.owner)
+    cost = model.cost(weight(line.owner))
+    share = model.shares.get(line.owner)
     if share is None or line.owner not in waiting:
-        share = _newcomers(runner, share)
-    cost = runner.cost(weight(line.owner))
+        share = _newcomers(share, model.begins_at(waiting, cost, line.priority))
     own = _index(share, lines, line.priority, rank, cost, boosts_ms)
     mine = _plan(share, lines, cost, boosts_ms)
     turn = mine.rank(own)
 
     def plans() -> Iterator[tuple[str, _Plan]]:
         for owner, theirs in waiting.items():
-            known = runner.shares.get(owner)
+            known = model.shares.get(owner)
             if known is not None:
-                yield owner, _plan(known, theirs, runner.cost(weight(owner)), boosts_ms)
+                yield owner, _plan(known, theirs, model.cost(weight(owner)), boosts_ms)
 
     if len(waiting) <= _EXACT_OWNERS:
         return own + sum(plan.before(mine, own, turn) for owner, plan in plans() if owner != line.owner)
-    crowd = runner.crowd
+    crowd = model.crowd
     most = len(waiting) * _RENEWED_AFTER
     if crowd is None or crowd.age > most or abs(crowd.owners - len(waiting)) > most:
-        crowd = runner.crowd = Crowd({owner: plan.stretches for owner, plan in plans()})
+        crowd = model.crowd = Crowd({owner: plan.stretches for owner, plan in plans()})
     crowd.age += 1
     return own + crowd.before(line.owner, own, turn, mine.turn)
 
 
-def _newcomers(runner: RunnerShares, known: Share | None) -> Share:
+def _newcomers(known: Share | None, begin: float) -> Share:
     """The share of an owner of whom nobody waits, as it would be if a job came now: see ``Order.begin_waiting``."""
     if known is None:
-        return Share(Counter(runner.reached, _LATEST_TURN))
-    return Share(Counter(max(known.own.served, runner.reached), _LATEST_TURN), known.lines, known.reached)
+        return Share(Counter(begin, _LATEST_TURN))
+    return Share(Counter(max(known.own.served, begin), _LATEST_TURN), known.lines, known.reached)
 
 
 def _plan(share: Share, lines: Lines, cost: float, boosts_ms: Mapping[int, float]) -> _Plan:

@@ -1,20 +1,13 @@
-"""What every owner has been served on one runner, and which of the waiting owners was served least."""
+"""What every owner has been served on one model, and where newcomers begin."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.queue.crowd import Crowd
-from service.queue.order_rows import RunnerRow, ShareRow
-
-Lines = Mapping[int, int]
-"""Ready jobs of one owner by priority."""
-Waiting = Mapping[str, Lines]
-"""Ready jobs of one runner by owner and priority; no entry is empty."""
-HeapEntry = tuple[float, int, str]
-"""The lowest rank that an owner can have, when it last had a turn, and the owner."""
+from service.queue.least_served import LeastServed, Lines, Place, Waiting
+from service.queue.order_rows import ModelRow, ShareRow
 
 FIRST_GUESS_MS = 1.0
 """What a job is charged before any has ended.
@@ -23,6 +16,10 @@ It is too little on purpose. What is missing is charged at the end, but what is 
 begin at a value that never goes back, behind everybody who waited already.
 """
 _MOST_SAMPLES = 8
+_MOST_HEAPS = 8
+_NO_RUNNER = ""
+_ALL = ""
+"""The name under which the owners of all runners are ranked."""
 
 
 @dataclass(slots=True)
@@ -50,19 +47,19 @@ class Counter:
 
 @dataclass(slots=True)
 class Share:
-    """One owner on one runner: its own counter and one for each priority that it uses."""
+    """One owner on one model: its own counter and one for each priority that it uses."""
 
     own: Counter
     lines: dict[int, Counter] = field(default_factory=dict)
     reached: float = 0.0
     running: int = 0
-    entry: HeapEntry | None = None
-    """Its valid entry in the runner's heap; its older entries are passed over."""
+    loaded_at: int = 0
+    """When the model was last loaded for a job of this owner."""
 
-    def row(self, runner: str, owner: str) -> ShareRow:
+    def row(self, model: str, owner: str) -> ShareRow:
         counters = [self.lines.get(priority) for priority in (1, 0, -1)]
         cells = [cell for one in counters for cell in ((one.settled, one.turn) if one else (None, None))]
-        return ShareRow(runner, owner, self.own.settled, self.own.turn, self.reached, *cells)  # type: ignore[arg-type]
+        return ShareRow(model, owner, self.own.settled, self.own.turn, self.reached, *cells)  # type: ignore[arg-type]
 
     @classmethod
     def of_row(cls, row: ShareRow) -> Share:
@@ -74,13 +71,19 @@ class Share:
         return share
 
 
-class RunnerShares:
-    """One runner: what its jobs cost, how far service has got, and the owners' shares."""
+class ModelShares:
+    """One model: what its jobs cost, how far service has got, and the owners' shares.
+
+    Its jobs may be for several runners of it, of which one is loaded at a time: so owners may fall behind others.
+    """
 
     def __init__(self, boosts_ms: Mapping[int, float]) -> None:
         self._boosts_ms = boosts_ms
         self._highest_boost = max(boosts_ms.values())
-        self._heap: list[HeapEntry] = []
+        self._heaps: dict[str, LeastServed] = {}
+        """By runner, and of all; each is made when somebody asks for it. The latest made stands last."""
+        self._only_runner: str | None = _NO_RUNNER
+        """The one runner for which anybody has waited since last nobody did; None: there were several."""
         self.shares: dict[str, Share] = {}
         self.reached = 0.0
         self.mean_ms: float | None = None
@@ -89,11 +92,11 @@ class RunnerShares:
         self._samples = 0
 
     def set_boosts(self, boosts_ms: Mapping[int, float]) -> None:
-        """Rank all waiting owners again with other leads, beginning at the lowest rank that each can have now."""
+        """Rank all waiting owners again with other leads."""
         self._boosts_ms = boosts_ms
         self._highest_boost = max(boosts_ms.values())
         self.crowd = None
-        self._rebuild([owner for owner, share in self.shares.items() if share.entry is not None])
+        self._heaps.clear()
 
     def share(self, owner: str, turn: int) -> Share:
         """The owner's share; a new one starts where service has got to."""
@@ -115,77 +118,65 @@ class RunnerShares:
             mean_ms = self.mean_ms or 0.0
             self.mean_ms = mean_ms + (used_ms - mean_ms) / self._samples
 
-    def rank(self, share: Share, lines: Lines) -> float:
-        return share.own.served - self._boosts_ms[max(lines)]
+    # Who is next
 
-    def enter(self, owner: str, share: Share) -> None:
-        """The owner waits, or its rank may have fallen: note the lowest rank that it can have. It is ranked again when
-        it comes to the top of the heap.
+    def place(self, owner: str, lines: Lines) -> Place:
+        """Where an owner stands among others whose jobs may go now: the smallest is next."""
+        own = self.share(owner, 0).own
+        return own.served - self._boosts_ms[max(lines)], own.turn, owner
+
+    def begins_at(self, waiting: Waiting, cost: float, priority: int) -> float:
+        """Where an owner begins that did not wait: where service has got to. ``waiting`` are those who do.
+
+        While jobs wait for several runners, some owners have got far only because the others' runners were not loaded.
+        Then it is one job behind whoever is next: else a newcomer would wait until all have caught up.
         """
-        entry = (share.own.served - self._highest_boost, share.own.turn, owner)
-        if share.entry is None or entry < share.entry:
-            share.entry = entry
-            heapq.heappush(self._heap, entry)
+        if self._only_runner is not None or not waiting:
+            return self.reached
+        least = self.least_served(None, waiting, {})
+        if least is None:
+            return self.reached
+        level = max(self.place(least, waiting[least])[0], self.share(least, 0).own.served)
+        return min(self.reached, level + cost + max(0.0, self._boosts_ms[priority]))
 
-    def least_served(self, waiting: Waiting, limited: Waiting) -> str | None:
-        """The waiting owner whose turn it is; None when no owner has a line left.
+    def enter(self, runner: str, owner: str, *, is_first: bool) -> None:
+        """The owner waits for this runner of the model; ``is_first`` when nobody did."""
+        if is_first or self._only_runner == _NO_RUNNER:
+            self._only_runner = runner
+        elif runner != self._only_runner:
+            self._only_runner = None
+        for name in (runner, _ALL):
+            heap = self._heaps.get(name)
+            if heap is not None:
+                heap.enter(owner)
 
-        ``limited`` holds the lines that are left to owners of whom some are passed over; it may be none of them.
-        """
-        aside: list[HeapEntry] = []
-        if not len(waiting) <= len(self._heap) <= 4 * len(waiting) + 64:
-            self._rebuild(waiting)
-        owner = self._least_served(waiting, limited, aside)
-        if owner is None and len(aside) < len(waiting):
-            # An owner waits of whom the heap was never told.
-            self._rebuild(waiting)
-            aside.clear()
-            owner = self._least_served(waiting, limited, aside)
-        for entry in aside:
-            heapq.heappush(self._heap, entry)
-        return owner
+    def fell(self, owner: str) -> None:
+        """The rank of the owner may have fallen."""
+        for heap in self._heaps.values():
+            if owner in heap:
+                heap.enter(owner)
 
-    def _least_served(self, waiting: Waiting, limited: Waiting, aside: list[HeapEntry]) -> str | None:
-        heap, shares = self._heap, self.shares
-        best: HeapEntry | None = None
-        while heap:
-            entry = heap[0]
-            owner = entry[2]
-            share = shares.get(owner)
-            lines = waiting.get(owner)
-            if best is not None and best < entry:
-                break
-            if share is None or share.entry is not entry:
-                heapq.heappop(heap)
-            elif lines is None:
-                share.entry = None
-                heapq.heappop(heap)
-            elif owner in limited:
-                # Its entry is put back afterwards: with all its lines the owner may rank lower than now.
-                aside.append(heapq.heappop(heap))
-                if limited[owner]:
-                    mine = (self.rank(share, limited[owner]), share.own.turn, owner)
-                    best = mine if best is None else min(best, mine)
-            else:
-                fresh = (self.rank(share, lines), share.own.turn, owner)
-                if fresh == entry:
-                    return owner
-                share.entry = fresh
-                heapq.heapreplace(heap, fresh)
-        return best and best[2]
+    def least_served(self, runner: str | None, waiting: Waiting, limited: Waiting) -> str | None:
+        """Of those who wait for a runner (None: for any) the owner whose turn it is; see :meth:`LeastServed.first`."""
+        name = _ALL if runner is None else runner
+        heap = self._heaps.get(name)
+        if heap is None:
+            if len(self._heaps) >= _MOST_HEAPS:
+                del self._heaps[next(iter(self._heaps))]
+            heap = self._heaps[name] = LeastServed(self._lowest, self.place)
+        return heap.first(waiting, limited)
 
-    def row(self, runner: str) -> RunnerRow:
-        return RunnerRow(runner, self.reached, self.mean_ms, self._samples)
+    def _lowest(self, owner: str) -> Place:
+        own = self.share(owner, 0).own
+        return own.served - self._highest_boost, own.turn, owner
 
-    def restore(self, row: RunnerRow) -> None:
+    # What is kept
+
+    def row(self, model: str) -> ModelRow:
+        return ModelRow(model, self.reached, self.mean_ms, self._samples)
+
+    def restore(self, row: ModelRow) -> None:
         self.reached, self.mean_ms, self._samples = row.reached, row.mean_ms, row.samples
-
-    def _rebuild(self, owners: Iterable[str]) -> None:
-        for share in self.shares.values():
-            share.entry = None
-        self._heap.clear()
-        for owner in owners:
-            self.enter(owner, self.share(owner, 0))
 
 
 def exact(milliseconds: float) -> float:

@@ -11,6 +11,7 @@ from service.backend.pool import Backend
 from service.job import Claimed
 from service.live.outputs import Output
 from service.live.relay import Relay
+from service.queue.backlog import Pick
 
 
 class Running:
@@ -19,15 +20,16 @@ class Running:
     The core makes it, and it alone sets its fields; but for ``stop``, which the attempt sets.
     """
 
-    __slots__ = ("charged_ms", "is_cancelled", "job", "output", "relay", "request", "stop", "stored")
+    __slots__ = ("is_cancelled", "job", "output", "pick", "relay", "request", "stop", "stored")
 
-    def __init__(self, claimed: Claimed, output: Output, charged_ms: float, relay: Relay | None = None) -> None:
+    def __init__(self, claimed: Claimed, output: Output, pick: Pick, relay: Relay | None = None) -> None:
         self.job = claimed.job
         """Its row at the claim. Set again when a row that is stored meanwhile is given its number."""
         self.request = claimed.request
         self.output = output
         """Made for this attempt, which alone fills it; the core closes it."""
-        self.charged_ms = charged_ms
+        self.pick = pick
+        """Its turn, and what was charged for it."""
         self.is_cancelled = False
         """Its row is final, gone, or another attempt's. Set by :meth:`call_off`, and never taken back."""
         self.relay = relay

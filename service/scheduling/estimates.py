@@ -12,9 +12,9 @@ from itertools import islice
 
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
-from service.job import model_of_runner
+from service.job import Line, model_of_runner
 from service.queue.backlog import Backlog
-from service.scheduling.scheduler import Scheduler
+from service.scheduling.candidates import is_anywhere
 
 _MOST_RUNNERS = 100
 """How many runners a guess looks at, when jobs for more of them wait."""
@@ -23,14 +23,29 @@ _MOST_RUNNERS = 100
 class Estimates:
     """When waiting jobs will begin."""
 
-    def __init__(self, backlog: Backlog, pool: Pool, scheduler: Scheduler, clock: Clock) -> None:
+    def __init__(self, backlog: Backlog, pool: Pool, clock: Clock) -> None:
         self._backlog = backlog
         self._pool = pool
-        self._scheduler = scheduler
         self._clock = clock
 
+    def ahead(self, line: Line, rank: int) -> int:
+        """How many ready jobs of the model go before the one that has ``rank`` jobs ahead in its own line."""
+        own_before: list[str] = []
+        if self._backlog.is_mixed(line):
+            # An owner has what is loaded before the rest, and of the rest what it has waited for longest.
+            is_loaded = is_anywhere(self._pool, line.runner)
+            is_later = False
+            for runner in islice(self._backlog.waits.of_owner(line.owner), _MOST_RUNNERS):
+                is_later = is_later or runner == line.runner
+                if runner == line.runner or model_of_runner(runner) != line.model:
+                    continue
+                is_before = is_anywhere(self._pool, runner)
+                if is_before > is_loaded or (is_before == is_loaded and not is_later):
+                    own_before.append(runner)
+        return self._backlog.ahead(line, rank, own_before)
+
     def start_seconds(self, runner: str, ahead: int) -> float | None:
-        """In how many seconds a job will begin when ``ahead`` jobs of its runner go before it.
+        """In how many seconds a job will begin when ``ahead`` jobs of its model go before it.
 
         None while no backend serves its model.
         """
@@ -44,8 +59,9 @@ class Estimates:
             wait_ms = held_ms + self._own_ms(resident, runner, ahead)
         elif resident:
             wait_ms = self._load_left_ms(resident, runner) + self._turn_ms(resident, runner, ahead)
+            wait_ms += min(ahead, self._overdue_runners(resident, runner)) * self._pool.load_ms(runner)
         else:
-            wait_ms = min(self._swap_ms(one, runner) + self._own_ms([one], runner, ahead) for one in backends)
+            wait_ms = min(self._swap_ms(one, runner, ahead) for one in backends)
         return round(wait_ms / 1000, 1)
 
     def _turn_ms(self, backends: list[Backend], runner: str, ahead: int) -> float:
@@ -91,25 +107,50 @@ class Estimates:
         """For a runner that finds all seats empty when its model is loaded."""
         return (ahead // self._seats(backends, runner)) * self._backlog.expected_ms(runner)
 
-    def _swap_ms(self, backend: Backend, runner: str) -> float:
-        """Until the model is loaded. The loaded models work on until nothing waits for them or this one is overdue, and
-        then finish their running jobs. Models that have waited longer are loaded first, and then this one.
+    def _swap_ms(self, backend: Backend, runner: str, ahead: int) -> float:
+        """For a runner that is not loaded. The loaded models work on until nothing waits for them or it is overdue, and
+        then finish their running jobs. Models that have waited longer are loaded first; then come the jobs of its own
+        model that go before, some of them with loads of their own.
         """
-        placement, now, since = backend.placement, self._clock.now_ms(), self._scheduler.waiting_since
-        mine = since.get(runner, now)
-        work_ms, before_ms = 0.0, 0.0
+        placement, now, waits, model = (
+            backend.placement,
+            self._clock.now_ms(),
+            self._backlog.waits,
+            model_of_runner(runner),
+        )
+        mine = waits.since(runner, model, now)
+        work_ms, before_ms, loads = 0.0, 0.0, 0
+        earlier: set[str] = set()
         for other, waiting in islice(self._backlog.gauges.ready_by_runner.items(), _MOST_RUNNERS):
-            if other == runner or not backend.has_model(model_of_runner(other)):
+            theirs = model_of_runner(other)
+            if other == runner or not backend.has_model(theirs):
                 continue
             own_ms = waiting * self._backlog.expected_ms(other) / self._seats([backend], other)
             if placement.is_loaded(other):
                 work_ms += own_ms
-            elif since.get(other, now) < mine:
+                ahead -= min(ahead, waiting) if theirs == model else 0
+            elif theirs == model:
+                loads += 1
+            elif waits.since(other, theirs, now) < mine and theirs not in earlier:
+                earlier.add(theirs)
                 load_ms = self._pool.load_ms(other)
                 before_ms += load_ms + min(own_ms, load_ms)
         overdue_ms = max(0.0, mine + placement.max_swap_wait_ms - now)
         drain_ms = max(self._hold_ms(backend), *self._left_ms(backend, placement.in_flight), 0.0)
-        return min(work_ms, overdue_ms) + drain_ms + before_ms + self._pool.load_ms(runner)
+        loads_ms = (1 + min(loads, ahead)) * self._pool.load_ms(runner)
+        return min(work_ms, overdue_ms) + drain_ms + before_ms + loads_ms + self._own_ms([backend], runner, ahead)
+
+    def _overdue_runners(self, backends: list[Backend], runner: str) -> int:
+        """How many runners of the model somebody has waited for so long that they may be loaded in this one's place."""
+        now, model = self._clock.now_ms(), model_of_runner(runner)
+        runners = self._backlog.waits.models.get(model, {})
+        if len(runners) <= (runner in runners):
+            return 0
+        wait_ms = min(one.placement.max_swap_wait_ms for one in backends)
+        return sum(
+            now - next(iter(owners.values())) >= wait_ms and not is_anywhere(self._pool, other)
+            for other, owners in islice(runners.items(), _MOST_RUNNERS)
+        )
 
     def _hold_ms(self, backend: Backend) -> float:
         """How long sends are still held there for a load, taken to wait for the answers that ran when it began.

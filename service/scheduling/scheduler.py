@@ -5,7 +5,7 @@ Pure: nothing is stored or sent here. A seat that was chosen is taken from the p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from service.backend.pool import Backend, Pool
 from service.backend.residence import Obstacle
 from service.clock import Clock
 from service.job import Line, model_of_runner
-from service.queue.backlog import Backlog, Pick, WaitingRunner
+from service.queue.backlog import Backlog, Pick
+from service.scheduling.candidates import Candidate, Candidates, is_here
 
 _STEPS = ((False, False), (True, False), (True, True))
 """What is loaded somewhere is served there before anybody loads anything (may_load), and what there is room for is
@@ -48,6 +49,10 @@ class Reason(StrEnum):
     """Its runner is being loaded."""
     DRAINING = "draining"
     """A backend ends what runs there, to load it."""
+    OWN_RUNNERS = "own_runners"
+    """Its owner waits for more runners that are not loaded than may be in the order at once."""
+    OTHER_OPTIONS = "other_options"
+    """Its model is loaded with other options, or will be: for another owner, or for another job of its own."""
     OTHER_MODEL = "other_model"
     """Another model is loaded and keeps its place, or comes first."""
     TURN = "turn"
@@ -64,8 +69,17 @@ class Seat(NamedTuple):
     trial: Trial = NO_TRIAL
 
 
+class Reserved(NamedTuple):
+    """A seat that was taken for a new job."""
+
+    backend: Backend
+    trial: Trial
+    pays_load: bool
+    """Its model is loaded for it, and nobody else waits for that."""
+
+
 class Turn(NamedTuple):
-    """Whose job goes next on a backend: the owner that the order names for the runner, of those who may have it."""
+    """Whose job goes next on a backend: of these owners, the one that the order names."""
 
     runner: str
     owners: Collection[str] | None = None
@@ -74,20 +88,19 @@ class Turn(NamedTuple):
 
 def next_turn(
     placement: Placement,
-    waiting: Mapping[str, WaitingRunner],
+    candidates: Mapping[str, Candidate],
     now: int,
     *,
     elsewhere: set[str],
     may_load: bool,
     may_evict: bool,
 ) -> Turn | None:
-    """Who is served next by one backend, of those who wait; None: nobody now.
-
-    Today the runner is chosen first and its owner afterwards. ``elsewhere`` are runners that another backend has.
+    """Who is served next by one backend; None: nobody now. ``candidates`` are by runner, of each model at most one;
+    among models it is the placement that chooses. ``elsewhere`` are runners that another backend has.
     """
-    since = {runner: one.since for runner, one in waiting.items()}
+    since = {runner: one.since for runner, one in candidates.items()}
     runner = choose(placement, since, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict)
-    return None if runner is None else Turn(runner)
+    return None if runner is None else Turn(runner, candidates[runner].owners)
 
 
 class Scheduler:
@@ -97,38 +110,45 @@ class Scheduler:
         self._backlog = backlog
         self._pool = pool
         self._clock = clock
-        self._left: Mapping[str, WaitingRunner] = {}
+        self._candidates = Candidates(backlog, pool)
         self._forced: dict[str, LoadHold] = {}
         """The trial of models that each owner forced last; the longest ago first."""
-        self.waiting_since: Mapping[str, int] = {}
-        """Since when the oldest job of each runner waits, as of the last time that seats were given out."""
 
-    def reserve(self, line: Line) -> tuple[Backend, Trial] | None:
+    def reserve(self, line: Line) -> Reserved | None:
         """Take a seat for a new job of this line, when there is one and nobody is ahead."""
         if self._backlog.has_waiting:
             return None
-        alone = {line.runner: WaitingRunner(self._clock.now_ms(), {line.owner: {line.priority: 1}})}
-        for backend, turn in self._offers(alone):
-            return backend, self._take(backend, turn.runner, line.owner)
+        for may_load, may_evict in _STEPS:
+            for backend in self._pool.with_free_seat():
+                if not self._may_begin(backend, line):
+                    continue
+                alone = {line.runner: Candidate(line.runner, self._clock.now_ms(), (line.owner,))}
+                if self._turn(backend, alone, may_load=may_load, may_evict=may_evict) is not None:
+                    return Reserved(backend, *self._take(backend, line.runner, line.owner))
         return None
 
-    def choose(self, waiting: Mapping[str, WaitingRunner]) -> list[Seat]:
+    def choose(self) -> list[Seat]:
         """Take seats for those who wait, until there are no seats or nobody waits."""
-        self.waiting_since = {runner: one.since for runner, one in waiting.items()}
-        left = self._left = dict(waiting)
-        seats = []
-        for backend, turn in self._offers(left):
-            pick = self._backlog.pick(turn.runner, turn.owners)
-            if pick is None or not self._backlog.has_ready(turn.runner):
-                del left[turn.runner]
-            if pick is not None:
-                seats.append(Seat(backend, pick, self._take(backend, turn.runner, pick.line.owner)))
+        seats: list[Seat] = []
+        stuck: set[str] = set()
+        for may_load, may_evict in _STEPS:
+            for backend in self._pool.with_free_seat():
+                while backend.free_seats > 0 and backend.is_available:
+                    found = self._candidates.of(backend, self._clock.now_ms(), stuck)
+                    turn = self._turn(backend, found, may_load=may_load, may_evict=may_evict)
+                    if turn is None:
+                        break
+                    pick = self._backlog.pick(turn.runner, turn.owners)
+                    if pick is None:
+                        stuck.add(model_of_runner(turn.runner))
+                        continue
+                    trial, pays_load = self._take(backend, turn.runner, pick.line.owner)
+                    seats.append(Seat(backend, pick._replace(pays_load=pays_load), trial))
         return seats
 
-    def explain(self, line: Line, waiting: Mapping[str, WaitingRunner] | None = None) -> Reason | None:
+    def explain(self, line: Line) -> Reason | None:
         """Why the first job of this line is given no seat now, also where nobody waits in it yet: what a newcomer would
-        meet. None: it would be given one, unless the backlog doubts that the line has any jobs. ``waiting`` is that of
-        :meth:`choose`; without it, as it was last known.
+        meet. None: it would be given one, unless the backlog doubts that the line has any jobs.
         """
         model, owner = model_of_runner(line.runner), line.owner
         backends = [backend for backend in self._pool if self._pool.may_have(backend, model)]
@@ -149,18 +169,28 @@ class Scheduler:
         backends = [backend for backend in backends if self._pool.may_take(backend, line.runner)]
         if not backends:
             return Reason.MODEL_LIMIT
-        return self._explain_place(line, backends, self._since(line.runner, waiting))
+        return self._explain_place(line, backends)
 
-    def _explain_place(self, line: Line, backends: list[Backend], since: Mapping[str, int]) -> Reason | None:
+    def _explain_place(self, line: Line, backends: list[Backend]) -> Reason | None:
         """The same for a line whose jobs these backends may take: what is loaded there, and who goes first."""
         now = self._clock.now_ms()
         obstacles: set[Obstacle] = set()
-        is_open = goes_first = False
+        is_open = goes_first = is_other = False
+        if self._candidates.is_behind(line.runner, line.owner):
+            return Reason.OWN_RUNNERS
         for backend in backends:
-            others = self._mine(backend, self._backlog.waiting(since))
-            mine = {one: time for one, time in since.items() if one == line.runner or one in others}
+            mine = self._candidates.of(backend, now)
+            first = next((one for one in mine.values() if model_of_runner(one.runner) == line.model), None)
+            if first is None or self._comes_before(line, first, backend, now):
+                if first is not None:
+                    del mine[first.runner]
+                mine[line.runner] = Candidate(line.runner, self._backlog.waits.since(line.runner, line.model, now))
+            elif first.runner != line.runner or not (first.owners is None or line.owner in first.owners):
+                is_other = True
+                continue
             elsewhere, placement = self._pool.loaded_elsewhere(backend, mine), backend.placement
-            choice = Choice(placement, mine, now, elsewhere)
+            since = {runner: one.since for runner, one in mine.items()}
+            choice = Choice(placement, since, now, elsewhere)
             obstacle = choice.obstacle(placement.own(line.runner))
             is_trial = obstacle is None and placement.would_try(line.runner)
             if is_trial and not self._may_force(line.owner, placement, now):
@@ -172,69 +202,43 @@ class Scheduler:
                 return None
             is_open = True
             going = [one for one in mine if choice.obstacle(placement.own(one)) is None]
-            goes_first = goes_first or placement.first(going, mine) == line.runner
+            goes_first = goes_first or placement.first(going, since) == line.runner
         for obstacle in (Obstacle.LOADING, Obstacle.DRAINING):
             if obstacle in obstacles:
                 return Reason(obstacle)
         if not is_open:
-            return Reason.OTHER_MODEL
-        return Reason.NEXT if goes_first and not self._backlog.ahead(line, 0) else Reason.TURN
+            return Reason.OTHER_OPTIONS if is_other else Reason.OTHER_MODEL
+        before = self._backlog.order.ahead(line, 0, self._backlog.waiting_for(line.runner))
+        return Reason.NEXT if goes_first and not before else Reason.TURN
 
-    def _since(self, runner: str, waiting: Mapping[str, WaitingRunner] | None) -> dict[str, int]:
-        """Since when the runners wait for which anybody may have a turn, and this one."""
-        now = self._clock.now_ms()
-        if waiting is None:
-            since = {one: self.waiting_since.get(one, now) for one in self._backlog.runners()}
-        else:
-            since = {one: known.since for one, known in waiting.items()}
-        since.setdefault(runner, now)
-        return since
+    def _comes_before(self, line: Line, first: Candidate, backend: Backend, now: int) -> bool:
+        """Whether a newcomer of this line, whose runner is there, would go before who is next of its model."""
+        placement = backend.placement
+        is_new = not self._backlog.gauges.ready(line)
+        is_overdue = now - first.since >= placement.max_swap_wait_ms
+        return is_new and not is_overdue and is_here(placement, line.runner) and not is_here(placement, first.runner)
 
     def next_look(self) -> int | None:
         """When those who were left without a seat may get one although nothing has happened: a runner falls overdue, or
         a residence has been long enough. None: never.
         """
         now = self._clock.now_ms()
-        since = {runner: one.since for runner, one in self._left.items()}
-        looks = (one.placement.next_look(since, now) for one in self._pool if one.is_available)
+        looks: list[int | None] = []
+        for backend in self._pool:
+            if backend.is_available:
+                since = {runner: one.since for runner, one in self._candidates.of(backend, now).items()}
+                looks += [backend.placement.next_look(since, now), self._candidates.next_overdue(backend, now)]
         return min((look for look in looks if look is not None), default=None)
 
-    def _mine(self, backend: Backend, waiting: Mapping[str, WaitingRunner]) -> dict[str, WaitingRunner]:
-        """Those who wait for a seat of this backend and may have one."""
-        mine = {}
-        for runner, one in waiting.items():
-            if not self._pool.may_take(backend, runner):
-                continue
-            if self._pool.is_sound(backend, model_of_runner(runner)):
-                mine[runner] = one
-            elif among := self._owners(backend, runner, one):
-                mine[runner] = one._replace(owners={owner: one.owners[owner] for owner in among})
-        return mine
+    def _may_begin(self, backend: Backend, line: Line) -> bool:
+        """Whether a new job of this line may be sent there, as far as seats of its model and faults go."""
+        return (
+            backend.free_seats > 0
+            and self._pool.may_take(backend, line.runner)
+            and self._pool.may_begin(backend, line.model, line.owner)
+        )
 
-    def _owners(self, backend: Backend, runner: str, one: WaitingRunner) -> set[str]:
-        """Of those who wait for a runner, the owners who may have a turn there in spite of its faults."""
-        model = model_of_runner(runner)
-        return {
-            owner
-            for owner in one.owners
-            if self._pool.may_begin(backend, model, owner) and self._backlog.may_run(owner)
-        }
-
-    def _offers(self, waiting: Mapping[str, WaitingRunner]) -> Iterator[tuple[Backend, Turn]]:
-        """Each free seat with the turn that it goes to. After each one the seat is taken, or nobody waits there."""
-        for may_load, may_evict in _STEPS:
-            for backend in self._pool.with_free_seat():
-                while backend.free_seats > 0 and backend.is_available:
-                    mine = self._mine(backend, waiting)
-                    turn = self._turn(backend, mine, may_load=may_load, may_evict=may_evict)
-                    if turn is None:
-                        break
-                    owners = mine[turn.runner].owners
-                    yield backend, turn if owners is waiting[turn.runner].owners else turn._replace(owners=owners)
-
-    def _turn(
-        self, backend: Backend, mine: dict[str, WaitingRunner], *, may_load: bool, may_evict: bool
-    ) -> Turn | None:
+    def _turn(self, backend: Backend, mine: dict[str, Candidate], *, may_load: bool, may_evict: bool) -> Turn | None:
         """Who goes next there. From ``mine`` those are taken who have forced a trial of models just now."""
         placement, now = backend.placement, self._clock.now_ms()
         while True:
@@ -242,24 +246,30 @@ class Scheduler:
             turn = next_turn(placement, mine, now, elsewhere=elsewhere, may_load=may_load, may_evict=may_evict)
             if turn is None or not placement.would_try(turn.runner):
                 return turn
-            one = mine.pop(turn.runner)
-            owners = {owner: lines for owner, lines in one.owners.items() if self._may_force(owner, placement, now)}
+            waiting = self._backlog.waiting_for(turn.runner) if turn.owners is None else turn.owners
+            owners = [owner for owner in waiting if self._may_force(owner, placement, now)]
             if owners:
-                mine[turn.runner] = one if len(owners) == len(one.owners) else one._replace(owners=owners)
-                return turn
+                return turn if len(owners) == len(waiting) else Turn(turn.runner, owners)
+            del mine[turn.runner]
 
     def _may_force(self, owner: str, placement: Placement, now: int) -> bool:
         """Whether this owner may force a trial: its last one is long ago, or cost nobody anything."""
         last = self._forced.get(owner)
         return last is None or last.has_room or now - last.begun_at >= placement.max_swap_wait_ms
 
-    def _take(self, backend: Backend, runner: str, owner: str) -> Trial:
-        """Take the seat, and remember whoever forces a trial of models by it."""
-        holds = backend.placement.holds
-        before, trial = holds.hold, self._pool.take(backend, runner, owner)
-        if holds.hold is not None and holds.hold is not before and holds.hold.is_trial:
+    def _take(self, backend: Backend, runner: str, owner: str) -> tuple[Trial, bool]:
+        """Take the seat; returns of what it is the trial, and whether the owner pays for a load. Whoever forces a trial
+        of models by it is remembered.
+        """
+        placement = backend.placement
+        before, loads = placement.holds.hold, placement.swaps
+        trial, hold = self._pool.take(backend, runner, owner), placement.holds.hold
+        if hold is not None and hold is not before and hold.is_trial:
             self._forced.pop(owner, None)
-            self._forced[owner] = holds.hold
+            self._forced[owner] = hold
             if len(self._forced) > _MOST_FORCED:
                 del self._forced[next(iter(self._forced))]
-        return trial
+        if placement.swaps == loads:
+            return trial, False
+        self._backlog.order.loads(runner, owner, self._clock.now_ms())
+        return trial, not self._backlog.waiting_for(runner).keys() - {owner}

@@ -1,10 +1,10 @@
-"""What each owner was served on each runner. It is stored so that the order outlives a restart."""
+"""What each owner was served on each model. It is stored so that the order outlives a restart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from service.queue import RunnerRow, ShareRow
+from service.queue import ModelRow, ShareRow
 from service.store.database import Database, Statement
 
 
@@ -17,10 +17,10 @@ def _upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
     )
 
 
-_PUT_RUNNER = _upsert("runners", RunnerRow._fields, ("runner",))
-_PUT_SHARE = _upsert("served", ShareRow._fields, ("runner", "owner"))
-_DROP_RUNNER = "DELETE FROM runners WHERE runner = :runner"
-_DROP_SHARE = "DELETE FROM served WHERE runner = :runner AND owner = :owner"
+_PUT_MODEL = _upsert("served_models", ModelRow._fields, ("model",))
+_PUT_SHARE = _upsert("served_owners", ShareRow._fields, ("model", "owner"))
+_DROP_MODEL = "DELETE FROM served_models WHERE model = :model"
+_DROP_SHARE = "DELETE FROM served_owners WHERE model = :model AND owner = :owner"
 
 
 class OrderStore:
@@ -29,22 +29,22 @@ class OrderStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def load(self) -> tuple[list[RunnerRow], list[ShareRow]]:
+    async def load(self) -> tuple[list[ModelRow], list[ShareRow]]:
         """All rows that were saved."""
-        runners = await self._database.read(f"SELECT {', '.join(RunnerRow._fields)} FROM runners", {})
-        shares = await self._database.read(f"SELECT {', '.join(ShareRow._fields)} FROM served", {})
-        return [RunnerRow._make(row) for row in runners], [ShareRow._make(row) for row in shares]
+        models = await self._database.read(f"SELECT {', '.join(ModelRow._fields)} FROM served_models", {})
+        shares = await self._database.read(f"SELECT {', '.join(ShareRow._fields)} FROM served_owners", {})
+        return [ModelRow._make(row) for row in models], [ShareRow._make(row) for row in shares]
 
-    async def save(self, runners: Iterable[RunnerRow], shares: Iterable[ShareRow]) -> None:
+    async def save(self, models: Iterable[ModelRow], shares: Iterable[ShareRow]) -> None:
         """Store these rows, in place of earlier ones. Raises CannotStoreError."""
         await self._database.write(
-            *(Statement(_PUT_RUNNER, row._asdict()) for row in runners),
+            *(Statement(_PUT_MODEL, row._asdict()) for row in models),
             *(Statement(_PUT_SHARE, row._asdict()) for row in shares),
         )
 
-    async def drop(self, runners: Iterable[str], shares: Iterable[tuple[str, str]]) -> None:
+    async def drop(self, models: Iterable[str], shares: Iterable[tuple[str, str]]) -> None:
         """Delete these rows. Raises CannotStoreError."""
-        statements = [Statement(_DROP_RUNNER, {"runner": runner}) for runner in runners]
-        statements += (Statement(_DROP_SHARE, {"runner": runner, "owner": owner}) for runner, owner in shares)
+        statements = [Statement(_DROP_MODEL, {"model": model}) for model in models]
+        statements += (Statement(_DROP_SHARE, {"model": model, "owner": owner}) for model, owner in shares)
         if statements:
             await self._database.write(*statements)

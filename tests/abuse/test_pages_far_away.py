@@ -16,7 +16,6 @@ from service.jobs.row_cache import RowCache
 from service.jobs.views import Views
 from service.queue.backlog import Backlog
 from service.scheduling.estimates import Estimates
-from service.scheduling.scheduler import Scheduler
 from service.store.database import Statement
 from service.store.job_filters import MOST_LOOKED_AT, Filter
 from service.store.jobs import JobStore
@@ -66,7 +65,7 @@ async def staged(place: Place, rows: int) -> AsyncIterator[Stage]:
     async with place.opened() as database:
         recording, clock, backlog = Recording(database), Clock(), backlog_of("one")
         pool = Pool([], Config(), clock, asyncio.Event())
-        estimates = Estimates(backlog, pool, Scheduler(backlog, pool, clock), clock)
+        estimates = Estimates(backlog, pool, clock)
         queries = JobStore(recording, "one").queries
         stage = Stage(place, recording, backlog, Views(queries, backlog, RowCache(is_enabled=True), estimates, clock))
         await stage.fill(1, rows)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.job import Line, Priority
-from service.queue import Order, RunnerRow
+from service.queue import ModelRow, Order
 from tests.support.order_simulation import BOOSTS_MS, RUNNER, SimulatedQueue
 from tests.support.order_strategies import (
     JOB,
@@ -47,7 +47,7 @@ def test_a_job_cancelled_while_it_runs_costs_what_it_used() -> None:
 
 def test_a_pick_that_found_no_job_costs_nothing() -> None:
     order = Order(BOOSTS_MS)
-    order.restore([RunnerRow(RUNNER, 0.0, JOB, 8)], [])
+    order.restore([ModelRow(RUNNER, 0.0, JOB, 8)], [])
     waiting: dict[str, dict[int, int]] = {}
     for owner in ("first", "second"):
         order.begin_waiting(Line(RUNNER, owner, 0), 1, waiting)
@@ -58,7 +58,7 @@ def test_a_pick_that_found_no_job_costs_nothing() -> None:
         order.refund(line, order.charge(line, 2))
     before, after = order.share_row(Line(RUNNER, "first", 0)), order.share_row(Line(RUNNER, "second", 0))
     assert (before.served, after.served) == (0.0, 0.0)
-    assert order.runner_row(RUNNER).reached == JOB
+    assert order.model_row(RUNNER).reached == JOB
 
 
 def test_lines_in_doubt_are_passed_over_and_keep_their_turn() -> None:
@@ -199,12 +199,12 @@ def test_what_is_charged_for_running_jobs_is_not_stored() -> None:
     queue.run(until=JOB)
     row = queue.order.share_row(Line(RUNNER, "owner", 0))
     assert (row.served, row.normal) == (JOB, JOB)
-    assert queue.order.runner_row(RUNNER).reached == 3 * JOB
+    assert queue.order.model_row(RUNNER).reached == 3 * JOB
 
 
 def test_who_has_no_row_begins_after_a_restart_where_service_had_got_to() -> None:
     order = Order(BOOSTS_MS)
-    order.restore([RunnerRow(RUNNER, 70_000.0, JOB, 8)], [])
+    order.restore([ModelRow(RUNNER, 70_000.0, JOB, 8)], [])
     order.keep_waiting(Line(RUNNER, "newcomer", 0), 1)
     assert order.share_row(Line(RUNNER, "newcomer", 0)).served == 70_000.0
 
@@ -228,7 +228,7 @@ def test_whoever_is_forgotten_is_the_same_as_a_newcomer(queue: SimulatedQueue, s
     _, forgotten = queue.order.forget_idle({RUNNER: waiting})
     if (RUNNER, gone) not in forgotten:
         row = kept.share_row(Line(RUNNER, gone, 0))
-        assert row.served > kept.runner_row(RUNNER).reached
+        assert row.served > kept.model_row(RUNNER).reached
         return
     if not waiting:
         return

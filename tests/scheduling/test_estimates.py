@@ -15,7 +15,7 @@ from service.backend.pool import Backend, Pool, build_backend
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig, QueueConfig
 from service.job import Line
-from service.queue import Order, RunnerRow
+from service.queue import ModelRow, Order
 from service.queue.backlog import Backlog
 from service.queue.capacity import QueueLimits
 from service.queue.key_limits import KeyLimits
@@ -95,7 +95,7 @@ async def stage() -> AsyncIterator[Stage]:
             backend.note_installed(tuple(InstalledModel(name, "", 0, {}) for name in (A, B, C)))
         members[0].is_answering = True
         order = Order({0: 0.0})
-        order.restore([RunnerRow(name, 0.0, MEAN_MS, 8) for name in (A, B, C)], [])
+        order.restore([ModelRow(name, 0.0, MEAN_MS, 8) for name in (A, B, C)], [])
         backlog = Backlog(
             order,
             KeyLimits(lambda _key_id: None),
@@ -106,7 +106,7 @@ async def stage() -> AsyncIterator[Stage]:
             work=work,
         )
         scheduler = Scheduler(backlog, pool, clock)
-        yield Stage(pool, backlog, scheduler, clock, Estimates(backlog, pool, scheduler, clock))
+        yield Stage(pool, backlog, scheduler, clock, Estimates(backlog, pool, clock))
 
 
 async def test_a_job_that_finds_a_free_seat_begins_at_once(stage: Stage) -> None:
@@ -133,7 +133,7 @@ async def test_what_is_left_of_the_answers_that_run_counts_and_the_seat_that_is_
 
 
 async def test_a_seat_with_a_long_answer_is_passed_over_by_those_who_find_another(stage: Stage) -> None:
-    stage.backlog.order.restore([RunnerRow(B, 0.0, 100_000.0, 8)], [])
+    stage.backlog.order.restore([ModelRow(B, 0.0, 100_000.0, 8)], [])
     stage.run(A)
     stage.run(B)
     stage.send(A)
@@ -206,15 +206,16 @@ async def test_so_are_all_while_sends_are_held_for_its_load(stage: Stage) -> Non
 async def test_a_model_that_is_overdue_does_not_wait_for_the_whole_queue_of_another(stage: Stage) -> None:
     stage.run(A, load_ms=LOAD_MS)
     stage.wait(a=1000, b=1)
-    stage.scheduler.waiting_since = {B: stage.clock.now - 20_000}
+    stage.clock.now += 20_000
     assert stage.start(B) == (10_000 + MEAN_MS + LOAD_MS) / 1000
 
 
 async def test_models_that_have_waited_longer_come_first(stage: Stage) -> None:
     stage.run(A, load_ms=LOAD_MS)
     stage.end(A)
-    stage.wait(b=1, c=1)
-    stage.scheduler.waiting_since = {B: stage.clock.now, C: stage.clock.now - 1}
+    stage.wait(c=1)
+    stage.clock.now += 1
+    stage.wait(b=1)
     alone = LOAD_MS / 1000
     assert stage.start(C) == alone
     assert stage.start(B) == pytest.approx(alone + (LOAD_MS + MEAN_MS / 2) / 1000, abs=3)
@@ -298,11 +299,11 @@ async def receive(websocket: Any, kind: str) -> dict[str, Any]:
 
 
 async def test_when_the_last_who_waited_has_gone_nobody_is_taken_for_waiting(service: RunningService) -> None:
-    scheduler = service.jobs.submission._scheduler
+    waits = service.jobs.backlog.waits
     stalled = service.stall()
     await service.submit()
     await service.ollama.observations.until(lambda seen: seen.stalled == 1)
     waiting = await service.submit()
     stalled.release()
     await service.until(waiting, "completed")
-    await service.look(waiting, lambda _job: not scheduler.waiting_since)
+    await service.look(waiting, lambda _job: not waits.models)

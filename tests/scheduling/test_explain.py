@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +12,7 @@ from service.backend.breakers import Evidence
 from service.backend.choice import choose
 from service.job import Line, Priority, model_of_runner
 from service.key import owner_of_key
-from service.queue.backlog import WaitingRunner
+from service.scheduling.candidates import Candidate, Candidates
 from service.scheduling.scheduler import Reason, Scheduler, Turn
 from tests.support.ollama_in_time import Fits, any_two, one_at_a_time
 from tests.support.placement_simulation import A_LONG, CLOUD, A, B, C, SimulatedService
@@ -29,15 +28,17 @@ class WatchedScheduler(Scheduler):
 
     choices = 0
 
-    def _offers(self, waiting: Mapping[str, WaitingRunner]) -> Iterator[tuple[Backend, Turn]]:
-        for backend, turn in super()._offers(waiting):
-            among = waiting[turn.runner].owners if turn.owners is None else turn.owners
-            owners = [owner for owner in among if self._backlog.may_run(owner)]
+    def _turn(self, backend: Backend, mine: dict[str, Candidate], *, may_load: bool, may_evict: bool) -> Turn | None:
+        turn = super()._turn(backend, mine, may_load=may_load, may_evict=may_evict)
+        if turn is not None:
+            waiting = self._backlog.waiting_for(turn.runner)
+            among = waiting if turn.owners is None else turn.owners
+            owners = [owner for owner in among if owner in waiting and self._backlog.may_run(owner)]
             for owner in owners:
                 # A reason would forbid what is chosen now.
-                assert self.explain(Line(turn.runner, owner, Priority.NORMAL), waiting) is None
+                assert self.explain(Line(turn.runner, owner, Priority.NORMAL)) is None
             self.choices += bool(owners)
-            yield backend, turn
+        return turn
 
 
 class ExplainedService(SimulatedService):
@@ -54,26 +55,21 @@ class ExplainedService(SimulatedService):
         Some of the lines are looked at, others the next time.
         """
         self.give_out_seats()
-        waiting, lines = self.waiting, self.waiting_lines
+        lines = self.waiting_lines
         for line in self.chance.sample(lines, min(2, len(lines))):
-            reason = self.scheduler.explain(line, waiting)
+            reason = self.scheduler.explain(line)
             assert reason is not None
             if reason in (Reason.TURN, Reason.NEXT):
                 assert not any(self._could_be_given(backend.own, line.runner) for backend in self.backends)
 
     def _could_be_given(self, backend: Backend, runner: str) -> bool:
         """Whether there is a free seat that a job of this runner would get, asked of the placement alone."""
-        since = {one: known.since for one, known in self.waiting.items() if self._may_take(backend, known, one)}
-        if not backend.is_available or backend.free_seats <= 0 or runner not in since:
+        candidates = Candidates(self.backlog, self.pool).of(backend, self.time.now)
+        if not backend.is_available or backend.free_seats <= 0 or runner not in candidates:
             return False
-        elsewhere = self.pool.loaded_elsewhere(backend, since)
+        elsewhere = self.pool.loaded_elsewhere(backend, candidates)
+        since = {one: known.since for one, known in candidates.items()}
         return choose(backend.placement, since, self.time.now, elsewhere=elsewhere) == runner
-
-    def _may_take(self, backend: Backend, known: WaitingRunner, runner: str) -> bool:
-        model = model_of_runner(runner)
-        return self.pool.may_take(backend, runner) and any(
-            self.pool.may_begin(backend, model, owner) for owner in known.owners
-        )
 
 
 @given(

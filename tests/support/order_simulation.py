@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from service.job import Line, Priority
-from service.queue import Order, RunnerRow, ShareRow
+from service.queue import ModelRow, Order, ShareRow
 
 RUNNER = "llama3.2:latest"
 BOOSTS_MS: dict[int, float] = {Priority.HIGH: 60_000.0, Priority.NORMAL: 0.0, Priority.LOW: -60_000.0}
@@ -52,7 +52,7 @@ class SimulatedQueue:
         self.weights: dict[str, float] = {}
         self.order = Order(self.boosts_ms, self.weights)
         if self.expected_ms is not None:
-            self.order.restore([RunnerRow(self.runner, 0.0, self.expected_ms, 8)], [])
+            self.order.restore([ModelRow(self.runner, 0.0, self.expected_ms, 8)], [])
         self.waiting: dict[str, dict[int, int]] = {}
         self.owners: dict[str, None] = {}
         """Whoever has sent a job, in the order in which they came."""
@@ -141,13 +141,13 @@ class SimulatedQueue:
                 counts[other.owner] += 1
         return counts
 
-    def rows(self) -> tuple[list[RunnerRow], list[ShareRow]]:
+    def rows(self) -> tuple[list[ModelRow], list[ShareRow]]:
         """What the order remembers: the rows to be stored of its runner, and of each owner that it has not forgotten.
 
         It is asked for each owner by name; whoever it had forgotten is a newcomer to it, who never had a turn.
         """
         rows = [self.order.share_row(Line(self.runner, owner, Priority.NORMAL)) for owner in self.owners]
-        return [self.order.runner_row(self.runner)], [row for row in rows if row.turn]
+        return [self.order.model_row(self.runner)], [row for row in rows if row.turn]
 
     # Within
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from corral.breaker import Breaker
@@ -24,7 +24,7 @@ from service.config import BackendConfig, Config, RetryConfig
 from service.errors import BackendError
 from service.job import Job, Line, Priority, model_of_runner, runner_key
 from service.queue import Order
-from service.queue.backlog import Backlog, Pick, WaitingRunner
+from service.queue.backlog import Backlog, Pick
 from service.queue.capacity import QueueLimits
 from service.queue.key_limits import KeyLimits
 from service.scheduling.scheduler import Scheduler
@@ -56,8 +56,6 @@ class SimulatedService:
         self.backends: list[SimulatedBackend] = []
         self.jobs: list[SimulatedJob] = []
         self.on_event: Callable[[], object] = lambda: None
-        self.on_round: Callable[[Mapping[str, WaitingRunner]], object] = lambda waiting: None
-        """Called before seats are given out."""
         self.unfinished = 0
         self._lines: defaultdict[Line, deque[SimulatedJob]] = defaultdict(deque)
         self._max_swap_wait_ms = max_swap_wait_ms
@@ -130,9 +128,9 @@ class SimulatedService:
         if not self._is_naive and self.backlog.may_start(line):
             reserved = self.scheduler.reserve(line)
             if reserved is not None:
-                backend, job.trial = reserved
-                job.charged_ms = self.backlog.start(line, 0, now)
-                self._send(self._simulated(backend), job)
+                job.trial = reserved.trial
+                job.pick = self.backlog.start(line, 0, now, pays_load=reserved.pays_load)
+                self._send(self._simulated(reserved.backend), job)
                 return job
         self._wait(job)
         return job
@@ -167,15 +165,6 @@ class SimulatedService:
         return sum(backend.ollama.loads for backend in self.backends)
 
     @property
-    def waiting(self) -> dict[str, WaitingRunner]:
-        """Who waits, as the dispatcher would find it."""
-        since: dict[str, int] = {}
-        for line, jobs in self._lines.items():
-            if jobs and self.backlog.has_ready(line.runner):
-                since[line.runner] = min(jobs[0].arrived, since.get(line.runner, jobs[0].arrived))
-        return self.backlog.waiting(since)
-
-    @property
     def waiting_lines(self) -> list[Line]:
         return [line for line, jobs in self._lines.items() if jobs]
 
@@ -186,9 +175,7 @@ class SimulatedService:
             self._give_out_in_order_of_arrival()
             return
         while self.backlog.has_waiting and self.pool.with_free_seat():
-            waiting = self.waiting
-            self.on_round(waiting)
-            seats = self.scheduler.choose(waiting)
+            seats = self.scheduler.choose()
             self._look_again()
             if not seats:
                 return
@@ -211,10 +198,10 @@ class SimulatedService:
                 failed = set()
                 other = self.backlog.pick(runner)
             assert other is not None
-            pick = other
+            pick = other._replace(pays_load=pick.pays_load and other.line.owner == pick.line.owner)
             job = self._oldest(pick.line, failed)
         self._lines[pick.line].remove(job)
-        job.charged_ms = pick.charged_ms
+        job.pick = pick
         self.backlog.claimed([pick], [ROW])
         return job
 
@@ -303,10 +290,23 @@ class SimulatedService:
         if backend.placement.holds.hold is not None:
             self._probe(backend)
         if not self._is_naive:
-            self.backlog.end(job.line, job.charged_ms, max(1, job.ended - (job.started or 0)), is_typical=release)
+            self._settle(job, job.ended, is_typical=release)
         # The caller hears of the outcome when it is stored, which the dispatcher does not wait for.
         self.give_out_seats()
         self.time.after(1, job.on_end)
+
+    def _settle(self, job: SimulatedJob, ended: int, *, is_typical: bool) -> None:
+        """A load is no part of what a job has used: its owner pays for it where nobody else waited for it."""
+        assert job.started is not None
+        assert job.pick is not None
+        load_ms = (job.first_byte or job.started) - job.started
+        self.backlog.end(
+            job.line,
+            job.pick.charged_ms,
+            max(1, ended - job.started - load_ms),
+            is_typical=is_typical,
+            load_ms=load_ms if job.pick.pays_load else 0,
+        )
 
     # As the pool does
 

@@ -12,6 +12,7 @@ from service.backend.placement import Placement
 from service.clock import Clock
 from service.errors import BackendError
 from service.job import Line
+from service.queue.backlog import Pick
 from tests.support.ollama_in_time import SimulatedOllama, Timeline
 
 
@@ -26,7 +27,8 @@ class SimulatedJob:
     failures: int = 0
     crashes: int = 0
     has_keep_alive: bool = False
-    charged_ms: float = 0.0
+    pick: Pick | None = None
+    """Its last turn."""
     trial: Trial = NO_TRIAL
     call: Call | None = None
     started: int | None = None

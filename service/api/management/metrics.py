@@ -31,12 +31,12 @@ from service.metrics.values import OTHER, Histogram, Metrics
 class _Service(Collector):
     """Reads the figures at one moment."""
 
-    def __init__(self, jobs: Jobs, pool: Pool, metrics: Metrics, clock: Clock, waiting_since: dict[str, int]) -> None:
+    def __init__(self, jobs: Jobs, pool: Pool, metrics: Metrics, clock: Clock, oldest: dict[str, int]) -> None:
         self._jobs = jobs
         self._pool = pool
         self._metrics = metrics
         self._clock = clock
-        self._waiting_since = waiting_since
+        self._oldest = oldest
 
     def collect(self) -> Iterator[Metric]:
         yield from self._queue()
@@ -67,7 +67,7 @@ class _Service(Collector):
             "corral_queue_oldest_seconds", "How long the oldest job that could start has waited", labels=["model"]
         )
         ages: dict[str, float] = {}
-        for runner, since in self._waiting_since.items():
+        for runner, since in self._oldest.items():
             model = self._model(runner)
             ages[model] = max(ages.get(model, 0.0), (self._clock.now_ms() - since) / 1000)
         for model, seconds in ages.items():
@@ -137,9 +137,8 @@ async def show_metrics(request: web.Request) -> web.StreamResponse:
     """All metrics as they are now, in the format that the caller accepts."""
     app = request.app
     registry = CollectorRegistry(auto_describe=False)
-    waiting = await app[JOBS].attempts.waiting()
-    since = {runner: one.since for runner, one in waiting.items()}
-    registry.register(_Service(app[JOBS], app[POOL], app[METRICS], app[CLOCK], since))
+    oldest = await app[JOBS].views.oldest()
+    registry.register(_Service(app[JOBS], app[POOL], app[METRICS], app[CLOCK], oldest))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))

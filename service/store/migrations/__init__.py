@@ -1,7 +1,8 @@
 """The schema, as numbered steps. They are applied at the start and recorded in ``schema_migrations``.
 
 A step is written once for both databases. Each fills in its own words for ``{growing_key}``, ``{integer}`` (64 bits),
-``{real}`` and ``{strict}`` (a table checks its types), and for the frame of the triggers on views.
+``{real}``, ``{strict}`` (a table checks its types), ``{model_of_runner}`` (of the column ``runner``), and for the frame
+of the triggers on views.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from service.store.migrations.m0009_model_lists import STATEMENTS as M0009
 from service.store.migrations.m0010_model_fits import STATEMENTS as M0010
 from service.store.migrations.m0011_reply_pieces import STATEMENTS as M0011
 from service.store.migrations.m0012_request_ids import STATEMENTS as M0012
+from service.store.migrations.m0013_served_by_model import STATEMENTS as M0013
 
 
 class Migration(NamedTuple):
@@ -29,6 +31,6 @@ class Migration(NamedTuple):
     statements: tuple[str, ...]
 
 
-_STEPS = (M0001, M0002, M0003, M0004, M0005, M0006, M0007, M0008, M0009, M0010, M0011, M0012)
+_STEPS = (M0001, M0002, M0003, M0004, M0005, M0006, M0007, M0008, M0009, M0010, M0011, M0012, M0013)
 MIGRATIONS = tuple(Migration(number, step) for number, step in enumerate(_STEPS, 1))
 NEWEST = MIGRATIONS[-1].number

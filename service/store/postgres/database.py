@@ -38,6 +38,7 @@ _WORDS = {
     "integer": "BIGINT",
     "real": "DOUBLE PRECISION",
     "strict": "",
+    "model_of_runner": "split_part(runner, ' ', 1)",
     "instead_of_insert": "CREATE OR REPLACE FUNCTION new_jobs_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN",
     "seq_given": "",
     "new_seq_given": "",

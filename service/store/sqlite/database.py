@@ -63,6 +63,7 @@ _WORDS = {
     "integer": "INTEGER",
     "real": "REAL",
     "strict": " STRICT",
+    "model_of_runner": "substr(runner, 1, instr(runner || ' ', ' ') - 1)",
     "instead_of_insert": "CREATE TRIGGER new_jobs_insert INSTEAD OF INSERT ON new_jobs BEGIN",
     "seq_given": "seq, ",
     "new_seq_given": "NEW.seq, ",

@@ -1,7 +1,7 @@
 """What it costs to choose and claim the next job: 1,000,000 waiting jobs of 1,000 owners for 20 models, and few.
 
-The dispatcher's own steps, on the core and the database in this process: since when each model is waited for, whose
-turn it is, and the claim with its commit.
+The dispatcher's own steps, on the core and the database in this process: which model and whose turn it is, and the
+claim with its commit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+from service.backend.http.connections import Connections
+from service.backend.pool import Pool, build_backend
 from service.clock import Clock
+from service.config import BackendConfig, Config
 from service.job import Priority
 from service.jobs.attempts import Attempts
 from service.jobs.ledger import Ledger
@@ -26,6 +29,7 @@ from service.queue import Order
 from service.queue.backlog import Backlog
 from service.queue.capacity import QueueLimits
 from service.queue.key_limits import KeyLimits
+from service.scheduling.scheduler import Scheduler
 from service.store.jobs import JobStore
 from service.store.sqlite.database import SqliteDatabase
 from tests.bench.load import LoadError
@@ -68,7 +72,8 @@ async def measure(bench: Bench) -> list[Figure]:
 class _Queue(NamedTuple):
     """The core on a database, without anybody who works."""
 
-    backlog: Backlog
+    scheduler: Scheduler
+    pool: Pool
     attempts: Attempts
     choosing: list[float]
     """Seconds that each choice took."""
@@ -80,6 +85,12 @@ class _Queue(NamedTuple):
         order = Order({priority: priority * _BOOST_MS for priority in Priority})
         limits = QueueLimits(10 * JOBS, 1 << 50, 1 << 20)
         clock, store = Clock(), JobStore(database, "bench")
+        config, connections = Config(), await opened.enter_async_context(Connections())
+        backend = build_backend(BackendConfig(name="bench", concurrency=1), connections, config, clock)
+        # It has none of the models, so that nothing is loaded: each job may go, and the models take turns.
+        backend.note_installed(())
+        backend.is_answering = True
+        pool = Pool([backend], config, clock, asyncio.Event())
         backlog = Backlog(
             order,
             KeyLimits(lambda _key_id: None),
@@ -92,22 +103,23 @@ class _Queue(NamedTuple):
         row_cache = RowCache(is_enabled=True)
         ledger = Ledger(store, backlog, row_cache, Hub(), clock, Metrics())
         await Upkeep(store, ledger, backlog, row_cache, clock).recount()
-        return cls(backlog, Attempts(store, ledger, backlog, clock), [])
+        return cls(Scheduler(backlog, pool, clock), pool, Attempts(store, ledger, backlog, clock), [])
 
     async def claim_microseconds(self) -> float:
         """The median of many claims of one job each."""
         seconds = []
-        for number in range(CLAIMS):
+        models = set()
+        for _ in range(CLAIMS):
             begun = time.perf_counter()
-            waiting = await self.attempts.waiting()
-            choice_begun = time.perf_counter()
-            pick = self.backlog.pick(f"model-{number % MODELS}:latest")
-            self.choosing.append(time.perf_counter() - choice_begun)
-            if pick is None or len(waiting) != MODELS:
-                raise LoadError(f"{len(waiting)} models are waited for, not {MODELS}")
-            [running] = await self.attempts.claim([pick])
+            [seat] = self.scheduler.choose()
+            self.choosing.append(time.perf_counter() - begun)
+            [running] = await self.attempts.claim([seat.pick])
             seconds.append(time.perf_counter() - begun)
+            models.add(seat.pick.line.model)
             self.attempts.let_go(running)
+            self.pool.free(seat.backend, seat.pick.line.runner)
+        if len(models) != MODELS:
+            raise LoadError(f"{len(models)} models had a turn, not {MODELS}")
         return statistics.median(seconds) * 1_000_000
 
 

@@ -1,0 +1,238 @@
+"""For whose job each model would be served next on one backend: the owner comes first, and then its runner.
+
+Of the runners of one model at most one is loaded. Among the owners that wait for it, and those that wait for another
+runner of the model and are overdue, the one that was served least is next; so an owner's options give it no more turns
+than any other has. An owner whose turn it is has its loaded runner before another, and else the one that it has waited
+for longest. Pure: times are milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from service.backend.backend import Backend
+from service.backend.placement import Placement
+from service.backend.pool import Pool
+from service.job import Line, Priority
+from service.queue.backlog import Backlog
+from service.queue.least_served import Place
+from service.queue.waits import MOST_UNLOADED
+
+
+class Candidate(NamedTuple):
+    """The runner of a model that would be served next, and for whom."""
+
+    runner: str
+    since: int
+    """Since when there is a reason to load it, if it is not loaded here."""
+    owners: Collection[str] | None = None
+    """Those of whom one is served; None: whoever waits for the runner."""
+
+
+class Candidates:
+    """What each model would be given a seat for."""
+
+    def __init__(self, backlog: Backlog, pool: Pool) -> None:
+        self._backlog = backlog
+        self._pool = pool
+
+    def of(self, backend: Backend, now: int, passed_over: Collection[str] = ()) -> dict[str, Candidate]:
+        """By runner: of each model at most one, where its jobs may go to this backend. Models may be passed over."""
+        found = {}
+        for model in self._backlog.waits.models:
+            if model not in passed_over and (one := self.of_model(backend, model, now)) is not None:
+                found[one.runner] = self._with_backlog(one, backend, now)
+        return found
+
+    def of_model(self, backend: Backend, model: str, now: int) -> Candidate | None:
+        """The same for one model; None: nobody that waits for it may have a turn there."""
+        runners = self._backlog.waits.models[model]
+        if not self._pool.may_take(backend, next(iter(runners))):
+            return None
+        among = self._owners(backend, model, runners)
+        if among is not None and not among:
+            return None
+        if len(runners) == 1:
+            ((runner, owners),) = runners.items()
+            return self._only(backend, runner, owners, among)
+        return _Choosing(self._backlog, self._pool, backend, model, now).candidate(among)
+
+    def is_behind(self, runner: str, owner: str) -> bool:
+        """Whether an owner waits for so many runners that are not loaded that this one is not in the order yet."""
+        before = in_order(self._backlog, self._pool, owner)
+        return len(before) == MOST_UNLOADED and runner not in before and not is_anywhere(self._pool, runner)
+
+    def next_overdue(self, backend: Backend, now: int) -> int | None:
+        """When the next owner will have waited so long for a runner of a model that waits for several that it may have
+        it loaded in another's place; None: no time is known.
+        """
+        wait_ms, times = backend.placement.max_swap_wait_ms, []
+        for model, runners in self._backlog.waits.models.items():
+            if len(runners) > 1:
+                choosing = _Choosing(self._backlog, self._pool, backend, model, now)
+                times += [int(one.since + wait_ms) for one in choosing.unloaded(None)]
+        return min((time for time in times if time > now), default=None)
+
+    def _only(
+        self, backend: Backend, runner: str, owners: Mapping[str, int], among: Collection[str] | None
+    ) -> Candidate | None:
+        """The only runner of its model that anybody waits for."""
+        since = next(iter(owners.values())) if among is None else min(owners[one] for one in among)
+        wide = self._backlog.waits.wide
+        if wide and not is_here(backend.placement, runner) and not is_anywhere(self._pool, runner):
+            waiting = owners if among is None else among
+            behind = {owner for owner in wide if owner in waiting and self.is_behind(runner, owner)}
+            if behind:
+                among = [owner for owner in waiting if owner not in behind]
+                return Candidate(runner, since, among) if among else None
+        return Candidate(runner, since, among)
+
+    def _with_backlog(self, one: Candidate, backend: Backend, now: int) -> Candidate:
+        """Of a runner that others have it matters how long the last of those who wait for it will have waited."""
+        runner = one.runner
+        having = [other for other in self._pool if other is not backend and is_here(other.placement, runner)]
+        if not having or is_here(backend.placement, runner):
+            return one
+        seats = sum(self._pool.seats_for(other, runner) for other in having)
+        jobs = self._backlog.gauges.ready_by_runner.get(runner, 0)
+        return one._replace(since=min(one.since, now - int(jobs * self._backlog.expected_ms(runner) / seats)))
+
+    def _owners(self, backend: Backend, model: str, runners: Mapping[str, Mapping[str, int]]) -> Collection[str] | None:
+        """The owners who may have a turn there; None: all who wait."""
+        backlog, pool = self._backlog, self._pool
+        if pool.is_sound(backend, model):
+            return None if any(map(backlog.has_ready, runners)) else ()
+        return {
+            owner
+            for owners in runners.values()
+            for owner in owners
+            if pool.may_begin(backend, model, owner) and backlog.may_run(owner)
+        }
+
+
+class _Unloaded(NamedTuple):
+    """An owner that waits for a runner that is not loaded here."""
+
+    owner: str
+    runner: str
+    since: int
+    """Since when: since its last turn there, and since the model was last loaded for it, whatever its options."""
+
+
+class _Choosing:
+    """The choice among the runners of one model."""
+
+    def __init__(self, backlog: Backlog, pool: Pool, backend: Backend, model: str, now: int) -> None:
+        self._backlog = backlog
+        self._pool = pool
+        self._backend = backend
+        self._model = model
+        self._now = now
+        self._runners = backlog.waits.models[model]
+
+    def candidate(self, among: Collection[str] | None) -> Candidate | None:
+        unloaded = list(self.unloaded(among))
+        overdue = [one for one in unloaded if self._now - one.since >= self._backend.placement.max_swap_wait_ms]
+        here = self._first_here(among)
+        if here is None:
+            # Nothing of the model that is loaded is waited for.
+            first = self._first(overdue if overdue and self._is_anything_wanted_here() else unloaded)
+            return self._elsewhere(among) if first is None else Candidate(first.runner, first.since, (first.owner,))
+        runner, _ = here
+        first = self._first(overdue)
+        if first is not None and self._goes_before(first, among):
+            return Candidate(first.runner, first.since, (first.owner,))
+        return Candidate(runner, next(iter(self._runners[runner].values())), among)
+
+    def unloaded(self, among: Collection[str] | None) -> Iterator[_Unloaded]:
+        """Each owner with the runner that is loaded next for it, of those that are loaded nowhere."""
+        backlog = self._backlog
+        owners = {owner: None for waiting in self._runners.values() for owner in waiting}
+        is_loaded = _remembering(lambda runner: is_anywhere(self._pool, runner))
+        for owner in owners:
+            if among is not None and owner not in among:
+                continue
+            for runner in in_order(backlog, self._pool, owner, is_loaded):
+                if runner in self._runners and backlog.may_have_turn(runner, owner):
+                    since = max(self._runners[runner][owner], backlog.order.loaded_at(self._model, owner))
+                    yield _Unloaded(owner, runner, since)
+                    break
+
+    def _is_anything_wanted_here(self) -> bool:
+        """Whether anybody waits for what is loaded here, of whatever model: then only those who are overdue load."""
+        models, placement = self._backlog.waits.models, self._backend.placement
+        return any(is_here(placement, runner) for runners in models.values() for runner in runners)
+
+    def _elsewhere(self, among: Collection[str] | None) -> Candidate | None:
+        """All that is waited for is loaded, but not here: perhaps it deserves a copy."""
+        best = self._first_of(self._runners, among)
+        return None if best is None else Candidate(best[0], next(iter(self._runners[best[0]].values())), among)
+
+    def _first_here(self, among: Collection[str] | None, but_for: str | None = None) -> tuple[str, Place] | None:
+        """Of the runners that are loaded here, or need not be, the one whose owner is next; one may be left out."""
+        here = (one for one in self._runners if is_here(self._backend.placement, one))
+        return self._first_of(here, among, but_for)
+
+    def _first_of(
+        self, runners: Iterable[str], among: Collection[str] | None, but_for: str | None = None
+    ) -> tuple[str, Place] | None:
+        best: tuple[Place, str] | None = None
+        for runner in runners:
+            without = [Line(runner, but_for, priority) for priority in Priority] if but_for is not None else ()
+            line = self._backlog.peek(runner, among, without)
+            if line is not None:
+                mine = (self._backlog.place(runner, line.owner), runner)
+                best = mine if best is None else min(best, mine)
+        return None if best is None else (best[1], best[0])
+
+    def _first(self, unloaded: Collection[_Unloaded]) -> _Unloaded | None:
+        return min(unloaded, key=lambda one: self._backlog.place(one.runner, one.owner), default=None)
+
+    def _goes_before(self, overdue: _Unloaded, among: Collection[str] | None) -> bool:
+        """Whether an overdue owner's load goes before the jobs of the others for what is loaded.
+
+        Of two owners it is the one that was served less, but what fits into half the time of the load is served before
+        it: else owners who stand alike would load in turn.
+        """
+        others = self._first_here(among, overdue.owner)
+        if others is None:
+            return True
+        here = others[1]
+        rank, _, owner = here
+        theirs = self._backlog.place(overdue.runner, overdue.owner)
+        cost = self._backlog.order.cost(self._model, owner)
+        return theirs < here and rank + cost > theirs[0] + self._pool.load_ms(overdue.runner) / 2
+
+
+def is_here(placement: Placement, runner: str) -> bool:
+    """Whether a backend has this runner, is loading it, or needs none for its jobs."""
+    return placement.takes_no_room(runner) or placement.is_loaded(runner) or placement.is_loading(runner)
+
+
+def is_anywhere(pool: Pool, runner: str) -> bool:
+    """Whether a backend that can be used has this runner."""
+    return any(one.is_available and is_here(one.placement, runner) for one in pool)
+
+
+def in_order(backlog: Backlog, pool: Pool, owner: str, is_loaded: Callable[[str], bool] | None = None) -> list[str]:
+    """An owner's runners that are loaded nowhere and in the order, the one that it has waited for longest first."""
+    is_loaded = is_loaded or (lambda runner: is_anywhere(pool, runner))
+    runners = []
+    for runner in backlog.waits.of_owner(owner):
+        if not is_loaded(runner):
+            runners.append(runner)
+            if len(runners) == MOST_UNLOADED:
+                break
+    return runners
+
+
+def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
+    known: dict[str, bool] = {}
+
+    def answer(runner: str) -> bool:
+        if runner not in known:
+            known[runner] = ask(runner)
+        return known[runner]
+
+    return answer

@@ -56,7 +56,6 @@ class Backend:
         self._kept_fits: FitsByDigest | None = None
         # Until the backend has been asked, only the configuration says which models it has.
         self._keys = frozenset(model_key(name) for name in config.models)
-        self._installed_keys: frozenset[str] = frozenset()
         self._by_key: dict[str, InstalledModel] = {}
 
     @property
@@ -107,7 +106,7 @@ class Backend:
 
     def hides(self, model: str) -> bool:
         """Whether the model was installed when it was last asked, but the configuration does not let us use it."""
-        return bool(self.config.models) and model not in self._keys and model in self._installed_keys
+        return bool(self.config.models) and model not in self._keys and model in self._by_key
 
     def traits(self, model: str) -> ModelTraits | None:
         """What decides which options make another runner of the model there; None when it is not there."""
@@ -132,7 +131,7 @@ class Backend:
         keys = self._by_key.keys()
         self._forget_fits_of_others(installed)
         self.installed_list.models = installed
-        self._installed_keys = self.placement.installed = frozenset(keys)
+        self.placement.installed = frozenset(keys)
         self._keys = frozenset(keys & allowed if allowed else keys)
         self.placement.remote = frozenset(key for key, model in self._by_key.items() if not runs_here(model))
         self.placement.know_names(self.sharing.names(installed))
@@ -149,7 +148,8 @@ class Backend:
         """The backend has refused a job because this model is not there: ask again which models are."""
         self.placement.fitting.forget({model})
         self._keys -= {model}
-        self._installed_keys = self.placement.installed = self._installed_keys - {model}
+        self._by_key.pop(model, None)
+        self.placement.installed = frozenset(self._by_key)
         if self.installed is not None:
             # Other models of the same weights may have had their runner under its name.
             self.installed_list.models = tuple(one for one in self.installed if model_key(one.name) != model)

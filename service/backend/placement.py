@@ -21,7 +21,7 @@ from service.backend.residence import Residence, Swap
 from service.backend.turns import Turns
 from service.job import model_of_runner
 
-_UNKNOWN = ""
+UNKNOWN = ""
 """The runner of a model that was loaded when we came. Its options are not known: the first to ask is taken for it."""
 _LINGER_SHARE = 0.05
 _LONGEST_LINGER_MS = 100
@@ -32,10 +32,17 @@ _LEAST_PATIENCE_MS = 10_000
 """A load beside working runners may take at least this long before we doubt that they fit together."""
 
 
+def is_remote(runner: str, told: Collection[str] = ()) -> bool:
+    """Whether Ollama forwards this model to its cloud, by its name or as its server has ``told`` of these models: it
+    takes no memory and no runner here (wire contract 3.5).
+    """
+    model = model_of_runner(runner)
+    return model in told or _is_named_so(model)
+
+
 @lru_cache(maxsize=4096)
-def is_remote(runner: str) -> bool:
-    """Whether Ollama forwards this model to its cloud: it takes no memory and no runner here (wire contract 3.5)."""
-    tag = model_of_runner(runner).rpartition(":")[2]
+def _is_named_so(model: str) -> bool:
+    tag = model.rpartition(":")[2]
     return tag == "cloud" or tag.endswith("-cloud")
 
 
@@ -181,7 +188,7 @@ class Placement:
         busy = {model_of_runner(runner) for runner in self.at_work if self.is_loaded(runner)}
         self.loaded = {model: one for model, one in self.loaded.items() if model in present or model in busy}
         for model in present:
-            self.loaded.setdefault(model, _UNKNOWN)
+            self.loaded.setdefault(model, UNKNOWN)
         self._forget_others()
         self.holds.looked(
             {model: one.stays_until for model, one in listed.items()},
@@ -199,7 +206,7 @@ class Placement:
         """Whether a job of this runner would be answered without a load."""
         runner = self.own(runner)
         model = model_of_runner(runner)
-        return self.loaded.get(model) in (runner, _UNKNOWN) and model not in self._doubtful
+        return self.loaded.get(model) in (runner, UNKNOWN) and model not in self._doubtful
 
     def is_loading(self, runner: str) -> bool:
         """Whether the first job of this runner is on its way and nothing has come back yet."""
@@ -257,11 +264,9 @@ class Placement:
 
     def takes_no_room(self, runner: str) -> bool:
         """Whether nothing is loaded here for its jobs, and so nothing need make way for them."""
-        return self.is_remote(runner) or (self.installed is not None and model_of_runner(runner) not in self.installed)
-
-    def is_remote(self, runner: str) -> bool:
-        """Whether Ollama forwards this model to its cloud."""
-        return is_remote(runner) or model_of_runner(runner) in self.remote
+        if is_remote(runner, self.remote):
+            return True
+        return self.installed is not None and model_of_runner(runner) not in self.installed
 
     def _hold_others_for(self, asked: str, now: int) -> None:
         """The load of this runner begins, perhaps beside others that are at work and may have to make way."""
@@ -314,7 +319,7 @@ class Placement:
         makes no other runner of a model that is loaded with the same.
         """
         model, space, options = runner.partition(" ")
-        is_plain = self.loaded.get(model, model) in (_UNKNOWN, model)
+        is_plain = self.loaded.get(model, model) in (UNKNOWN, model)
         return model if space and is_plain and options == f'{{"num_ctx":{self._contexts.get(model)}}}' else runner
 
     def busy(self) -> set[str]:
@@ -324,11 +329,11 @@ class Placement:
         """The runners of the listed models, where it is certain which they are."""
         loading = {model_of_runner(runner) for runner in self.at_work if self.is_loading(runner)}
         for model in present:
-            runner = self.loaded.get(model, _UNKNOWN)
+            runner = self.loaded.get(model, UNKNOWN)
             residence = self.residences.get(runner)
             if model in loading:
                 continue
-            if runner == _UNKNOWN:
+            if runner == UNKNOWN:
                 # It was found so: its line stands for requests that name no option.
                 yield model
             elif residence is not None and residence.has_answered:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from service.backend.backend import Backend, build_backend
 from service.backend.breakers import Evidence, Trial
 from service.backend.catalogue import Catalogue
+from service.backend.placement import is_remote
 from service.backend.probing import Probing
 from service.backend.shares import Shares
 from service.clock import Clock
@@ -188,7 +189,7 @@ class Pool:
     ) -> None:
         """A call failed: tell the breakers whose fault that was. ``has_spoken``: a token of its answer had come."""
         model = model_of_runner(runner)
-        weights = None if backend.placement.is_remote(runner) else _own(backend, model)
+        weights = None if is_remote(runner, backend.placement.remote) else _own(backend, model)
         breakers = backend.breakers
         opened = breakers.failed(model, weights, error, evidence, trial, has_spoken=has_spoken)
         if opened is not None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from service.backend.backend import Backend
 from service.backend.models import Serial
 from service.backend.overlap import Durations, Finding, Sending
+from service.backend.placement import is_remote
 from service.clock import Clock
 from service.config import ModelConfig
 from service.job import Counts, model_key, model_of_runner
@@ -60,7 +61,7 @@ class Shares:
         to :meth:`ended`; None when the stream can show nothing.
         """
         own = model_of_runner(backend.placement.own(runner))
-        if backend.placement.is_remote(runner) or model_of_runner(runner) in self._told:
+        if is_remote(runner, backend.placement.remote) or model_of_runner(runner) in self._told:
             return None
         if backend.seating.why_serial(own) not in (None, Serial.LEARNED):
             return None

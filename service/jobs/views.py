@@ -92,7 +92,7 @@ class Views:
 
     async def oldest(self) -> dict[str, int]:
         """Since when the oldest ready job of each runner is ready, where somebody may have a turn."""
-        runners = self._backlog.runners()
+        runners = [runner for runner in self._backlog.gauges.waiting if self._backlog.has_ready(runner)]
         found = await asyncio.gather(*(self._queries.oldest_ready(runner) for runner in runners))
         # What is not committed yet has only just come.
         now = self._clock.now_ms()
@@ -184,5 +184,5 @@ class Views:
     def queued_view(self, job: Job, line: Line, rank: int, *, is_exact: bool = True) -> View:
         """A ready job of this line, before which ``rank`` others of it wait."""
         ahead = self._estimates.ahead(line, rank)
-        is_exact = is_exact and not self._backlog.is_mixed(line)
+        is_exact = is_exact and not self._backlog.waits.is_mixed(line)
         return View(job, 1 + ahead, is_exact, self._estimates.start_seconds(line.runner, ahead))

@@ -163,7 +163,7 @@ class Backlog:
         self, runner: str, owners: Collection[str] | None = None, passed_over: Collection[Line] = ()
     ) -> Line | None:
         """The line that :meth:`pick` would give a turn."""
-        waiting = self._waiting_for(runner)
+        waiting = self.waiting_for(runner)
         without = self._key_limits.held_lines(runner, waiting)
         if passed_over:
             without = {*without, *passed_over}
@@ -213,7 +213,7 @@ class Backlog:
 
     def has_ready(self, runner: str) -> bool:
         """Whether any job waits for this runner, and not for its key alone."""
-        return self._key_limits.any_may_run(self._waiting_for(runner))
+        return self._key_limits.any_may_run(self.waiting_for(runner))
 
     def may_start(self, line: Line) -> bool:
         """Whether a new job of this line could begin at once: an owner with queued jobs in it cannot, nor one whose key
@@ -229,24 +229,20 @@ class Backlog:
         """Whether this process may claim a job when it is ready: not if its caller waits at another."""
         return job.caller_at is None or job.caller_at == self._process
 
-    def runners(self) -> list[str]:
-        """The runners for which somebody waits who may have a turn."""
-        return [runner for runner in self.gauges.waiting if self.has_ready(runner)]
-
     def waiting_for(self, runner: str) -> Waiting:
         """Ready jobs of a runner by owner and priority. Read it, and never keep it."""
-        return self._waiting_for(runner)
+        return self.gauges.waiting.get(runner, _NOBODY)
 
     def place(self, runner: str, owner: str) -> Place:
         """Where an owner that waits for this runner stands among those of its model: the smallest is next."""
-        return self.order.place(model_of_runner(runner), owner, self._waiting_for(runner)[owner])
+        return self.order.place(model_of_runner(runner), owner, self.waiting_for(runner)[owner])
 
     def may_have_turn(self, runner: str, owner: str) -> bool:
         """Whether an owner that waits for this runner may have a turn now."""
         if not self._key_limits.may_run(owner):
             return False
         return not self._doubtful or any(
-            Line(runner, owner, priority) not in self._doubtful for priority in self._waiting_for(runner)[owner]
+            Line(runner, owner, priority) not in self._doubtful for priority in self.waiting_for(runner)[owner]
         )
 
     def ahead(self, line: Line, rank: int, own_before: Collection[str] = ()) -> int:
@@ -256,13 +252,6 @@ class Backlog:
         """
         rank = max(0, rank) + sum(self.gauges.ready(line._replace(runner=runner)) for runner in own_before)
         return self.order.ahead(line, rank, self.gauges.waiting_by_model.get(line.model, _NOBODY))
-
-    def is_mixed(self, line: Line) -> bool:
-        """Whether jobs of the model wait for other runners than this line's: then nobody can say how often it will be
-        loaded anew before a job's turn.
-        """
-        runners = self.waits.models.get(line.model, _NOBODY)
-        return len(runners) > (line.runner in runners)
 
     def expected_ms(self, runner: str) -> float:
         """What a job of this runner takes of a backend."""
@@ -303,13 +292,10 @@ class Backlog:
 
     def _note_wait(self, line: Line, now: int) -> None:
         """It has changed what is counted of this line."""
-        if line.owner in self._waiting_for(line.runner):
+        if line.owner in self.waiting_for(line.runner):
             self.waits.begin(line, now)
         else:
             self.waits.end(line)
-
-    def _waiting_for(self, runner: str) -> Waiting:
-        return self.gauges.waiting.get(runner, _NOBODY)
 
 
 _NOBODY: Waiting = {}

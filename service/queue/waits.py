@@ -78,6 +78,13 @@ class Waits:
         """The runners for which an owner waits, of all models, and since when. Read it, and never keep it."""
         return self._owners.get(owner, _NOTHING)
 
+    def is_mixed(self, line: Line) -> bool:
+        """Whether jobs of the model wait for other runners than this line's: then nobody can say how often it will be
+        loaded anew before a job's turn.
+        """
+        runners = self._models.get(line.model, {})
+        return len(runners) > (line.runner in runners)
+
     def since(self, runner: str, model: str, now: int) -> int:
         """Since when somebody waits for a runner; since ``now`` when nobody does."""
         owners = self._models.get(model, {}).get(runner)

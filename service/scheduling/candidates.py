@@ -8,13 +8,15 @@ for longest. Pure: times are milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from itertools import islice
+from math import inf
 from typing import NamedTuple
 
 from service.backend.backend import Backend
-from service.backend.placement import Placement
+from service.backend.placement import UNKNOWN, Placement
 from service.backend.pool import Pool
-from service.job import Line, Priority
+from service.job import Line, Priority, model_of_runner
 from service.queue.backlog import Backlog
 from service.queue.least_served import Place
 from service.queue.waits import MOST_UNLOADED
@@ -41,11 +43,11 @@ class Candidates:
         """By runner: of each model at most one, where its jobs may go to this backend. Models may be passed over."""
         found = {}
         for model in self._backlog.waits.models:
-            if model not in passed_over and (one := self.of_model(backend, model, now)) is not None:
+            if model not in passed_over and (one := self._of_model(backend, model, now)) is not None:
                 found[one.runner] = self._with_backlog(one, backend, now)
         return found
 
-    def of_model(self, backend: Backend, model: str, now: int) -> Candidate | None:
+    def _of_model(self, backend: Backend, model: str, now: int) -> Candidate | None:
         """The same for one model; None: nobody that waits for it may have a turn there."""
         runners = self._backlog.waits.models[model]
         if not self._pool.may_take(backend, next(iter(runners))):
@@ -67,12 +69,12 @@ class Candidates:
         """When the next owner will have waited so long for a runner of a model that waits for several that it may have
         it loaded in another's place; None: no time is known.
         """
-        wait_ms, times = backend.placement.max_swap_wait_ms, []
-        for model, runners in self._backlog.waits.models.items():
-            if len(runners) > 1:
-                choosing = _Choosing(self._backlog, self._pool, backend, model, now)
-                times += [int(one.since + wait_ms) for one in choosing.unloaded(None)]
-        return min((time for time in times if time > now), default=None)
+        times = [
+            _Choosing(self._backlog, self._pool, backend, model, now).next_overdue()
+            for model, runners in self._backlog.waits.models.items()
+            if len(runners) > 1
+        ]
+        return min((int(time) for time in times if time is not None), default=None)
 
     def _only(
         self, backend: Backend, runner: str, owners: Mapping[str, int], among: Collection[str] | None
@@ -130,14 +132,16 @@ class _Choosing:
         self._model = model
         self._now = now
         self._runners = backlog.waits.models[model]
+        self._here = _here(backend.placement, model, self._runners)
 
     def candidate(self, among: Collection[str] | None) -> Candidate | None:
-        unloaded = list(self.unloaded(among))
-        overdue = [one for one in unloaded if self._now - one.since >= self._backend.placement.max_swap_wait_ms]
+        due = self._now - self._backend.placement.max_swap_wait_ms
+        overdue = [one for one in self._unloaded(among, due) if one.since <= due]
         here = self._first_here(among)
         if here is None:
             # Nothing of the model that is loaded is waited for.
-            first = self._first(overdue if overdue and self._is_anything_wanted_here() else unloaded)
+            is_forced = bool(overdue) and self._is_anything_wanted_here()
+            first = self._first(overdue if is_forced else list(self._unloaded(among)))
             return self._elsewhere(among) if first is None else Candidate(first.runner, first.since, (first.owner,))
         runner, _ = here
         first = self._first(overdue)
@@ -145,24 +149,57 @@ class _Choosing:
             return Candidate(first.runner, first.since, (first.owner,))
         return Candidate(runner, next(iter(self._runners[runner].values())), among)
 
-    def unloaded(self, among: Collection[str] | None) -> Iterator[_Unloaded]:
-        """Each owner with the runner that is loaded next for it, of those that are loaded nowhere."""
-        backlog = self._backlog
-        owners = {owner: None for waiting in self._runners.values() for owner in waiting}
-        is_loaded = _remembering(lambda runner: is_anywhere(self._pool, runner))
-        for owner in owners:
-            if among is not None and owner not in among:
-                continue
-            for runner in in_order(backlog, self._pool, owner, is_loaded):
-                if runner in self._runners and backlog.may_have_turn(runner, owner):
-                    since = max(self._runners[runner][owner], backlog.order.loaded_at(self._model, owner))
-                    yield _Unloaded(owner, runner, since)
-                    break
+    def next_overdue(self) -> float | None:
+        """When the next owner will be overdue; None: no time is known."""
+        wait_ms = self._backend.placement.max_swap_wait_ms
+        # Of those who are not overdue by the wait alone, the first of each runner is the first of all.
+        due = [one.since + wait_ms for one in self._unloaded(None, self._now - wait_ms, more=1)]
+        return min((time for time in due if time > self._now), default=None)
+
+    def _unloaded(self, among: Collection[str] | None, until: float = inf, *, more: int = 0) -> Iterator[_Unloaded]:
+        """The owners that have waited since then or longer for a runner that is loaded nowhere, each with the one that
+        it has waited for longest; and so many more of each runner, who came later.
+        """
+        loaded = set(self._here)
+        for other in self._pool:
+            if other is not self._backend and other.is_available:
+                loaded |= set(_here(other.placement, self._model, self._runners))
+        if len(loaded) == len(self._runners):
+            return
+        found: dict[str, _Unloaded] = {}
+        wide = self._backlog.waits.wide
+        for owner, runner, since in self._waits_of(wide, loaded) if wide else self._waits(loaded, until, more):
+            is_first = owner not in found or since < found[owner].since
+            if is_first and (among is None or owner in among) and self._backlog.may_have_turn(runner, owner):
+                found[owner] = _Unloaded(owner, runner, since)
+        for one in found.values():
+            loaded_at = self._backlog.order.loaded_at(self._model, one.owner)
+            yield one if loaded_at <= one.since else one._replace(since=loaded_at)
+
+    def _waits(self, loaded: Set[str], until: float, more: int) -> Iterator[tuple[str, str, int]]:
+        """Owner, runner and since when, of those who have waited longest for each runner that is loaded nowhere."""
+        for runner, owners in self._runners.items():
+            if runner not in loaded:
+                later = 0
+                for owner, since in owners.items():
+                    later += since > until
+                    if later > more:
+                        break
+                    yield owner, runner, since
+
+    def _waits_of(self, wide: Set[str], loaded: Set[str]) -> Iterator[tuple[str, str, int]]:
+        """The same of all owners of the model, some of whom wait for more runners than are in the order."""
+        for owner in self._backlog.gauges.waiting_by_model[self._model]:
+            waits = self._backlog.waits.of_owner(owner)
+            own = in_order(self._backlog, self._pool, owner) if owner in wide else waits
+            for runner in own:
+                if runner in self._runners and runner not in loaded:
+                    yield owner, runner, waits[runner]
 
     def _is_anything_wanted_here(self) -> bool:
         """Whether anybody waits for what is loaded here, of whatever model: then only those who are overdue load."""
         models, placement = self._backlog.waits.models, self._backend.placement
-        return any(is_here(placement, runner) for runners in models.values() for runner in runners)
+        return any(_here(placement, model, runners) for model, runners in models.items())
 
     def _elsewhere(self, among: Collection[str] | None) -> Candidate | None:
         """All that is waited for is loaded, but not here: perhaps it deserves a copy."""
@@ -171,8 +208,7 @@ class _Choosing:
 
     def _first_here(self, among: Collection[str] | None, but_for: str | None = None) -> tuple[str, Place] | None:
         """Of the runners that are loaded here, or need not be, the one whose owner is next; one may be left out."""
-        here = (one for one in self._runners if is_here(self._backend.placement, one))
-        return self._first_of(here, among, but_for)
+        return self._first_of(self._here, among, but_for)
 
     def _first_of(
         self, runners: Iterable[str], among: Collection[str] | None, but_for: str | None = None
@@ -215,24 +251,17 @@ def is_anywhere(pool: Pool, runner: str) -> bool:
     return any(one.is_available and is_here(one.placement, runner) for one in pool)
 
 
-def in_order(backlog: Backlog, pool: Pool, owner: str, is_loaded: Callable[[str], bool] | None = None) -> list[str]:
+def in_order(backlog: Backlog, pool: Pool, owner: str) -> list[str]:
     """An owner's runners that are loaded nowhere and in the order, the one that it has waited for longest first."""
-    is_loaded = is_loaded or (lambda runner: is_anywhere(pool, runner))
-    runners = []
-    for runner in backlog.waits.of_owner(owner):
-        if not is_loaded(runner):
-            runners.append(runner)
-            if len(runners) == MOST_UNLOADED:
-                break
-    return runners
+    unloaded = (runner for runner in backlog.waits.of_owner(owner) if not is_anywhere(pool, runner))
+    return list(islice(unloaded, MOST_UNLOADED))
 
 
-def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
-    known: dict[str, bool] = {}
-
-    def answer(runner: str) -> bool:
-        if runner not in known:
-            known[runner] = ask(runner)
-        return known[runner]
-
-    return answer
+def _here(placement: Placement, model: str, runners: Collection[str]) -> Collection[str]:
+    """Those of a model's runners that a backend has: found among what it has, since an owner can ask for any number."""
+    own = placement.own(model)
+    if placement.takes_no_room(model) or placement.loaded.get(own) == UNKNOWN:
+        return [runner for runner in runners if is_here(placement, runner)]
+    names = {name for name in (placement.loaded.get(own), *placement.at_work) if name and model_of_runner(name) == own}
+    asked = (model + name.removeprefix(own) for name in names)
+    return [runner for runner in asked if runner in runners and is_here(placement, runner)]

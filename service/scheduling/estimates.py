@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 
+from service.backend.placement import is_remote
 from service.backend.pool import Backend, Pool
 from service.clock import Clock
 from service.job import Line, model_of_runner
@@ -31,7 +32,7 @@ class Estimates:
     def ahead(self, line: Line, rank: int) -> int:
         """How many ready jobs of the model go before the one that has ``rank`` jobs ahead in its own line."""
         own_before: list[str] = []
-        if self._backlog.is_mixed(line):
+        if self._backlog.waits.is_mixed(line):
             # An owner has what is loaded before the rest, and of the rest what it has waited for longest.
             is_loaded = is_anywhere(self._pool, line.runner)
             is_later = False
@@ -53,7 +54,7 @@ class Estimates:
         if not backends:
             return None
         resident = [one for one in backends if _has(one, runner)]
-        needs_room = not all(one.placement.is_remote(runner) for one in resident)
+        needs_room = not all(is_remote(runner, one.placement.remote) for one in resident)
         held_ms = min(map(self._hold_ms, resident), default=0.0) if needs_room else 0.0
         if held_ms:
             wait_ms = held_ms + self._own_ms(resident, runner, ahead)
@@ -169,7 +170,7 @@ class Estimates:
         return max(self._left_ms(backend, others), default=0.0) + load_ms
 
     def _load_left_ms(self, backends: list[Backend], runner: str) -> float:
-        if any(one.placement.is_remote(runner) or one.placement.is_loaded(runner) for one in backends):
+        if any(is_remote(runner, one.placement.remote) or one.placement.is_loaded(runner) for one in backends):
             return 0.0
         now = self._clock.now_ms()
         begun = [now - one.placement.residences[one.placement.own(runner)].asked_at for one in backends]
@@ -198,4 +199,4 @@ def _others_loaded(backend: Backend, runner: str) -> Iterator[str]:
 def _has(backend: Backend, runner: str) -> bool:
     """Whether a job of this runner can begin there without a new load."""
     placement = backend.placement
-    return placement.is_remote(runner) or placement.is_loaded(runner) or placement.is_loading(runner)
+    return is_remote(runner, placement.remote) or placement.is_loaded(runner) or placement.is_loading(runner)

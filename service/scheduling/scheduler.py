@@ -131,13 +131,16 @@ class Scheduler:
         """Take seats for those who wait, until there are no seats or nobody waits."""
         seats: list[Seat] = []
         stuck: set[str] = set()
+        found: dict[Backend, dict[str, Candidate]] = {}
         for may_load, may_evict in _STEPS:
             for backend in self._pool.with_free_seat():
                 while backend.free_seats > 0 and backend.is_available:
-                    found = self._candidates.of(backend, self._clock.now_ms(), stuck)
-                    turn = self._turn(backend, found, may_load=may_load, may_evict=may_evict)
+                    if backend not in found:
+                        found[backend] = self._candidates.of(backend, self._clock.now_ms(), stuck)
+                    turn = self._turn(backend, dict(found[backend]), may_load=may_load, may_evict=may_evict)
                     if turn is None:
                         break
+                    found.clear()
                     pick = self._backlog.pick(turn.runner, turn.owners)
                     if pick is None:
                         stuck.add(model_of_runner(turn.runner))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from service.backend.backend import Backend
 from service.backend.calls import Call
 from service.backend.http.deadlines import silent_too_long
+from service.backend.placement import is_remote
 from service.clock import Clock
 from service.config import TimeoutsConfig
 from service.errors import BackendError
@@ -92,7 +93,7 @@ class FirstByte:
 
     def _is_loaded(self) -> bool:
         placement = self._backend.placement
-        return placement.is_remote(self._runner) or placement.is_loaded(self._runner)
+        return is_remote(self._runner, placement.remote) or placement.is_loaded(self._runner)
 
     def _loaded_for_seconds(self) -> float:
         """How long ago the model came to be loaded, which is noticed when the limit of its load is over."""

@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from service.backend.backend import Backend
 from service.backend.http.deadlines import FIRST_BYTE_TIMEOUT
+from service.backend.placement import is_remote
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.errors import HUNG, BackendError, Fault
@@ -60,14 +61,14 @@ class HungModels:
     def _is_listed(self, attempt: Attempt) -> bool:
         """Whether the model was loaded when the backend was last asked, or needs no load."""
         backend, runner = attempt.backend, attempt.running.job.runner
-        if backend.placement.is_remote(runner):
+        if is_remote(runner, backend.placement.remote):
             return True
         return backend.has_loaded(attempt.model) and backend.placement.is_loaded(runner)
 
     def _met_limit(self, attempt: Attempt) -> bool:
         """Count it. Returns whether the model is taken to hang from now on."""
         backend, model = attempt.backend, attempt.model
-        if backend.placement.is_remote(model) or not backend.silence.met_limit(
+        if is_remote(model, backend.placement.remote) or not backend.silence.met_limit(
             model, attempt.sent_at, self._clock.now_ms()
         ):
             return False

@@ -127,8 +127,9 @@ def test_four_hundred_contexts_of_one_owner_keep_anothers_plain_request_no_longe
     service.run(60_000)
     assert job.first_byte is not None
     assert job.waited <= 3 * (400 + 50 + _LINGER_MS)
-    after = [one.runner for one in service.sent if (one.started or 0) <= (job.started or 0)]
-    assert len(after) - loads <= 3
+    sent = service.sent.index(job) + 1
+    # Each of them has caused a load.
+    assert sent <= loads + 3
 
 
 def keep_asking(service: SimulatedService, owner: str, runner: Callable[[], str], cost: int) -> None:
@@ -176,7 +177,7 @@ def test_owners_of_any_options_share_the_time_with_the_loads_that_each_alone_has
         if job.ended is not None and job.pick is not None and job.started is not None:
             load = (job.first_byte or job.started) - job.started
             used[job.line.owner] += job.cost + (load if job.pick.pays_load else 0)
-    assert max(used.values()) - min(used.values()) <= 0.1 * max(used.values())
+    assert min(used.values()) >= 0.9 * max(used.values())
 
 
 def loads_of(service: SimulatedService) -> list[int]:
@@ -257,4 +258,4 @@ def test_a_place_in_the_queue_is_among_the_owners_of_the_model_whatever_their_op
     places = [estimates.ahead(Line(with_context(1_000 + number), "many", 0), 0) for number in (0, 1, 49)]
     assert places == [0, 2, 50]
     assert estimates.ahead(Line(A, "other", 0), 0) == 1
-    assert service.backlog.is_mixed(Line(A, "other", 0))
+    assert service.backlog.waits.is_mixed(Line(A, "other", 0))

@@ -135,6 +135,8 @@ class NewJob(NamedTuple):
     """None: nobody waits. ``cancel`` or ``finish``: what becomes of the job when its waiting caller is gone."""
     request_id: str | None = None
     """What the caller calls its request; it names no job, and several jobs may have it."""
+    is_admins: bool = False
+    """Its owner is an admin, for whom there is room as long as there is any."""
 
 
 class Job(NamedTuple):

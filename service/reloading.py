@@ -61,7 +61,8 @@ class Reloading:
 def limits_of(config: Config) -> QueueLimits:
     """What the core refuses."""
     queue = config.queue
-    return QueueLimits(queue.max_size, queue.max_bytes, config.output.max_bytes, queue.max_size_per_owner)
+    own = None if queue.max_size_per_owner == "fair" else queue.max_size_per_owner
+    return QueueLimits(queue.max_size, queue.max_bytes, config.output.max_bytes, own)
 
 
 def boosts_ms_of(config: Config) -> dict[int, float]:

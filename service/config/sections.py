@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
@@ -136,9 +136,10 @@ class DatabaseConfig(Section):
 
 class QueueConfig(Section):
     default_model: str = Field(default="llama3.2", min_length=1)
-    max_size: Count = 10_000
-    max_size_per_owner: int = Field(default=0, ge=0)
+    max_size: Count = 100_000
+    max_size_per_owner: Annotated[int, Field(ge=0)] | Literal["fair"] = "fair"
     max_bytes: ByteSize = Field(default=ByteSize(1024 * MIBIBYTE), ge=MIBIBYTE)
+    max_delay_days: Days = 30.0
     max_swap_wait_seconds: SecondsOrNone = 30.0
     hold_busy: bool = True
     heartbeat_seconds: SecondsOrNone = 15.0

@@ -70,7 +70,7 @@ class Submission:
         """
         if self._ledger.is_stopping:
             raise StoppingError(STOPPING)
-        self._backlog.check_capacity(len(new.request), new.owner)
+        self._backlog.check_capacity(len(new.request), new.owner, is_admins=new.is_admins)
         now = self._clock.now_ms()
         line = line_of(new.runner or model_key(new.model), new.owner, int(new.priority))
         if new.not_before is not None and new.not_before <= now:

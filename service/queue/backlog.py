@@ -79,9 +79,9 @@ class Backlog:
 
     # What happens to jobs
 
-    def check_capacity(self, size: int, owner: str) -> None:
+    def check_capacity(self, size: int, owner: str, *, is_admins: bool = False) -> None:
         """Raises QueueFullError or LimitReachedError when no job with ``size`` bytes of this owner may wait as well."""
-        self._capacity.check(self.limits, size, owner)
+        self._capacity.check(self.limits, size, owner, is_admins=is_admins)
 
     def arrive(self, line: Line, size: int, now: int, *, is_ready: bool) -> None:
         """A new job is in the queue."""

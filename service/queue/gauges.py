@@ -35,6 +35,7 @@ class Gauges:
         self._ready_by_model: dict[str, dict[str, dict[int, int]]] = {}
         self._ready_by_runner: dict[str, int] = {}
         self._balance: dict[Line, int] = {}
+        self._bytes_by_owner: dict[str, int] = {}
         self.queued_bytes = 0
 
     def set(self, gauges: Iterable[Gauge], delayed: Mapping[Line, int]) -> None:
@@ -44,18 +45,19 @@ class Gauges:
         self._ready_by_model.clear()
         self._ready_by_runner.clear()
         self._balance.clear()
+        self._bytes_by_owner.clear()
         self.queued_bytes = 0
         for gauge in gauges:
             self._add(_totals_of(gauge.line, gauge.status), gauge.jobs)
             if gauge.status == Status.QUEUED:
-                self.queued_bytes += gauge.size
+                self._add_bytes(gauge.line.owner, gauge.size)
                 self.add_ready(gauge.line, gauge.jobs - delayed.get(gauge.line, 0))
 
     def arrive(self, line: Line, status: str, size: int, *, is_ready: bool) -> None:
         """A job that was not there before."""
         self._add(_totals_of(line, status), 1)
         if status == Status.QUEUED:
-            self.queued_bytes += size
+            self._add_bytes(line.owner, size)
             if is_ready:
                 self.add_ready(line, 1)
 
@@ -63,7 +65,7 @@ class Gauges:
         """A job that is gone: pruned, or never committed."""
         self._add(_totals_of(line, status), -1)
         if status == Status.QUEUED:
-            self.queued_bytes -= size
+            self._add_bytes(line.owner, -size)
             if was_ready:
                 self.add_ready(line, -1)
 
@@ -71,7 +73,9 @@ class Gauges:
         """A job that changed its status; ``ready`` is what its line gains or loses in jobs that may be claimed."""
         self._add(_totals_of(line, before), -1)
         self._add(_totals_of(line, after), 1)
-        self.queued_bytes += size * ((after == Status.QUEUED) - (before == Status.QUEUED))
+        turns = (after == Status.QUEUED) - (before == Status.QUEUED)
+        if turns:
+            self._add_bytes(line.owner, turns * size)
         if ready:
             self.add_ready(line, ready)
 
@@ -103,6 +107,15 @@ class Gauges:
         return self._totals.get((status, model, owner), 0)
 
     @property
+    def queued_owners(self) -> int:
+        """How many owners have queued jobs."""
+        return len(self._bytes_by_owner)
+
+    def queued_bytes_of(self, owner: str) -> int:
+        """What the requests of an owner's queued jobs take."""
+        return self._bytes_by_owner.get(owner, 0)
+
+    @property
     def ready_by_runner(self) -> Mapping[str, int]:
         """How many jobs of each runner may be claimed. Read it, and never keep it."""
         return self._ready_by_runner
@@ -120,6 +133,14 @@ class Gauges:
     def waiting_by_model(self) -> Mapping[str, Mapping[str, Mapping[int, int]]]:
         """The same by model, owner and priority, over all runners of the model."""
         return self._ready_by_model
+
+    def _add_bytes(self, owner: str, size: int) -> None:
+        self.queued_bytes += size
+        own = self._bytes_by_owner.get(owner, 0) + size
+        if own:
+            self._bytes_by_owner[owner] = own
+        else:
+            self._bytes_by_owner.pop(owner, None)
 
     def _add(self, keys: Iterable[_Key], jobs: int) -> None:
         totals = self._totals

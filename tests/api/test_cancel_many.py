@@ -100,7 +100,7 @@ async def test_what_it_does_not_know_is_refused_and_cancels_nothing(body: dict[s
 
 
 async def test_submissions_go_on_meanwhile_and_what_comes_later_is_left_alone() -> None:
-    async with service_in_process({"queue.max_size": 5_000}, seats=1) as service:
+    async with service_in_process({"queue.max_size": 5_000, "queue.max_size_per_owner": 0}, seats=1) as service:
         service.stall()
         await service.until(await service.submit(), "processing")
         for _ in range(20):

@@ -13,7 +13,7 @@ from service.api.prompts.translation import to_job
 from service.api.requests import translation as requests
 from service.api.requests.schema import GenerateRequest
 from service.clock import Clock
-from service.config import ModelConfig
+from service.config import ModelConfig, QueueConfig
 from service.job import NewJob, runner_key
 from service.model_limits import ModelLimits
 
@@ -50,7 +50,8 @@ CHATS = st.fixed_dictionaries({"messages": TURNS}, optional={**SHARED, "tools": 
 
 
 def job_of(given_fields: dict[str, Any], limits: ModelLimits) -> NewJob:
-    return to_job(PromptRequest.model_validate(given_fields), "default", limits, CLOCK, "me", None)
+    queue = QueueConfig(default_model="default")
+    return to_job(PromptRequest.model_validate(given_fields), queue, limits, CLOCK, "me", None)
 
 
 @given(fields=GENERATED)

@@ -67,12 +67,12 @@ class RunningService:
         assert status == 202, answer
         return str(answer["id"])
 
-    async def until(self, job_id: str, wanted: str) -> dict[str, Any]:
+    async def until(self, job_id: str, wanted: str, **options: Any) -> dict[str, Any]:
         """Wait for a job to have a status."""
         known = ""
         while known != wanted:
             query = {"wait": str(PATIENCE_SECONDS), "status": known} if known else {}
-            _, answer = await self.call("GET", f"/api/v1/prompt/{job_id}/status", params=query)
+            _, answer = await self.call("GET", f"/api/v1/prompt/{job_id}/status", params=query, **options)
             before, known = known, answer["status"]
             assert known != before, f"the job stays {known} and does not become {wanted}"
         return dict(answer)

@@ -71,10 +71,11 @@ async def admit(
     await find(model)
     new = make()
     priority, request_id = authorise(request, model, new.priority), request_id_of(request)
+    is_admins = request[CALLER].is_admin
     runner = request.app[POOL].catalogue.merged(new.runner)
-    if priority == new.priority and request_id is None and runner == new.runner:
+    if priority == new.priority and request_id is None and runner == new.runner and not is_admins:
         return new
-    return new._replace(priority=priority, request_id=request_id, runner=runner)
+    return new._replace(priority=priority, request_id=request_id, runner=runner, is_admins=is_admins)
 
 
 HEADER = istr("Idempotency-Key")

@@ -46,8 +46,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     fields = parse_object(body)
     await refuse_doubles(fields)
     asked = validated(PromptRequest, fields)
-    default_model = app[QUEUE].present.default_model
-    new = to_job(asked, default_model, app[MODEL_LIMITS], app[CLOCK], caller.owner, caller.key_id)
+    new = to_job(asked, app[QUEUE].present, app[MODEL_LIMITS], app[CLOCK], caller.owner, caller.key_id)
     return await admission.submit(request, body, new, partial(_accepted, request))
 
 

@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from service.api.prompts.schema import Message, PromptRequest
 from service.clock import Clock
+from service.config import QueueConfig
 from service.endpoints import CHAT, GENERATE
 from service.errors import InvalidRequestError
 from service.job import NewJob, runner_key
@@ -15,14 +16,17 @@ from service.model_limits import ModelLimits
 
 DOOR = "prompts"
 
+_DAY_MS = 86_400_000
 _SHARED_FIELDS = ("options", "format", "think", "keep_alive")
 
 
 def to_job(
-    request: PromptRequest, default_model: str, limits: ModelLimits, clock: Clock, owner: str, key_id: str | None
+    request: PromptRequest, queue: QueueConfig, limits: ModelLimits, clock: Clock, owner: str, key_id: str | None
 ) -> NewJob:
     """The job for a request that ``owner`` makes now. Raises InvalidRequestError for fields that do not go together."""
-    model = request.model or default_model
+    model = request.model or queue.default_model
+    if request.not_before is not None:
+        _refuse_far_away(request.not_before, queue.max_delay_days, clock)
     body: dict[str, Any] = {"model": model, "stream": True}
     if request.messages is None:
         endpoint, prompt = GENERATE, _fill_generate(body, request)
@@ -46,6 +50,13 @@ def to_job(
         None if request.expires_in_seconds is None else _deadline(request, request.expires_in_seconds, clock),
         runner_key(model, body.get("options")),
     )
+
+
+def _refuse_far_away(not_before: int, most_days: float, clock: Clock) -> None:
+    if not_before > clock.now_ms() + most_days * _DAY_MS:
+        raise InvalidRequestError(
+            f"not_before: must lie at most {most_days:g} days ahead (queue.max_delay_days)", "not_before"
+        )
 
 
 def _deadline(request: PromptRequest, seconds: float, clock: Clock) -> int:

@@ -58,6 +58,12 @@ class Page(NamedTuple):
     jobs: list[Job]
     total: int
     is_capped: bool
+    after: str | None = None
+    """The id of the job behind which the list goes on; None: this is its end."""
+    is_complete: bool = True
+    """Whether all jobs were looked at that could be meant."""
+    searched_until: int | None = None
+    """When the last job that was looked at was made (milliseconds since the epoch), where not all were."""
 
 
 LOOK_AGAIN = ""

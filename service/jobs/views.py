@@ -10,11 +10,12 @@ from service.errors import NotFoundError
 from service.job import Job, Line
 from service.jobs.records import Page, View
 from service.jobs.row_cache import RowCache
+from service.jobs.searching import Search, SearchTurns
 from service.queue.backlog import Backlog, is_ready
 from service.scheduling.estimates import Estimates
-from service.store.job_filters import MOST_LOOKED_AT, Filter, Walk
+from service.store.job_filters import Filter
 from service.store.job_queries import JobQueries, Standing
-from service.store.job_statements import EXACT_RANK, EXACT_TOTAL
+from service.store.job_statements import EXACT_RANK
 from service.store.long_texts import StoredResult, StoredText
 
 _OLDEST_MS = 1_000
@@ -43,6 +44,7 @@ class Views:
         self._row_cache = row_cache
         self._estimates = estimates
         self._clock = clock
+        self.search_turns = SearchTurns()
         self._oldest: dict[Line, tuple[int, int]] = {}
         """The number of the oldest job of long lines, and until when that is believed."""
 
@@ -110,27 +112,33 @@ class Views:
         """The body with which a backend is asked, JSON."""
         return await self._queries.request(job.seq)
 
-    async def page(self, which: Filter, limit: int, offset: int) -> Page:
-        """A page of the list, newest first. One beyond the last is empty without a look at the jobs before it."""
-        walk = self._walk(which)
-        total = await self._queries.count(which, walk) if walk.total is None else walk.total
-        is_capped = walk.total is None and (total >= EXACT_TOTAL or not walk.is_whole)
-        if offset >= total:
-            return Page([], total, is_capped)
-        jobs = await self._queries.page(which, limit, offset, walk)
-        for job in jobs:
+    async def page(self, which: Filter, limit: int, offset: int, before: str | None = None) -> Page:
+        """A page of the list, newest first; of the jobs that are older than ``before`` (an id), where that is named.
+        One beyond the last is empty without a look at the jobs before it.
+        """
+        total = self._counted(which) if which.is_counted else None
+        if total is not None and offset >= total:
+            return Page([], total, is_capped=False)
+        number = None if before is None else await self._queries.number_of(before)
+        if not which.is_plain:
+            page = await Search(self._queries, which, self._narrowest(which), limit, offset, number).page(total)
+        else:
+            jobs = await self._queries.page(which, limit, offset, total, number)
+            is_last = len(jobs) < limit or (number is None and offset + limit >= (total or 0))
+            page = Page(jobs, total or 0, is_capped=False, after=None if is_last else jobs[-1].id)
+        for job in page.jobs:
             self._row_cache.learn(job)
-        if not walk.is_whole and not is_capped and len(jobs) < min(limit, total - offset) and len(which.alone()) > 1:
-            # Older ones are there, but further back than is looked.
-            total, is_capped = offset + len(jobs), True
-        return Page(jobs, total, is_capped)
+        return page
 
-    def _walk(self, which: Filter) -> Walk:
-        """By the condition that finds the fewest jobs."""
+    async def search(self, owner: str, which: Filter, limit: int, offset: int, before: str | None = None) -> Page:
+        """The same for an owner that searches for a text, which it does once at a time. Raises LimitReachedError."""
+        async with self.search_turns.turn(owner):
+            return await self.page(which, limit, offset, before)
+
+    def _narrowest(self, which: Filter) -> str:
+        """The condition with an index that finds the fewest jobs; "" for none."""
         widths = {name: self._counted(alone) for name, alone in which.alone().items()}
-        by = min(widths, key=widths.__getitem__, default="")
-        width = widths[by] if by else self._counted(Filter())
-        return Walk(by, width <= MOST_LOOKED_AT, self._counted(which) if which.is_counted else None)
+        return min(widths, key=widths.__getitem__, default="")
 
     def _counted(self, which: Filter) -> int:
         total = self._backlog.gauges.total

@@ -1,8 +1,8 @@
 """Which jobs a list shows, and the statements that find them.
 
 Each statement walks one index in its order, newest first, and stops after its page. Where further conditions are to be
-looked up in the rows, only the newest MOST_LOOKED_AT entries of that index are looked at: a search that finds nothing
-would read the whole table otherwise.
+looked up in the rows, that is done in slices of the index, each of two short statements: so a search that finds nothing
+can be ended at any moment, and delays no other for longer than a slice.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from service.job import Status
-from service.store.job_statements import COLUMNS, EXACT_TOTAL, NEWEST_FIRST
+from service.store.job_statements import COLUMNS, NEWEST_FIRST
 from service.store.texts import storable
-
-MOST_LOOKED_AT = 100_000
-"""Jobs that a search looks at, the newest of those that its narrowest condition finds."""
 
 _DEEP = 1_000
 """Entries that are walked over among the quick statements."""
@@ -23,7 +20,9 @@ STATUSES, MODEL, OWNER = "statuses", "model_key", "owner"
 """The conditions that have an index, by their names in a filter."""
 
 _STATUSES = frozenset(Status)
-_PLACE = NEWEST_FIRST.removesuffix(" DESC")
+_UNCOUNTED = ("text", "key_id", "anonymous_owner", "whose", "created_from", "created_to")
+_PLACE, _SHIFT = NEWEST_FIRST.removesuffix(" DESC"), 2
+"""The order of the indexes, and what it adds to a job's number."""
 _TEXT = "(SELECT lower(prompt) LIKE lower(:text) ESCAPE '!' FROM bodies WHERE bodies.seq = jobs.seq)"
 """It is a value for each row, since PostgreSQL would read all bodies for EXISTS."""
 
@@ -40,11 +39,22 @@ class Filter(NamedTuple):
     """Finds the jobs of one key, whoever of the people behind it has made them."""
     anonymous_owner: str | None = None
     """Finds the jobs that were made without a key, from this address."""
+    whose: str | None = None
+    """Finds the jobs of this owner, whether they were made with a key or without."""
+    created_from: int | None = None
+    """Finds the jobs that were made at this moment or later (milliseconds since the epoch)."""
+    created_to: int | None = None
+    """Finds the jobs that were made before this moment."""
 
     @property
     def is_counted(self) -> bool:
         """Whether the gauges know how many jobs it finds."""
-        return self.text is None and self.key_id is None and self.anonymous_owner is None
+        return all(getattr(self, name) is None for name in _UNCOUNTED)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one index finds its jobs, and no others."""
+        return self.is_counted and len(self.alone()) <= 1
 
     def alone(self) -> dict[str, Filter]:
         """Each condition that has an index, as a filter of its own."""
@@ -55,79 +65,96 @@ class Filter(NamedTuple):
         }
 
 
-class Walk(NamedTuple):
-    """How the jobs of a filter are found."""
-
-    by: str = ""
-    """The condition whose index is walked; "" for the first one, or for the table where there is none."""
-    is_whole: bool = False
-    """Whether all entries of that index may be looked at, since they are few."""
-    total: int | None = None
-    """How many jobs the filter finds, where that is known: the last pages are walked to from the oldest job."""
-
-
 class ListStatement(NamedTuple):
-    """A SELECT of jobs in no certain order."""
+    """A SELECT of jobs."""
 
     sql: str
     parameters: dict[str, Any]
-    is_scan: bool
+    is_scan: bool = True
 
 
-def page_statement(which: Filter, limit: int, offset: int, walk: Walk) -> ListStatement:
-    """The jobs of a page, newest first."""
-    arms = _Arms(which, walk)
+def page_statement(
+    which: Filter, limit: int, offset: int, total: int | None = None, before: int | None = None
+) -> ListStatement:
+    """The jobs of a page, in no certain order. The filter is plain. With its ``total``, the last pages are walked to
+    from the oldest job. ``before``: only jobs with smaller numbers.
+    """
+    arms = _Arms(which, next(iter(which.alone()), ""), before)
     order = "DESC"
-    if arms.is_plain and walk.total is not None and 2 * offset > walk.total:
-        limit = max(0, min(limit, walk.total - offset))
-        order, offset = "ASC", max(0, walk.total - offset - limit)
+    if before is None and total is not None and 2 * offset > total:
+        limit = max(0, min(limit, total - offset))
+        order, offset = "ASC", max(0, total - offset - limit)
     if len(arms.where) == 1:
         [where] = arms.where
         sql = f"SELECT {COLUMNS} FROM jobs WHERE {where} ORDER BY {arms.place} {order} LIMIT :limit OFFSET :offset"
     else:
-        # Without an order of its own, PostgreSQL would read and sort the whole of an arm.
-        found = " UNION ALL ".join(
-            f"SELECT * FROM (SELECT seq, {arms.place} AS place FROM jobs WHERE {one} ORDER BY place {order}) AS arm"
-            for one in arms.where
+        found = arms.merged(order)
+        sql = (
+            f"SELECT {COLUMNS} FROM jobs WHERE seq IN (SELECT seq FROM ({found} LIMIT :limit OFFSET :offset) AS found)"
         )
-        sql = f"""
-            SELECT {COLUMNS} FROM jobs WHERE seq IN (
-                SELECT seq FROM ({found} ORDER BY place {order} LIMIT :limit OFFSET :offset) AS found
-            )
-        """
-    parameters = {**arms.parameters, "limit": limit, "offset": offset}
-    return ListStatement(sql, parameters, not arms.is_plain or offset > _DEEP)
+    return ListStatement(sql, {**arms.parameters, "limit": limit, "offset": offset}, offset > _DEEP)
 
 
-def count_statement(which: Filter, walk: Walk) -> ListStatement:
-    """How many jobs the filter finds, up to EXACT_TOTAL."""
-    arms = _Arms(which, walk)
-    found = " UNION ALL ".join(f"SELECT 1 FROM jobs WHERE {one}" for one in arms.where)
-    sql = f"SELECT count(*) FROM ({found} LIMIT {EXACT_TOTAL}) AS found"
-    return ListStatement(sql, arms.parameters, is_scan=True)
+def edge_statement(which: Filter, by: str, before: int | None, size: int) -> ListStatement:
+    """Number, id and time of the last of the newest ``size`` entries of the index of one condition (``by``; "" for the
+    whole table) with smaller numbers than ``before``; no row where there are fewer.
+    """
+    arms = _Arms(which, by, before)
+    found = arms.merged("DESC")
+    sql = f"""
+        SELECT seq, id, created_at FROM jobs WHERE seq = (SELECT seq FROM ({found} LIMIT 1 OFFSET :most) AS found)
+    """
+    return ListStatement(sql, {**arms.parameters, "most": size - 1})
+
+
+def slice_statement(which: Filter, by: str, before: int | None, last: int) -> ListStatement:
+    """The numbers of the jobs from ``last`` on, and before ``before``, that the filter finds, in no certain order."""
+    arms = _Arms(which, by, before, last)
+    rest = "".join(f" AND {one}" for one in arms.rest(which))
+    sql = " UNION ALL ".join(f"SELECT seq FROM jobs WHERE {one}{rest}" for one in arms.where)
+    return ListStatement(sql, arms.parameters)
 
 
 def ids_statement(which: Filter, first: int, last: int, most: int) -> ListStatement:
     """Numbers and ids of the jobs of one status between two numbers, the oldest first. All of them are looked at."""
-    arms = _Arms(which, Walk(STATUSES, is_whole=True))
+    arms = _Arms(which, STATUSES)
     [where] = arms.where
+    where = " AND ".join([where, *arms.rest(which)])
     sql = f"SELECT seq, id FROM jobs WHERE {where} AND seq BETWEEN :first AND :last ORDER BY seq LIMIT :most"
-    return ListStatement(sql, {**arms.parameters, "first": first, "last": last, "most": most}, is_scan=True)
+    return ListStatement(sql, {**arms.parameters, "first": first, "last": last, "most": most})
 
 
 class _Arms:
-    """The conditions of one SELECT for each index that is walked; that is one for each status."""
+    """The conditions of one SELECT for each index that is walked; that is one for each status. Only numbers below
+    ``before``, and from ``last`` on.
+    """
 
-    def __init__(self, which: Filter, walk: Walk) -> None:
-        by = walk.by or next(iter(which.alone()), "")
+    def __init__(self, which: Filter, by: str, before: int | None = None, last: int | None = None) -> None:
+        self._by = by
         self.place = _PLACE if by else "seq"
         self.parameters: dict[str, Any] = {}
-        rest = self._rest(which, by)
-        self.is_plain = not rest
-        self.where = [" AND ".join([index, *self._bound(index, walk), *rest]) for index in self._indexes(which, by)]
+        bounds = []
+        if before is not None:
+            bounds.append(f"{self.place} < :before")
+            self.parameters["before"] = before + _SHIFT if by else before
+        if last is not None:
+            bounds.append(f"{self.place} >= :last")
+            self.parameters["last"] = last + _SHIFT if by else last
+        self.where = [" AND ".join([index, *bounds]) for index in self._indexes(which)]
 
-    def _indexes(self, which: Filter, by: str) -> list[str]:
-        match by:
+    def merged(self, order: str) -> str:
+        """The numbers of what all of them find, in this order."""
+        if len(self.where) == 1:
+            return f"SELECT seq FROM jobs WHERE {self.where[0]} ORDER BY {self.place} {order}"
+        # Without an order of its own, PostgreSQL would read and sort the whole of an arm.
+        arms = (
+            f"SELECT * FROM (SELECT seq, {self.place} AS place FROM jobs WHERE {one} ORDER BY place {order}) AS arm"
+            for one in self.where
+        )
+        return f"{' UNION ALL '.join(arms)} ORDER BY place {order}"
+
+    def _indexes(self, which: Filter) -> list[str]:
+        match self._by:
             case "statuses":
                 # A status is a literal, since each has an index of its own.
                 return [f"status = '{Status(one)}'" if one in _STATUSES else "1 = 0" for one in which.statuses]
@@ -140,30 +167,33 @@ class _Arms:
             case _:
                 return ["1 = 1"]
 
-    def _bound(self, index: str, walk: Walk) -> list[str]:
-        if self.is_plain or walk.is_whole:
-            return []
-        last = f"SELECT {self.place} FROM jobs WHERE {index} ORDER BY {self.place} DESC LIMIT 1"
-        return [f"{self.place} >= coalesce(({last} OFFSET {MOST_LOOKED_AT - 1}), 0)"]
-
-    def _rest(self, which: Filter, by: str) -> list[str]:
+    def rest(self, which: Filter) -> list[str]:
         """The conditions that are looked up in the rows, written so that no index serves them."""
-        clauses = []
-        if which.statuses and by != STATUSES:
+        clauses, parameters = [], self.parameters
+        if which.statuses and self._by != STATUSES:
             known = [f"'{Status(one)}'" for one in which.statuses if one in _STATUSES]
             clauses.append(f"status || '' IN ({', '.join(known)})" if known else "1 = 0")
         for column in (MODEL, OWNER, "key_id"):
             value = getattr(which, column)
-            if value is not None and by != column:
+            if value is not None and self._by != column:
                 clauses.append(f"{column} || '' = :{column}")
-                self.parameters[column] = storable(value)
-        if which.owner is not None and by != OWNER:
-            clauses.append("key_id IS NOT NULL")
+                parameters[column] = storable(value)
+        if which.owner is not None and self._by != OWNER:
+            clauses.append("coalesce(key_id, '') <> ''")
         if which.anonymous_owner is not None:
             clauses.append("key_id IS NULL AND owner || '' = :anonymous_owner")
-            self.parameters["anonymous_owner"] = storable(which.anonymous_owner)
+            parameters["anonymous_owner"] = storable(which.anonymous_owner)
+        if which.whose is not None:
+            clauses.append("owner || '' = :whose")
+            parameters["whose"] = storable(which.whose)
+        if which.created_from is not None:
+            clauses.append("created_at >= :created_from")
+            parameters["created_from"] = which.created_from
+        if which.created_to is not None:
+            clauses.append("created_at < :created_to")
+            parameters["created_to"] = which.created_to
         if which.text is not None:
             clauses.append(_TEXT)
             escaped = storable(which.text).replace("!", "!!").replace("%", "!%").replace("_", "!_")
-            self.parameters["text"] = f"%{escaped}%"
+            parameters["text"] = f"%{escaped}%"
         return clauses

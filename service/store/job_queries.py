@@ -10,7 +10,7 @@ from typing import NamedTuple
 from service.job import Job, Line
 from service.queue.gauges import Gauge
 from service.store.database import Database, LongText, Row
-from service.store.job_filters import Filter, Walk, count_statement, ids_statement, page_statement
+from service.store.job_filters import Filter, edge_statement, ids_statement, page_statement, slice_statement
 from service.store.job_statements import (
     ANY_READY,
     BY_SEQS,
@@ -28,7 +28,6 @@ from service.store.long_texts import SHORT_BYTES, StoredResult, StoredText
 from service.store.texts import storable
 
 _SEQ = attrgetter("seq")
-_BY_FIRST = Walk()
 
 
 class Standing(NamedTuple):
@@ -36,6 +35,14 @@ class Standing(NamedTuple):
 
     job: Job
     rank: int
+
+
+class Edge(NamedTuple):
+    """The last job of a slice."""
+
+    seq: int
+    id: str
+    created_at: int
 
 
 class JobQueries:
@@ -87,17 +94,35 @@ class JobQueries:
         first = await self._database.piece(text, 0, SHORT_BYTES)
         return StoredText(self._database, self._further_pieces, text, first) if first is not None else None
 
-    async def page(self, which: Filter, limit: int, offset: int, walk: Walk = _BY_FIRST) -> list[Job]:
-        """A page of the list, newest first. It walks to its offset, which must not lie beyond the last job."""
-        statement = page_statement(which, limit, offset, walk)
+    async def page(
+        self, which: Filter, limit: int, offset: int, total: int | None = None, before: int | None = None
+    ) -> list[Job]:
+        """A page of the list of a plain filter, newest first. It walks to its offset, which must not lie beyond the
+        last job.
+        """
+        statement = page_statement(which, limit, offset, total, before)
         rows = await self._database.read(statement.sql, statement.parameters, is_scan=statement.is_scan)
         return sorted(map(job_of, rows), key=_SEQ, reverse=True)
 
-    async def count(self, which: Filter, walk: Walk = _BY_FIRST) -> int:
-        """How many jobs a filter finds, up to EXACT_TOTAL."""
-        statement = count_statement(which, walk)
-        rows = await self._database.read(statement.sql, statement.parameters, is_scan=statement.is_scan)
-        return int(rows[0][0])
+    async def edge(self, which: Filter, by: str, before: int | None, size: int) -> Edge | None:
+        """Where a slice of the index of a condition ends; None: it reaches to the oldest job."""
+        statement = edge_statement(which, by, before, size)
+        rows = await self._database.read(statement.sql, statement.parameters, is_scan=True)
+        return Edge(*rows[0]) if rows else None
+
+    async def slice(self, which: Filter, by: str, before: int | None, last: int) -> list[int]:
+        """The numbers of the jobs of a slice that a filter finds, the newest first."""
+        statement = slice_statement(which, by, before, last)
+        rows = await self._database.read(statement.sql, statement.parameters, is_scan=True)
+        return sorted((row[0] for row in rows), reverse=True)
+
+    async def number_of(self, job_id: str) -> int:
+        """The number of a job; of one that is gone, one that lies between those that came before and after it."""
+        # Ids begin with the moment at which they were made.
+        rows = await self._database.read(
+            "SELECT seq, id FROM jobs WHERE id <= :id ORDER BY id DESC LIMIT 1", {"id": storable(job_id)}
+        )
+        return 0 if not rows else rows[0][0] + (rows[0][1] != job_id)
 
     async def ids(self, which: Filter, first: int, last: int, most: int) -> list[tuple[int, str]]:
         """Numbers and ids of the jobs from ``first`` to ``last`` that a filter of one status finds, oldest first."""

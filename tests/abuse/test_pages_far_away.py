@@ -13,11 +13,12 @@ from service.backend.pool import Pool
 from service.clock import Clock
 from service.config import Config
 from service.jobs.row_cache import RowCache
+from service.jobs.searching import MOST_COUNTED
 from service.jobs.views import Views
 from service.queue.backlog import Backlog
 from service.scheduling.estimates import Estimates
 from service.store.database import Statement
-from service.store.job_filters import MOST_LOOKED_AT, Filter
+from service.store.job_filters import Filter
 from service.store.jobs import JobStore
 from tests.support.databases import Place
 from tests.support.recording import Recording, rows_read
@@ -111,18 +112,16 @@ async def test_each_page_is_walked_to_from_the_nearer_end(place: Place) -> None:
             assert middle <= first + 3 * total, which
 
 
-async def test_what_is_found_nowhere_is_looked_for_among_the_newest_jobs_only(place: Place) -> None:
-    rows = MOST_LOOKED_AT + 5_000
-    searches = (Filter(key_id="old"), Filter(text="nowhere"), Filter(("completed",), text="nowhere"))
+async def test_a_full_page_is_counted_for_among_the_newest_jobs_only_and_an_old_job_is_found(place: Place) -> None:
+    rows = MOST_COUNTED + 60_000
     async with staged(place, rows) as stage:
-        before = [await stage.read(which, 1) for which in searches]
-        assert [(jobs, total) for jobs, total, _ in before] == [([], 0)] * len(searches)
-        assert all([(await stage.views.page(which, LIMIT, 0)).is_capped for which in searches])
-        await stage.fill(rows + 1, rows + 10_000)
-        for which, (_, _, read) in zip(searches, before, strict=True):
-            assert (await stage.read(which, 1))[2] <= read + LIMIT, which
-        # What has a condition of its own is found, however old it is.
+        page = await stage.views.page(Filter(("failed",), key_id="new"), LIMIT, 0)
+        assert (len(page.jobs), page.is_capped, page.total) == (LIMIT, False, rows // 100)
+        page = await stage.views.page(Filter(key_id="new"), LIMIT, 0)
+        assert (len(page.jobs), page.is_capped, page.is_complete) == (LIMIT, True, False)
+        # What has a condition of its own is found at once, however old it is, and all else after a walk.
         assert (await stage.read(Filter(("cancelled",), key_id="old"), 1))[0] == [5, 4, 3, 2, 1]
+        assert (await stage.read(Filter(key_id="old"), 1))[0] == [5, 4, 3, 2, 1]
 
 
 @pytest.fixture

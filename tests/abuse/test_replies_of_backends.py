@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -107,7 +108,7 @@ async def test_a_whole_reply_that_holds_too_much_fails_at_once_and_others_are_an
         await it.arm(path, NESTED, 5 * MANY)
         peak = MemoryPeak(it.pid)
         attacks = [asyncio.create_task(it.call(path, body)) for _ in range(2)]
-        later = {"prompt": "Why?", "not_before": "2100-01-01T00:00:00Z"}
+        later = {"prompt": "Why?", "not_before": time.time() + 86_400}
         others = asyncio.create_task(it.call("/api/v1/prompt", later))
         done, _ = await asyncio.wait([*attacks, others], return_when=asyncio.FIRST_COMPLETED)
         assert others in done

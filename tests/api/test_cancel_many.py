@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.access import headers_of, service_with_keys
+from tests.support.access import bearer, headers_of, made_key, service_with_keys
 from tests.support.running import RunningService, service_in_process
 
 CANCEL = "/api/v1/prompts/cancel"
@@ -78,6 +78,47 @@ async def test_a_model_is_chosen_as_ollama_spells_it() -> None:
         # The next one begins in its place, and was not asked for.
         assert await cancelled(service, {"filter": {"status": ["processing"]}}) == 1
         assert await cancelled(service, {}) == 1
+
+
+async def test_text_and_time_choose_among_the_callers_own() -> None:
+    async with service_in_process(PROXIES, seats=1) as service:
+        service.stall()
+        await service.until(await service.submit(), "processing")
+        ids = [await submitted(service, address(1), prompt=words) for words in ("red fox", "red hen", "grey fox")]
+        await submitted(service, address(2), prompt="red fox")
+        _, second = await service.call("GET", f"/api/v1/prompt/{ids[1]}/status")
+        made = second["created_at"]
+        assert await cancelled(service, {"filter": {"q": "FOX", "to": "2020-01-01T00:00:00Z"}}, address(1)) == 0
+        assert await cancelled(service, {"filter": {"q": "fox", "from": made}}, address(1)) >= 1
+        assert await cancelled(service, {"filter": {"q": "nowhere"}}, address(1)) == 0
+        left = {"filter": {"q": "red"}}
+        assert await cancelled(service, left, address(1)) >= 1
+        assert await cancelled(service, left, address(1)) == 0
+        assert await cancelled(service, {**left, "everybody": True}, address(1)) == 1
+
+
+async def test_the_jobs_of_an_owner_or_key_are_for_admins_or_where_no_keys_are_required() -> None:
+    async with service_in_process(PROXIES, seats=1) as service:
+        service.stall()
+        await service.until(await service.submit(), "processing")
+        for number in (1, 1, 2):
+            await submitted(service, address(number))
+        assert await cancelled(service, {"filter": {"owner": "198.51.100.1"}}, address(3)) == 2
+        assert await cancelled(service, {"filter": {"owner": "::1"}}, address(3)) == 1
+    async with service_with_keys(seats=1) as service:
+        service.stall()
+        one, other = await made_key(service), await made_key(service)
+        admin = await headers_of(service, role="admin")
+        for key, number in ((one, 2), (other, 3)):
+            for _ in range(number):
+                await submitted(service, bearer(key["key"]))
+        for named in ({"key": other["id"]}, {"owner": f"key:{other['id']}"}):
+            status, answer = await service.call("POST", CANCEL, {"filter": named}, headers=bearer(one["key"]))
+            assert (status, "admin's API key" in answer["error"]) == (403, True)
+        assert await cancelled(service, {"filter": {"key": one["id"]}}, bearer(one["key"])) == 2
+        assert await cancelled(service, {"filter": {"key": other["id"], "status": ["queued"]}}, admin) >= 2
+        assert await cancelled(service, {"filter": {"owner": f"key:{other['id']}"}}, admin) <= 1
+        assert await cancelled(service, {"everybody": True}, admin) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
@@ -264,7 +265,7 @@ async def test_every_operation_is_called_here() -> None:
 async def test_a_job_looks_as_the_document_says_wherever_it_stands(service: RunningService, document: Document) -> None:
     reply = {"$ref": "#/components/schemas/JobReply"}
     result = {"$ref": "#/components/schemas/ResultReply"}
-    waiting = await service.submit(not_before=4_000_000_000)
+    waiting = await service.submit(not_before=time.time() + 86_400)
     expiring = await service.submit(expires_in_seconds=31_000_000)
     failing = await service.submit(options={"num_ctx": "many"})
     await service.until(failing, "failed")

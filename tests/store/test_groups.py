@@ -16,7 +16,7 @@ from service.store.jobs import JobStore
 from service.store.pending import Write
 from service.store.sqlite.groups import WaitingWrites
 from tests.support.databases import Place
-from tests.support.store_jobs import LINE, NOW, claimed, inserted, look, new_job, seqs, stored
+from tests.support.store_jobs import LINE, NOW, claimed, counted, inserted, look, new_job, seqs, stored
 
 PATIENCE_SECONDS = 60.0
 """A thread that was told to end needs a moment; only one that was not is waited for so long."""
@@ -123,7 +123,7 @@ async def test_an_error_in_what_follows_a_write_costs_its_caller_only(store: Job
     )
     assert isinstance(wrong, StoreError)
     assert isinstance(right, Job)
-    assert await store.queries.count(Filter()) == 2
+    assert (await counted(store)).total() == 2
 
 
 async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones(place: Place) -> None:
@@ -138,7 +138,7 @@ async def test_closing_waits_for_the_writes_that_were_begun_and_refuses_new_ones
         await inserted(store, new_job(), new_job_id(NOW), settle=lambda _answers, error: refused.append(error))
     assert [type(error) for error in refused] == [CannotStoreError]
     async with place.opened() as again:
-        assert await JobStore(again, "one").queries.count(Filter()) == 1500
+        assert (await counted(JobStore(again, "one"))).total() == 1500
 
 
 async def test_closing_leaves_no_thread_and_no_connection(place: Place) -> None:
@@ -149,7 +149,7 @@ async def test_closing_leaves_no_thread_and_no_connection(place: Place) -> None:
             database.listen(lambda payload: None)
             database.notify("hello")
             await stored(store)
-            await store.queries.count(Filter())
+            await counted(store)
     for thread in set(threading.enumerate()) - before:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()

@@ -7,11 +7,12 @@ from itertools import product
 import pytest
 
 from service.job import Job, Outcome, Status, new_job_id
+from service.jobs.searching import Search
 from service.store.database import Database
-from service.store.job_filters import Filter, Walk
+from service.store.job_filters import OWNER, Filter
 from service.store.job_statements import EXACT_TOTAL
 from service.store.jobs import JobStore
-from tests.support.store_jobs import NOW, claimed, duplicated, finished, inserted, new_job, seqs, stored
+from tests.support.store_jobs import NOW, claimed, duplicated, finished, inserted, new_job, searched, seqs, stored
 
 
 async def test_a_list_is_newest_first_and_in_pages(store: JobStore) -> None:
@@ -33,17 +34,16 @@ async def test_a_list_shows_one_status_model_or_owner_or_what_all_of_them_have_i
     by_status = {"queued": queued, "processing": running, "completed": done, "failed": failed, "cancelled": cancelled}
     for status, job in by_status.items():
         assert await store.queries.page(Filter((status,)), 9, 0) == [job]
-        assert await store.queries.count(Filter((status,))) == 1
     assert seqs(await store.queries.page(Filter(model_key="mistral:latest"), 9, 0)) == [queued.seq]
     assert seqs(await store.queries.page(Filter(owner="a"), 9, 0)) == seqs([cancelled, failed, done])
-    assert seqs(await store.queries.page(Filter(owner="b", model_key="llama3.2:latest"), 9, 0)) == [running.seq]
-    assert await store.queries.page(Filter(owner="b", statuses=("completed",)), 9, 0) == []
+    assert await searched(store, Filter(owner="b", model_key="llama3.2:latest"), 9, 0) == ([running.seq], 1)
+    assert await searched(store, Filter(owner="b", statuses=("completed",)), 9, 0) == ([], 0)
 
 
 async def test_a_status_that_does_not_exist_finds_nothing(store: JobStore) -> None:
     await stored(store)
     assert await store.queries.page(Filter(("' OR 1=1 --",)), 9, 0) == []
-    assert await store.queries.count(Filter(("pending",))) == 0
+    assert await searched(store, Filter(("pending",), text="sky"), 9, 0) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ async def test_a_search_takes_every_character_literally(store: JobStore, text: s
     prompts += ["about 日本語", "back \\ slash"]
     for prompt in prompts:
         await stored(store, prompt)
-    hits = await store.queries.page(Filter(text=text), 99, 0)
-    assert sorted(job.preview for job in hits) == sorted(prompts if found is None else found)
-    assert await store.queries.count(Filter(text=text)) == len(hits)
+    page = await Search(store.queries, Filter(text=text), "", 99, 0).page(None)
+    assert sorted(job.preview for job in page.jobs) == sorted(prompts if found is None else found)
+    assert page.total == len(page.jobs)
 
 
 async def test_a_search_looks_behind_the_preview_and_within_the_other_filters(store: JobStore) -> None:
     here = await stored(store, "x" * 5000 + " needle", owner="a", key_id="a")
     await stored(store, "needle", owner="b")
-    assert seqs(await store.queries.page(Filter(text="needle", owner="a"), 9, 0)) == [here.seq]
-    assert await store.queries.count(Filter(text="needle", owner="a")) == 1
+    assert await searched(store, Filter(text="needle", owner="a"), 9, 0, OWNER) == ([here.seq], 1)
 
 
-async def test_a_count_stops_at_its_cap(store: JobStore, database: Database) -> None:
+async def test_a_search_counts_up_to_a_bound_and_says_so(store: JobStore, database: Database) -> None:
     first = await stored(store)
-    await duplicated(database, first.seq, EXACT_TOTAL + 5)
-    assert await store.queries.count(Filter()) == EXACT_TOTAL
-    assert await store.queries.count(Filter(("queued",))) == EXACT_TOTAL
-    assert await store.queries.count(Filter(("failed",))) == 0
+    await duplicated(database, first.seq, EXACT_TOTAL + 40_000)
+    page = await Search(store.queries, Filter(anonymous_owner=""), "", 5, 0).page(None)
+    assert (len(page.jobs), page.is_capped, page.is_complete) == (5, True, False)
+    assert EXACT_TOTAL <= page.total < EXACT_TOTAL + 20_000
+    assert page.after == page.jobs[-1].id
 
 
 MODELS = ("mistral", "llama3.2")
@@ -111,12 +111,45 @@ async def test_pages_and_counts_are_the_same_whichever_index_is_walked_and_from_
         jobs.insert(0, job)
     for which in FILTERS:
         right = [job.seq for job in jobs if fits(which, job)]
-        for by, is_whole, total in product(["", *which.alone()], (True, False), (None, len(right))):
-            walk = Walk(by, is_whole, total)
-            assert await store.queries.count(which, walk) == len(right), (which, walk)
-            for limit, offset in [(4, 0), (4, 3), (4, max(0, len(right) - 4)), (4, max(0, len(right) - 2)), (50, 0)]:
-                page = await store.queries.page(which, limit, offset, walk)
-                assert seqs(page) == right[offset : offset + limit], (which, walk, limit, offset)
+        pages = [(4, 0), (4, 3), (4, max(0, len(right) - 4)), (4, max(0, len(right) - 2)), (50, 0)]
+        for total, (limit, offset) in product((None, len(right)), pages):
+            here = right[offset : offset + limit]
+            for by in ["", *which.alone()]:
+                found = await searched(store, which, limit, offset, by, total)
+                assert found == (here, len(right)), (which, by, limit, offset)
+            if which.is_plain:
+                assert seqs(await store.queries.page(which, limit, offset, total)) == here, (which, limit, offset)
+
+
+async def test_a_walk_from_page_to_page_finds_each_job_once(store: JobStore) -> None:
+    jobs = [
+        await stored(store, ("a needle", "hay")[number % 3 % 2], owner="ab"[number % 2], key_id="k")
+        for number in range(24)
+    ]
+    for which in (Filter(), Filter(owner="a"), Filter(text="needle"), Filter(("queued",), owner="a", text="needle")):
+        right = [job.seq for job in reversed(jobs) if fits(which, job)]
+        before: int | None = None
+        found: list[int] = []
+        while before is None or before > 0:
+            if which.is_plain:
+                page = seqs(await store.queries.page(which, 5, 0, before=before))
+                before = page[-1] if page else 0
+            else:
+                searched_page = await Search(store.queries, which, "", 5, 0, before).page(None)
+                page = [job.seq for job in searched_page.jobs]
+                before = 0 if searched_page.after is None else await store.queries.number_of(searched_page.after)
+            found += page
+        assert found == right, which
+
+
+async def test_a_job_that_is_gone_still_has_a_place_in_the_list(store: JobStore) -> None:
+    first, gone, last = [await inserted(store, new_job(), new_job_id(NOW + number)) for number in range(3)]
+    await store.finish(gone, Outcome(Status.FAILED, ()), NOW)
+    nobodys = new_job_id(NOW + 1)
+    number = await store.queries.number_of(nobodys)
+    assert first.seq < number <= last.seq
+    assert await store.queries.number_of(last.id) == last.seq
+    assert await store.queries.number_of("0") == 0
 
 
 def fits(which: Filter, job: Job) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from service.job import Job, Line, Segment, Status
 from service.store import idempotency, request_log
 from service.store.database import Database, Statement, Update
-from service.store.job_filters import MODEL, STATUSES, Filter, Walk
+from service.store.job_filters import MODEL, OWNER, STATUSES, Filter
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
 from service.store.jobs import JobStore
 from service.store.migrations.m0008_whole_rows import STATEMENTS as OUTCOMES
@@ -92,27 +92,46 @@ ASKED = {
         lambda store, job: store.queries.page(Filter((Status.QUEUED, Status.PROCESSING)), 5, 5),
         ("jobs_queued", "jobs_processing", "seek jobs_pkey"),
     ),
-    "list of a model and a status": Asked(
-        lambda store, job: store.queries.page(Filter((Status.FAILED,), LINE.runner), 5, 5, Walk(MODEL)),
+    "list of a model before a job": Asked(
+        lambda store, job: store.queries.page(Filter(model_key=LINE.runner), 5, 0, before=7_000),
         ("seek jobs_by_model",),
     ),
-    "list of an owner and two statuses": Asked(
-        lambda store, job: store.queries.page(
-            Filter((Status.QUEUED, Status.PROCESSING), owner="owner-1"), 5, 5, Walk(STATUSES)
+    "list of two statuses before a job": Asked(
+        lambda store, job: store.queries.page(Filter((Status.QUEUED, Status.PROCESSING)), 5, 0, before=7_000),
+        ("seek jobs_queued", "seek jobs_processing", "seek jobs_pkey"),
+    ),
+    "edge of a slice of a model": Asked(
+        lambda store, job: store.queries.edge(Filter((Status.FAILED,), LINE.runner), MODEL, 7_000, 50),
+        ("seek jobs_by_model", "seek jobs_pkey"),
+    ),
+    "slice of a model": Asked(
+        lambda store, job: store.queries.slice(Filter((Status.FAILED,), LINE.runner), MODEL, 7_000, 6_000),
+        ("seek jobs_by_model",),
+    ),
+    "edge of a slice of two statuses": Asked(
+        lambda store, job: store.queries.edge(
+            Filter((Status.QUEUED, Status.PROCESSING), owner="owner-1"), STATUSES, 7_000, 50
         ),
-        ("jobs_queued", "jobs_processing", "seek jobs_queued", "seek jobs_processing", "seek jobs_pkey"),
+        ("seek jobs_queued", "seek jobs_processing", "seek jobs_pkey"),
     ),
-    "search": Asked(
-        lambda store, job: store.queries.page(Filter(text="x"), 5, 5),
-        ("jobs_pkey", "seek jobs_pkey", "seek bodies_pkey"),
+    "slice of two statuses": Asked(
+        lambda store, job: store.queries.slice(
+            Filter((Status.QUEUED, Status.PROCESSING), owner="owner-1"), STATUSES, 7_000, 6_000
+        ),
+        ("seek jobs_queued", "seek jobs_processing"),
     ),
-    "count of a search among an owner's": Asked(
-        lambda store, job: store.queries.count(Filter(owner="owner-1", text="x")),
+    "edge of a slice of a search": Asked(
+        lambda store, job: store.queries.edge(Filter(text="x"), "", 7_000, 50), ("seek jobs_pkey",)
+    ),
+    "slice of a search": Asked(
+        lambda store, job: store.queries.slice(Filter(text="x"), "", 7_000, 6_000),
+        ("seek jobs_pkey", "seek bodies_pkey"),
+    ),
+    "slice of a search among an owner's": Asked(
+        lambda store, job: store.queries.slice(Filter(owner="owner-1", text="x"), OWNER, 7_000, 6_000),
         ("seek jobs_by_owner", "seek bodies_pkey"),
     ),
-    "list of a key": Asked(
-        lambda store, job: store.queries.page(Filter(key_id="key-1"), 5, 5), ("jobs_pkey", "seek jobs_pkey")
-    ),
+    "place of a job in the list": Asked(lambda store, job: store.queries.number_of("id-700"), ("seek jobs_id",)),
 } | {
     f"list of {status}": Asked(
         lambda store, job, status=status: store.queries.page(Filter((status,)), 5, 5),  # type: ignore[misc]

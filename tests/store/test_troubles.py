@@ -18,7 +18,7 @@ from service.store.database import Database, Statement
 from service.store.job_filters import Filter
 from service.store.jobs import JobStore
 from tests.support.databases import Gateway, Place, PostgresServer, own_schema
-from tests.support.store_jobs import NOW, claimed, look, prompt_of, result_of, seqs, stored
+from tests.support.store_jobs import NOW, claimed, counted, look, prompt_of, result_of, seqs, stored
 
 _Answer = TypeVar("_Answer")
 BIG = "x" * 200_000
@@ -125,7 +125,7 @@ async def test_connections_that_the_server_ended_are_made_again_without_a_word(
         store = JobStore(database, "one")
         for _ in range(2):
             job = await stored(store)
-            assert await store.queries.count(Filter(model_key=job.model_key)) == job.seq
+            assert (await counted(store)).total() == job.seq
             await operator.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'corral'"
             )

@@ -10,12 +10,14 @@ import pytest
 
 from service.clock import Clock
 from service.job import Claimed, Job, Line, NewJob, Outcome, Result, Segment, Status, new_job_id
+from service.jobs.searching import Search
 from service.queue.backlog import Backlog
 from service.queue.capacity import QueueLimits
 from service.queue.gauges import Gauges
 from service.queue.key_limits import KeyLimits
 from service.queue.order import Order
 from service.store.database import Database, Settle, Statement
+from service.store.job_filters import Filter
 from service.store.jobs import JobStore, numbered
 
 NOW = 1_700_000_000_000
@@ -143,3 +145,11 @@ def backlog_of(process: str) -> Backlog:
         is_exclusive=False,
         work=asyncio.Event(),
     )
+
+
+async def searched(
+    store: JobStore, which: Filter, limit: int, offset: int, by: str = "", total: int | None = None
+) -> tuple[list[int], int]:
+    """The numbers of a page's jobs, found by walking the index of this condition, and how many there are."""
+    page = await Search(store.queries, which, by, limit, offset).page(total)
+    return [job.seq for job in page.jobs], page.total

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from service.job import Job
-from service.key import Key, Role
+from service.key import Key, Role, key_of_owner
 from service.store.job_filters import Filter
 
 
@@ -49,6 +49,16 @@ class Caller(NamedTuple):
         if self.key is not None and self.key.owner_header is not None and self.user is None:
             return which._replace(key_id=self.key.id)
         return which._replace(owner=self.owner)
+
+    def may_name(self, owner: str | None, key_id: str | None) -> bool:
+        """Whether it may ask for the jobs of this owner and of this key."""
+        if self.sees_all:
+            return True
+        if owner is not None and owner != self.owner:
+            is_front_end = self.key is not None and self.user is None and key_of_owner(owner) == self.key.id
+            if not is_front_end:
+                return False
+        return key_id is None or key_id == self.key_id
 
     def only_own(self, which: Filter) -> Filter:
         """The filter, narrowed to what this caller has made itself."""

@@ -27,7 +27,7 @@ class ClientAddresses:
         """The client's IPv4 address or IPv6 /64, one for all of loopback; "" when the connection is gone already."""
         peer = request.remote or ""
         if not self._trusted:
-            return _neighbourhood(peer)
+            return owner_named(peer)
         address = _parsed(peer)
         for said in reversed(list(_chain(request))):
             if address is None or not self._is_trusted(address):
@@ -36,7 +36,7 @@ class ClientAddresses:
             if further is None:
                 break
             address = further
-        return _neighbourhood(str(address)) if address is not None else peer
+        return owner_named(str(address)) if address is not None else peer
 
     def _is_trusted(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted)
@@ -65,7 +65,8 @@ def _parsed(text: str) -> _Address | None:
 
 
 @lru_cache(maxsize=4096)
-def _neighbourhood(text: str) -> str:
+def owner_named(text: str) -> str:
+    """The owner that somebody means by an address; anything else as it is."""
     address = _parsed(text)
     if address is not None and address.is_loopback:
         return _LOOPBACK

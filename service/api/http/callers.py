@@ -7,12 +7,15 @@ task looks at all connections regularly, and a handler is told where it waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from service.tcp_keepalive import INTERVAL_SECONDS, has_vanished
+
+_T = TypeVar("_T")
 
 _LOOK_SECONDS = 0.25
 _PATIENCE_SECONDS = 600.0
@@ -127,6 +130,18 @@ class Callers:
         if waiting.waiting_bytes > _MUCH_BYTES:
             return waiting.slow_seconds + seconds > self.patience_with_much_seconds
         return seconds > self.patience_seconds
+
+
+async def while_there(request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """What the work gives, which is given up when the caller leaves. Raises ConnectionResetError then."""
+    task = asyncio.ensure_future(work)
+    with request.app[CALLERS].waiting(request, task.cancel):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task.cancelled() and is_gone(request):
+                raise ConnectionResetError("the caller has left") from None
+            raise
 
 
 def is_gone(request: web.Request) -> bool:

@@ -120,13 +120,18 @@ OPERATIONS: Operations = {
         replies={
             200: ReplyDoc("How many were cancelled.", {JSON: CancelReply}),
             **_REFUSED,
-            **refusals(Problem, PROBLEM_JSON, 400, 413),
+            **refusals(Problem, PROBLEM_JSON, 400, 403, 413),
         },
     ),
     ("GET", "/api/v1/prompts"): Operation(
         summary="List the jobs",
         tag=_TAG,
         query=ListQuery,
-        replies={200: ReplyDoc("A page of them, newest first.", {JSON: PromptPage}), **_INVALID, **_REFUSED},
+        replies={
+            200: ReplyDoc("A page of them, newest first.", {JSON: PromptPage}),
+            **_INVALID,
+            **_REFUSED,
+            **refusals(Problem, PROBLEM_JSON, 429),
+        },
     ),
 }

@@ -9,17 +9,19 @@ from aiohttp import web
 
 from service.api.access import admission
 from service.api.access.caller import CALLER
+from service.api.access.client_address import owner_named
 from service.api.access.visibility import check_visible, require_visible, visible_view
 from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
+from service.api.http.callers import while_there
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
 from service.api.http.piecewise import piecewise_json
 from service.api.http.validation import validated
 from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
-from service.api.live.job_shape import accepted_fields, job_fields, place_headers, result_fields, view_fields
+from service.api.live.job_shape import accepted_fields, job_fields, moment, place_headers, result_fields, view_fields
 from service.api.live.long_poll import LongPoll
 from service.api.live.output_pieces import output_of, result_reply
 from service.api.prompts.schema import (
@@ -32,6 +34,7 @@ from service.api.prompts.schema import (
     StatusQuery,
 )
 from service.api.prompts.translation import to_job
+from service.errors import ForbiddenError
 from service.go_json import fields_of
 from service.job import Job, Result, Status, model_key
 from service.jobs import View
@@ -111,8 +114,20 @@ async def cancel_many(request: web.Request) -> web.StreamResponse:
     await refuse_doubles(fields)
     asked = validated(CancelRequest, fields)
     caller, wanted = request[CALLER], asked.filter
-    which = Filter(model_key=wanted.model and model_key(wanted.model))
-    which = caller.only_visible(which) if asked.everybody else caller.only_own(which)
+    owner = None if wanted.owner is None else owner_named(wanted.owner)
+    if not caller.may_name(owner, wanted.key):
+        raise ForbiddenError("filter: jobs of other owners and keys are cancelled with an admin's API key")
+    which = Filter(
+        model_key=wanted.model and model_key(wanted.model),
+        text=wanted.q,
+        whose=owner,
+        created_from=wanted.from_,
+        created_to=wanted.to,
+    )
+    is_named = owner is not None or wanted.key is not None
+    which = caller.only_visible(which) if asked.everybody or is_named else caller.only_own(which)
+    if wanted.key is not None:
+        which = which._replace(key_id=wanted.key)
     statuses = UNFINISHED if wanted.status is None else tuple(map(Status, wanted.status))
     reply: CancelReply = {"cancelled": await request.app[JOBS].cancelling.cancel(which, statuses)}
     return json_reply(request, reply)
@@ -122,17 +137,27 @@ async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
     statuses = (query.status,) if query.status else ()
     which = request[CALLER].only_visible(Filter(statuses, query.model and model_key(query.model), text=query.q))
-    jobs = request.app[JOBS]
-    page = await jobs.views.page(which, query.page_size, (query.page - 1) * query.page_size)
+    views = request.app[JOBS].views
+    place = (query.page_size, (query.page - 1) * query.page_size, query.before)
+    if which.text is not None:
+        page = await while_there(request, views.search(request[CALLER].owner, which, *place))
+    elif which.is_plain:
+        page = await views.page(which, *place)
+    else:
+        page = await while_there(request, views.page(which, *place))
     fields: PromptPage = {
-        "prompts": [view_fields(view) for view in await jobs.views.views(page.jobs)],
+        "prompts": [view_fields(view) for view in await views.views(page.jobs)],
         "page": query.page,
         "page_size": query.page_size,
         "total": page.total,
         "total_pages": -(-page.total // query.page_size),
+        "next": page.after,
     }
     if page.is_capped:
         fields["total_is_capped"] = True
+    if not which.is_plain:
+        fields["complete"] = page.is_complete
+        fields["searched_until"] = None if page.searched_until is None else moment(page.searched_until)
     return json_reply(request, fields)
 
 

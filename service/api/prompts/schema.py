@@ -150,7 +150,9 @@ class ListQuery(BaseModel):
     status: Literal["queued", "processing", "completed", "failed", "cancelled"] | None = None
     model: str | None = Field(default=None, max_length=400)
     q: str | None = Field(default=None, max_length=1000)
-    """What is searched for in the prompts, of the newest 100,000 jobs that the narrowest of the other filters finds."""
+    """What is searched for in the prompts, the newest first, for up to 5 seconds."""
+    before: str | None = Field(default=None, min_length=1, max_length=100)
+    """The id of a job: only older ones are shown. ``next`` of a page goes on behind it."""
 
 
 class CancelFilter(BaseModel):
@@ -160,6 +162,18 @@ class CancelFilter(BaseModel):
 
     status: list[Literal["queued", "processing"]] | None = None
     model: ModelField = None
+    owner: str | None = Field(default=None, min_length=1, max_length=400)
+    """Of this owner: a key, a person behind a key, or a client address. Others' are for admins, or where no keys are
+    required.
+    """
+    key: str | None = Field(default=None, min_length=1, max_length=100)
+    """Made with the key of this id, likewise."""
+    q: str | None = Field(default=None, min_length=1, max_length=1000)
+    """With this text in the prompt."""
+    from_: Annotated[Moment, Field(alias="from")] = None
+    """Made at this moment or later."""
+    to: Moment = None
+    """Made before this moment."""
 
 
 class CancelRequest(BaseModel):
@@ -169,7 +183,9 @@ class CancelRequest(BaseModel):
 
     filter: CancelFilter = CancelFilter()
     everybody: bool = False
-    """All that the caller may see, and not only its own. Without a key those of its address are its own."""
+    """All that the caller may see, and not only its own; implied by ``owner`` and ``key``. Without a key those of its
+    address are its own.
+    """
 
 
 class CancelReply(TypedDict):
@@ -186,5 +202,11 @@ class PromptPage(TypedDict):
     page_size: int
     total: int
     total_pages: int
+    next: str | None
+    """What to give as ``before`` for the jobs that follow; null at the end of the list."""
     total_is_capped: NotRequired[bool]
     """There may be more than were counted."""
+    complete: NotRequired[bool]
+    """With a search, or several filters: whether all jobs were looked at that could be meant."""
+    searched_until: NotRequired[str | None]
+    """Likewise: the time of the job down to which was looked; null where all were, or none."""

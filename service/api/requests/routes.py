@@ -13,6 +13,7 @@ from service.api.access.visibility import visible_view_by_seq
 from service.api.context import JOBS, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
+from service.api.http.callers import while_there
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of, seq_of
 from service.api.http.validation import validated
@@ -54,7 +55,8 @@ def _request_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str
 async def listed(request: web.Request) -> web.StreamResponse:
     query = query_of(request, ListQuery)
     which = request[CALLER].only_visible(Filter(STATUSES[query.status] if query.status else ()))
-    page = await request.app[JOBS].views.page(which, query.per_page, (query.page - 1) * query.per_page)
+    found = request.app[JOBS].views.page(which, query.per_page, (query.page - 1) * query.per_page)
+    page = await (found if which.is_plain else while_there(request, found))
     fields: RequestPage = {
         "requests": [row_fields(job, job.preview) for job in page.jobs],
         "page": query.page,

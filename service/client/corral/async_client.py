@@ -204,15 +204,14 @@ class AsyncClient(Surface):
         call = self._new_call(None)
         given = {"status": status, "model": model, "q": text}
         filters = {name: value for name, value in given.items() if value is not None}
-        number, seen = 1, set[str]()
         with marking(call):
-            while page := await self._parts.prompts.page(call, number, filters):
-                # New jobs push others to the next page meanwhile.
+            while True:
+                page, after = await self._parts.prompts.page(call, filters)
                 for job in page:
-                    if job["id"] not in seen:
-                        yield job
-                seen |= {job["id"] for job in page}
-                number += 1
+                    yield job
+                if after is None:
+                    return
+                filters["before"] = after
 
     async def cancel_all(
         self, *, status: str | Sequence[str] | None = None, model: str | None = None, everybody: bool = False

@@ -207,13 +207,14 @@ class Prompts:
             if is_empty or not isinstance(last, CallTimeoutError):
                 await self._server.retries.pause(empty + 1)
 
-    async def page(self, call: Call, number: int, filters: Mapping[str, str]) -> list[JobStatus]:
-        """A page of the list, newest first; an empty one is behind the last."""
+    async def page(self, call: Call, filters: Mapping[str, str]) -> tuple[list[JobStatus], str | None]:
+        """A page of the list, newest first, and behind which job it goes on; None at the end. A search may find nothing
+        for a page, and go on.
+        """
         await self.require(call)
-        query = urlencode({"page": number, "page_size": _PAGE_SIZE, **filters})
+        query = urlencode({"page_size": _PAGE_SIZE, **filters})
         found = await self._server.ask(call, "GET", f"/api/v1/prompts?{query}", check=_object)
-        jobs: list[JobStatus] = found["prompts"]
-        return jobs
+        return found["prompts"], found.get("next")
 
     async def cancel_all(self, call: Call, filters: Mapping[str, Any], *, everybody: bool) -> int:
         """How many jobs were cancelled."""

@@ -69,7 +69,7 @@ class PostgresDatabase:
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
         self._writer = Link(url)
         self._points = _Readers([_reading_link(url) for _ in range(_POINT_READERS)])
-        self._scans = _Readers([_reading_link(url)])
+        self._scans = _Readers([_reading_link(url)], ends_with_those_who_wait=True)
         self._notices = Notices(url)
         self._waiting: list[Write] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -220,10 +220,14 @@ class PostgresDatabase:
 
 
 class _Readers:
-    """A few reading connections. Each takes the next SELECT that waits."""
+    """A few reading connections. Each takes the next SELECT that waits.
 
-    def __init__(self, links: list[Link]) -> None:
+    ``ends_with_those_who_wait``: the server ends one for which nobody waits any more.
+    """
+
+    def __init__(self, links: list[Link], *, ends_with_those_who_wait: bool = False) -> None:
         self._links = links
+        self._ends_with_those_who_wait = ends_with_those_who_wait
         self._idle = list(links)
         self._waiting: deque[Read] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -246,12 +250,27 @@ class _Readers:
     async def _run(self, link: Link) -> None:
         while self._waiting:
             read = self._waiting.popleft()
+            if read.future.done():
+                continue
             try:
-                read.rows = await self._fetch(link, read)
+                if self._ends_with_those_who_wait:
+                    read.rows = await self._fetch_while_wanted(link, read)
+                else:
+                    read.rows = await self._fetch(link, read)
             except Exception as error:
                 read.error = translated(error)
             read.settle()
         self._idle.append(link)
+
+    async def _fetch_while_wanted(self, link: Link, read: Read) -> list[Row]:
+        fetching = asyncio.ensure_future(self._fetch(link, read))
+        read.future.add_done_callback(lambda _future: fetching.cancel())
+        try:
+            return await fetching
+        except asyncio.CancelledError:
+            if not read.future.cancelled():
+                raise
+            return []
 
     async def _fetch(self, link: Link, read: Read, *, is_last: bool = False) -> list[Row]:
         statement = converted(read.sql)

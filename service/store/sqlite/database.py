@@ -57,6 +57,8 @@ _PREPARED_BYTES = 32 << 20
 """How large the write-ahead log is from the start."""
 
 _ZEROS_BYTES = 1 << 20
+_STEPS = 20_000
+"""Steps of SQLite's machine between two looks whether anybody still waits for a scan: about a millisecond."""
 
 _WORDS = {
     "growing_key": "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -136,7 +138,9 @@ class SqliteDatabase:
                     f"database {path}: {error}; check the file, its folder's permissions and the disk"
                 ) from error
             opened.pop_all()
-        return cls(path, lock, writer, points, scans, last_number)
+        database = cls(path, lock, writer, points, scans, last_number)
+        await database._scans.end_with_those_who_wait()
+        return database
 
     async def prepare(self) -> None:
         """Lengthen the write-ahead log with zeros. Readers of it stop at zeros
@@ -251,7 +255,16 @@ class _ReadLane:
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
         self._waiting: list[Read] = []
+        self._group = ReadGroup([])
         self._running: asyncio.Task[None] | None = None
+
+    async def end_with_those_who_wait(self) -> None:
+        """From now on a SELECT ends when nobody waits for it any more."""
+        await self._connection.set_progress_handler(self._is_forsaken, _STEPS)
+
+    def _is_forsaken(self) -> bool:
+        present = self._group.present
+        return present is not None and present.future.done()
 
     def read(self, sql: str, parameters: Mapping[str, Any]) -> asyncio.Future[list[Row]]:
         future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
@@ -275,8 +288,9 @@ class _ReadLane:
     async def _run(self) -> None:
         while self._waiting:
             reads, self._waiting = self._waiting, []
+            self._group = ReadGroup(reads)
             try:
-                await self._connection.execute_fetchall(GROUPED, ReadGroup(reads))
+                await self._connection.execute_fetchall(GROUPED, self._group)
             except Exception as error:
                 for read in reads:
                     read.error = read.error or translated(error)

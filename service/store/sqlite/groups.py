@@ -223,9 +223,14 @@ class ReadGroup:
 
     def __init__(self, reads: list[Read]) -> None:
         self._reads = reads
+        self.present: Read | None = None
+        """The one that is read now."""
 
     def run(self, execute: Callable[..., sqlite3.Cursor], open_blob: Callable[..., sqlite3.Blob]) -> None:
         for read in self._reads:
+            if read.future.done():
+                continue
+            self.present = read
             try:
                 if isinstance(read, PieceRead):
                     read.rows = _piece(open_blob, read)

@@ -1,6 +1,7 @@
 """Connections that stay open: long polls, event streams and websockets.
 
-They are told to end when the service stops, and when the key that opened them is revoked.
+They are told to end when the service stops, and when the key that opened them is revoked. Of long polls and event
+streams each owner has a bounded number.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from service.errors import LimitReachedError
 from service.key import Key
 
 
@@ -18,10 +20,16 @@ class _Seat(NamedTuple):
     lose_key: Callable[[], object]
 
 
+MOST_WAITS = 1_000
+"""Long polls and event streams of one owner."""
+_RETRY_SECONDS = 5.0
+
+
 class LongLived:
     """All connections that stay open, each with what ends it."""
 
     def __init__(self) -> None:
+        self._waits: dict[str, int] = {}
         self._seats: dict[Callable[[], None], _Seat] = {}
         self.is_dismissed = False
 
@@ -45,6 +53,29 @@ class LongLived:
             yield
         finally:
             del self._seats[leave]
+
+    @contextmanager
+    def waiting(self, owner: str) -> Iterator[None]:
+        """Count a long poll or an event stream of this owner. Raises LimitReachedError when it has too many."""
+        waits = self._waits.get(owner, 0)
+        if waits >= MOST_WAITS:
+            raise LimitReachedError(
+                f"{waits} long polls and event streams of yours are open, which is the most that may; end some",
+                _RETRY_SECONDS,
+            )
+        self._waits[owner] = waits + 1
+        try:
+            yield
+        finally:
+            left = self._waits[owner] - 1
+            if left:
+                self._waits[owner] = left
+            else:
+                del self._waits[owner]
+
+    def waits_of(self, owner: str) -> int:
+        """How many long polls and event streams an owner has."""
+        return self._waits.get(owner, 0)
 
     def dismiss(self) -> None:
         """End all of them, and from now on every one that comes."""

@@ -8,6 +8,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         loop.add_signal_handler(number, stop.set)
     notifier = Notifier(os.environ)
     watchdog = asyncio.create_task(notifier.feed_watchdog())
+    _raise_descriptors()
     app = build_app(config)
     loop.add_signal_handler(signal.SIGHUP, _reload, app, read_again)
     runner = FastRouterRunner(
@@ -108,6 +110,15 @@ def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
         _log.error("the configuration stays as it was: %s", error)
         return
     app[RELOADING].apply(config)
+
+
+def _raise_descriptors() -> None:
+    """Have as many descriptors as may be: each connection takes one, and so does each call to a backend."""
+    present, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError) as error:
+        _log.warning("the limit on open files stays at %d: %s", present, error)
 
 
 def _settle_memory() -> None:

@@ -38,6 +38,11 @@ class ClientAddresses:
             address = further
         return owner_named(str(address)) if address is not None else peer
 
+    def is_excepted(self, peer: str) -> bool:
+        """Whether a connection comes from this machine or from a trusted proxy, each of which may stand for many."""
+        address = _parsed(peer)
+        return address is not None and (address.is_loopback or self._is_trusted(address))
+
     def _is_trusted(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted)
 

@@ -19,6 +19,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from service.api.http.connection_bounds import Connections
 from service.api.http.failures import ErrorShapes, Failure
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.raw_replies import SERVER
@@ -39,6 +40,7 @@ class CallersServer(web.Server):
     """Makes the connections of callers."""
 
     shapes: ErrorShapes
+    callers: Connections
 
     def __call__(self) -> RequestHandler:
         return CallerConnection(self, loop=self._loop, **self._kwargs)
@@ -47,11 +49,25 @@ class CallersServer(web.Server):
 class CallerConnection(RequestHandler):
     """One caller's connection."""
 
-    __slots__ = ("_begun", "_body", "_body_bytes", "_gone", "_head_bytes", "_is_spent", "_path", "_shapes")
+    __slots__ = (
+        "_begun",
+        "_body",
+        "_body_bytes",
+        "_connections",
+        "_counted_as",
+        "_gone",
+        "_head_bytes",
+        "_is_spent",
+        "_path",
+        "_shapes",
+    )
 
     def __init__(self, server: CallersServer, **options: Any) -> None:
         super().__init__(server, **options)
         self._shapes = server.shapes
+        self._connections = server.callers
+        self._counted_as: str | None = None
+        """The address under which the connection is counted; None: it is not."""
         self._head_bytes = 0
         """Of a head whose end has not come yet."""
         self._begun = b""
@@ -64,6 +80,18 @@ class CallerConnection(RequestHandler):
         self._path = ""
         """Of the request that was refused."""
         self._gone: asyncio.Event | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection, or answer and close it where there are too many."""
+        counted_as = self._connections.enter(transport)
+        if isinstance(counted_as, bytes):
+            refused = cast(asyncio.Transport, transport)
+            refused.set_protocol(asyncio.Protocol())
+            refused.write(counted_as)
+            refused.close()
+            return
+        self._counted_as = counted_as
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Have aiohttp read a piece. What of heads it keeps is bounded by their sum and one piece more."""
@@ -97,6 +125,9 @@ class CallerConnection(RequestHandler):
         return last
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._counted_as is not None:
+            self._connections.leave(self._counted_as)
+            self._counted_as = None
         if self._gone is not None:
             self._gone.set()
         self._body = None

@@ -19,7 +19,10 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_urldispatcher import MatchInfoError
 
+from service.api.access.client_address import ClientAddresses
+from service.api.context import CONFIG
 from service.api.http.caller_connection import LONGEST_HEADER, MOST_HEADERS, CallersServer
+from service.api.http.connection_bounds import Bounds, Connections
 from service.api.http.failures import ERROR_SHAPES
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.unrouted import is_untidy, lead_to_tidy
@@ -54,7 +57,10 @@ class FastRouterRunner(web.AppRunner):
         await super().setup()
         assert self.server is not None
         self.server.__class__ = CallersServer
-        cast(CallersServer, self.server).shapes = self.app[ERROR_SHAPES]
+        server = cast(CallersServer, self.server)
+        server.shapes = self.app[ERROR_SHAPES]
+        addresses = ClientAddresses(self.app[CONFIG].server.trusted_proxies)
+        server.callers = Connections(addresses, Bounds.of_this_process())
         # Every handler asks for ``request.app`` several times, and aiohttp looks it up in the match each time.
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)

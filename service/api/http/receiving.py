@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from aiohttp import hdrs, web
@@ -22,6 +23,8 @@ from service.errors import BodyTooLargeError, SlowBodyError
 _GRACE_SECONDS = 60.0
 _SHORT_GRACE_SECONDS = 15.0
 """Of a body for which room is reserved: it keeps that from others, whether it comes or not."""
+_PROGRESS_SECONDS = 60.0
+"""A body of which nothing has come for so long is given up, whatever has come before."""
 _SLOWEST = 8 * 1024
 """Bytes a second that a body has to come with, after the grace."""
 _WHOLE_SECONDS = 120.0
@@ -59,6 +62,26 @@ async def read_body(request: web.Request) -> bytes:
     return body if coding is None else await _unpacked(request, body, coding, most)
 
 
+class PassedBody:
+    """A body that is passed on while it comes, packed as it is. It ends with SlowBodyError when nothing comes for long,
+    which is ``stalled`` then: whoever sends it on may hide that behind an error of its own.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        self._content = request.content
+        self.stalled: SlowBodyError | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self._content.at_eof():
+            try:
+                async with asyncio.timeout(_PROGRESS_SECONDS):
+                    piece = await self._content.readany()
+            except TimeoutError:
+                self.stalled = SlowBodyError(f"nothing more of the body has come in {_PROGRESS_SECONDS:g} s")
+                raise self.stalled from None
+            yield piece
+
+
 async def throw_rest_away(request: web.Request, response: web.StreamResponse) -> None:
     """Answer a request whose body nobody has read to its end, and throw away what still comes of it, packed as it is.
 
@@ -89,7 +112,8 @@ async def _received(request: web.Request, most: int, length: int | None) -> byte
     grace_seconds, slowest, is_counted = _GRACE_SECONDS, float(_SLOWEST), length is not None
     if length is not None and length > SMALL_BYTES:
         grace_seconds, slowest = _SHORT_GRACE_SECONDS, max(slowest, length / _WHOLE_SECONDS)
-    latest = asyncio.get_running_loop().time() + grace_seconds
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + grace_seconds
     try:
         async with asyncio.timeout_at(latest) as limit:
             while piece := await content.readany():
@@ -98,10 +122,11 @@ async def _received(request: web.Request, most: int, length: int | None) -> byte
                     raise _too_large(most)
                 if not is_counted and len(body) > SMALL_BYTES:
                     request.app[BODY_ROOM].hold(request, request[CALLER].owner, len(body))
-                limit.reschedule(latest + len(body) / slowest)
+                limit.reschedule(min(latest + len(body) / slowest, loop.time() + _PROGRESS_SECONDS))
         return bytes(body)
     except TimeoutError:
-        raise SlowBodyError(f"only {len(body)} bytes of the body have come in {grace_seconds:g} s and more") from None
+        seconds = loop.time() - latest + grace_seconds
+        raise SlowBodyError(f"only {len(body)} bytes of the body have come in {seconds:.0f} s") from None
     except (ConnectionError, web.RequestPayloadError) as error:
         _let_go(error)
         raise type(error)(*error.args) from None

@@ -9,8 +9,9 @@ from aiohttp import web
 from service.api.access.auth import require_admin
 from service.api.context import POOL
 from service.api.dropin.passing import first_answering, pass_on
+from service.api.http.receiving import PassedBody
 from service.backend.http.deadlines import Deadlines
-from service.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError
+from service.errors import ForbiddenError, InvalidRequestError, NoBackendError, UnauthenticatedError
 
 _LIMITS = Deadlines(connect=5.0, first_byte=86_400.0, stall=3_600.0, attempt=86_400.0)
 """A pull takes as long as the network needs; without streaming, nothing comes before it is done."""
@@ -49,8 +50,12 @@ def _check_admin(request: web.Request) -> None:
 async def _relay(request: web.Request, path: str) -> web.StreamResponse:
     name = request.headers.get("X-Backend")
     backend = request.app[POOL].find(name) if name is not None else await first_answering(request)
-    body = request.content.iter_any() if request.can_read_body else None
+    body = PassedBody(request) if request.can_read_body else None
     try:
         return await pass_on(request, path, body, backend, _LIMITS, most_bytes=None)
+    except NoBackendError:
+        if body is not None and body.stalled is not None:
+            raise body.stalled from None
+        raise
     finally:
         backend.wants_probe.set()

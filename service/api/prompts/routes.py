@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 from aiohttp import web
@@ -62,7 +63,8 @@ async def status(request: web.Request) -> web.StreamResponse:
     job_id, query = job_id_of(request), query_of(request, StatusQuery)
     view = await visible_view(request, job_id)
     if query.wait and not view.job.is_final:
-        view = await _long_poll(request.app).until_changed(job_id, query.status or view.job.status, query.wait)
+        with _waiting(request):
+            view = await _long_poll(request.app).until_changed(job_id, query.status or view.job.status, query.wait)
     return json_reply(request, view_fields(view), headers=place_headers(view))
 
 
@@ -71,7 +73,8 @@ async def result(request: web.Request) -> web.StreamResponse:
     job_id, query = job_id_of(request), query_of(request, ResultQuery)
     view = await visible_view(request, job_id)
     if query.wait and not view.job.is_final:
-        view = await _long_poll(request.app).until_final(job_id, query.wait)
+        with _waiting(request):
+            view = await _long_poll(request.app).until_final(job_id, query.wait)
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
     job = view.job
@@ -98,7 +101,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     events = EventStream(request, request.app[CONFIG].websocket.heartbeat_seconds)
     async with request.app[FEEDS].opened(job_id, position, events.wake) as feed:
         check_visible(request, feed.job)
-        with request.app[LONG_LIVED].seated(events.leave, lambda: request[CALLER].key):
+        with _waiting(request), request.app[LONG_LIVED].seated(events.leave, lambda: request[CALLER].key):
             await events.relay(feed)
     return events.response
 
@@ -159,6 +162,10 @@ async def listed(request: web.Request) -> web.StreamResponse:
         fields["complete"] = page.is_complete
         fields["searched_until"] = None if page.searched_until is None else moment(page.searched_until)
     return json_reply(request, fields)
+
+
+def _waiting(request: web.Request) -> AbstractContextManager[None]:
+    return request.app[LONG_LIVED].waiting(request[CALLER].owner)
 
 
 def _long_poll(app: web.Application) -> LongPoll:

@@ -13,7 +13,9 @@ from service.api.context import CLOCK
 from service.errors import ServiceError, UnauthenticatedError
 
 GRACE_SECONDS = 10.0
-"""How long a client may take to send ``auth`` again before the connection is closed."""
+"""How long a client may take to send ``auth``, at first where keys are required and again when its token has ended,
+before the connection is closed.
+"""
 
 
 class Identity:
@@ -36,8 +38,10 @@ class Identity:
                 self.authenticate(token)
             except UnauthenticatedError as error:
                 self._refuse(error)
-        else:
+        elif self._is_known:
             self._wait_for_end()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._close)
 
     def authenticate(self, token: str) -> None:
         """Take the caller of a new token, who may be the same for longer or another. Raises UnauthenticatedError."""
@@ -46,9 +50,13 @@ class Identity:
 
     def require(self) -> Caller:
         """The caller. Raises UnauthenticatedError where keys are required and it has shown none."""
-        if not self.caller.sees_all and self.caller.key is None:
+        if not self._is_known:
             raise UnauthenticatedError("an API key is needed: trade it at POST /api/token and send the token as auth")
         return self.caller
+
+    @property
+    def _is_known(self) -> bool:
+        return self.caller.sees_all or self.caller.key is not None
 
     def end(self) -> None:
         """The connection is gone."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
-from corral.call import Call, log
+from corral.call import Call
 from corral.errors import (
     CallTimeoutError,
     ConfigurationError,
@@ -17,6 +17,7 @@ from corral.errors import (
     NotSupportedError,
     StreamBrokenError,
 )
+from corral.logs import log
 from corral.places import Places, word_of
 from corral.prompts import Prompts, Submission
 from corral.replies import (

@@ -10,9 +10,10 @@ from typing import Any, Literal, overload
 import httpx2
 
 from corral.asking import Flight
-from corral.call import Call, log, marking, new_call
+from corral.call import Call, marking, new_call
 from corral.errors import ConfigurationError, CorralError
 from corral.job import AsyncJob
+from corral.logs import log
 from corral.prompts import Submission
 from corral.replies import native_answer, native_chunk, require_models
 from corral.requests import Request, chat_request, chosen_model, embed_request, generate_request, submission
@@ -302,7 +303,7 @@ class AsyncClient(Surface):
         try:
             return bool((await self.generate(prompt=TEST_PROMPT))["text"])
         except CorralError as error:
-            log.warning("the test of %s failed: %s", self.base_url, error)
+            log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False
 
     async def aclose(self) -> None:

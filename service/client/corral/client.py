@@ -14,9 +14,10 @@ import httpx2
 
 from corral.asking import Flight
 from corral.async_client import AsyncClient
-from corral.call import Call, log
+from corral.call import Call
 from corral.errors import ConfigurationError, CorralError
 from corral.job import Job
+from corral.logs import log
 from corral.portal import Portal, Started, SyncStream
 from corral.replies import native_answer, native_chunk
 from corral.requests import Request, chat_request, chosen_model, generate_request
@@ -281,7 +282,7 @@ class Client(Surface):
         try:
             return bool(self.generate(prompt=TEST_PROMPT)["text"])
         except CorralError as error:
-            log.warning("the test of %s failed: %s", self.base_url, error)
+            log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import anyio
 
-from corral.call import Call, log
+from corral.call import Call
 from corral.errors import (
     CallTimeoutError,
     ConfigurationError,
@@ -21,6 +21,7 @@ from corral.errors import (
     NotSupportedError,
     ServerError,
 )
+from corral.logs import log
 from corral.replies import job_usage
 from corral.server import Server
 from corral.shapes import AcceptedJob, JobEvent, JobResult, JobStatus
@@ -199,7 +200,7 @@ class Prompts:
                     last: CorralError = ConnectionFailedError("the service ended the stream before the job did")
                 except (ConnectionFailedError, CallTimeoutError) as error:
                     last = error
-            log.debug("[%s] following %s from %s again: %s", call.request_id, job_id, position, last)
+            log.debug("[%s] the job %s is followed again: %s", call.request_id, job_id, last)
             empty = empty + 1 if is_empty else 0
             if empty > self._server.settings.max_retries:
                 raise last

@@ -12,6 +12,7 @@ import httpx2
 from corral.asking import Asking
 from corral.call import Call, new_call
 from corral.errors import ConfigurationError
+from corral.logs import show_if_asked
 from corral.places import HIGH, LOW, NORMAL, Places, rank_of
 from corral.prompts import Prompts
 from corral.requests import Request, chat_request, chosen_model, generate_request
@@ -67,6 +68,7 @@ class Parts:
         self.asking = Asking(self.server, self.prompts, self.places, self.stats)
         self.is_closed = False
         _LIVING.add(self)
+        show_if_asked()
 
     def require_open(self) -> None:
         """Raises ConfigurationError once the client is closed."""

@@ -35,6 +35,7 @@ from corral.server import Server
 from corral.settings import OLLAMAS_MODEL
 from corral.shapes import Answer, Chunk, Embeddings, Usage
 from corral.stats import Stats, usage_of
+from corral.under_way import UnderWay
 from corral.wire import json_bytes
 
 T = TypeVar("T")
@@ -56,11 +57,12 @@ class Flight:
 class Asking:
     """Asks models, at Corral or at a bare Ollama."""
 
-    def __init__(self, server: Server, prompts: Prompts, places: Places, stats: Stats) -> None:
+    def __init__(self, server: Server, prompts: Prompts, places: Places, stats: Stats, under_way: UnderWay) -> None:
         self._server = server
         self._prompts = prompts
         self._places = places
         self._stats = stats
+        self._under_way = under_way
 
     async def answer(self, request: Request, call: Call) -> Answer:
         """The whole answer."""
@@ -107,7 +109,8 @@ class Asking:
                 async for item in items:
                     yield item
 
-        return self._counted_stream(call, objects, native_usage, _says_done if path in _ANSWERS else None)
+        is_last = _says_done if path in _ANSWERS else None
+        return self._under_way.stream(self._counted_stream(call, objects, native_usage, is_last))
 
     def chunks(self, request: Request, call: Call) -> AsyncGenerator[Chunk]:
         """The answer piece by piece."""
@@ -119,7 +122,7 @@ class Asking:
                 async for chunk in chunks:
                     yield chunk
 
-        return self._counted_stream(call, ask, _usage, _says_done)
+        return self._under_way.stream(self._counted_stream(call, ask, _usage, _says_done))
 
     async def item(self, request: Request, call: Call, flight: Flight) -> Answer:
         """The answer to an item of a map. As a job it holds no place, since Corral has a queue of its own."""
@@ -257,7 +260,7 @@ class Asking:
     ) -> T:
         """Ask, in a place of the queue where it needs one, within the call's time."""
         try:
-            async with within(call, _deadline(call)):
+            async with self._under_way.waiting(), within(call, _deadline(call)):
                 if needs_place:
                     await self._places.take(call.rank)
                 with self._places.given_back() if needs_place else nullcontext():

@@ -19,6 +19,7 @@ from corral.replies import native_answer, native_chunk, require_models
 from corral.requests import Request, chat_request, chosen_model, embed_request, generate_request, submission
 from corral.shapes import Answer, Chunk, Embeddings, JobStatus, Priority
 from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Parts, Surface, items_of, require_in_flight
+from corral.under_way import streamed
 from corral.wire import json_bytes
 
 
@@ -182,15 +183,15 @@ class AsyncClient(Surface):
         content = json_bytes(submission(prompt, messages, chosen, max_tokens, temperature, options, fields))
         call = new_call(request_id, idempotency_key=idempotency_key)
         submitted = Submission(call, content)
-        try:
-            job_id = (await self._parts.prompts.submit(submitted))["id"]
-        except CorralError as error:
-            call.mark(error)
-            await self._parts.prompts.give_up_unless_refused(submitted, error)
-            raise
-        except BaseException:
-            await self._parts.prompts.give_up(submitted)
-            raise
+        async with self._parts.asking_as(call):
+            try:
+                job_id = (await self._parts.prompts.submit(submitted))["id"]
+            except CorralError as error:
+                await self._parts.prompts.give_up_unless_refused(submitted, error)
+                raise
+            except BaseException:
+                await self._parts.prompts.give_up(submitted)
+                raise
         self._parts.stats.expect(job_id)
         return AsyncJob(self._parts, job_id, call.request_id)
 
@@ -198,6 +199,7 @@ class AsyncClient(Surface):
         """A job whose id was written down; nothing is asked yet."""
         return AsyncJob(self._parts, job_id)
 
+    @streamed
     async def jobs(
         self, *, status: str | None = None, model: str | None = None, text: str | None = None
     ) -> AsyncGenerator[JobStatus]:
@@ -225,7 +227,7 @@ class AsyncClient(Surface):
             filters["status"] = [status] if isinstance(status, str) else list(status)
         if model is not None:
             filters["model"] = model
-        with marking(call):
+        async with self._parts.asking_as(call):
             return await self._parts.prompts.cancel_all(call, filters, everybody=everybody)
 
     @overload
@@ -246,6 +248,7 @@ class AsyncClient(Surface):
         return_exceptions: bool,
         **shared: Any,
     ) -> AsyncGenerator[Answer | Exception]: ...
+    @streamed
     async def map(
         self,
         prompts: Iterable[str | Mapping[str, Any]],
@@ -265,8 +268,10 @@ class AsyncClient(Surface):
                     pending.append(asyncio.create_task(self._item(item, shared, flight)))
                 if not pending:
                     return
+                # Whoever is cancelled while he waits for a task cancels that one alone, and waits for its end.
+                await asyncio.wait((pending[0],))
                 try:
-                    answer: Answer | Exception = await pending[0]
+                    answer: Answer | Exception = pending[0].result()
                 except Exception as error:
                     if not return_exceptions:
                         raise
@@ -283,7 +288,7 @@ class AsyncClient(Surface):
     async def list_models(self) -> list[dict[str, Any]]:
         """The models that are installed, as Ollama lists them."""
         call = self._new_call(None)
-        with marking(call):
+        async with self._parts.asking_as(call):
             found = await self._parts.server.ask(call, "GET", "/api/tags", check=require_models)
         models: list[dict[str, Any]] = found.get("models") or []
         return models
@@ -307,7 +312,7 @@ class AsyncClient(Surface):
             return False
 
     async def aclose(self) -> None:
-        """Close the connections; a closed client raises ConfigurationError."""
+        """Call off what is under way, and close the connections; a closed client raises ConfigurationError."""
         await self._parts.aclose()
 
     async def __aenter__(self) -> AsyncClient:
@@ -333,7 +338,8 @@ class AsyncClient(Surface):
         reply = await self.make_post_request_ollama(url, body, request_id=call.request_id, priority=priority)
         return native_answer(reply, call, body["model"])
 
-    async def _chunks_by_own_post(self, asked: Request, call: Call) -> AsyncIterator[Chunk]:
+    @streamed
+    async def _chunks_by_own_post(self, asked: Request, call: Call) -> AsyncGenerator[Chunk]:
         url, body = self._own_post(asked, is_streamed=True)
         priority = asked.wishes.priority
         parts = await self.make_post_request_ollama(url, body, True, call.request_id, priority)

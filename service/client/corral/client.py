@@ -59,7 +59,7 @@ class Client(Surface):
             transport=transport,
         )
         super().__init__(self._client._parts)
-        self._portal = Portal()
+        self._portal = Portal(self._parts.aclose)
 
     # Asking
 
@@ -332,7 +332,7 @@ class Client(Surface):
                 if not pending:
                     return
                 try:
-                    answer: Answer | Exception = self._portal.outcome(pending[0])
+                    answer: Answer | Exception = self._portal.outcome(pending[0], *pending)
                 except Exception as error:
                     if not return_exceptions:
                         raise

@@ -31,8 +31,12 @@ from corral.wire import Event, json_bytes
 _LONGEST_POLL_SECONDS = 30.0
 _EARLY_SECONDS = 1.0
 """A poll that is answered sooner, without an end, is answered by a service that stops."""
-_GIVE_UP_SECONDS = 3.0
+_GIVE_UP_SECONDS = 2.0
 """For calling a job off. Whoever has given up a call does not wait for longer, not even at an interpreter's exit."""
+_AFTER_SILENCE_SECONDS = 0.3
+"""The same for a while when that time was over without an answer, as for an exit that follows a Ctrl-C."""
+_SILENCE_SECONDS = 5.0
+"""How long that while is."""
 _PAGE_SIZE = 100
 _FINAL = ("completed", "failed", "cancelled")
 
@@ -56,6 +60,8 @@ class Prompts:
         self._stats = stats
         self._ending: set[asyncio.Task[None]] = set()
         """Jobs that are being called off. The loop itself does not keep its tasks."""
+        self._silent_until = 0.0
+        """By the loop's clock: it was silent when jobs were called off."""
 
     async def require(self, call: Call) -> None:
         """Raises NotSupportedError at a bare Ollama."""
@@ -120,18 +126,22 @@ class Prompts:
 
     async def _call_off(self, submission: Submission) -> None:
         call = submission.call
-        deadline = anyio.current_time() + _GIVE_UP_SECONDS
+        begun = anyio.current_time()
+        deadline = begun + (_AFTER_SILENCE_SECONDS if begun < self._silent_until else _GIVE_UP_SECONDS)
         while anyio.current_time() < deadline:
             try:
                 with anyio.CancelScope(deadline=deadline):
                     await self._delete(submission)
-                return
+                    self._silent_until = 0.0
+                    return
             except asyncio.CancelledError:
                 # A loop that ends cancels all tasks, and waits for them.
                 continue
             except (CorralError, LookupError, TypeError) as error:
                 log.debug("[%s] the job could not be called off: %s", call.request_id, error)
                 return
+        self._silent_until = anyio.current_time() + _SILENCE_SECONDS
+        log.debug("[%s] the job could not be called off in time: it goes on", call.request_id)
 
     async def _delete(self, submission: Submission) -> None:
         call, wire = submission.call, self._server.wire

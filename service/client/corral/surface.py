@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, overload
 
 import httpx2
 
 from corral.asking import Asking
-from corral.call import Call, new_call
+from corral.call import Call, marking, new_call
 from corral.errors import ConfigurationError
 from corral.logs import show_if_asked
 from corral.places import HIGH, LOW, NORMAL, Places, rank_of
@@ -21,6 +22,7 @@ from corral.server import Kind, Server
 from corral.settings import OLLAMAS_MODEL, Settings, find_address, find_key, find_model
 from corral.shapes import Priority, UsageStats
 from corral.stats import Stats
+from corral.under_way import UnderWay
 from corral.wire import CLOSED, Wire
 
 T = TypeVar("T")
@@ -65,7 +67,8 @@ class Parts:
         wire = Wire(self.address, find_key(api_key, self.metadata), headers or {}, self.settings, transport)
         self.server = Server(wire, self.settings, self.time)
         self.prompts = Prompts(self.server, self.stats)
-        self.asking = Asking(self.server, self.prompts, self.places, self.stats)
+        self.under_way = UnderWay()
+        self.asking = Asking(self.server, self.prompts, self.places, self.stats, self.under_way)
         self.is_closed = False
         _LIVING.add(self)
         show_if_asked()
@@ -75,13 +78,22 @@ class Parts:
         if self.is_closed:
             raise ConfigurationError(CLOSED)
 
+    @asynccontextmanager
+    async def asking_as(self, call: Call) -> AsyncIterator[None]:
+        """Ask for this call, until the client is closed. Errors tell which call they ended."""
+        with marking(call):
+            async with self.under_way.waiting():
+                yield
+
     async def aclose(self) -> None:
-        """Close the connections of this loop; nothing can be asked any more."""
+        """End what is under way in this loop, and close its connections; nothing can be asked any more."""
         self.is_closed = True
+        await self.under_way.aclose()
         await self.server.wire.aclose()
 
     def begin_anew(self) -> None:
         """Go on in a process that was forked: what was under way is the parent's."""
+        self.under_way.begin_anew()
         self.places.begin_anew()
         self.stats.begin_anew()
         self.server.begin_anew()

@@ -104,5 +104,6 @@ def test_a_value_of_a_wrong_type_is_refused_before_anything_is_sent(ask: Callabl
 def test_messages_may_come_from_a_generator() -> None:
     with Client("http://localhost:1", model="m") as client:
         client.max_retries = 0
+        given: Any = (one for one in MESSAGES)
         with pytest.raises(ConnectionFailedError):
-            client.chat(messages=(one for one in MESSAGES))  # type: ignore[arg-type]
+            client.chat(messages=given)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from corral import Client, ConfigurationError
+from corral import AsyncClient, Client, ConfigurationError
 from corral.requests import chat_request, embed_request, generate_request
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
@@ -157,6 +157,27 @@ def test_embeddings_take_one_text_or_several_and_no_others() -> None:
     for wrong in ([], [1], "x"):
         with pytest.raises(ConfigurationError):
             embed_request(wrong, "m", {"tools": []} if wrong == "x" else {})
+
+
+def test_an_api_key_and_an_authorization_of_ones_own_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"authorization": "Basic secret"}
+    assert Client(headers=headers)._parts.server.wire._headers["Authorization"] == "Basic secret"
+    with pytest.raises(ConfigurationError, match="Authorization") as refused:
+        Client(api_key="sk-secret", headers=headers)
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv("CORRAL_KEY", "sk-1")
+    with pytest.raises(ConfigurationError, match="CORRAL_KEY"):
+        Client(headers=headers)
+
+
+async def test_a_closed_client_tests_nothing() -> None:
+    waiting, asking = Client("http://localhost:1"), AsyncClient("http://localhost:1")
+    waiting.close()
+    await asking.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        waiting.test_ollama_endpoint()
+    with pytest.raises(ConfigurationError, match="closed"):
+        await asking.test_ollama_endpoint()
 
 
 @pytest.mark.parametrize("name", ["naïve", "a\nb", "", "x" * 129])

@@ -47,9 +47,8 @@ class Flight:
     that a service which is started again breaks off one submission and not all.
     """
 
-    def __init__(self, most_requests: int) -> None:
+    def __init__(self) -> None:
         self.submitting = asyncio.Lock()
-        self.asking = asyncio.Semaphore(most_requests)
 
 
 class Asking:
@@ -61,8 +60,8 @@ class Asking:
         self._places = places
         self._stats = stats
 
-    async def answer(self, request: Request, call: Call) -> Answer:
-        """The whole answer."""
+    async def answer(self, request: Request, call: Call, *, is_refusable: bool = True) -> Answer:
+        """The whole answer. ``is_refusable``: when too many calls wait for a place already."""
 
         async def ask() -> Answer:
             if request.is_prompt and await self._server.is_corral(call):
@@ -70,7 +69,7 @@ class Asking:
             reply, model = await self._directly(request, call, require_whole)
             return native_answer(reply, call, model)
 
-        return await self._counted(call, ask, _usage)
+        return await self._counted(call, ask, _usage, is_refusable=is_refusable)
 
     async def embeddings(self, request: Request, call: Call) -> Embeddings:
         """The vectors."""
@@ -121,7 +120,9 @@ class Asking:
         return self._counted_stream(call, ask, _usage, _says_done)
 
     async def item(self, request: Request, call: Call, flight: Flight) -> Answer:
-        """The answer to an item of a map. As a job it holds no place, since Corral has a queue of its own."""
+        """The answer to an item of a map. As a job it holds no place, since Corral has a queue of its own; at a bare
+        Ollama it waits for one, however many wait: the map itself holds its input back.
+        """
 
         async def ask() -> Answer:
             submission = Submission(call, json_bytes(request.prompt_body()))
@@ -137,8 +138,7 @@ class Asking:
             raise
         if is_job:
             return await self._counted(call, ask, _usage, needs_place=False)
-        async with flight.asking:
-            return await self.answer(request, call)
+        return await self.answer(request, call, is_refusable=False)
 
     async def _by_job(self, request: Request, call: Call) -> Answer:
         submission = Submission(call, json_bytes(request.prompt_body()))
@@ -253,12 +253,13 @@ class Asking:
         usage_of_reply: Callable[[T], Usage],
         *,
         needs_place: bool = True,
+        is_refusable: bool = True,
     ) -> T:
         """Ask, in a place of the queue where it needs one, within the call's time."""
         try:
             async with within(call, _deadline(call)):
                 if needs_place:
-                    await self._places.take(call.rank)
+                    await self._places.take(call.rank, is_refusable=is_refusable)
                 with self._places.given_back() if needs_place else nullcontext():
                     reply = await ask()
         except BaseException as error:

@@ -17,7 +17,7 @@ from corral.prompts import Submission
 from corral.replies import native_answer, native_chunk, require_models
 from corral.requests import Request, chat_request, chosen_model, embed_request, generate_request, submission
 from corral.shapes import Answer, Chunk, Embeddings, JobStatus, Priority
-from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Parts, Surface, items_of, require_in_flight
+from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Items, Parts, Surface, require_in_flight
 from corral.wire import json_bytes
 
 
@@ -255,14 +255,15 @@ class AsyncClient(Surface):
     ) -> AsyncGenerator[Any]:
         """The answers, in the order of the prompts, of which at most ``in_flight`` are taken in advance."""
         require_in_flight(in_flight)
-        items = items_of(prompts)
-        flight = Flight(self.max_concurrent_requests)
+        items = Items(prompts)
+        flight = Flight()
         pending: deque[asyncio.Task[Answer]] = deque()
         try:
             while True:
-                while len(pending) < in_flight and (item := next(items, END)) is not END:
+                while len(pending) < in_flight and (item := items.take()) is not END:
                     pending.append(asyncio.create_task(self._item(item, shared, flight)))
                 if not pending:
+                    items.end()
                     return
                 try:
                     answer: Answer | Exception = await pending[0]
@@ -298,6 +299,7 @@ class AsyncClient(Surface):
 
     async def test_ollama_endpoint(self, endpoint_url: str | None = None) -> bool:
         """Whether the default model answers; why not, is logged."""
+        self._parts.require_open()
         self._require_own(endpoint_url)
         try:
             return bool((await self.generate(prompt=TEST_PROMPT))["text"])

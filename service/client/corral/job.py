@@ -47,9 +47,7 @@ class AsyncJob:
 
     async def stream(self, from_: str | None = None) -> AsyncGenerator[JobEvent]:
         """News of it until it is final, from the beginning or behind an event's ``position``."""
-        position: object = from_
-        if position is not None and not (isinstance(position, str) and position.isascii() and position.isprintable()):
-            raise ConfigurationError(f"from_ = {from_!r}: give the position of an event")
+        _require_position(from_)
         async with self._asking() as call:
             events = self._parts.prompts.events(call, self.id, from_)
             try:
@@ -85,6 +83,11 @@ class AsyncJob:
             late = CallTimeoutError(f"the job {self.id} was not final within {seconds:g} s; it goes on")
             call.mark(late)
             raise late from None
+
+
+def _require_position(value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        raise ConfigurationError(f"from_ = {value!r}: give the position of an event")
 
 
 class Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar, overload
 
 import httpx2
@@ -61,7 +61,10 @@ class Parts:
         )
         self.stats = Stats()
         self.time = Time()
-        wire = Wire(self.address, find_key(api_key, self.metadata), headers or {}, self.settings, transport)
+        key = find_key(api_key, self.metadata)
+        if key is not None and any(str(name).lower() == "authorization" for name in headers or ()):
+            raise ConfigurationError("headers: Authorization and an API key (api_key, CORRAL_KEY): give one of them")
+        wire = Wire(self.address, key, headers or {}, self.settings, transport)
         self.server = Server(wire, self.settings, self.time)
         self.prompts = Prompts(self.server, self.stats)
         self.asking = Asking(self.server, self.prompts, self.places, self.stats)
@@ -253,11 +256,31 @@ class Surface:
         return self.base_url + asked.endpoint, body
 
 
-def items_of(prompts: Iterable[T]) -> Iterator[T]:
-    """Raises ConfigurationError for what has no items."""
-    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-        raise ConfigurationError(f"prompts = {prompts!r}: give a list of prompts")
-    return iter(prompts)
+class Items(Generic[T]):
+    """The input of a map. What it raises comes after the answers to all that it gave before."""
+
+    def __init__(self, prompts: Iterable[T]) -> None:
+        """Raises ConfigurationError for what has no items."""
+        given: Any = prompts
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise ConfigurationError(f"prompts = {given!r}: give a list of prompts")
+        self._items = iter(prompts)
+        self._failure: Exception | None = None
+
+    def take(self) -> Any:
+        """The next one, or END."""
+        if self._failure is not None:
+            return END
+        try:
+            return next(self._items, END)
+        except Exception as error:
+            self._failure = error
+            return END
+
+    def end(self) -> None:
+        """Raises what the input has raised."""
+        if self._failure is not None:
+            raise self._failure
 
 
 def require_in_flight(in_flight: Any) -> None:

@@ -24,10 +24,51 @@ def test_every_spelling_of_an_address_is_the_same_server(scheme: str, prefix: st
     assert client.ollama_api_url == f"http://box:11434{prefix}/api"
 
 
-@pytest.mark.parametrize("address", ["http://", "ftp://box", "box:port", "http://box:99999", "a b", "http://bo x/api"])
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("http://box//api//", "http://box"),
+        ("http://box/prefix//v1//chat/completions", "http://box/prefix"),
+        ("HTTP://BOX:80/api", "http://box"),
+        ("https://box:443/", "https://box"),
+        ("http://box:443", "http://box:443"),
+        ("box:", "http://box"),
+        ("[::1]:11434", "http://[::1]:11434"),
+        ("http://[::1]/prefix/api/generate", "http://[::1]/prefix"),
+        ("http://me:secret@[::1]:80/api/", "http://[::1]"),
+        ("me:secret@box:1/prefix/v1/", "http://box:1/prefix"),
+        (" http://box ", "http://box"),
+    ],
+)
+def test_one_server_has_one_address(address: str, url: str) -> None:
+    client = Client(address)
+    assert client.base_url == url
+    for own in (url, f"{address.strip().rstrip('/')}"):
+        client.create_ollama_endpoint_handler(own)
+    client.create_ollama_endpoint_handler("/api/generate")
+    assert client._parts.address.path_of(f"{url}/api/chat") == "/api/chat"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://", "ftp://box", "box:port", "http://box:99999", "a b", "http://bo x/api", " ", "//box", "::1"),
+        *("http:///box", "http:box", "http://[::1]x/", "http://bo\x00x", "http://box/\x00", "http://a..b", "http://."),
+        *("http://box\\x", "http://a,b", "http://box:0", "http://box?x=1", "http://box#x", f"http://{'a' * 64}"),
+        *("http://me:12/secret@box", "http://me:12#secret@box", "http://me:12?secret@box"),
+    ],
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="address"):
+    with pytest.raises(ConfigurationError, match="address") as refused:
         Client(address)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_address_with_one_slash_is_told_with_two() -> None:
+    for address in ("http:/box:1/api", "https:/me:secret@box", "HTTP:/box"):
+        with pytest.raises(ConfigurationError, match=r"http(s://box|://box:1/api|://box)$") as refused:
+            Client(address)
+        assert "secret" not in str(refused.value)
 
 
 def test_the_nearest_word_wins(monkeypatch: pytest.MonkeyPatch) -> None:

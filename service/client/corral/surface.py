@@ -227,7 +227,9 @@ class Surface:
 
     def _require_own(self, endpoint_url: str | None) -> None:
         """Raises ConfigurationError for another server's address."""
-        if endpoint_url is not None and find_address(endpoint_url, {}).url != self.base_url:
+        given: object = endpoint_url
+        is_path = isinstance(given, str) and given.startswith("/")
+        if endpoint_url is not None and not is_path and find_address(endpoint_url, {}).url != self.base_url:
             self._parts.address.path_of(endpoint_url)
 
     def _item_request(self, item: str | Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[Request, str | None]:

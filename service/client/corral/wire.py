@@ -93,6 +93,10 @@ class Wire:
         if key is not None:
             own["Authorization"] = f"Bearer {key}"
         try:
+            httpx2.URL(address.url)
+        except httpx2.InvalidURL as error:
+            raise ConfigurationError(f"{address.url!r}: is no address: {error}") from None
+        try:
             self._headers = httpx2.Headers(own)
         except (TypeError, ValueError):
             raise ConfigurationError("headers: give names and values of text") from None

@@ -28,6 +28,7 @@ from corral.replies import (
     native_usage,
     raise_failure,
     require_whole,
+    text_of_part,
 )
 from corral.requests import CHAT, GENERATE, Request
 from corral.server import Server
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 _ANSWERS = (CHAT, GENERATE)
 """The endpoints whose last object says that it is done."""
+_STEPS = ("/api/pull", "/api/push", "/api/create")
+"""Those whose last one says that it was a success."""
 
 
 class Flight:
@@ -95,17 +98,18 @@ class Asking:
         """The objects of the server's streamed reply."""
         content = _content(data, is_streamed=True)
 
+        is_done = _end_of(path)
+
         async def objects() -> AsyncGenerator[dict[str, Any]]:
             headers = self._headers(call, is_corral=await self._server.is_corral(call))
-            is_done = _says_done if path in _ANSWERS else None
             stream = await self._server.opened(
-                call, path, content, headers, lambda found: found, _text_of_object, is_done=is_done
+                call, path, content, headers, lambda found: found, text_of_part, is_done=is_done
             )
             async with aclosing(stream.items()) as items:
                 async for item in items:
                     yield item
 
-        return self._counted_stream(call, objects, native_usage, _says_done if path in _ANSWERS else None)
+        return self._counted_stream(call, objects, native_usage, is_done)
 
     def chunks(self, request: Request, call: Call) -> AsyncGenerator[Chunk]:
         """The answer piece by piece."""
@@ -349,11 +353,15 @@ def _content(data: Any, *, is_streamed: bool) -> bytes:
     return json_bytes({**data, "stream": is_streamed})
 
 
+def _end_of(path: str) -> Callable[[Mapping[str, Any]], bool] | None:
+    """What knows the last object of a route's stream; None where none says so, or the stream itself knows."""
+    route = path.partition("?")[0].rstrip("/")
+    return _says_done if route in _ANSWERS else _says_success if route in _STEPS else None
+
+
+def _says_success(found: Mapping[str, Any]) -> bool:
+    return found.get("status") == "success"
+
+
 def _says_done(found: Mapping[str, Any]) -> bool:
     return found.get("done") is True
-
-
-def _text_of_object(found: Mapping[str, Any]) -> str:
-    message = found.get("message")
-    text = message.get("content") if isinstance(message, Mapping) else found.get("response")
-    return text if isinstance(text, str) else ""

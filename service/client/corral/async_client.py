@@ -124,6 +124,8 @@ class AsyncClient(Surface):
         """``chat``, ``stream_chat``, ``generate``, ``completions`` or ``embed``, by its name."""
         if endpoint_type not in ENDPOINT_TYPES:
             raise ConfigurationError(f"endpoint_type = {endpoint_type!r}: give one of {', '.join(ENDPOINT_TYPES)}")
+        if endpoint_type == "embed":
+            kwargs.setdefault("input", None)
         return getattr(self, endpoint_type)(**kwargs)
 
     async def make_post_request_ollama(
@@ -221,6 +223,8 @@ class AsyncClient(Surface):
         call = self._new_call(None)
         filters: dict[str, Any] = {}
         if status is not None:
+            if not isinstance(status, Iterable):
+                raise ConfigurationError(f'status = {status!r}: give "queued", "processing", or a list of them')
             filters["status"] = [status] if isinstance(status, str) else list(status)
         if model is not None:
             filters["model"] = model

@@ -139,6 +139,8 @@ class Client(Surface):
         """``chat``, ``stream_chat``, ``generate``, ``completions`` or ``embed``, by its name."""
         if endpoint_type not in ENDPOINT_TYPES:
             raise ConfigurationError(f"endpoint_type = {endpoint_type!r}: give one of {', '.join(ENDPOINT_TYPES)}")
+        if endpoint_type == "embed":
+            kwargs.setdefault("input", None)
         return getattr(self, endpoint_type)(**kwargs)
 
     def make_post_request_ollama(

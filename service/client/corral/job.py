@@ -10,6 +10,7 @@ from typing import Any
 from corral.call import Call, new_call
 from corral.errors import CallTimeoutError, ConfigurationError, CorralError
 from corral.portal import Portal, SyncStream
+from corral.prompts import path_of
 from corral.replies import job_answer
 from corral.settings import is_number
 from corral.shapes import Answer, JobEvent, JobStatus
@@ -22,6 +23,7 @@ class AsyncJob:
     """
 
     def __init__(self, parts: Parts, job_id: str, request_id: str | None = None) -> None:
+        path_of(job_id)
         self._parts = parts
         self.id = job_id
         self.request_id = request_id

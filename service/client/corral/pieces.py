@@ -8,6 +8,11 @@ from typing import Any
 
 from corral.errors import ConnectionFailedError
 
+LAST_DATA = "[DONE]"
+"""The data of OpenAI's last event, which is no JSON."""
+LAST_TYPES = ("message_stop", "response.completed", "response.failed", "response.incomplete")
+"""The types of Anthropic's last event, and of those of OpenAI's responses."""
+
 
 async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The lines of a stream, however it was cut into pieces. Only a line feed ends one: JSON may hold all other

@@ -23,6 +23,10 @@ _ONE_SLASH = re.compile(r"(https?):/(?!/)", re.IGNORECASE)
 _PLACE = re.compile(r"(\[[^\[\]@]+\]|[^\[\]:\\<>\"{}|^`*,\x00-\x20\x7f]+)(:\d*)?")
 """Host and port, after a name and password."""
 
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FRAMING = ("content-length", "transfer-encoding")
+"""Headers that say where a request ends, which the HTTP library knows alone."""
+
 T = TypeVar("T")
 
 
@@ -201,9 +205,34 @@ def _shown(address: str) -> str:
 def find_key(api_key: str | None, metadata: Mapping[str, Any]) -> str | None:
     """The API key, if there is one. Raises ConfigurationError, without the key, for one that cannot be sent."""
     key = api_key or metadata.get("api_key") or os.environ.get("CORRAL_KEY") or None
-    if key is not None and (not isinstance(key, str) or not key.isascii() or not key.isprintable()):
+    if key is not None and (not isinstance(key, str) or not _is_sendable(key)):
         raise ConfigurationError("api_key: must be printable ASCII characters; copy it again")
     return key
+
+
+def checked_headers(headers: object) -> dict[str, str]:
+    """As given. Raises ConfigurationError, without their values, for those that cannot be sent."""
+    for name, value in checked_mapping("headers", headers).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError("headers: give names and values of text")
+        if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
+            raise ConfigurationError("headers: one of the names is none that a caller can give")
+        if not _is_sendable(value):
+            raise ConfigurationError(f"headers: the value of {name} must be printable ASCII characters")
+    return checked_mapping("headers", headers)
+
+
+def checked_mapping(name: str, given: object) -> dict[Any, Any]:
+    """A copy. Raises ConfigurationError, without the value, which may hold secrets."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{name}: give a dict")
+    return dict(given)
+
+
+def _is_sendable(value: str) -> bool:
+    return value.isascii() and value.isprintable() and value == value.strip()
 
 
 def find_model(model: str | None, metadata: Mapping[str, Any]) -> str | None:

@@ -17,7 +17,15 @@ from corral.prompts import Prompts
 from corral.requests import Request, chat_request, chosen_model, generate_request
 from corral.retries import Time
 from corral.server import Kind, Server
-from corral.settings import OLLAMAS_MODEL, Settings, find_address, find_key, find_model
+from corral.settings import (
+    OLLAMAS_MODEL,
+    Settings,
+    checked_headers,
+    checked_mapping,
+    find_address,
+    find_key,
+    find_model,
+)
 from corral.shapes import Priority, UsageStats
 from corral.stats import Stats
 from corral.wire import CLOSED, Wire
@@ -47,8 +55,9 @@ class Parts:
         resources: Mapping[str, Any] | None,
         transport: httpx2.AsyncBaseTransport | None,
     ) -> None:
-        self.metadata = dict(metadata or {})
-        self.resources = dict(resources or {})
+        self.metadata = checked_mapping("metadata", metadata)
+        self.resources = checked_mapping("resources", resources)
+        own_headers = checked_headers(headers)
         self.address = find_address(base_url, self.metadata)
         self.settings = Settings(self._look_again)
         self.places = Places(self.settings)
@@ -62,9 +71,9 @@ class Parts:
         self.stats = Stats()
         self.time = Time()
         key = find_key(api_key, self.metadata)
-        if key is not None and any(str(name).lower() == "authorization" for name in headers or ()):
+        if key is not None and any(name.lower() == "authorization" for name in own_headers):
             raise ConfigurationError("headers: Authorization and an API key (api_key, CORRAL_KEY): give one of them")
-        wire = Wire(self.address, key, headers or {}, self.settings, transport)
+        wire = Wire(self.address, key, own_headers, self.settings, transport)
         self.server = Server(wire, self.settings, self.time)
         self.prompts = Prompts(self.server, self.stats)
         self.asking = Asking(self.server, self.prompts, self.places, self.stats)
@@ -209,7 +218,7 @@ class Surface:
         self._parts.stats.reset()
 
     def _model_of(self, model: str | None) -> str | None:
-        return model or self.default_model
+        return chosen_model(None, model) or self.default_model
 
     def _new_call(self, request_id: str | None, priority: Priority = None) -> Call:
         self._parts.require_open()

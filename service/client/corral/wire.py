@@ -24,7 +24,7 @@ from corral.errors import (
     ResponseError,
     error_of_status,
 )
-from corral.pieces import lines, parsed
+from corral.pieces import LAST_DATA, LAST_TYPES, lines, parsed
 from corral.refusals import json_of, not_ours, require_access, require_success, words_of
 from corral.settings import CONNECT_SECONDS, Address, Settings
 
@@ -43,7 +43,7 @@ class Event(NamedTuple):
     """A server-sent event."""
 
     name: str
-    data: Any
+    data: str
     position: str | None
     """Its id, or that of the last event that had one."""
 
@@ -96,10 +96,10 @@ class Wire:
             httpx2.URL(address.url)
         except httpx2.InvalidURL as error:
             raise ConfigurationError(f"{address.url!r}: is no address: {error}") from None
-        try:
-            self._headers = httpx2.Headers(own)
-        except (TypeError, ValueError):
-            raise ConfigurationError("headers: give names and values of text") from None
+        given: object = transport
+        if given is not None and not isinstance(given, httpx2.AsyncBaseTransport):
+            raise ConfigurationError(f"transport = {given!r}: give an httpx2.AsyncBaseTransport")
+        self._headers = httpx2.Headers(own)
         self._lock = Lock()
         self._by_loop: dict[asyncio.AbstractEventLoop, _Connections] = {}
         self._is_closed = False
@@ -140,7 +140,7 @@ class Wire:
 
     @asynccontextmanager
     async def events(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Event]]:
-        """Server-sent events of JSON."""
+        """Server-sent events."""
         async with self._opened("GET", path, None, {**headers, "Accept": "text/event-stream"}) as response:
             await self._require_stream(response)
             yield self._events_of(response)
@@ -250,14 +250,20 @@ class Wire:
 
     async def _events_of(self, response: httpx2.Response) -> AsyncIterator[Event]:
         with self._translated():
-            async for event in httpx2.EventSource(response, max_event_size=None):
-                yield Event(event.event, parsed(event.data), event.id or None)
+            async for event in _event_source(response):
+                yield Event(event.event, event.data, event.id or None)
 
     async def _data_of(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
         with self._translated():
-            async for event in httpx2.EventSource(response, max_event_size=None):
-                if event.data and event.data != "[DONE]":
-                    yield parsed(event.data)
+            async for event in _event_source(response):
+                if event.data == LAST_DATA:
+                    return
+                if event.data:
+                    found = parsed(event.data)
+                    yield found
+                    if found.get("type") in LAST_TYPES:
+                        return
+            raise ConnectionFailedError("the stream ended without its last event")
 
     async def _lines_of(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
         with self._translated():
@@ -281,12 +287,29 @@ class Wire:
             raise ConnectionFailedError(
                 f"nobody answers at {where} ({_reason(error)}): start the server, or set CORRAL_URL"
             ) from error
-        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+        except httpx2.LocalProtocolError:
+            # Its words may hold a header, and so the API key.
+            raise ConfigurationError(f"this cannot be sent to {where}: HTTP does not allow it") from None
+        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError) as error:
             raise ConfigurationError(f"this cannot be sent to {where}: {error}") from error
-        except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, OSError) as error:
+        except (
+            httpx2.TransportError,
+            httpx2.DecodingError,
+            httpx2.StreamError,
+            OSError,
+            ValueError,
+            LookupError,
+        ) as error:
+            # The last two are of replies in an encoding that is none of text.
             raise ConnectionFailedError(
                 f"the connection to {where} was lost before the reply was whole ({_reason(error)})"
             ) from error
+
+
+def _event_source(response: httpx2.Response) -> httpx2.EventSource:
+    # Events are UTF-8, whatever a header says (HTML standard, 9.2.5): the encoding that it names may be none of text.
+    response.encoding = "utf-8"
+    return httpx2.EventSource(response, max_event_size=None)
 
 
 @contextmanager

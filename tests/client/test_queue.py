@@ -100,6 +100,41 @@ async def test_limits_hold_from_the_moment_they_are_assigned() -> None:
         await asyncio.gather(*calls[2:])
 
 
+async def test_limits_that_change_while_fifty_threads_ask_hold_for_all_of_them() -> None:
+    async with SimulatedServer(QUICK) as ollama:
+        first = ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat", times=4))
+        second = ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat"))
+
+        async def until_stalled(number: int) -> None:
+            await ollama.observations.until(lambda seen: seen.stalled == number)
+
+        with Client(ollama.url, model="llama3.2") as client:
+            client.max_concurrent_requests, client.queue_size = 1, 49
+            with ThreadPoolExecutor(51) as threads:
+                calls = [threads.submit(client.generate, prompt=f"{number}", max_tokens=2) for number in range(50)]
+                await until_stalled(1)
+                client.max_concurrent_requests = 4
+                await until_stalled(4)
+                client.max_concurrent_requests = 2
+                first.release()
+                await asyncio.wait(map(asyncio.wrap_future, calls), return_when=asyncio.FIRST_COMPLETED)
+                await ollama.observations.until(lambda seen: seen.requests["/api/chat"] == 6 and seen.stalled == 2)
+                # Four have been answered, and only two have come after them.
+                assert client.active_requests == 2
+                client.queue_size = 0
+                with pytest.raises(QueueFullError):
+                    await asyncio.wrap_future(threads.submit(client.generate, prompt="one more"))
+                client.max_concurrent_requests = 5
+                await until_stalled(5)
+                second.release()
+                answers = await asyncio.gather(*map(asyncio.wrap_future, calls))
+            assert len(answers) == 50
+            assert (client.active_requests, client.queued_requests) == (0, 0)
+            stats = client.usage_stats
+            assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (51, 50, 1)
+        assert ollama.observations.peak_in_flight <= 5
+
+
 async def test_a_map_follows_the_limit_as_it_is_and_is_never_refused() -> None:
     async with one_place(0) as (client, ollama):
         stall = ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat"))

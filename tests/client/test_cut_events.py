@@ -86,10 +86,10 @@ def lines(*parts: Any) -> bytes:
 
 STREAMS: dict[str, bytes] = {
     "/v1/chat/completions": HEAD + events(openai("one"), openai(" two"), b"[DONE]"),
-    "/v1/messages": HEAD + events(anthropic("one"), anthropic(" two"), {"type": "message_stop"}),
-    "/v1/responses": HEAD + events(response("one"), response(" two"), {"type": "response.completed", "response": {}}),
+    "/v1/messages": HEAD + events(anthropic("one"), {"type": "message_stop"}),
+    "/v1/responses": HEAD + events(response("one"), {"type": "response.completed"}),
     "/api/pull": HEAD.replace(b"text/event-stream", b"application/x-ndjson")
-    + lines({"status": "pulling", "response": "one"}, {"status": "x", "response": " two"}, {"status": "success"}),
+    + lines({"status": "x", "response": "one"}, {"status": "success"}),
     "/api/chat?x=1": HEAD.replace(b"text/event-stream", b"application/x-ndjson")
     + lines(
         {"message": {"content": "one"}}, {"message": {"content": " two"}}, {"message": {"content": ""}, "done": True}

@@ -18,7 +18,7 @@ from corral.prompts import Submission
 from corral.replies import native_answer, native_chunk, require_models
 from corral.requests import Request, chat_request, chosen_model, embed_request, generate_request, submission
 from corral.shapes import Answer, Chunk, Embeddings, JobStatus, Priority
-from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Parts, Surface, items_of, require_in_flight
+from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Items, Parts, Surface, require_in_flight
 from corral.under_way import streamed
 from corral.wire import json_bytes
 
@@ -126,6 +126,8 @@ class AsyncClient(Surface):
         """``chat``, ``stream_chat``, ``generate``, ``completions`` or ``embed``, by its name."""
         if endpoint_type not in ENDPOINT_TYPES:
             raise ConfigurationError(f"endpoint_type = {endpoint_type!r}: give one of {', '.join(ENDPOINT_TYPES)}")
+        if endpoint_type == "embed":
+            kwargs.setdefault("input", None)
         return getattr(self, endpoint_type)(**kwargs)
 
     async def make_post_request_ollama(
@@ -224,6 +226,8 @@ class AsyncClient(Surface):
         call = self._new_call(None)
         filters: dict[str, Any] = {}
         if status is not None:
+            if not isinstance(status, Iterable):
+                raise ConfigurationError(f'status = {status!r}: give "queued", "processing", or a list of them')
             filters["status"] = [status] if isinstance(status, str) else list(status)
         if model is not None:
             filters["model"] = model
@@ -259,14 +263,15 @@ class AsyncClient(Surface):
     ) -> AsyncGenerator[Any]:
         """The answers, in the order of the prompts, of which at most ``in_flight`` are taken in advance."""
         require_in_flight(in_flight)
-        items = items_of(prompts)
-        flight = Flight(self.max_concurrent_requests)
+        items = Items(prompts)
+        flight = Flight()
         pending: deque[asyncio.Task[Answer]] = deque()
         try:
             while True:
-                while len(pending) < in_flight and (item := next(items, END)) is not END:
+                while len(pending) < in_flight and (item := items.take()) is not END:
                     pending.append(asyncio.create_task(self._item(item, shared, flight)))
                 if not pending:
+                    items.end()
                     return
                 # Whoever is cancelled while he waits for a task cancels that one alone, and waits for its end.
                 await asyncio.wait((pending[0],))
@@ -304,6 +309,7 @@ class AsyncClient(Surface):
 
     async def test_ollama_endpoint(self, endpoint_url: str | None = None) -> bool:
         """Whether the default model answers; why not, is logged."""
+        self._parts.require_open()
         self._require_own(endpoint_url)
         try:
             return bool((await self.generate(prompt=TEST_PROMPT))["text"])

@@ -10,6 +10,7 @@ from typing import Any
 from corral.call import Call, marking, new_call
 from corral.errors import CallTimeoutError, ConfigurationError, CorralError
 from corral.portal import Portal, SyncStream
+from corral.prompts import path_of
 from corral.replies import job_answer
 from corral.settings import is_number
 from corral.shapes import Answer, JobEvent, JobStatus
@@ -23,6 +24,7 @@ class AsyncJob:
     """
 
     def __init__(self, parts: Parts, job_id: str, request_id: str | None = None) -> None:
+        path_of(job_id)
         self._parts = parts
         self.id = job_id
         self.request_id = request_id
@@ -49,9 +51,7 @@ class AsyncJob:
     @streamed
     async def stream(self, from_: str | None = None) -> AsyncGenerator[JobEvent]:
         """News of it until it is final, from the beginning or behind an event's ``position``."""
-        position: object = from_
-        if position is not None and not (isinstance(position, str) and position.isascii() and position.isprintable()):
-            raise ConfigurationError(f"from_ = {from_!r}: give the position of an event")
+        _require_position(from_)
         call = self._call()
         with marking(call):
             async with aclosing(self._parts.prompts.events(call, self.id, from_)) as events:
@@ -87,6 +87,11 @@ class AsyncJob:
         call = new_call(self.request_id)
         call.job_id = self.id
         return call
+
+
+def _require_position(value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        raise ConfigurationError(f"from_ = {value!r}: give the position of an event")
 
 
 class Job:

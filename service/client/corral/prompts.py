@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from corral.errors import (
     ServerError,
 )
 from corral.logs import log
-from corral.replies import job_usage
+from corral.replies import job_event, job_usage, require_accepted, require_job, require_number, require_page
 from corral.server import Server
 from corral.shapes import AcceptedJob, JobEvent, JobResult, JobStatus
 from corral.stats import Stats
@@ -82,7 +81,7 @@ class Prompts:
             "/api/v1/prompt",
             content=submission.content,
             headers={"Idempotency-Key": call.key},
-            check=_object,
+            check=require_accepted,
         )
         call.job_id = accepted["id"]
         return accepted
@@ -137,7 +136,7 @@ class Prompts:
             except asyncio.CancelledError:
                 # A loop that ends cancels all tasks, and waits for them.
                 continue
-            except (CorralError, LookupError, TypeError) as error:
+            except CorralError as error:
                 log.debug("[%s] the job could not be called off: %s", call.request_id, error)
                 return
         self._silent_until = anyio.current_time() + _SILENCE_SECONDS
@@ -148,8 +147,8 @@ class Prompts:
         if call.job_id is None:
             headers = {"Idempotency-Key": call.key, "X-Request-ID": call.request_id}
             found = await wire.request("POST", "/api/v1/prompt", content=submission.content, headers=headers)
-            call.job_id = str(found["id"])
-        await wire.request("DELETE", _path(call.job_id))
+            call.job_id = str(require_accepted(found)["id"])
+        await wire.request("DELETE", path_of(call.job_id))
 
     async def status(self, call: Call, job_id: str, known: str | None = None) -> JobStatus:
         """Where the job stands; with ``known`` as soon as its status is another, or after a while."""
@@ -186,7 +185,7 @@ class Prompts:
 
     async def request(self, call: Call, job_id: str) -> dict[str, Any]:
         """The body with which Ollama is asked."""
-        body: dict[str, Any] = await self._of_job(call, "GET", job_id, "/request")
+        body: dict[str, Any] = await self._of_job(call, "GET", job_id, "/request", _object)
         return body
 
     async def events(self, call: Call, job_id: str, from_: str | None) -> AsyncGenerator[JobEvent]:
@@ -199,8 +198,12 @@ class Prompts:
             async with connection:
                 try:
                     async for event in events:
+                        # What is broken comes again: it must not be asked for without an end.
+                        is_empty = True
+                        found = job_event(event.name, event.data, event.position or position)
                         is_empty = False
-                        found = _job_event(event, event.position or position)
+                        if found is None:
+                            continue
                         position = found["position"]
                         if found["type"] == "status":
                             self._stats.saw(found["job"])
@@ -221,8 +224,8 @@ class Prompts:
     async def page(self, call: Call, number: int, filters: Mapping[str, str]) -> list[JobStatus]:
         """A page of the list, newest first; an empty one is behind the last."""
         await self.require(call)
-        query = urlencode({"page": number, "page_size": _PAGE_SIZE, **filters})
-        found = await self._server.ask(call, "GET", f"/api/v1/prompts?{query}", check=_object)
+        query = urlencode({"page": number, "page_size": _PAGE_SIZE, **filters}, errors="replace")
+        found = await self._server.ask(call, "GET", f"/api/v1/prompts?{query}", check=require_page)
         jobs: list[JobStatus] = found["prompts"]
         return jobs
 
@@ -231,14 +234,17 @@ class Prompts:
         await self.require(call)
         content = json_bytes({"filter": filters, "everybody": everybody})
         found = await self._server.ask(
-            call, "POST", "/api/v1/prompts/cancel", content=content, check=_object, is_queued=True
+            call, "POST", "/api/v1/prompts/cancel", content=content, check=require_number("cancelled"), is_queued=True
         )
-        return int(found["cancelled"])
+        cancelled: int = found["cancelled"]
+        return cancelled
 
-    async def _of_job(self, call: Call, method: str, job_id: str, rest: str) -> Any:
+    async def _of_job(
+        self, call: Call, method: str, job_id: str, rest: str, check: Callable[[Any], Any] = require_job
+    ) -> Any:
         await self.require(call)
         call.job_id = job_id
-        return await self._server.ask(call, method, _path(job_id) + rest, is_guarded=False, check=_object)
+        return await self._server.ask(call, method, path_of(job_id) + rest, is_guarded=False, check=check)
 
     def _poll_seconds(self) -> float:
         return min(self._server.settings.timeout / 2, _LONGEST_POLL_SECONDS)
@@ -258,14 +264,15 @@ class Prompts:
 
         async def attempt() -> tuple[AsyncExitStack, AsyncIterator[Event]]:
             stack = AsyncExitStack()
-            events = await stack.enter_async_context(self._server.wire.events(f"{_path(job_id)}/stream", headers))
+            events = await stack.enter_async_context(self._server.wire.events(f"{path_of(job_id)}/stream", headers))
             return stack, events
 
         return await self._server.retries.run(call, attempt, is_guarded=False)
 
 
-def _path(job_id: Any) -> str:
-    if not isinstance(job_id, str) or not job_id:
+def path_of(job_id: Any) -> str:
+    """The path below the server's address. Raises ConfigurationError for what is no id."""
+    if not isinstance(job_id, str) or not job_id or not job_id.isprintable():
         raise ConfigurationError(f"job_id = {job_id!r}: give the id of a job")
     return f"/api/v1/prompt/{quote(job_id, safe='')}"
 
@@ -274,28 +281,3 @@ def _object(reply: Any) -> Any:
     if not isinstance(reply, dict):
         raise ConnectionFailedError(f"the reply is no object: {str(reply)[:60]!r}")
     return reply
-
-
-def _job_event(event: Event, position: str | None) -> JobEvent:
-    data = event.data
-    match event.name:
-        case "output":
-            if data["kind"] == "tool_calls":
-                return {"type": "tool_calls", "position": position, "tool_calls": _tool_calls(data["data"])}
-            return {"type": data["kind"], "position": position, "text": data["data"]}
-        case "restart":
-            return {"type": "restart", "position": position}
-        case "done":
-            done: JobEvent = {"type": "done", "position": position, "status": data["status"]}
-            if "done_reason" in data:
-                done["done_reason"] = data["done_reason"]
-            if "error" in data:
-                done["error"] = data["error"]
-            return done
-        case _:
-            return {"type": "status", "position": position, "job": data}
-
-
-def _tool_calls(text: str) -> list[Any]:
-    found: list[Any] = json.loads(text)
-    return found

@@ -18,6 +18,7 @@ from corral.errors import (
     StreamBrokenError,
 )
 from corral.logs import log
+from corral.replies import require_default
 from corral.retries import Retries, Time
 from corral.settings import Settings
 from corral.wire import Wire
@@ -127,7 +128,7 @@ class Server:
     async def corrals_model(self, call: Call) -> str:
         """The model that Corral asks when none is named."""
         if self._default_model is None:
-            found = await self.ask(call, "GET", "/api/models")
+            found = await self.ask(call, "GET", "/api/models", check=require_default)
             self._default_model = str(found["default"])
         return self._default_model
 

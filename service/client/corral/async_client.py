@@ -302,7 +302,7 @@ class AsyncClient(Surface):
         try:
             return bool((await self.generate(prompt=TEST_PROMPT))["text"])
         except CorralError as error:
-            log.warning("the test of %s failed: %s", self.base_url, error)
+            log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False
 
     async def aclose(self) -> None:

@@ -281,7 +281,7 @@ class Client(Surface):
         try:
             return bool(self.generate(prompt=TEST_PROMPT)["text"])
         except CorralError as error:
-            log.warning("the test of %s failed: %s", self.base_url, error)
+            log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False
 
     def close(self) -> None:

@@ -283,6 +283,8 @@ class AsyncClient(Surface):
         """The models that are installed, as Ollama lists them."""
         call = self._new_call(None)
         with marking(call):
+            # It would be answered by both; but whoever has called once knows which it is.
+            await self._parts.server.is_corral(call)
             found = await self._parts.server.ask(call, "GET", "/api/tags", check=require_models)
         models: list[dict[str, Any]] = found.get("models") or []
         return models

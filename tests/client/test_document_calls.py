@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from corral import AsyncClient, CircuitOpenError, ConfigurationError, CorralError, NotFoundError, QueueFullError
+from corral import (
+    AsyncClient,
+    CircuitOpenError,
+    ConfigurationError,
+    CorralError,
+    NotFoundError,
+    QueueFullError,
+    UsageStats,
+)
 from tests.client.servers import Place, threaded
 from tests.client.test_circuit import FAILS, switched
 from tests.client.test_retries import ANSWER, client_of, refusal
@@ -81,25 +88,22 @@ async def test_token_usage_tracking_prompt_completion_total(client: AsyncClient)
 
 
 async def test_thread_safe_statistics_collection(bare: Place) -> None:
-    over = threading.Event()
-    wrong: list[Any] = []
+    """Whoever looks while others' calls end sees figures that fit together."""
 
-    def look() -> None:
-        while not over.is_set():
-            stats = asked.usage_stats
-            if stats["total_requests"] != stats["successful_requests"] + stats["failed_requests"]:
-                wrong.append(stats)
-            if stats["total_tokens"] != stats["total_prompt_tokens"] + stats["total_completion_tokens"]:
-                wrong.append(stats)
+    def ask(number: int) -> list[UsageStats]:
+        seen = []
+        for _ in range(4):
+            asked.generate(prompt=f"{number}", max_tokens=2)
+            seen += [asked.usage_stats for _ in range(20)]
+        return seen
 
-    with threaded(bare, queue_size=100) as asked, ThreadPoolExecutor(11) as threads:
-        looking = threads.submit(look)
-        calls = [threads.submit(asked.generate, prompt=f"{number}", max_tokens=2) for number in range(80)]
-        await asyncio.gather(*map(asyncio.wrap_future, calls))
-        over.set()
-        await asyncio.wrap_future(looking)
-        assert wrong == []
-        assert asked.usage_stats["total_completion_tokens"] == 160
+    with threaded(bare, queue_size=100) as asked, ThreadPoolExecutor(10) as threads:
+        looks = await asyncio.gather(*(asyncio.wrap_future(threads.submit(ask, number)) for number in range(10)))
+        assert asked.usage_stats["total_completion_tokens"] == 80
+    for stats in (each for seen in looks for each in seen):
+        assert stats["total_requests"] == stats["successful_requests"] + stats["failed_requests"]
+        assert stats["total_tokens"] == stats["total_prompt_tokens"] + stats["total_completion_tokens"]
+        assert stats["total_completion_tokens"] == 2 * stats["successful_requests"]
 
 
 async def test_reset_capability_for_testing_and_monitoring(client: AsyncClient) -> None:

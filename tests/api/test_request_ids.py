@@ -151,8 +151,12 @@ async def test_it_is_one_of_the_jobs_own_facts_through_whichever_door_it_came(se
             _, seen = await service.call("GET", f"/api/v1/prompt/{job['id']}/{part}")
             assert seen["request_id"] == job["request_id"]
     # There that name is the job's number.
-    _, rows = await service.call("GET", "/requests")
-    assert {type(row["request_id"]) for row in rows["requests"]} == {int}
+    headers = {"X-Request-ID": NAME}
+    _, accepted = await service.call("POST", "/generate", prompt, headers=headers)
+    _, status = await service.call("GET", f"/status/{accepted['request_id']}", headers=headers)
+    _, rows = await service.call("GET", "/requests", headers=headers)
+    numbers = [accepted["request_id"], status["request_id"], *(row["request_id"] for row in rows["requests"])]
+    assert {type(number) for number in numbers} == {int}
 
 
 async def test_it_stands_in_the_access_log_of_replies_of_every_kind(caplog: pytest.LogCaptureFixture) -> None:

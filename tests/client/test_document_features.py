@@ -80,6 +80,8 @@ async def test_support_for_chat_generate_and_completions_endpoints(client: Async
         await client.generate(prompt="Hello", max_tokens=3),
         await client.completions(prompt="Hello", max_tokens=3),
         await client("chat", messages=MESSAGES, max_tokens=3),
+        await client("generate", prompt="Hello", max_tokens=3),
+        await client("completions", prompt="Hello", max_tokens=3),
     ):
         assert answer["text"]
         assert answer["usage"]["completion_tokens"] == 3

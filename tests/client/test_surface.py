@@ -206,3 +206,44 @@ async def test_a_call_with_stream_is_refused_and_says_where_to_go() -> None:
     ):
         with pytest.raises(ConfigurationError, match="stream_chat"):
             await ask
+
+
+MESSAGES = [{"role": "user", "content": "Why?"}]
+ASKING: dict[str, Callable[[Any], Any]] = {
+    "chat": lambda client: client.chat(messages=MESSAGES),
+    "generate": lambda client: client.generate(prompt="x"),
+    "completions": lambda client: client.completions(prompt="x"),
+    "stream_chat": lambda client: next_of(client.stream_chat(messages=MESSAGES)),
+    "embed": lambda client: client.embed("x"),
+    "__call__": lambda client: client("chat", messages=MESSAGES),
+    "make_post_request_ollama": lambda client: client.make_post_request_ollama("/api/chat", {}),
+    "list_models": lambda client: client.list_models(),
+    "test_ollama_endpoint": lambda client: client.test_ollama_endpoint(),
+    "submit": lambda client: client.submit("x"),
+    "submit_future": lambda client: client.submit_future("generate", prompt="x"),
+    "map": lambda client: next_of(client.map(["x"])),
+    "job": lambda client: client.job("x").result(),
+    "jobs": lambda client: next_of(client.jobs()),
+    "cancel_all": lambda client: client.cancel_all(),
+}
+
+
+def next_of(items: Any) -> Any:
+    return anext(items) if hasattr(items, "__anext__") else next(items)
+
+
+@pytest.mark.parametrize("name", ASKING)
+async def test_whatever_is_asked_of_a_closed_client_is_a_configuration_error(name: str) -> None:
+    client, other = Client("http://localhost:1"), AsyncClient("http://localhost:1")
+    client.close()
+    await other.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        ASKING[name](client)
+    if name != "submit_future":
+        with pytest.raises(ConfigurationError, match="closed"):
+            await ASKING[name](other)
+
+
+def test_all_that_asks_is_tried_there() -> None:
+    silent = {"__init__", "create_ollama_endpoint_handler", "reset_usage_stats", "close"}
+    assert promised("Client").keys() - silent == ASKING.keys()

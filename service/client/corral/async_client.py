@@ -299,10 +299,12 @@ class AsyncClient(Surface):
         return handler
 
     async def test_ollama_endpoint(self, endpoint_url: str | None = None) -> bool:
-        """Whether the default model answers; why not, is logged."""
+        """Whether the default model answers; why not, is logged. Raises ConfigurationError, as all others do."""
         self._require_own(endpoint_url)
         try:
             return bool((await self.generate(prompt=TEST_PROMPT))["text"])
+        except ConfigurationError:
+            raise
         except CorralError as error:
             log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,9 +12,10 @@ from urllib.parse import parse_qs
 import httpx2
 import pytest
 
-from corral import AsyncClient, CallTimeoutError, NotSupportedError, QueueFullError
+from corral import AsyncClient, BadRequestError, CallTimeoutError, NotFoundError, NotSupportedError, QueueFullError
 from service.simulated import Fault, FaultKind
 from tests.client.servers import Place
+from tests.support.access import ADMIN, headers_of, service_with_keys
 from tests.support.client_service import SETTINGS
 from tests.support.raw_server import Exchange, raw_server, whole
 from tests.support.running import RunningService, service_in_process
@@ -198,3 +200,63 @@ async def test_one_word_of_a_lost_reply_is_enough_to_find_it_again() -> None:
         assert job.id == "j"
     assert len({(post.body, post.headers["Idempotency-Key"]) for post in posts}) == 1
     assert len(posts) == 2
+
+
+async def test_jobs_come_newest_first_page_by_page_and_filtered(service: RunningService) -> None:
+    service.stall()
+    async with AsyncClient(service.url) as client:
+        ids = [(await client.submit(f"prompt {number}")).id for number in range(103)]
+        other = (await client.submit("another", model="qwen3:4b", priority="low")).id
+        assert [job["id"] async for job in client.jobs()] == [other, *reversed(ids)]
+        assert [job["id"] async for job in client.jobs(model="qwen3:4b")] == [other]
+        assert [job["id"] async for job in client.jobs(text="prompt 7", status="queued")][-1] == ids[7]
+        assert [job async for job in client.jobs(status="failed")] == []
+
+
+async def test_many_jobs_are_cancelled_by_their_owner_or_by_whom_sees_all() -> None:
+    async with service_with_keys(seats=1) as service:
+        service.stall()
+        keys = [(await headers_of(service, name=name))["Authorization"].split()[1] for name in ("one", "two")]
+        admin = ADMIN["Authorization"].split()[1]
+        async with (
+            AsyncClient(service.url, api_key=keys[0]) as one,
+            AsyncClient(service.url, api_key=keys[1]) as two,
+            AsyncClient(service.url, api_key=admin) as all_,
+        ):
+            for client in (one, two):
+                for model in ("llama3.2", "llama3.2", "thinker"):
+                    await client.submit("hello", model=model)
+            assert len([job async for job in one.jobs()]) == 3
+            assert len([job async for job in all_.jobs()]) == 6
+            assert await all_.cancel_all() == 0
+            assert await one.cancel_all(model="thinker") == 1
+            assert await one.cancel_all(status=["queued", "processing"], everybody=True) == 2
+            assert await one.cancel_all() == 0
+            with pytest.raises(BadRequestError, match="status"):
+                await all_.cancel_all(status="completed", everybody=True)
+            assert await all_.cancel_all(status="queued", model="thinker", everybody=True) == 1
+            assert await all_.cancel_all(everybody=True) == 2
+
+
+async def test_a_proxys_password_does_not_push_the_key_out() -> None:
+    async with service_with_keys() as service:
+        url, key = service.url.replace("//", "//me:password@"), ADMIN["Authorization"].split()[1]
+        async with recorded(url, api_key=key) as (client, transport):
+            assert (await client.generate(prompt="Why?", max_tokens=1))["text"]
+        assert {one.headers["Authorization"].split()[0] for one in transport.requests} == {"Basic"}
+
+
+async def test_no_line_of_any_log_shows_a_key_or_a_password(
+    service: RunningService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with AsyncClient(service.url.replace("//", "//me:sk-password@"), api_key="sk-key") as client:
+        await client.generate(prompt="Why?", max_tokens=1)
+        assert await client.list_models()
+        with pytest.raises(NotFoundError):
+            await client.generate(prompt="Why?", model="nosuch")
+        client.default_model = "nosuch"
+        assert await client.test_ollama_endpoint() is False
+    names = {record.name.partition(".")[0] for record in caplog.records}
+    assert {"corral", "httpx2"} <= names
+    assert "sk-" not in caplog.text

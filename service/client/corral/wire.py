@@ -36,7 +36,6 @@ _OF_PARENTS: list[object] = []
 shared, so that closing one here would disturb the other.
 """
 
-
 CLOSED = "the client is closed: make a new one"
 
 
@@ -92,7 +91,8 @@ class Wire:
         self._transport = transport
         own = {"User-Agent": "ollama-corral", "Accept": "*/*", **headers}
         if key is not None:
-            own["Authorization"] = f"Bearer {key}"
+            # The address's name and password, which are a proxy's, need the other header.
+            own |= {"Authorization": f"Bearer {key}"} if address.login is None else {"X-Api-Key": key}
         try:
             self._headers = httpx2.Headers(own)
         except (TypeError, ValueError):

@@ -88,6 +88,7 @@ async def test_a_call_is_two_requests_all_named_as_it_is_and_none_is_sent_before
         with pytest.raises(CallTimeoutError):
             await client.generate(prompt="Why?", request_id="late", max_wait_seconds=0.1)
         assert transport.sent[-1].startswith("DELETE /api/v1/prompt/")
+        assert {one.headers["X-Request-ID"] for one in transport.requests[3:]} == {"late"}
 
 
 async def test_each_call_has_a_key_of_its_own_whichever_way_it_goes(service: RunningService) -> None:

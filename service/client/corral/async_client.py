@@ -294,6 +294,8 @@ class AsyncClient(Surface):
         """The models that are installed, as Ollama lists them."""
         call = self._new_call(None)
         async with self._parts.asking_as(call):
+            # It would be answered by both; but whoever has called once knows which it is.
+            await self._parts.server.is_corral(call)
             found = await self._parts.server.ask(call, "GET", "/api/tags", check=require_models)
         models: list[dict[str, Any]] = found.get("models") or []
         return models
@@ -308,11 +310,12 @@ class AsyncClient(Surface):
         return handler
 
     async def test_ollama_endpoint(self, endpoint_url: str | None = None) -> bool:
-        """Whether the default model answers; why not, is logged."""
-        self._parts.require_open()
+        """Whether the default model answers; why not, is logged. Raises ConfigurationError, as all others do."""
         self._require_own(endpoint_url)
         try:
             return bool((await self.generate(prompt=TEST_PROMPT))["text"])
+        except ConfigurationError:
+            raise
         except CorralError as error:
             log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False

@@ -279,11 +279,12 @@ class Client(Surface):
         return handler
 
     def test_ollama_endpoint(self, endpoint_url: str | None = None) -> bool:
-        """Whether the default model answers; why not, is logged."""
-        self._parts.require_open()
+        """Whether the default model answers; why not, is logged. Raises ConfigurationError, as all others do."""
         self._require_own(endpoint_url)
         try:
             return bool(self.generate(prompt=TEST_PROMPT)["text"])
+        except ConfigurationError:
+            raise
         except CorralError as error:
             log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False

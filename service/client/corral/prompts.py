@@ -144,11 +144,12 @@ class Prompts:
 
     async def _delete(self, submission: Submission) -> None:
         call, wire = submission.call, self._server.wire
+        named = {"X-Request-ID": call.request_id}
         if call.job_id is None:
-            headers = {"Idempotency-Key": call.key, "X-Request-ID": call.request_id}
+            headers = {"Idempotency-Key": call.key, **named}
             found = await wire.request("POST", "/api/v1/prompt", content=submission.content, headers=headers)
             call.job_id = str(require_accepted(found)["id"])
-        await wire.request("DELETE", path_of(call.job_id))
+        await wire.request("DELETE", path_of(call.job_id), headers=named)
 
     async def status(self, call: Call, job_id: str, known: str | None = None) -> JobStatus:
         """Where the job stands; with ``known`` as soon as its status is another, or after a while."""

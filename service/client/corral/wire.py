@@ -35,7 +35,6 @@ _OF_PARENTS: list[object] = []
 shared, so that closing one here would disturb the other.
 """
 
-
 CLOSED = "the client is closed: make a new one"
 
 
@@ -91,7 +90,8 @@ class Wire:
         self._transport = transport
         own = {"User-Agent": "ollama-corral", "Accept": "*/*", **headers}
         if key is not None:
-            own["Authorization"] = f"Bearer {key}"
+            # The address's name and password, which are a proxy's, need the other header.
+            own |= {"Authorization": f"Bearer {key}"} if address.login is None else {"X-Api-Key": key}
         try:
             httpx2.URL(address.url)
         except httpx2.InvalidURL as error:

@@ -26,7 +26,7 @@ for _ in range(2):
     dead.circuit_timeout = 0
 """
 LINES = [
-    "[mine] the server is a corral",
+    "[mine] who serves: corral",
     "[mine] attempt 1: POST /api/v1/prompt",
     "[mine] answered after 1 attempts",
     "[other] attempt 1 failed, again in 0.00 s: nobody answers",

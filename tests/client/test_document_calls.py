@@ -211,5 +211,5 @@ async def test_a_request_id_is_on_every_request_of_its_call_and_in_every_line(ca
         await client.generate(prompt="Why?", request_id="test_123")
         assert [post.headers["X-Request-ID"] for post in posts] == ["test_123"] * 3
     lines = [record.getMessage() for record in caplog.records if record.name == "corral"]
-    assert len(lines) == 3
+    assert len([line for line in lines if "again in" in line]) == 2
     assert all(line.startswith("[test_123] ") for line in lines)

@@ -61,7 +61,7 @@ class Server:
         if call.is_corral is None:
             known = None if self._was_away else self.kind
             kind = known or await self.retries.run(call, lambda: self._find_out(call))
-            log.debug("[%s] the server is a %s", call.request_id, kind)
+            log.debug("[%s] who serves: %s", call.request_id, kind)
             call.is_corral = kind == "corral"
         return call.is_corral
 

@@ -98,7 +98,7 @@ class Backend:
     @property
     def is_unknown(self) -> bool:
         """Whether it has neither answered nor failed to answer yet, as right after the start."""
-        return self.installed is None and self.trouble is None
+        return not self.is_answering and self.trouble is None
 
     def has_model(self, model: str) -> bool:
         """Whether the model was installed when it was last asked, and the configuration lets us use it."""

@@ -13,6 +13,8 @@ _MOST_IDS = 10_000
 """Jobs that are looked up at a time."""
 _BATCH = 16
 """Cancelled together; other writes share their commits."""
+_MOST_PASSES = 10
+"""Through all jobs, until one finds nothing: jobs cannot slip through so often, and no request may go on for ever."""
 UNFINISHED = (Status.QUEUED, Status.PROCESSING)
 
 
@@ -25,16 +27,27 @@ class Cancelling:
 
     async def cancel(self, which: Filter, statuses: tuple[Status, ...]) -> int:
         """How many were cancelled, of those that were there at the call. Raises CannotStoreError."""
-        newest, cancelled = await self._queries.newest(), 0
+        newest, cancelled, passes = await self._queries.newest(), 0, 0
+        while True:
+            found, ended = await self._once(which, statuses, newest)
+            cancelled, passes = cancelled + ended, passes + 1
+            # A job that goes back to the queue, and one that begins, may have passed by both lookups. Where only one
+            # status is asked for it is left alone: it had the other, or begins because another job was cancelled.
+            if not found or passes == _MOST_PASSES or not set(UNFINISHED) <= set(statuses):
+                return cancelled
+
+    async def _once(self, which: Filter, statuses: tuple[Status, ...], newest: int) -> tuple[int, int]:
+        """Look each status up once: how many jobs were found, and how many of them cancelled."""
+        looked_at = cancelled = 0
         for status in statuses:
-            # Each is looked up once: a job that begins because another was cancelled is left alone.
             first, wanted, is_more = 0, which._replace(statuses=(str(status),)), True
             while is_more:
                 found = await self._queries.ids(wanted, first, newest, _MOST_IDS)
+                looked_at += len(found)
                 cancelled += await self._cancel([job_id for _, job_id in found])
                 is_more = len(found) == _MOST_IDS
                 first = found[-1][0] + 1 if found else newest
-        return cancelled
+        return looked_at, cancelled
 
     async def _cancel(self, ids: list[str]) -> int:
         loop, cancelled = asyncio.get_running_loop(), 0

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from service.simulated import Fault, FaultKind
+from service.store.job_filters import Filter
 from tests.support.access import bearer, headers_of, made_key, service_with_keys
 from tests.support.running import RunningService, service_in_process
 
@@ -65,6 +67,36 @@ async def test_with_keys_they_are_those_of_its_key_and_everybody_is_whom_it_may_
         assert await cancelled(service, {}, admin) == 1
         assert await statuses(service, other) - Counter(cancelled=99) == Counter(await statuses(service, other))
         assert await cancelled(service, {"everybody": True}, admin) == 2
+
+
+@pytest.mark.parametrize("order", [None, ["processing", "queued"]])
+async def test_a_job_that_goes_back_to_the_queue_meanwhile_is_cancelled_too(
+    order: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"retry.initial_seconds": 3600, "retry.cap_seconds": 3600}
+    async with service_in_process(options, seats=1) as service:
+        stall = service.stall(after_tokens=1)
+        service.ollama.arm(Fault(kind=FaultKind.HANG_UP, endpoint="/api/generate", after_tokens=2, times=1))
+        running = await service.submit()
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+        await service.until(running, "processing")
+        waiting = [await service.submit() for _ in range(3)]
+        queries, looked_up = service.jobs.cancelling._queries, list[str]()
+        ids = queries.ids
+
+        async def late(which: Filter, *others: int) -> list[tuple[int, str]]:
+            looked_up.extend(which.statuses)
+            if looked_up == ["queued", "processing"]:
+                # Its attempt fails between the two lookups, while no seat is free for another job.
+                stall.release()
+                await service.look(running, lambda job: job["status"] == "queued")
+            return await ids(which, *others)
+
+        monkeypatch.setattr(queries, "ids", late)
+        wanted = {} if order is None else {"filter": {"status": order}}
+        assert await cancelled(service, wanted) == 1 + len(waiting)
+        assert await statuses(service) == Counter(cancelled=4)
+        assert looked_up[-2:] == (order or ["queued", "processing"])
 
 
 async def test_a_model_is_chosen_as_ollama_spells_it() -> None:

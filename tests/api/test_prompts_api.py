@@ -189,11 +189,12 @@ async def test_a_thousand_characters_may_be_searched_for(service: RunningService
     assert (await service.call("GET", "/api/v1/prompts", params={"q": "𓀀" * 1001}))[0] == 400
 
 
-async def test_a_long_poll_ends_after_its_time_and_at_a_stop(service: RunningService) -> None:
+@pytest.mark.parametrize("part", ["status", "result"])
+async def test_a_long_poll_ends_after_its_time_and_at_a_stop(service: RunningService, part: str) -> None:
     service.stall()
     job_id = await service.submit()
     await service.until(job_id, "processing")
-    path = f"/api/v1/prompt/{job_id}/status"
+    path = f"/api/v1/prompt/{job_id}/{part}"
     assert (await service.call("GET", path, params={"wait": "0.01"}))[1]["status"] == "processing"
     poll = asyncio.create_task(service.call("GET", path, params={"wait": "60"}))
     await service.ollama.observations.until(lambda seen: seen.stalled == 1)
@@ -202,6 +203,24 @@ async def test_a_long_poll_ends_after_its_time_and_at_a_stop(service: RunningSer
         await service.stop()
     status, answer = await poll
     assert (status, answer["status"]) in ((200, "processing"), (200, "queued"))
+
+
+@pytest.mark.parametrize("part", ["status", "result"])
+async def test_a_long_poll_ends_when_its_caller_leaves(service: RunningService, part: str) -> None:
+    service.stall()
+    job_id = await service.submit()
+    await service.until(job_id, "processing")
+    path = f"/api/v1/prompt/{job_id}/{part}"
+    stays = asyncio.create_task(service.call("GET", path, params={"wait": "60"}))
+    leaves = asyncio.create_task(service.call("GET", path, params={"wait": "60"}))
+    await service.look(job_id, lambda _: len(service.app[LONG_LIVED]) == 2)
+    leaves.cancel()
+    await asyncio.wait((leaves,))
+    await service.look(job_id, lambda _: len(service.app[LONG_LIVED]) == 1)
+    assert not stays.done()
+    assert (await service.call("DELETE", f"/api/v1/prompt/{job_id}"))[1]["status"] == "cancelled"
+    # A job that ended otherwise is an end, too, and those who still wait are told.
+    assert (await stays)[1]["status"] == "cancelled"
 
 
 async def test_cancelling_a_queued_job_ends_it_and_again_changes_nothing(service: RunningService) -> None:

@@ -1,4 +1,4 @@
-"""A simulated Ollama and Corral in front of another, as processes of their own, for tests that block."""
+"""A simulated Ollama and Corral in front of another: as processes of their own for tests that block, or in this one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,34 @@ import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from corral import Client
+from service.simulated import ArmedFault, Fault, FaultKind, SimulatedServer
 from tests.support.processes import running_service, simulated_process
 
 _MODELS = '[{"name": "llama3"}, {"name": "llama3.2"}]'
+
+
+class Place(NamedTuple):
+    """Where a client asks, and the Ollama that is there or behind it, both in this process."""
+
+    url: str
+    ollama: SimulatedServer
+
+    def stall(self) -> ArmedFault:
+        return self.ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat"))
+
+    async def until_stalled(self, number: int) -> None:
+        await self.ollama.observations.until(lambda seen: seen.stalled == number)
+
+
+def threaded(place: Place, **attributes: Any) -> Client:
+    """A client for threads, with these attributes assigned."""
+    client = Client(place.url, model="llama3.2")
+    for name, value in attributes.items():
+        setattr(client, name, value)
+    return client
 
 
 class Servers(NamedTuple):

@@ -1,8 +1,9 @@
-"""The document that this client comes from: its examples run, only the import changed, and its sentences hold."""
+"""The document that this client comes from: its examples run, only the import changed, and so do the
+programs that its authors tried it with. Its list of features is in ``test_document_features``.
+"""
 
 from __future__ import annotations
 
-import inspect
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,20 +11,11 @@ from typing import Any
 
 import pytest
 
-from corral import Client, ConfigurationError, CorralError
+from corral import Client
 from corral import Client as ollama  # noqa: N813 - as the document calls it
 from tests.client.servers import Servers, both_servers
 
 MESSAGES = [{"role": "user", "content": "Hello, how are you?"}]
-STATS = {
-    "total_requests",
-    "successful_requests",
-    "failed_requests",
-    "total_tokens",
-    "total_prompt_tokens",
-    "total_completion_tokens",
-}
-
 NAMES = """
     max_retries backoff_factor initial_retry_delay max_retry_delay queue_size max_concurrent_requests circuit_state
     failure_count failure_threshold circuit_timeout PRIORITY_HIGH PRIORITY_NORMAL PRIORITY_LOW usage_stats
@@ -122,89 +114,6 @@ def test_each_example_of_the_document(url: str, example: str) -> None:
     names: dict[str, Any] = {"ollama": ollama, "URL": f"{url}/api"}
     exec(textwrap.dedent(EXAMPLES[example]), names)
     names["client"].close()
-
-
-# Basic functionality
-
-
-def test_support_for_chat_generate_and_completions_endpoints(client: Client) -> None:
-    for answer in (
-        client.chat(messages=MESSAGES, max_tokens=3),
-        client.generate(prompt="Hello", max_tokens=3),
-        client.completions(prompt="Hello", max_tokens=3),
-    ):
-        assert answer["text"]
-        assert answer["implementation_type"] == "(REAL)"
-        assert answer["usage"]["completion_tokens"] == 3
-
-
-def test_support_for_stream_and_non_stream_modes(client: Client) -> None:
-    whole = client.chat(messages=MESSAGES, max_tokens=5, seed=1)["text"]
-    chunks = list(client.stream_chat(messages=MESSAGES, max_tokens=5, seed=1))
-    assert "".join(chunk["text"] for chunk in chunks) == whole
-    assert [chunk["done"] for chunk in chunks].count(True) == 1
-
-
-def test_model_listing_and_endpoint_handling(client: Client) -> None:
-    assert "llama3" in {model["name"].partition(":")[0] for model in client.list_models()}
-    assert client.test_ollama_endpoint() is True
-    assert client.test_ollama_endpoint(f"{client.ollama_api_url}/chat") is True
-    with pytest.raises(ConfigurationError):
-        client.test_ollama_endpoint("http://elsewhere:11434/api/chat")
-    client.default_model = "nosuch"
-    assert client.test_ollama_endpoint() is False
-
-
-# Queue and concurrency
-
-
-def test_the_queue_its_size_and_the_concurrency_have_the_documents_defaults() -> None:
-    client = Client("http://localhost:1")
-    assert (client.queue_size, client.max_concurrent_requests) == (100, 5)
-    assert (client.PRIORITY_HIGH, client.PRIORITY_NORMAL, client.PRIORITY_LOW) == (0, 1, 2)
-
-
-def test_backoff_and_circuit_breaker_have_the_documents_defaults() -> None:
-    client = Client("http://localhost:1")
-    assert (client.max_retries, client.initial_retry_delay, client.backoff_factor) == (5, 1, 2)
-    assert (client.max_retry_delay, client.failure_threshold, client.circuit_timeout) == (16, 5, 30)
-    assert (client.circuit_state, client.failure_count) == ("CLOSED", 0)
-
-
-# Usage statistics
-
-
-def test_request_counting_token_usage_and_reset(client: Client) -> None:
-    client.generate(prompt="Hello", max_tokens=3)
-    with pytest.raises(CorralError):
-        client.generate(model="nosuch", prompt="Hello")
-    stats = client.usage_stats
-    assert set(stats) == STATS
-    assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (2, 1, 1)
-    assert stats["total_completion_tokens"] == 3
-    assert stats["total_tokens"] == stats["total_prompt_tokens"] + 3
-    client.reset_usage_stats()
-    assert set(client.usage_stats.values()) == {0}
-
-
-# Parameter compatibility
-
-
-def test_method_signatures_are_the_documents() -> None:
-    chat = ["model_name", "model", "messages", "max_tokens", "temperature", "request_id", "options", "kwargs"]
-    generate = ["model", "prompt", "max_tokens", "temperature", "request_id", "kwargs"]
-    for name, wanted in (("chat", chat), ("stream_chat", chat), ("generate", generate), ("completions", generate)):
-        parameters = inspect.signature(getattr(Client, name)).parameters
-        assert list(parameters)[1:] == wanted
-        assert all(one.default is None for one in list(parameters.values())[1:-1])
-
-
-def test_both_names_of_the_model_and_request_ids(client: Client) -> None:
-    for model_name, model in ((None, "llama3"), ("llama3", None), ("llama3", "llama3")):
-        answer = client.chat(model_name, model, MESSAGES, 2, request_id="test_123")
-        assert (answer["request_id"], answer["model"]) == ("test_123", "llama3")
-    with pytest.raises(ConfigurationError):
-        client.chat(model="llama3", model_name="other", messages=MESSAGES)
 
 
 # The original's own programs

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from corral import AsyncClient
+from corral import AsyncClient, CircuitOpenError, ConnectionFailedError
 from tests.bench.processes import free_port
 from tests.support.processes import Service, running_service, simulated_process
 
@@ -91,6 +92,44 @@ async def kill_under(ask: Ask, folder: Path, rounds: int) -> None:
                 assert await ask(client, prompts, came) == prompts
         assert client.server == "corral"
     _check_rows(folder / "queue.db", asked)
+
+
+async def test_by_default_calls_that_begin_while_the_service_is_away_fail_and_those_under_way_do_not(
+    tmp_path: Path,
+) -> None:
+    port, is_back, now = free_port(), asyncio.Event(), 1_000.0
+    settings = {"CORRAL_SERVER__PORT": str(port)}
+    options = ("--answer", "echo", "--token-seconds", "0.1", "--load-seconds", "0", "--parallel", "4")
+    under_way = [f"under way {number}, with these words" for number in range(3)]
+    async with simulated_process(tmp_path, *options) as ollama, AsyncClient(f"http://127.0.0.1:{port}") as client:
+        client.max_concurrent_requests = 20
+        following: list[asyncio.Task[Any]] = []
+
+        async def sleep(_: float) -> None:
+            # Those that follow a job come back when the service does; for the others no time passes.
+            await (is_back.wait() if asyncio.current_task() in following else asyncio.sleep(0))
+
+        client._parts.time.clock, client._parts.time.sleep = lambda: now, sleep
+        async with running_service(tmp_path, OLLAMA_URL=ollama, **settings) as first:
+            following += [asyncio.create_task(client.generate(prompt=prompt)) for prompt in under_way]
+            while len([job async for job in client.jobs(status="processing")]) < len(under_way):
+                pass
+            await _die(first)
+        away = [asyncio.create_task(client.generate(prompt=f"while it is away {number}")) for number in range(8)]
+        await asyncio.wait(away)
+        assert {type(call.exception()) for call in away} <= {ConnectionFailedError, CircuitOpenError}
+        assert isinstance(away[0].exception(), ConnectionFailedError)
+        assert client.circuit_state == "OPEN"
+        with pytest.raises(CircuitOpenError) as refused:
+            await client.generate(prompt="too soon")
+        assert refused.value.retry_after_seconds == client.circuit_timeout
+        async with running_service(tmp_path, OLLAMA_URL=ollama, **settings):
+            is_back.set()
+            assert [answer["text"] for answer in await asyncio.gather(*following)] == under_way
+            now += client.circuit_timeout
+            assert (await client.generate(prompt="later"))["text"] == "later"
+            assert client.circuit_state == "CLOSED"
+    _check_rows(tmp_path / "queue.db", [*under_way, "later"])
 
 
 @asynccontextmanager

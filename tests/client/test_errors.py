@@ -2,18 +2,83 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import httpx2
 import pytest
 
 import corral
-from corral import AsyncClient, CorralError, ResponseError
+from corral import AsyncClient, CorralError, JobStatus, ResponseError
 from corral import errors as module
 from corral.errors import error_of_status
 from tests.support.raw_server import Exchange, raw_server
 
 KINDS = [getattr(corral, name) for name in corral.__all__ if name.endswith("Error") and name != "JobError"]
+
+
+PROMISED: dict[type[CorralError], tuple[type[Exception], ...]] = {
+    corral.CorralError: (Exception,),
+    corral.ConfigurationError: (CorralError, ValueError),
+    corral.NotSupportedError: (CorralError,),
+    corral.QueueFullError: (CorralError, ValueError),
+    corral.CircuitOpenError: (CorralError, RuntimeError),
+    corral.ConnectionFailedError: (CorralError, ConnectionError),
+    corral.CallTimeoutError: (CorralError, TimeoutError),
+    corral.StreamBrokenError: (CorralError,),
+    corral.ResponseError: (CorralError,),
+    corral.BadRequestError: (ResponseError,),
+    corral.AuthenticationError: (ResponseError,),
+    corral.PermissionDeniedError: (ResponseError,),
+    corral.NotFoundError: (ResponseError,),
+    corral.RateLimitError: (ResponseError,),
+    corral.ServerError: (ResponseError,),
+    corral.JobFailedError: (CorralError,),
+    corral.JobCancelledError: (CorralError,),
+}
+JOB: JobStatus = {
+    "id": "j",
+    "status": "failed",
+    "model": "m",
+    "priority": "high",
+    "attempt": 1,
+    "failures": 0,
+    "created_at": "",
+    "updated_at": "",
+    "prompt": "p",
+}
+FULL: list[CorralError] = [
+    corral.CircuitOpenError("words", 2.5),
+    corral.StreamBrokenError("words", "so far"),
+    corral.JobFailedError("words", "expired", JOB),
+    corral.JobCancelledError("words", JOB),
+    *(kind("words", 418, b"\xffbody", 7.5, is_final=True) for kind in PROMISED if issubclass(kind, ResponseError)),
+]
+
+
+def test_each_error_is_what_was_promised_and_none_is_there_beside_them() -> None:
+    assert {kind: kind.__bases__ for kind in KINDS} == PROMISED
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("way", ["pickle", "copy", "again"])
+def test_an_error_keeps_what_is_its_own(error: CorralError, way: str) -> None:
+    error.request_id, error.attempts, error.job_id = "me", 3, "j"
+    error.__cause__ = ConnectionResetError(104, "reset")
+    ways = {"pickle": lambda: pickle.loads(pickle.dumps(error)), "copy": lambda: copy.copy(error), "again": error.again}
+    back = ways[way]()
+    assert back is not error
+    assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
+    own = {name for name in vars(error) if name not in ("request_id", "attempts", "job_id", "is_final")}
+    assert own in (
+        {"retry_after_seconds"},
+        {"text"},
+        {"code", "job"},
+        {"job"},
+        {"status_code", "message", "body", "retry_after_seconds"},
+    )
+    assert all(vars(error)[name] for name in own)
+    assert isinstance(back.__cause__, ConnectionResetError)
 
 
 def test_the_tree_is_the_one_that_is_drawn() -> None:
@@ -80,14 +145,21 @@ async def _failure_at(url: str) -> CorralError:
 
 
 def test_a_status_has_its_error() -> None:
-    statuses = (400, 401, 429, 500, 599, 418)
+    statuses = (400, 413, 422, 401, 403, 404, 410, 429, 500, 503, 599, 418, 302)
     kinds = {status: error_of_status(status, "m", b"b", 2.0, is_final=False) for status in statuses}
     assert [type(error).__name__ for error in kinds.values()] == [
         "BadRequestError",
+        "BadRequestError",
+        "BadRequestError",
         "AuthenticationError",
+        "PermissionDeniedError",
+        "NotFoundError",
+        "NotFoundError",
         "RateLimitError",
         "ServerError",
         "ServerError",
+        "ServerError",
+        "ResponseError",
         "ResponseError",
     ]
     assert "m (HTTP 429)" in str(kinds[429])

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
 
 from corral import AsyncClient, Client, ConfigurationError, ConnectionFailedError
@@ -66,6 +67,23 @@ MESSAGES = [{"role": "user", "content": "x"}]
 WRONG: list[Callable[[Any], Any]] = [
     lambda client: client.chat(messages=5),
     lambda client: client.chat(messages=b"hello"),
+    lambda client: client.chat(messages=[5]),
+    lambda client: client.chat(messages=MESSAGES, options=5),
+    lambda client: client.chat(messages=MESSAGES, priority=[]),
+    lambda client: client.chat(messages=MESSAGES, max_wait_seconds="x"),
+    lambda client: client.chat(messages=MESSAGES, request_id=5),
+    lambda client: client.generate(5, "x"),
+    lambda client: client.generate(prompt=5),
+    lambda client: client.embed("x", 5),
+    lambda client: client("embed"),
+    lambda client: client.submit(5),
+    lambda client: client.submit("x", model=5),
+    lambda client: client.submit("x", tools=object()),
+    lambda client: client.cancel_all(status=5),
+    lambda client: client.job(5).status(),
+    lambda client: client.job("\ud800").status(),
+    lambda client: client.make_post_request_ollama("/api/chat", {"a": object()}),
+    lambda client: client.make_post_request_ollama("/api/chat", {(1,): 2}),
     lambda client: client.embed(5),
     lambda client: client.embed(None),
     lambda client: client.submit(messages=5),
@@ -101,8 +119,41 @@ def test_a_value_of_a_wrong_type_is_refused_before_anything_is_sent(ask: Callabl
         assert client.server is None
 
 
+GIVEN: list[dict[str, Any]] = [
+    *({name: value} for name in ("metadata", "resources", "headers") for value in (5, "ab", [1])),
+    *({"headers": {name: "x"}} for name in (1, "", "a b", "a\n", "Content-Length", "transfer-encoding")),
+    *({"headers": {"X-Own": value}} for value in (1, None, "sk-\nsecret", " sk-secret", "sk-secret\u2603")),
+    *({"api_key": value} for value in (5, b"sk-secret", " ", "sk-secret ", "sk-\nsecret")),
+    *({"metadata": {name: [1]}} for name in ("api_key", "timeout", "queue_size", "ollama_model", "ollama_api_url")),
+    *({"timeout": "x"}, {"model": 5}, {"transport": 5}, {"base_url": 5}, {"metadata": ["sk-secret"]}),
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_what_a_constructor_cannot_use_is_refused_and_nothing_secret_is_shown(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Client(**given)
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None or refused.value.__suppress_context__
+
+
+def test_values_that_are_no_json_are_told_when_they_are_to_be_sent() -> None:
+    odd: list[dict[str, Any]] = [{"tools": object()}, {"temperature": float("nan")}, {"images": [b"x"]}]
+    ollama = httpx2.MockTransport(lambda _: httpx2.Response(404))
+    with Client("http://localhost:1", model="m", transport=ollama) as client:
+        for keywords in odd:
+            with pytest.raises(ConfigurationError, match="JSON"):
+                client.generate(prompt="x", **keywords)
+        with pytest.raises(ConfigurationError, match="sent"):
+            client.make_post_request_ollama("/api/\ud800", {})
+        with pytest.raises(ConfigurationError, match="sent"):
+            list(client.make_post_request_ollama("/api/chat\r\n", {}, stream=True))
+
+
 def test_messages_may_come_from_a_generator() -> None:
     with Client("http://localhost:1", model="m") as client:
         client.max_retries = 0
+        given: Any = (one for one in MESSAGES)
         with pytest.raises(ConnectionFailedError):
-            client.chat(messages=(one for one in MESSAGES))  # type: ignore[arg-type]
+            client.chat(messages=given)

@@ -47,3 +47,35 @@ import sys, corral.breaker
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in {"corral", "httpx2", "anyio", "tenacity"}))
 """
     assert run(program, tmp_path) == ["corral corral.breaker"]
+
+
+def test_the_service_loads_the_breaker_and_nothing_else_of_the_library_or_for_it(tmp_path: Path) -> None:
+    program = """
+import sys, service.app, service.cli.commands, service.cli.serve
+print(*sorted(name for name in sys.modules if name.partition(".")[0] in {"corral", "httpx2", "anyio", "tenacity"}))
+"""
+    assert run(program, tmp_path) == ["corral corral.breaker"]
+
+
+def test_names_are_loaded_when_they_are_used_and_all_of_them_are_there(tmp_path: Path) -> None:
+    program = """
+import sys, corral
+assert [name for name in sys.modules if name.startswith("corral.")] == []
+assert set(corral.__all__) <= set(dir(corral))
+for name in corral.__all__:
+    assert getattr(corral, name).__name__ == name
+try:
+    corral.nothing
+except AttributeError as error:
+    print(error)
+"""
+    assert run(program, tmp_path) == ["module 'corral' has no attribute 'nothing'"]
+
+
+def test_the_library_is_no_part_of_the_service_and_says_that_it_is_typed() -> None:
+    assert not (OWN_FOLDER.parent / "__init__.py").exists()
+    assert [path.name for path in OWN_FOLDER.parent.iterdir() if path.is_dir() and path.name != "__pycache__"] == [
+        "corral"
+    ]
+    assert (OWN_FOLDER / "py.typed").exists()
+    assert places(r"^\s*(from|import) (service|tests)\b", "service/client/**/*.py") == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -98,6 +98,86 @@ async def test_limits_hold_from_the_moment_they_are_assigned() -> None:
         assert (client.active_requests, client.queued_requests) == (2, 4)
         stall.release()
         await asyncio.gather(*calls[2:])
+
+
+async def test_limits_that_change_while_fifty_threads_ask_hold_for_all_of_them() -> None:
+    async with SimulatedServer(QUICK) as ollama:
+        first = ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat", times=4))
+        second = ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat"))
+
+        async def until_stalled(number: int) -> None:
+            await ollama.observations.until(lambda seen: seen.stalled == number)
+
+        with Client(ollama.url, model="llama3.2") as client:
+            client.max_concurrent_requests, client.queue_size = 1, 49
+            with ThreadPoolExecutor(51) as threads:
+                calls = [threads.submit(client.generate, prompt=f"{number}", max_tokens=2) for number in range(50)]
+                await until_stalled(1)
+                client.max_concurrent_requests = 4
+                await until_stalled(4)
+                client.max_concurrent_requests = 2
+                first.release()
+                await asyncio.wait(map(asyncio.wrap_future, calls), return_when=asyncio.FIRST_COMPLETED)
+                await ollama.observations.until(lambda seen: seen.requests["/api/chat"] == 6 and seen.stalled == 2)
+                # Four have been answered, and only two have come after them.
+                assert client.active_requests == 2
+                client.queue_size = 0
+                with pytest.raises(QueueFullError):
+                    await asyncio.wrap_future(threads.submit(client.generate, prompt="one more"))
+                client.max_concurrent_requests = 5
+                await until_stalled(5)
+                second.release()
+                answers = await asyncio.gather(*map(asyncio.wrap_future, calls))
+            assert len(answers) == 50
+            assert (client.active_requests, client.queued_requests) == (0, 0)
+            stats = client.usage_stats
+            assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (51, 50, 1)
+        assert ollama.observations.peak_in_flight <= 5
+
+
+async def test_a_map_follows_the_limit_as_it_is_and_is_never_refused() -> None:
+    async with one_place(0) as (client, ollama):
+        stall = ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/chat"))
+        answers = client.map([f"{number}" for number in range(9)], in_flight=9, max_tokens=2)
+        first = asyncio.ensure_future(anext(answers))
+        await ollama.observations.until(lambda seen: seen.stalled == 1)
+        client.max_concurrent_requests = 3
+        await ollama.observations.until(lambda seen: seen.stalled == 3)
+        with pytest.raises(QueueFullError):
+            await client.generate(prompt="beside it")
+        client.queue_size = 1
+        beside = asyncio.create_task(client.generate(prompt="beside it", priority="high", max_tokens=2))
+        await asyncio.sleep(0)
+        assert not beside.done()
+        stall.release()
+        await first
+        assert len([answer async for answer in answers]) == 8
+        await beside
+        assert ollama.observations.prompts.index("beside it") == 3
+        assert ollama.observations.peak_in_flight == 3
+
+
+async def test_what_the_input_of_a_map_raises_comes_after_the_answers_before_it() -> None:
+    def broken() -> Iterator[str]:
+        yield "0"
+        yield "1"
+        raise KeyError("gone")
+
+    async with one_place(0) as (client, ollama):
+        found = client.map(broken(), return_exceptions=True, max_tokens=2)
+        assert [type(await anext(found)) for _ in range(2)] == [dict, dict]
+        with pytest.raises(KeyError, match="gone"):
+            await anext(found)
+
+        def waiting() -> list[object]:
+            with Client(ollama.url, model="llama3.2") as other:
+                answers = other.map(broken(), max_tokens=2)
+                seen: list[object] = [next(answers), next(answers)]
+                with pytest.raises(KeyError, match="gone"):
+                    next(answers)
+            return seen
+
+        assert len(await asyncio.to_thread(waiting)) == 2
 
 
 async def test_who_is_admitted_and_leaves_at_the_same_moment_gives_the_place_back() -> None:

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from corral import Client
 from tests.client.servers import both_servers
 from tests.support.checkout import ROOT
 
@@ -26,3 +27,8 @@ def test_each_snippet_runs_and_says_something(tmp_path_factory: pytest.TempPathF
             with contextlib.redirect_stdout(said):
                 exec(snippet, {"__name__": "__main__"})
             assert said.getvalue().strip(), snippet
+        with Client() as client:
+            jobs = list(client.jobs())
+    # Whatever the snippets print, each of their calls was answered.
+    assert [job["status"] for job in jobs] == ["completed"] * (2 + 20 + 1 + 3)
+    assert [job["priority"] for job in jobs].count("low") == 20

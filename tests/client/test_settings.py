@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from corral import Client, ConfigurationError
+from corral import AsyncClient, Client, ConfigurationError
 from corral.requests import chat_request, embed_request, generate_request
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
@@ -24,10 +24,51 @@ def test_every_spelling_of_an_address_is_the_same_server(scheme: str, prefix: st
     assert client.ollama_api_url == f"http://box:11434{prefix}/api"
 
 
-@pytest.mark.parametrize("address", ["http://", "ftp://box", "box:port", "http://box:99999", "a b", "http://bo x/api"])
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("http://box//api//", "http://box"),
+        ("http://box/prefix//v1//chat/completions", "http://box/prefix"),
+        ("HTTP://BOX:80/api", "http://box"),
+        ("https://box:443/", "https://box"),
+        ("http://box:443", "http://box:443"),
+        ("box:", "http://box"),
+        ("[::1]:11434", "http://[::1]:11434"),
+        ("http://[::1]/prefix/api/generate", "http://[::1]/prefix"),
+        ("http://me:secret@[::1]:80/api/", "http://[::1]"),
+        ("me:secret@box:1/prefix/v1/", "http://box:1/prefix"),
+        (" http://box ", "http://box"),
+    ],
+)
+def test_one_server_has_one_address(address: str, url: str) -> None:
+    client = Client(address)
+    assert client.base_url == url
+    for own in (url, f"{address.strip().rstrip('/')}"):
+        client.create_ollama_endpoint_handler(own)
+    client.create_ollama_endpoint_handler("/api/generate")
+    assert client._parts.address.path_of(f"{url}/api/chat") == "/api/chat"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://", "ftp://box", "box:port", "http://box:99999", "a b", "http://bo x/api", " ", "//box", "::1"),
+        *("http:///box", "http:box", "http://[::1]x/", "http://bo\x00x", "http://box/\x00", "http://a..b", "http://."),
+        *("http://box\\x", "http://a,b", "http://box:0", "http://box?x=1", "http://box#x", f"http://{'a' * 64}"),
+        *("http://me:12/secret@box", "http://me:12#secret@box", "http://me:12?secret@box"),
+    ],
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="address"):
+    with pytest.raises(ConfigurationError, match="address") as refused:
         Client(address)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_address_with_one_slash_is_told_with_two() -> None:
+    for address in ("http:/box:1/api", "https:/me:secret@box", "HTTP:/box"):
+        with pytest.raises(ConfigurationError, match=r"http(s://box|://box:1/api|://box)$") as refused:
+            Client(address)
+        assert "secret" not in str(refused.value)
 
 
 def test_the_nearest_word_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +198,27 @@ def test_embeddings_take_one_text_or_several_and_no_others() -> None:
     for wrong in ([], [1], "x"):
         with pytest.raises(ConfigurationError):
             embed_request(wrong, "m", {"tools": []} if wrong == "x" else {})
+
+
+def test_an_api_key_and_an_authorization_of_ones_own_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"authorization": "Basic secret"}
+    assert Client(headers=headers)._parts.server.wire._headers["Authorization"] == "Basic secret"
+    with pytest.raises(ConfigurationError, match="Authorization") as refused:
+        Client(api_key="sk-secret", headers=headers)
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv("CORRAL_KEY", "sk-1")
+    with pytest.raises(ConfigurationError, match="CORRAL_KEY"):
+        Client(headers=headers)
+
+
+async def test_a_closed_client_tests_nothing() -> None:
+    waiting, asking = Client("http://localhost:1"), AsyncClient("http://localhost:1")
+    waiting.close()
+    await asking.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        waiting.test_ollama_endpoint()
+    with pytest.raises(ConfigurationError, match="closed"):
+        await asking.test_ollama_endpoint()
 
 
 @pytest.mark.parametrize("name", ["naïve", "a\nb", "", "x" * 129])

@@ -12,7 +12,7 @@ import pytest
 from corral import AsyncClient, ConfigurationError, ConnectionFailedError, CorralError, ServerError, StreamBrokenError
 from tests.client.test_retries import NO_HEALTH, refusal
 from tests.support.client_time import OwnTime
-from tests.support.raw_server import END, STREAM, Exchange, RawServer, chunk, raw_server
+from tests.support.raw_server import END, STREAM, Exchange, RawServer, chunk, raw_server, whole
 
 MESSAGES = [{"role": "user", "content": "Why?"}]
 ODD = ["a\u0085b", "c\u2028d", "e\u2029f\x0b\x0c\x1c", "naïve 👩‍🚀", ""]
@@ -88,6 +88,30 @@ async def test_a_line_ends_at_a_line_feed_only_and_no_character_comes_in_pieces(
             "done_reason": "stop",
             "request_id": chunks[-1]["request_id"],
         }
+
+
+async def test_corrals_events_are_whole_too_whatever_stands_in_them() -> None:
+    job = {"id": "j", "status": "completed", "model": "m", "prompt": "p"}
+    text = "".join(ODD) + "x" * 2_000_000
+    events = (("status", job), ("output", {"kind": "text", "data": text}), ("done", {"status": "completed"}))
+    sent = "".join(
+        f"id: 1.{number}\nevent: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+        for number, (name, data) in enumerate(events)
+    ).encode()
+    replies = {
+        "/health": whole(b'{"service":"corral"}'),
+        "/api/v1/prompt": whole(b'{"id":"j","status":"queued","position":1}', status="202 Accepted"),
+        "/api/v1/prompt/j/stream": STREAM.replace(b"application/x-ndjson", b"text/event-stream")
+        + b"".join(chunk(sent[at : at + 70_001]) for at in range(0, len(sent), 70_001))
+        + END,
+    }
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(replies.get(exchange.path.partition("?")[0]) or whole(json.dumps(job).encode()))
+
+    async with raw_server(answer) as server, AsyncClient(server.url) as client:
+        chunks, error = await read(client)
+    assert (error, len(chunks), chunks[0]["text"] == text, chunks[-1]["done"]) == (None, 2, True, True)
 
 
 async def test_a_line_of_two_megabytes_is_a_line() -> None:

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, get_origin, get_type_hints
 import pytest
 
 import corral
-from corral import shapes
+from corral import Client, shapes
 from service.api.documentation.document import build_document
 from service.app import build_app
 from service.config import load_config
@@ -22,6 +22,18 @@ TYPED = Path(__file__).with_name("typed_program.py")
 def test_the_program_that_the_type_checker_reads_uses_every_public_name() -> None:
     text = TYPED.read_text(encoding="utf-8")
     assert [name for name in corral.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "of"), [("Client", "client|another"), ("AsyncClient", "client|other"), ("Job", "job"), ("AsyncJob", "job")]
+)
+def test_it_uses_every_method_and_attribute_of_each_class(kind: str, of: str) -> None:
+    own = "async def " if kind.startswith("Async") else "def "
+    parts = re.split(r"^(?=(?:async )?def )", TYPED.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = "".join(part for part in parts if part.startswith(own))
+    found = set(re.findall(rf"\b(?:{of}|client\.job\([^)]*\))\.(\w+)", text))
+    names = dir(Client) if kind == "Client" else vars(getattr(corral, kind))
+    assert {name for name in names if not name.startswith("_")} - found == set()
 
 
 @pytest.mark.parametrize(

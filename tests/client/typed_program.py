@@ -70,7 +70,7 @@ def jobs(client: Client) -> None:
     assert_type(job.stream(from_="1.2"), Iterator[JobEvent])
     assert_type(job.cancel(), JobStatus)
     assert_type(job.request(), dict[str, Any])
-    assert_type(job.id, str)
+    assert_type((job.id, job.request_id), tuple[str, str | None])
 
 
 def many(client: Client) -> None:
@@ -94,6 +94,7 @@ def attributes(client: Client) -> None:
     client.default_model = None
     client.reset_usage_stats()
     client.close()
+    assert_type((client.PRIORITY_HIGH, client.PRIORITY_NORMAL, client.PRIORITY_LOW), tuple[int, int, int])
     answer = client.generate(prompt="Why?", priority=client.PRIORITY_LOW)
     assert_type(answer["usage"], Usage)
     assert_type(answer.get("timings"), Timings | None)
@@ -101,7 +102,19 @@ def attributes(client: Client) -> None:
         assert_type(another, Client)
 
 
+async def followed(job: AsyncJob) -> None:
+    assert_type(await job.status(), JobStatus)
+    assert_type(await job.wait(3), JobStatus)
+    assert_type(await job.result(3), Answer)
+    assert_type(await job.cancel(), JobStatus)
+    assert_type(await job.request(), dict[str, Any])
+    assert_type(job.stream("1.2"), AsyncGenerator[JobEvent, None])
+    assert_type((job.id, job.request_id), tuple[str, str | None])
+
+
 async def asked(client: AsyncClient) -> None:
+    assert_type(client.create_ollama_endpoint_handler(), Callable[..., Awaitable[Answer]])
+    assert_type(client("chat", messages=MESSAGES), Any)
     assert_type(await client.chat("m", messages=MESSAGES), Answer)
     assert_type(await client.generate("m", "Why?"), Answer)
     assert_type(await client.completions("m", "Why?"), Answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from service.api.context import CLOCK
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedServer, SimulatedSettings
 from tests.support.backends import until_answering
+from tests.support.raw_server import Exchange, raw_server, whole
 from tests.support.running import RunningService, service_in_process
 
 AGE = "X-List-Age-Seconds"
@@ -176,3 +178,25 @@ async def test_a_list_that_was_never_told_is_503_beside_one_that_was(tmp_path: P
     both = {"backends": [*nowhere["backends"], {**known[0], "name": "other"}]}
     async with service_in_process(both, folder=tmp_path) as service:
         assert [(await ask(service, path))[0] for path in LISTS] == [200, 200]
+
+
+async def test_a_call_right_after_the_start_waits_for_the_first_look_at_the_backend() -> None:
+    """Of which a part is answered already: the backend is neither there nor away yet."""
+    asked, listed = asyncio.Event(), asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.path == "/api/ps":
+            asked.set()
+            await listed.wait()
+        await exchange.send(whole(b'{"version": "0.24.0", "models": []}'))
+
+    async with raw_server(answer) as backend:
+        options = {"backends": [{"name": "raw", "url": backend.url, "concurrency": 1}]}
+        async with service_in_process(options) as service:
+            await asked.wait()
+            showing = asyncio.ensure_future(service.call("POST", "/api/show", {"model": "llama3.2"}))
+            # It is looked at meanwhile whether it is there.
+            await service.call("GET", "/health")
+            assert not showing.done()
+            listed.set()
+            assert (await showing)[0] == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hatchling.build import build_wheel
+from hatchling.build import build_editable, build_wheel
 
 from service.config import Config
 from tests.support.checkout import ROOT
@@ -83,4 +84,24 @@ def test_the_wheel_carries_the_pages_and_the_default_configuration(
     assert "corral/py.typed" in names
     assert len(names) == len(set(names))
     assert not [name for name in names if name.startswith("service/client")]
+    # What is in it is enough to be imported, each package from there.
+    zipfile.ZipFile(tmp_path / name).extractall(tmp_path / "installed")
+    program = "import corral.client, service.app; print(corral.__file__); print(service.__file__)"
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert said == [str(tmp_path / "installed" / package / "__init__.py") for package in ("corral", "service")]
     assert not [name for name in names if name.startswith(("tests/", "static/", "deploy/"))]
+
+
+def test_an_editable_install_sees_both_packages_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    wheel = zipfile.ZipFile(tmp_path / build_editable(str(tmp_path)))
+    [paths] = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".pth")]
+    assert set(paths.split()) == {str(ROOT), str(ROOT / "service" / "client")}
+    assert not [name for name in wheel.namelist() if name.endswith(".py")]

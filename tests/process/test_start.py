@@ -246,6 +246,7 @@ CLIENTS = {"CORRAL_URL": "http://127.0.0.1:9", "CORRAL_KEY": "sk-of-the-client",
 async def test_no_command_reads_or_refuses_the_variables_of_the_client(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in CLIENTS.items()))
     async with SimulatedServer(SETTINGS) as ollama:
         settings = service_settings(tmp_path, OLLAMA_URL=ollama.url, **CLIENTS)
         if command in (("serve",), ("demo",), ()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from aiohttp import web
 
 from service.api.context import HUB, JOBS
 from service.api.http.fast_router import FastRouterRunner
+from service.api.http.middlewares import AccessLogger
 from service.app import build_app
 from service.config import Config, load_config
 from service.jobs import Jobs
@@ -110,9 +112,10 @@ async def service_in_process(
     seats: int = 5,
     folder: Path | None = None,
     faults: Iterable[Fault] = (),
+    access_log: bool = False,
 ) -> AsyncIterator[RunningService]:
     """The service with these settings (such as ``{"server.max_body": 2048}``) until the end of the block. ``faults``
-    are there before it starts.
+    are there before it starts. ``access_log``: as ``python -m service`` writes it.
     """
     async with SimulatedServer(settings) as ollama:
         for fault in faults:
@@ -128,14 +131,15 @@ async def service_in_process(
                     **(options or {}),
                 },
             )
-            async with _serving(config, ollama) as service:
+            async with _serving(config, ollama, access_log=access_log) as service:
                 yield service
 
 
 @asynccontextmanager
-async def _serving(config: Config, ollama: SimulatedServer) -> AsyncIterator[RunningService]:
+async def _serving(config: Config, ollama: SimulatedServer, *, access_log: bool) -> AsyncIterator[RunningService]:
     app = build_app(config)
-    runner = FastRouterRunner(app, access_log=None, shutdown_timeout=5.0)
+    log = logging.getLogger("service.access") if access_log else None
+    runner = FastRouterRunner(app, access_log=log, access_log_class=AccessLogger, shutdown_timeout=5.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()

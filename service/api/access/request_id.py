@@ -6,12 +6,26 @@ from aiohttp import web
 from multidict import istr
 
 HEADER = istr("X-Request-ID")
+UNREAD = web.RequestKey("unread_request_id", str)
+"""Where a request that could not be read has it."""
 _LONGEST = 128
 
 
 def request_id_of(request: web.BaseRequest) -> str | None:
     """1 to 128 printable ASCII characters; anything else is passed over."""
-    value = request.headers.get(HEADER)
+    return _request_id(request.headers.get(HEADER))
+
+
+def request_id_in(head: bytes) -> str | None:
+    """The same from the beginning of a request that cannot be read as a whole."""
+    for line in head.lstrip(b"\r\n").partition(b"\r\n\r\n")[0].split(b"\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"x-request-id":
+            return _request_id(value.decode("latin-1").strip(" \t\r"))
+    return None
+
+
+def _request_id(value: str | None) -> str | None:
     if value is None or not value.isascii() or not value.isprintable() or not 0 < len(value) <= _LONGEST:
         return None
     return value

@@ -8,7 +8,7 @@ from functools import partial
 from aiohttp import web
 
 from service.api.access.admission import REPLAYED, call
-from service.api.context import BODY_ROOM, CONFIG, HUB, JOBS, LONG_LIVED
+from service.api.context import BODY_ROOM, LONG_LIVED
 from service.api.dropin.answering import STREAMS, Answer, place_headers
 from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.dialect import Dialect
@@ -109,7 +109,7 @@ async def _stored(
 async def _until_ended(request: web.Request, view: View, stream: CallerStream, headers: Mapping[str, str]) -> None:
     """Wait until a job is final, or its caller is gone. Raises StoppingError, and ConnectionError."""
     app = request.app
-    poll = LongPoll(app[JOBS], app[HUB], app[LONG_LIVED], app[CONFIG].database.poll_interval_seconds)
+    poll = LongPoll(request)
     while not view.job.is_final and not is_gone(request):
         if app[LONG_LIVED].is_dismissed:
             raise StoppingError(STOPPING)

@@ -19,6 +19,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from service.api.access.request_id import HEADER, UNREAD, request_id_in
 from service.api.http.connection_bounds import Connections
 from service.api.http.failures import ErrorShapes, Failure
 from service.api.http.parameters import LONGEST_ADDRESS
@@ -59,6 +60,7 @@ class CallerConnection(RequestHandler):
         "_head_bytes",
         "_is_spent",
         "_path",
+        "_request_id",
         "_shapes",
     )
 
@@ -79,6 +81,8 @@ class CallerConnection(RequestHandler):
         """Whether a refusal is on its way, behind which nothing is read."""
         self._path = ""
         """Of the request that was refused."""
+        self._request_id: str | None = None
+        """What its caller calls it."""
         self._gone: asyncio.Event | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,6 +125,9 @@ class CallerConnection(RequestHandler):
         self._gone = asyncio.Event()
         last = _LastReply(self.transport, self._gone, status=shaped.status, headers=shaped.headers, body=shaped.body)
         last.headers[hdrs.SERVER] = SERVER
+        if self._request_id is not None:
+            # For the access log, too.
+            last.headers[HEADER] = request[UNREAD] = self._request_id
         last.force_close()
         return last
 
@@ -184,7 +191,7 @@ class CallerConnection(RequestHandler):
         self._begun = b""
         body, self._body = self._body, None
         if body is None or body.is_eof():
-            self._path = _path_in(begun)
+            self._path, self._request_id = _path_in(begun), request_id_in(begun)
             self._parser = cast(Any, _SpentParser())
             self._is_spent = True
             return

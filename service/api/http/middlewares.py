@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 
 from service.api.access.auth import identify
 from service.api.access.caller import Caller
-from service.api.access.request_id import request_id_of
+from service.api.access.request_id import UNREAD, request_id_of
 from service.api.access.request_log import LEFT, REQUEST_LOGGING
 from service.api.context import BODY_ROOM, METRICS
 from service.api.http.cross_origin import add_cross_origin_headers
@@ -99,7 +99,7 @@ class AccessLogger(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         # path_qs is still percent-encoded, so that nobody can write lines of their own into the log.
-        request_id = request_id_of(request)
+        request_id = request_id_of(request) or request.get(UNREAD)
         self.logger.info(
             "%s %s %s %d %d %.1fms%s",
             request.remote or "-",

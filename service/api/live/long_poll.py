@@ -5,31 +5,46 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from service.api.long_lived import LongLived
-from service.jobs import Jobs, View
-from service.live.hub import Hub, Listening, job_channel
+from aiohttp import web
+
+from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED
+from service.api.http.callers import CALLERS, is_gone
+from service.jobs import View
+from service.live.hub import Listening, job_channel
 
 
 class LongPoll:
-    """What a long poll needs; ``look_again_seconds`` is the pause between two looks when no event comes."""
+    """Waits for the caller of a request. It ends when that caller has left, too: nobody looks for those who no longer
+    wait.
+    """
 
-    def __init__(self, jobs: Jobs, hub: Hub, long_lived: LongLived, look_again_seconds: float) -> None:
-        self._jobs = jobs
-        self._hub = hub
-        self._long_lived = long_lived
-        self._look_again_seconds = look_again_seconds
+    def __init__(self, request: web.Request) -> None:
+        app = self._app = request.app
+        self._request = request
+        self._jobs = app[JOBS]
+        self._long_lived = app[LONG_LIVED]
+        self._look_again_seconds = app[CONFIG].database.poll_interval_seconds
+        """The pause between two looks when no event comes."""
 
     async def until_changed(self, job_id: str, known: str, seconds: float) -> View:
-        """The job as soon as its status is final or not ``known``; else as it is after ``seconds``, or at a stop."""
+        """The job as soon as its status is final or not ``known``; else as it is after ``seconds``, at a stop, or
+        when its caller has left.
+        """
         return await self._until(job_id, lambda status: status != known, seconds)
 
     async def until_final(self, job_id: str, seconds: float) -> View:
-        """The job as soon as it is final; else as it is after ``seconds``, or at a stop."""
+        """The job as soon as it is final; else as it is after ``seconds``, at a stop, or when its
+        caller has left.
+        """
         return await self._until(job_id, lambda _status: False, seconds)
 
     async def _until(self, job_id: str, is_awaited: Callable[[str], bool], seconds: float) -> View:
         news = asyncio.Event()
-        with Listening(self._hub, job_channel(job_id), wake=news.set), self._long_lived.seated(news.set):
+        with (
+            Listening(self._app[HUB], job_channel(job_id), wake=news.set),
+            self._long_lived.seated(news.set),
+            self._app[CALLERS].waiting(self._request, news.set),
+        ):
             return await self._look(news, job_id, is_awaited, seconds)
 
     async def _look(self, news: asyncio.Event, job_id: str, is_awaited: Callable[[str], bool], seconds: float) -> View:
@@ -38,9 +53,14 @@ class LongPoll:
         while True:
             view = await self._jobs.views.view(job_id)
             left = end - loop.time()
-            if view.job.is_final or is_awaited(view.job.status) or left <= 0 or self._long_lived.is_dismissed:
+            if view.job.is_final or is_awaited(view.job.status) or left <= 0 or self._is_left_alone:
                 return view
             await wait_for(news, min(left, self._look_again_seconds))
+
+    @property
+    def _is_left_alone(self) -> bool:
+        """Whether the service stops, or the caller has left."""
+        return self._long_lived.is_dismissed or is_gone(self._request)
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:

@@ -12,7 +12,7 @@ from service.api.access import admission
 from service.api.access.caller import CALLER
 from service.api.access.client_address import owner_named
 from service.api.access.visibility import check_visible, require_visible, visible_view
-from service.api.context import CLOCK, CONFIG, HUB, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
+from service.api.context import CLOCK, CONFIG, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
 from service.api.http.callers import while_there
@@ -64,7 +64,7 @@ async def status(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id)
     if query.wait and not view.job.is_final:
         with _waiting(request):
-            view = await _long_poll(request.app).until_changed(job_id, query.status or view.job.status, query.wait)
+            view = await LongPoll(request).until_changed(job_id, query.status or view.job.status, query.wait)
     return json_reply(request, view_fields(view), headers=place_headers(view))
 
 
@@ -74,7 +74,7 @@ async def result(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id)
     if query.wait and not view.job.is_final:
         with _waiting(request):
-            view = await _long_poll(request.app).until_final(job_id, query.wait)
+            view = await LongPoll(request).until_final(job_id, query.wait)
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
     job = view.job
@@ -166,10 +166,6 @@ async def listed(request: web.Request) -> web.StreamResponse:
 
 def _waiting(request: web.Request) -> AbstractContextManager[None]:
     return request.app[LONG_LIVED].waiting(request[CALLER].owner)
-
-
-def _long_poll(app: web.Application) -> LongPoll:
-    return LongPoll(app[JOBS], app[HUB], app[LONG_LIVED], app[CONFIG].database.poll_interval_seconds)
 
 
 ROUTES = (

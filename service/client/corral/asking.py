@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
-from corral.call import Call, log
+from corral.call import Call
 from corral.errors import (
     CallTimeoutError,
     ConfigurationError,
@@ -17,6 +17,7 @@ from corral.errors import (
     NotSupportedError,
     StreamBrokenError,
 )
+from corral.logs import log
 from corral.places import Places, word_of
 from corral.prompts import Prompts, Submission
 from corral.replies import (
@@ -28,18 +29,22 @@ from corral.replies import (
     native_usage,
     raise_failure,
     require_whole,
+    text_of_part,
 )
 from corral.requests import CHAT, GENERATE, Request
 from corral.server import Server
 from corral.settings import OLLAMAS_MODEL
 from corral.shapes import Answer, Chunk, Embeddings, Usage
 from corral.stats import Stats, usage_of
+from corral.under_way import UnderWay
 from corral.wire import json_bytes
 
 T = TypeVar("T")
 
 _ANSWERS = (CHAT, GENERATE)
 """The endpoints whose last object says that it is done."""
+_STEPS = ("/api/pull", "/api/push", "/api/create")
+"""Those whose last one says that it was a success."""
 
 
 class Flight:
@@ -47,22 +52,22 @@ class Flight:
     that a service which is started again breaks off one submission and not all.
     """
 
-    def __init__(self, most_requests: int) -> None:
+    def __init__(self) -> None:
         self.submitting = asyncio.Lock()
-        self.asking = asyncio.Semaphore(most_requests)
 
 
 class Asking:
     """Asks models, at Corral or at a bare Ollama."""
 
-    def __init__(self, server: Server, prompts: Prompts, places: Places, stats: Stats) -> None:
+    def __init__(self, server: Server, prompts: Prompts, places: Places, stats: Stats, under_way: UnderWay) -> None:
         self._server = server
         self._prompts = prompts
         self._places = places
         self._stats = stats
+        self._under_way = under_way
 
-    async def answer(self, request: Request, call: Call) -> Answer:
-        """The whole answer."""
+    async def answer(self, request: Request, call: Call, *, is_refusable: bool = True) -> Answer:
+        """The whole answer. ``is_refusable``: when too many calls wait for a place already."""
 
         async def ask() -> Answer:
             if request.is_prompt and await self._server.is_corral(call):
@@ -70,7 +75,7 @@ class Asking:
             reply, model = await self._directly(request, call, require_whole)
             return native_answer(reply, call, model)
 
-        return await self._counted(call, ask, _usage)
+        return await self._counted(call, ask, _usage, is_refusable=is_refusable)
 
     async def embeddings(self, request: Request, call: Call) -> Embeddings:
         """The vectors."""
@@ -96,17 +101,18 @@ class Asking:
         """The objects of the server's streamed reply."""
         content = _content(data, is_streamed=True)
 
+        is_done = _end_of(path)
+
         async def objects() -> AsyncGenerator[dict[str, Any]]:
             headers = self._headers(call, is_corral=await self._server.is_corral(call))
-            is_done = _says_done if path in _ANSWERS else None
             stream = await self._server.opened(
-                call, path, content, headers, lambda found: found, _text_of_object, is_done=is_done
+                call, path, content, headers, lambda found: found, text_of_part, is_done=is_done
             )
             async with aclosing(stream.items()) as items:
                 async for item in items:
                     yield item
 
-        return self._counted_stream(call, objects, native_usage, _says_done if path in _ANSWERS else None)
+        return self._under_way.stream(self._counted_stream(call, objects, native_usage, is_done))
 
     def chunks(self, request: Request, call: Call) -> AsyncGenerator[Chunk]:
         """The answer piece by piece."""
@@ -118,10 +124,12 @@ class Asking:
                 async for chunk in chunks:
                     yield chunk
 
-        return self._counted_stream(call, ask, _usage, _says_done)
+        return self._under_way.stream(self._counted_stream(call, ask, _usage, _says_done))
 
     async def item(self, request: Request, call: Call, flight: Flight) -> Answer:
-        """The answer to an item of a map. As a job it holds no place, since Corral has a queue of its own."""
+        """The answer to an item of a map. As a job it holds no place, since Corral has a queue of its own; at a bare
+        Ollama it waits for one, however many wait: the map itself holds its input back.
+        """
 
         async def ask() -> Answer:
             submission = Submission(call, json_bytes(request.prompt_body()))
@@ -137,8 +145,7 @@ class Asking:
             raise
         if is_job:
             return await self._counted(call, ask, _usage, needs_place=False)
-        async with flight.asking:
-            return await self.answer(request, call)
+        return await self.answer(request, call, is_refusable=False)
 
     async def _by_job(self, request: Request, call: Call) -> Answer:
         submission = Submission(call, json_bytes(request.prompt_body()))
@@ -253,12 +260,13 @@ class Asking:
         usage_of_reply: Callable[[T], Usage],
         *,
         needs_place: bool = True,
+        is_refusable: bool = True,
     ) -> T:
         """Ask, in a place of the queue where it needs one, within the call's time."""
         try:
-            async with within(call, _deadline(call)):
+            async with self._under_way.waiting(), within(call, _deadline(call)):
                 if needs_place:
-                    await self._places.take(call.rank)
+                    await self._places.take(call.rank, is_refusable=is_refusable)
                 with self._places.given_back() if needs_place else nullcontext():
                     reply = await ask()
         except BaseException as error:
@@ -348,11 +356,15 @@ def _content(data: Any, *, is_streamed: bool) -> bytes:
     return json_bytes({**data, "stream": is_streamed})
 
 
+def _end_of(path: str) -> Callable[[Mapping[str, Any]], bool] | None:
+    """What knows the last object of a route's stream; None where none says so, or the stream itself knows."""
+    route = path.partition("?")[0].rstrip("/")
+    return _says_done if route in _ANSWERS else _says_success if route in _STEPS else None
+
+
+def _says_success(found: Mapping[str, Any]) -> bool:
+    return found.get("status") == "success"
+
+
 def _says_done(found: Mapping[str, Any]) -> bool:
     return found.get("done") is True
-
-
-def _text_of_object(found: Mapping[str, Any]) -> str:
-    message = found.get("message")
-    text = message.get("content") if isinstance(message, Mapping) else found.get("response")
-    return text if isinstance(text, str) else ""

@@ -10,14 +10,16 @@ from typing import Any, Literal, overload
 import httpx2
 
 from corral.asking import Flight
-from corral.call import Call, log, marking, new_call
+from corral.call import Call, marking, new_call
 from corral.errors import ConfigurationError, CorralError
 from corral.job import AsyncJob
+from corral.logs import log
 from corral.prompts import Submission
 from corral.replies import native_answer, native_chunk, require_models
 from corral.requests import Request, chat_request, chosen_model, embed_request, generate_request, submission
 from corral.shapes import Answer, Chunk, Embeddings, JobStatus, Priority
-from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Parts, Surface, items_of, require_in_flight
+from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Items, Parts, Surface, require_in_flight
+from corral.under_way import streamed
 from corral.wire import json_bytes
 
 
@@ -124,6 +126,8 @@ class AsyncClient(Surface):
         """``chat``, ``stream_chat``, ``generate``, ``completions`` or ``embed``, by its name."""
         if endpoint_type not in ENDPOINT_TYPES:
             raise ConfigurationError(f"endpoint_type = {endpoint_type!r}: give one of {', '.join(ENDPOINT_TYPES)}")
+        if endpoint_type == "embed":
+            kwargs.setdefault("input", None)
         return getattr(self, endpoint_type)(**kwargs)
 
     async def make_post_request_ollama(
@@ -181,15 +185,15 @@ class AsyncClient(Surface):
         content = json_bytes(submission(prompt, messages, chosen, max_tokens, temperature, options, fields))
         call = new_call(request_id, idempotency_key=idempotency_key)
         submitted = Submission(call, content)
-        try:
-            job_id = (await self._parts.prompts.submit(submitted))["id"]
-        except CorralError as error:
-            call.mark(error)
-            await self._parts.prompts.give_up_unless_refused(submitted, error)
-            raise
-        except BaseException:
-            await self._parts.prompts.give_up(submitted)
-            raise
+        async with self._parts.asking_as(call):
+            try:
+                job_id = (await self._parts.prompts.submit(submitted))["id"]
+            except CorralError as error:
+                await self._parts.prompts.give_up_unless_refused(submitted, error)
+                raise
+            except BaseException:
+                await self._parts.prompts.give_up(submitted)
+                raise
         self._parts.stats.expect(job_id)
         return AsyncJob(self._parts, job_id, call.request_id)
 
@@ -197,6 +201,7 @@ class AsyncClient(Surface):
         """A job whose id was written down; nothing is asked yet."""
         return AsyncJob(self._parts, job_id)
 
+    @streamed
     async def jobs(
         self, *, status: str | None = None, model: str | None = None, text: str | None = None
     ) -> AsyncGenerator[JobStatus]:
@@ -209,7 +214,7 @@ class AsyncClient(Surface):
                 page, after = await self._parts.prompts.page(call, filters)
                 for job in page:
                     yield job
-                if after is None:
+                if after in (None, filters.get("before")):
                     return
                 filters["before"] = after
 
@@ -220,10 +225,12 @@ class AsyncClient(Surface):
         call = self._new_call(None)
         filters: dict[str, Any] = {}
         if status is not None:
+            if not isinstance(status, Iterable):
+                raise ConfigurationError(f'status = {status!r}: give "queued", "processing", or a list of them')
             filters["status"] = [status] if isinstance(status, str) else list(status)
         if model is not None:
             filters["model"] = model
-        with marking(call):
+        async with self._parts.asking_as(call):
             return await self._parts.prompts.cancel_all(call, filters, everybody=everybody)
 
     @overload
@@ -244,6 +251,7 @@ class AsyncClient(Surface):
         return_exceptions: bool,
         **shared: Any,
     ) -> AsyncGenerator[Answer | Exception]: ...
+    @streamed
     async def map(
         self,
         prompts: Iterable[str | Mapping[str, Any]],
@@ -254,17 +262,20 @@ class AsyncClient(Surface):
     ) -> AsyncGenerator[Any]:
         """The answers, in the order of the prompts, of which at most ``in_flight`` are taken in advance."""
         require_in_flight(in_flight)
-        items = items_of(prompts)
-        flight = Flight(self.max_concurrent_requests)
+        items = Items(prompts)
+        flight = Flight()
         pending: deque[asyncio.Task[Answer]] = deque()
         try:
             while True:
-                while len(pending) < in_flight and (item := next(items, END)) is not END:
+                while len(pending) < in_flight and (item := items.take()) is not END:
                     pending.append(asyncio.create_task(self._item(item, shared, flight)))
                 if not pending:
+                    items.end()
                     return
+                # Whoever is cancelled while he waits for a task cancels that one alone, and waits for its end.
+                await asyncio.wait((pending[0],))
                 try:
-                    answer: Answer | Exception = await pending[0]
+                    answer: Answer | Exception = pending[0].result()
                 except Exception as error:
                     if not return_exceptions:
                         raise
@@ -281,7 +292,9 @@ class AsyncClient(Surface):
     async def list_models(self) -> list[dict[str, Any]]:
         """The models that are installed, as Ollama lists them."""
         call = self._new_call(None)
-        with marking(call):
+        async with self._parts.asking_as(call):
+            # It would be answered by both; but whoever has called once knows which it is.
+            await self._parts.server.is_corral(call)
             found = await self._parts.server.ask(call, "GET", "/api/tags", check=require_models)
         models: list[dict[str, Any]] = found.get("models") or []
         return models
@@ -296,16 +309,18 @@ class AsyncClient(Surface):
         return handler
 
     async def test_ollama_endpoint(self, endpoint_url: str | None = None) -> bool:
-        """Whether the default model answers; why not, is logged."""
+        """Whether the default model answers; why not, is logged. Raises ConfigurationError, as all others do."""
         self._require_own(endpoint_url)
         try:
             return bool((await self.generate(prompt=TEST_PROMPT))["text"])
+        except ConfigurationError:
+            raise
         except CorralError as error:
-            log.warning("the test of %s failed: %s", self.base_url, error)
+            log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False
 
     async def aclose(self) -> None:
-        """Close the connections; a closed client raises ConfigurationError."""
+        """Call off what is under way, and close the connections; a closed client raises ConfigurationError."""
         await self._parts.aclose()
 
     async def __aenter__(self) -> AsyncClient:
@@ -331,7 +346,8 @@ class AsyncClient(Surface):
         reply = await self.make_post_request_ollama(url, body, request_id=call.request_id, priority=priority)
         return native_answer(reply, call, body["model"])
 
-    async def _chunks_by_own_post(self, asked: Request, call: Call) -> AsyncIterator[Chunk]:
+    @streamed
+    async def _chunks_by_own_post(self, asked: Request, call: Call) -> AsyncGenerator[Chunk]:
         url, body = self._own_post(asked, is_streamed=True)
         priority = asked.wishes.priority
         parts = await self.make_post_request_ollama(url, body, True, call.request_id, priority)

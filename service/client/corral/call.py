@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from typing import Any
 from corral.errors import ConfigurationError, CorralError
 from corral.places import NORMAL
 from corral.settings import require_seconds
-
-log = logging.getLogger("corral")
 
 _LONGEST_REQUEST_ID = 128
 _LONGEST_KEY = 255

@@ -14,6 +14,7 @@ from corral.errors import (
     ResponseError,
     StreamBrokenError,
 )
+from corral.logs import log
 from corral.settings import Settings
 
 _WORDS = {State.CLOSED: "CLOSED", State.OPEN: "OPEN", State.HALF_OPEN: "HALF-OPEN"}
@@ -31,17 +32,18 @@ def counts_as_failure(error: CorralError) -> bool:
 class Attempt:
     """Leave to try once; its outcome is to be told, and counts once."""
 
-    def __init__(self, circuit: Circuit, openings: int, *, is_trial: bool) -> None:
+    def __init__(self, circuit: Circuit, openings: int, request_id: str, *, is_trial: bool) -> None:
         self._circuit = circuit
         self._openings = openings
-        self._is_trial = is_trial
+        self._request_id = request_id
+        self.is_trial = is_trial
         self._is_told = False
 
     def succeeded(self) -> None:
         """The server has done its part."""
         if not self._is_told:
             self._is_told = True
-            self._circuit.succeeded()
+            self._circuit.succeeded(self._request_id)
 
     def ended_by(self, error: BaseException) -> None:
         """What is no failure of the server's decides nothing, as a cancellation."""
@@ -49,13 +51,13 @@ class Attempt:
             self.decided_nothing()
         elif not self._is_told:
             self._is_told = True
-            self._circuit.failed(self._openings, is_trial=self._is_trial)
+            self._circuit.failed(self._openings, self._request_id, is_trial=self.is_trial)
 
     def decided_nothing(self) -> None:
         """It says neither that the server is well nor that it is not."""
         if not self._is_told:
             self._is_told = True
-            if self._is_trial:
+            if self.is_trial:
                 self._circuit.abandoned(self._openings)
 
 
@@ -89,29 +91,40 @@ class Circuit:
         with self._lock:
             return self._current().is_closed
 
-    def begin(self) -> Attempt:
-        """Raises CircuitOpenError while the server is left alone, and while somebody else makes the trial."""
+    def begin(self, request_id: str) -> Attempt:
+        """Leave for this call. Raises CircuitOpenError while the server is left alone, and while another call is the
+        trial.
+        """
         with self._lock:
             breaker = self._current()
-            if breaker.begin():
-                return Attempt(self, self._openings, is_trial=not breaker.is_closed)
-            seconds = breaker.rest_seconds
-        raise CircuitOpenError(
-            f"the server has failed {self.failures} times in a row and is left alone"
-            + (f" for another {seconds:.1f} s" if seconds else " until a trial has shown that it is back")
-            + "; look whether it runs",
-            seconds,
-        )
+            has_leave, seconds = breaker.begin(), breaker.rest_seconds
+            attempt = Attempt(self, self._openings, request_id, is_trial=not breaker.is_closed)
+        if not has_leave:
+            raise CircuitOpenError(
+                f"the server has failed {self.failures} times in a row and is left alone"
+                + (f" for another {seconds:.1f} s" if seconds else " until a trial has shown that it is back")
+                + "; look whether it runs",
+                seconds,
+            )
+        if attempt.is_trial:
+            log.debug("[%s] the circuit is HALF-OPEN: this is the trial", request_id)
+        return attempt
 
-    def succeeded(self) -> None:
+    def succeeded(self, request_id: str) -> None:
         with self._lock:
+            was_closed = self._breaker.is_closed
             self._breaker.succeeded()
+        if not was_closed:
+            log.debug("[%s] the circuit is CLOSED", request_id)
 
-    def failed(self, openings: int, *, is_trial: bool) -> None:
+    def failed(self, openings: int, request_id: str, *, is_trial: bool) -> None:
         """An attempt failed that was begun after so many openings."""
         with self._lock:
-            if openings == self._openings and self._current().failed(is_trial=is_trial):
-                self._openings += 1
+            is_opened = openings == self._openings and self._current().failed(is_trial=is_trial)
+            self._openings += is_opened
+        if is_opened:
+            seconds = self._settings.circuit_timeout
+            log.debug("[%s] the circuit is OPEN for %g s, after %d failures", request_id, seconds, self.failures)
 
     def abandoned(self, openings: int) -> None:
         """A trial ended that was begun after so many openings, without a word about the server."""

@@ -14,14 +14,15 @@ import httpx2
 
 from corral.asking import Flight
 from corral.async_client import AsyncClient
-from corral.call import Call, log
+from corral.call import Call
 from corral.errors import ConfigurationError, CorralError
 from corral.job import Job
+from corral.logs import log
 from corral.portal import Portal, Started, SyncStream
 from corral.replies import native_answer, native_chunk
 from corral.requests import Request, chat_request, chosen_model, generate_request
 from corral.shapes import Answer, Chunk, Embeddings, JobStatus, Priority
-from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Surface, items_of, require_in_flight
+from corral.surface import END, ENDPOINT_TYPES, TEST_PROMPT, Items, Surface, require_in_flight
 
 _OF_FUTURES = ("chat", "generate", "completions")
 
@@ -58,7 +59,7 @@ class Client(Surface):
             transport=transport,
         )
         super().__init__(self._client._parts)
-        self._portal = Portal()
+        self._portal = Portal(self._parts.aclose)
 
     # Asking
 
@@ -139,6 +140,8 @@ class Client(Surface):
         """``chat``, ``stream_chat``, ``generate``, ``completions`` or ``embed``, by its name."""
         if endpoint_type not in ENDPOINT_TYPES:
             raise ConfigurationError(f"endpoint_type = {endpoint_type!r}: give one of {', '.join(ENDPOINT_TYPES)}")
+        if endpoint_type == "embed":
+            kwargs.setdefault("input", None)
         return getattr(self, endpoint_type)(**kwargs)
 
     def make_post_request_ollama(
@@ -258,7 +261,7 @@ class Client(Surface):
         """The answers, in the order of the prompts, of which at most ``in_flight`` are taken in advance."""
         require_in_flight(in_flight)
         self._parts.require_open()
-        return self._mapped(items_of(prompts), in_flight, return_exceptions, shared)
+        return self._mapped(Items(prompts), in_flight, return_exceptions, shared)
 
     # Others
 
@@ -276,12 +279,14 @@ class Client(Surface):
         return handler
 
     def test_ollama_endpoint(self, endpoint_url: str | None = None) -> bool:
-        """Whether the default model answers; why not, is logged."""
+        """Whether the default model answers; why not, is logged. Raises ConfigurationError, as all others do."""
         self._require_own(endpoint_url)
         try:
             return bool(self.generate(prompt=TEST_PROMPT)["text"])
+        except ConfigurationError:
+            raise
         except CorralError as error:
-            log.warning("the test of %s failed: %s", self.base_url, error)
+            log.warning("[%s] the test of %s failed: %s", error.request_id, self.base_url, error)
             return False
 
     def close(self) -> None:
@@ -317,21 +322,22 @@ class Client(Surface):
 
     def _mapped(
         self,
-        items: Iterator[str | Mapping[str, Any]],
+        items: Items[str | Mapping[str, Any]],
         in_flight: int,
         return_exceptions: bool,
         shared: Mapping[str, Any],
     ) -> Iterator[Any]:
-        flight = Flight(self.max_concurrent_requests)
+        flight = Flight()
         pending: deque[Started[Answer]] = deque()
         try:
             while True:
-                while len(pending) < in_flight and (item := next(items, END)) is not END:
+                while len(pending) < in_flight and (item := items.take()) is not END:
                     pending.append(self._begun(item, shared, flight))
                 if not pending:
+                    items.end()
                     return
                 try:
-                    answer: Answer | Exception = self._portal.outcome(pending[0])
+                    answer: Answer | Exception = self._portal.outcome(pending[0], *pending)
                 except Exception as error:
                     if not return_exceptions:
                         raise

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from corral.call import Call, new_call
+from corral.call import Call, marking, new_call
 from corral.errors import CallTimeoutError, ConfigurationError, CorralError
 from corral.portal import Portal, SyncStream
+from corral.prompts import path_of
 from corral.replies import job_answer
 from corral.settings import is_number
 from corral.shapes import Answer, JobEvent, JobStatus
 from corral.surface import Parts
+from corral.under_way import streamed
 
 
 class AsyncJob:
@@ -22,6 +24,7 @@ class AsyncJob:
     """
 
     def __init__(self, parts: Parts, job_id: str, request_id: str | None = None) -> None:
+        path_of(job_id)
         self._parts = parts
         self.id = job_id
         self.request_id = request_id
@@ -45,18 +48,15 @@ class AsyncJob:
         async with self._asking(timeout) as call:
             return job_answer(await self._parts.prompts.result(call, self.id), call)
 
+    @streamed
     async def stream(self, from_: str | None = None) -> AsyncGenerator[JobEvent]:
         """News of it until it is final, from the beginning or behind an event's ``position``."""
-        position: object = from_
-        if position is not None and not (isinstance(position, str) and position.isascii() and position.isprintable()):
-            raise ConfigurationError(f"from_ = {from_!r}: give the position of an event")
-        async with self._asking() as call:
-            events = self._parts.prompts.events(call, self.id, from_)
-            try:
+        _require_position(from_)
+        call = self._call()
+        with marking(call):
+            async with aclosing(self._parts.prompts.events(call, self.id, from_)) as events:
                 async for event in events:
                     yield event
-            finally:
-                await events.aclose()
 
     async def cancel(self) -> JobStatus:
         """Call it off; how it stands afterwards."""
@@ -70,21 +70,28 @@ class AsyncJob:
 
     @asynccontextmanager
     async def _asking(self, seconds: float | None = None) -> AsyncIterator[Call]:
-        self._parts.require_open()
         if seconds is not None and not is_number(seconds):
             raise ConfigurationError(f"timeout = {seconds!r}: give a number of seconds")
+        call = self._call()
+        async with self._parts.asking_as(call):
+            try:
+                async with asyncio.timeout(seconds):
+                    yield call
+            except CorralError:
+                raise
+            except TimeoutError:
+                raise CallTimeoutError(f"the job {self.id} was not final within {seconds:g} s; it goes on") from None
+
+    def _call(self) -> Call:
+        self._parts.require_open()
         call = new_call(self.request_id)
         call.job_id = self.id
-        try:
-            async with asyncio.timeout(seconds) if seconds is not None else nullcontext():
-                yield call
-        except CorralError as error:
-            call.mark(error)
-            raise
-        except TimeoutError:
-            late = CallTimeoutError(f"the job {self.id} was not final within {seconds:g} s; it goes on")
-            call.mark(late)
-            raise late from None
+        return call
+
+
+def _require_position(value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and value.isascii() and value.isprintable()):
+        raise ConfigurationError(f"from_ = {value!r}: give the position of an event")
 
 
 class Job:

@@ -34,8 +34,9 @@ def word_of(rank: int) -> str:
 
 
 class _Waiter:
-    def __init__(self, order: tuple[int, int]) -> None:
+    def __init__(self, order: tuple[int, int], *, is_refusable: bool) -> None:
         self.order = order
+        self.is_refusable = is_refusable
         self.loop = asyncio.get_running_loop()
         self.admitted: asyncio.Future[None] = self.loop.create_future()
         self.has_place = False
@@ -69,18 +70,19 @@ class Places:
     def queued(self) -> int:
         return len(self._waiting)
 
-    async def take(self, rank: int) -> None:
-        """Wait for a place, which is to be given back. Raises QueueFullError at once when too many wait already."""
+    async def take(self, rank: int, *, is_refusable: bool = True) -> None:
+        """Wait for a place, which is to be given back. Raises QueueFullError at once when too many wait already.
+
+        Who is not to be refused takes up none of ``queue_size`` either.
+        """
         with self._lock:
             if not self._waiting and self.active < self._settings.max_concurrent_requests:
                 self.active += 1
                 return
-            if len(self._waiting) >= self._settings.queue_size:
-                raise QueueFullError(
-                    f"{len(self._waiting)} calls wait already, and queue_size = {self._settings.queue_size}: "
-                    "call later, or allow more"
-                )
-            waiter = _Waiter((rank, next(self._numbers)))
+            most = self._settings.queue_size
+            if is_refusable and (many := self._refusable(most)) >= most:
+                raise QueueFullError(f"{many} calls wait already, and queue_size = {most}: call later, or allow more")
+            waiter = _Waiter((rank, next(self._numbers)), is_refusable=is_refusable)
             heapq.heappush(self._waiting, waiter)
         try:
             await waiter.admitted
@@ -114,6 +116,11 @@ class Places:
             yield
         finally:
             self.give_back()
+
+    def _refusable(self, enough: int) -> int:
+        """How many wait that take up the queue; all of them are only looked at where there may be enough."""
+        waiting = self._waiting
+        return len(waiting) if len(waiting) < enough else sum(waiter.is_refusable for waiter in waiting)
 
     def _left(self, waiter: _Waiter) -> None:
         with self._lock:

@@ -20,8 +20,8 @@ from corral.wire import CLOSED
 
 T = TypeVar("T")
 
-_END_SECONDS = 4.0
-"""For what is under way when it is called off: a little longer than calling off a job may take."""
+_END_SECONDS = 3.5
+"""For what is under way when it is called off: a little longer than calling off jobs and closing connections take."""
 
 _CLOSE_SECONDS = 0.5
 """For closing connections."""
@@ -48,9 +48,13 @@ def _require_own(process: int) -> None:
 
 
 class Portal:
-    """Runs coroutines in its loop, which begins with the first of them. Any thread may ask it."""
+    """Runs coroutines in its loop, which begins with the first of them. Any thread may ask it.
 
-    def __init__(self) -> None:
+    ``closing`` ends in the loop what is under way there, before everything else is ended.
+    """
+
+    def __init__(self, closing: Callable[[], Awaitable[None]]) -> None:
+        self._closing = closing
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._running: BlockingPortal | None = None
@@ -64,8 +68,8 @@ class Portal:
         """Wait for what the coroutine returns. Whatever ends the waiting, as Ctrl-C does, ends the coroutine first."""
         return self.outcome(self.start(function, *arguments))
 
-    def outcome(self, started: Started[T]) -> T:
-        """The same for what was begun already."""
+    def outcome(self, started: Started[T], *others: Started[Any]) -> T:
+        """The same for what was begun already. Others end together with it."""
         _require_own(started.process)
         try:
             return started.future.result()
@@ -73,7 +77,7 @@ class Portal:
             raise ConfigurationError(CLOSED) from None
         except BaseException:
             if not started.future.done():
-                self.call_off((started,))
+                self.call_off((started, *others))
             raise
 
     def call_off(self, begun: Iterable[Started[Any]]) -> None:
@@ -104,17 +108,6 @@ class Portal:
         except RuntimeError:
             raise ConfigurationError(CLOSED) from None
 
-    def end_soon(self, source: AsyncGenerator[Any]) -> None:
-        """Close a generator, without waiting for that, and without a lock."""
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            return
-
-        async def end() -> None:
-            await source.aclose()
-
-        asyncio.run_coroutine_threadsafe(end(), loop)
-
     @property
     def is_running(self) -> bool:
         return self._running is not None
@@ -131,7 +124,7 @@ class Portal:
             running, self._running = self._running, None
         if running is not None:
             try:
-                running.start_task_soon(running.stop, True)
+                running.start_task_soon(_end, running, self._closing)
             except RuntimeError:
                 # It has ended already.
                 return
@@ -158,7 +151,7 @@ class Portal:
                 self._thread = threading.Thread(target=_run, args=(ready,), name="corral", daemon=True)
                 self._thread.start()
                 self._running, self._loop = ready.result()
-                self._forgotten = weakref.finalize(self, _end, self._running, self._loop)
+                self._forgotten = weakref.finalize(self, _end_soon, self._running, self._loop, self._closing)
                 self._forgotten.atexit = False
             return self._running
 
@@ -166,8 +159,27 @@ class Portal:
 _Ready = concurrent.futures.Future[tuple[BlockingPortal, asyncio.AbstractEventLoop]]
 
 
+class _DaemonThreads(concurrent.futures.ThreadPoolExecutor):
+    """For looking up addresses, which nobody can break off. An exit waits for the threads of every other executor."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="corral: address", daemon=True).start()
+        return future
+
+
 def _run(ready: _Ready) -> None:
     async def serve() -> None:
+        asyncio.get_running_loop().set_default_executor(_DaemonThreads())
         async with BlockingPortal() as portal:
             ready.set_result((portal, asyncio.get_running_loop()))
             await portal.sleep_until_stopped()
@@ -183,9 +195,16 @@ def _run(ready: _Ready) -> None:
         ready.set_exception(error)
 
 
-def _end(running: BlockingPortal, loop: asyncio.AbstractEventLoop) -> None:
+async def _end(running: BlockingPortal, closing: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await closing()
+    finally:
+        await running.stop(cancel_remaining=True)
+
+
+def _end_soon(running: BlockingPortal, loop: asyncio.AbstractEventLoop, closing: Callable[[], Awaitable[None]]) -> None:
     if not loop.is_closed():
-        asyncio.run_coroutine_threadsafe(running.stop(True), loop)
+        asyncio.run_coroutine_threadsafe(_end(running, closing), loop)
 
 
 def _end_all() -> None:
@@ -220,7 +239,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class SyncStream(Generic[T]):
-    """What an asynchronous generator yields, one by one. One that is closed, or garbage, ends the generator, too."""
+    """What an asynchronous stream yields, one by one. One that is closed, or garbage, ends that stream, too."""
 
     def __init__(self, portal: Portal, source: AsyncGenerator[T]) -> None:
         self._portal = portal
@@ -258,15 +277,6 @@ class SyncStream(Generic[T]):
         if self._is_to_be_ended():
             self._portal.call(self._source.aclose)
 
-    def __del__(self) -> None:
-        # Whoever collects garbage must not wait, and may be the loop's own thread.
-        if self._is_to_be_ended():
-            self._portal.end_soon(self._source)
-
     def _is_to_be_ended(self) -> bool:
         is_open, self._is_over = self._is_begun and not self._is_over, True
-        if is_open and self._process != os.getpid():
-            # Not even as garbage: its loop would be told, by a socket that both processes have.
-            _OF_PARENTS.append(self._source)
-            return False
-        return is_open and self._portal.is_running
+        return is_open and self._process == os.getpid() and self._portal.is_running

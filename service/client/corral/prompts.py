@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import anyio
 
-from corral.call import Call, log
+from corral.call import Call
 from corral.errors import (
     CallTimeoutError,
     ConfigurationError,
@@ -21,7 +20,8 @@ from corral.errors import (
     NotSupportedError,
     ServerError,
 )
-from corral.replies import job_usage
+from corral.logs import log
+from corral.replies import job_event, job_usage, require_accepted, require_job, require_number, require_page
 from corral.server import Server
 from corral.shapes import AcceptedJob, JobEvent, JobResult, JobStatus
 from corral.stats import Stats
@@ -30,8 +30,12 @@ from corral.wire import Event, json_bytes
 _LONGEST_POLL_SECONDS = 30.0
 _EARLY_SECONDS = 1.0
 """A poll that is answered sooner, without an end, is answered by a service that stops."""
-_GIVE_UP_SECONDS = 3.0
+_GIVE_UP_SECONDS = 2.0
 """For calling a job off. Whoever has given up a call does not wait for longer, not even at an interpreter's exit."""
+_AFTER_SILENCE_SECONDS = 0.3
+"""The same for a while when that time was over without an answer, as for an exit that follows a Ctrl-C."""
+_SILENCE_SECONDS = 5.0
+"""How long that while is."""
 _PAGE_SIZE = 100
 _FINAL = ("completed", "failed", "cancelled")
 
@@ -55,6 +59,8 @@ class Prompts:
         self._stats = stats
         self._ending: set[asyncio.Task[None]] = set()
         """Jobs that are being called off. The loop itself does not keep its tasks."""
+        self._silent_until = 0.0
+        """By the loop's clock: it was silent when jobs were called off."""
 
     async def require(self, call: Call) -> None:
         """Raises NotSupportedError at a bare Ollama."""
@@ -75,7 +81,7 @@ class Prompts:
             "/api/v1/prompt",
             content=submission.content,
             headers={"Idempotency-Key": call.key},
-            check=_object,
+            check=require_accepted,
         )
         call.job_id = accepted["id"]
         return accepted
@@ -119,26 +125,31 @@ class Prompts:
 
     async def _call_off(self, submission: Submission) -> None:
         call = submission.call
-        deadline = anyio.current_time() + _GIVE_UP_SECONDS
+        begun = anyio.current_time()
+        deadline = begun + (_AFTER_SILENCE_SECONDS if begun < self._silent_until else _GIVE_UP_SECONDS)
         while anyio.current_time() < deadline:
             try:
                 with anyio.CancelScope(deadline=deadline):
                     await self._delete(submission)
-                return
+                    self._silent_until = 0.0
+                    return
             except asyncio.CancelledError:
                 # A loop that ends cancels all tasks, and waits for them.
                 continue
-            except (CorralError, LookupError, TypeError) as error:
+            except CorralError as error:
                 log.debug("[%s] the job could not be called off: %s", call.request_id, error)
                 return
+        self._silent_until = anyio.current_time() + _SILENCE_SECONDS
+        log.debug("[%s] the job could not be called off in time: it goes on", call.request_id)
 
     async def _delete(self, submission: Submission) -> None:
         call, wire = submission.call, self._server.wire
+        named = {"X-Request-ID": call.request_id}
         if call.job_id is None:
-            headers = {"Idempotency-Key": call.key, "X-Request-ID": call.request_id}
+            headers = {"Idempotency-Key": call.key, **named}
             found = await wire.request("POST", "/api/v1/prompt", content=submission.content, headers=headers)
-            call.job_id = str(found["id"])
-        await wire.request("DELETE", _path(call.job_id))
+            call.job_id = str(require_accepted(found)["id"])
+        await wire.request("DELETE", path_of(call.job_id), headers=named)
 
     async def status(self, call: Call, job_id: str, known: str | None = None) -> JobStatus:
         """Where the job stands; with ``known`` as soon as its status is another, or after a while."""
@@ -175,7 +186,7 @@ class Prompts:
 
     async def request(self, call: Call, job_id: str) -> dict[str, Any]:
         """The body with which Ollama is asked."""
-        body: dict[str, Any] = await self._of_job(call, "GET", job_id, "/request")
+        body: dict[str, Any] = await self._of_job(call, "GET", job_id, "/request", _object)
         return body
 
     async def events(self, call: Call, job_id: str, from_: str | None) -> AsyncGenerator[JobEvent]:
@@ -188,8 +199,12 @@ class Prompts:
             async with connection:
                 try:
                     async for event in events:
+                        # What is broken comes again: it must not be asked for without an end.
+                        is_empty = True
+                        found = job_event(event.name, event.data, event.position or position)
                         is_empty = False
-                        found = _job_event(event, event.position or position)
+                        if found is None:
+                            continue
                         position = found["position"]
                         if found["type"] == "status":
                             self._stats.saw(found["job"])
@@ -199,7 +214,7 @@ class Prompts:
                     last: CorralError = ConnectionFailedError("the service ended the stream before the job did")
                 except (ConnectionFailedError, CallTimeoutError) as error:
                     last = error
-            log.debug("[%s] following %s from %s again: %s", call.request_id, job_id, position, last)
+            log.debug("[%s] the job %s is followed again: %s", call.request_id, job_id, last)
             empty = empty + 1 if is_empty else 0
             if empty > self._server.settings.max_retries:
                 raise last
@@ -212,8 +227,8 @@ class Prompts:
         for a page, and go on.
         """
         await self.require(call)
-        query = urlencode({"page_size": _PAGE_SIZE, **filters})
-        found = await self._server.ask(call, "GET", f"/api/v1/prompts?{query}", check=_object)
+        query = urlencode({"page_size": _PAGE_SIZE, **filters}, errors="replace")
+        found = await self._server.ask(call, "GET", f"/api/v1/prompts?{query}", check=require_page)
         return found["prompts"], found.get("next")
 
     async def cancel_all(self, call: Call, filters: Mapping[str, Any], *, everybody: bool) -> int:
@@ -221,14 +236,17 @@ class Prompts:
         await self.require(call)
         content = json_bytes({"filter": filters, "everybody": everybody})
         found = await self._server.ask(
-            call, "POST", "/api/v1/prompts/cancel", content=content, check=_object, is_queued=True
+            call, "POST", "/api/v1/prompts/cancel", content=content, check=require_number("cancelled"), is_queued=True
         )
-        return int(found["cancelled"])
+        cancelled: int = found["cancelled"]
+        return cancelled
 
-    async def _of_job(self, call: Call, method: str, job_id: str, rest: str) -> Any:
+    async def _of_job(
+        self, call: Call, method: str, job_id: str, rest: str, check: Callable[[Any], Any] = require_job
+    ) -> Any:
         await self.require(call)
         call.job_id = job_id
-        return await self._server.ask(call, method, _path(job_id) + rest, is_guarded=False, check=_object)
+        return await self._server.ask(call, method, path_of(job_id) + rest, is_guarded=False, check=check)
 
     def _poll_seconds(self) -> float:
         return min(self._server.settings.timeout / 2, _LONGEST_POLL_SECONDS)
@@ -248,14 +266,15 @@ class Prompts:
 
         async def attempt() -> tuple[AsyncExitStack, AsyncIterator[Event]]:
             stack = AsyncExitStack()
-            events = await stack.enter_async_context(self._server.wire.events(f"{_path(job_id)}/stream", headers))
+            events = await stack.enter_async_context(self._server.wire.events(f"{path_of(job_id)}/stream", headers))
             return stack, events
 
         return await self._server.retries.run(call, attempt, is_guarded=False)
 
 
-def _path(job_id: Any) -> str:
-    if not isinstance(job_id, str) or not job_id:
+def path_of(job_id: Any) -> str:
+    """The path below the server's address. Raises ConfigurationError for what is no id."""
+    if not isinstance(job_id, str) or not job_id or not job_id.isprintable():
         raise ConfigurationError(f"job_id = {job_id!r}: give the id of a job")
     return f"/api/v1/prompt/{quote(job_id, safe='')}"
 
@@ -264,28 +283,3 @@ def _object(reply: Any) -> Any:
     if not isinstance(reply, dict):
         raise ConnectionFailedError(f"the reply is no object: {str(reply)[:60]!r}")
     return reply
-
-
-def _job_event(event: Event, position: str | None) -> JobEvent:
-    data = event.data
-    match event.name:
-        case "output":
-            if data["kind"] == "tool_calls":
-                return {"type": "tool_calls", "position": position, "tool_calls": _tool_calls(data["data"])}
-            return {"type": data["kind"], "position": position, "text": data["data"]}
-        case "restart":
-            return {"type": "restart", "position": position}
-        case "done":
-            done: JobEvent = {"type": "done", "position": position, "status": data["status"]}
-            if "done_reason" in data:
-                done["done_reason"] = data["done_reason"]
-            if "error" in data:
-                done["error"] = data["error"]
-            return done
-        case _:
-            return {"type": "status", "position": position, "job": data}
-
-
-def _tool_calls(text: str) -> list[Any]:
-    found: list[Any] = json.loads(text)
-    return found

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from corral.call import Call
 from corral.errors import ConnectionFailedError, JobCancelledError, JobFailedError
+from corral.pieces import parsed
 from corral.settings import is_number
-from corral.shapes import Answer, Chunk, Embeddings, JobResult, JobStatus, Timings, Usage
+from corral.shapes import Answer, Chunk, Embeddings, JobEvent, JobResult, JobStatus, Timings, Usage
 from corral.stats import usage_of
 
 _REAL = "(REAL)"
@@ -89,6 +91,22 @@ def native_chunk(part: Mapping[str, Any], call: Call, model: str) -> Chunk | Non
     return chunk if is_done or chunk["text"] or thinking or tool_calls else None
 
 
+def text_of_part(part: Mapping[str, Any]) -> str:
+    """What an object of a stream adds to the answer, in whichever dialect."""
+    match part:
+        case (
+            {"message": {"content": str(text)}}
+            | {"response": str(text)}
+            | {"choices": [{"delta": {"content": str(text)}}, *_]}
+            | {"choices": [{"text": str(text)}, *_]}
+            | {"delta": {"text": str(text)}}
+            | {"type": "response.output_text.delta", "delta": str(text)}
+        ):
+            return text
+        case _:
+            return ""
+
+
 def embeddings(reply: Any, model: str) -> Embeddings:
     """Of ``/api/embed``."""
     if not isinstance(reply, Mapping) or not isinstance(reply.get("embeddings"), list):
@@ -98,6 +116,89 @@ def embeddings(reply: Any, model: str) -> Embeddings:
         "model": reply.get("model") or model,
         "usage": usage_of(reply.get("prompt_eval_count"), 0),
     }
+
+
+def require_accepted(reply: Any) -> Any:
+    """Raises ConnectionFailedError for what is no answer of Corral's to a submission."""
+    if not isinstance(reply, dict) or not isinstance(reply.get("id"), str) or not reply["id"]:
+        raise ConnectionFailedError("the reply names no job")
+    return reply
+
+
+def require_job(reply: Any) -> Any:
+    """Raises ConnectionFailedError for what is no job of Corral's."""
+    for name in ("status", "model"):
+        if not isinstance(require_accepted(reply).get(name), str):
+            raise ConnectionFailedError(f"the reply is no job: it has no {name}")
+    error = reply.get("error")
+    is_error = error is None or (isinstance(error, dict) and isinstance(error.get("code"), str))
+    if not is_error or not isinstance(reply.get("result", ""), str):
+        raise ConnectionFailedError("the reply is no job: its error or its result has another shape")
+    return reply
+
+
+def require_page(reply: Any) -> Any:
+    """Raises ConnectionFailedError for what is no list of jobs."""
+    if not isinstance(reply, dict) or not isinstance(reply.get("prompts"), list):
+        raise ConnectionFailedError("the reply is no list of jobs")
+    if not isinstance(reply.get("next"), str | None):
+        raise ConnectionFailedError("the reply does not say where the list of jobs goes on")
+    for job in reply["prompts"]:
+        require_job(job)
+    return reply
+
+
+def require_number(name: str) -> Callable[[Any], Any]:
+    """What raises ConnectionFailedError for a reply without this number."""
+
+    def check(reply: Any) -> Any:
+        if not isinstance(reply, dict) or type(reply.get(name)) is not int:
+            raise ConnectionFailedError(f"the reply does not say how many were {name}")
+        return reply
+
+    return check
+
+
+def require_default(reply: Any) -> Any:
+    """Raises ConnectionFailedError for a reply that names no default model."""
+    if not isinstance(reply, dict) or not isinstance(reply.get("default"), str):
+        raise ConnectionFailedError("the reply names no default model")
+    return reply
+
+
+def job_event(name: str, text: str, position: str | None) -> JobEvent | None:
+    """News of a job; None for a kind that is not known here. Raises ConnectionFailedError for what is broken."""
+    data = parsed(text)
+    match name, data:
+        case "status", _:
+            return {"type": "status", "position": position, "job": require_job(data)}
+        case "output", {"kind": "tool_calls", "data": str(piece)}:
+            return {"type": "tool_calls", "position": position, "tool_calls": _tool_calls(piece)}
+        case "output", {"kind": "text" | "thinking" as kind, "data": str(piece)}:
+            return {"type": kind, "position": position, "text": piece}
+        case "restart", _:
+            return {"type": "restart", "position": position}
+        case "done", {"status": str(status)}:
+            done: JobEvent = {"type": "done", "position": position, "status": status}  # type: ignore[typeddict-item]
+            if "done_reason" in data:
+                done["done_reason"] = data["done_reason"]
+            if "error" in data:
+                done["error"] = data["error"]
+            return done
+        case "output" | "done", _:
+            raise ConnectionFailedError(f"news of another shape came: {name}")
+        case _:
+            return None
+
+
+def _tool_calls(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConnectionFailedError(f"the tool calls are broken: {error}") from error
+    if not isinstance(found, list):
+        raise ConnectionFailedError("the tool calls are no list")
+    return found
 
 
 def job_usage(job: JobResult) -> Usage:
@@ -132,7 +233,7 @@ def raise_failure(job: JobStatus) -> None:
     if job["status"] == "completed":
         return
     error = job.get("error") or {"code": job["status"], "message": None}
-    words = error["message"] or error["code"]
+    words = error.get("message") or error["code"]
     failure: JobFailedError | JobCancelledError
     if job["status"] == "cancelled":
         failure = JobCancelledError(f"the job was cancelled: {words}", job)

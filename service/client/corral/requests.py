@@ -183,6 +183,9 @@ def submission(
     """The body of a job to be submitted; ``fields`` are those that are passed on, where they are not None."""
     if (prompt is None) == (messages is None):
         raise ConfigurationError("prompt, messages: give one of them")
+    given: object = prompt
+    if given is not None and not isinstance(given, str):
+        raise ConfigurationError(f"prompt = {given!r}: give a text")
     body = {name: value for name, value in fields.items() if value is not None}
     if "priority" in body:
         body["priority"] = word_of(rank_of(body["priority"]))
@@ -201,7 +204,7 @@ def _messages(given: Any) -> list[Any]:
     """As they are, in a list of their own. Raises ConfigurationError for none, and for what is no list of them."""
     is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
     messages = [dict(one) if isinstance(one, Mapping) else one for one in given] if is_list else []
-    if not messages:
+    if not messages or not all(isinstance(one, dict) for one in messages):
         raise ConfigurationError('messages: give a list such as [{"role": "user", "content": "Why is the sky blue?"}]')
     return messages
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
 
-from corral.call import Call, log
+from corral.call import Call
 from corral.circuit import Circuit
 from corral.errors import (
     CallTimeoutError,
@@ -22,6 +22,7 @@ from corral.errors import (
     ResponseError,
     StreamBrokenError,
 )
+from corral.logs import log
 from corral.settings import Settings
 
 T = TypeVar("T")

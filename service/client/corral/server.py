@@ -17,6 +17,8 @@ from corral.errors import (
     ServerError,
     StreamBrokenError,
 )
+from corral.logs import log
+from corral.replies import require_default
 from corral.retries import Retries, Time
 from corral.settings import Settings
 from corral.wire import Wire
@@ -58,7 +60,8 @@ class Server:
         """
         if call.is_corral is None:
             known = None if self._was_away else self.kind
-            kind = known or await self.retries.run(call, self._find_out)
+            kind = known or await self.retries.run(call, lambda: self._find_out(call))
+            log.debug("[%s] who serves: %s", call.request_id, kind)
             call.is_corral = kind == "corral"
         return call.is_corral
 
@@ -81,7 +84,8 @@ class Server:
         named = {"X-Request-ID": call.request_id, **(headers or {})}
 
         async def attempt() -> Any:
-            with self._attempt(is_guarded=is_guarded):
+            with self._attempt(call, is_guarded=is_guarded):
+                log.debug("[%s] attempt %d: %s %s", call.request_id, call.attempts, method, path)
                 silence = _PATIENCE_SECONDS if is_queued else None
                 reply = self.wire.request(method, path, content=content, headers=named, silence_seconds=silence)
                 return check(await (self._watched(reply) if is_queued else reply))
@@ -108,7 +112,8 @@ class Server:
         silence = max(self.settings.timeout, _SIGNS_OF_LIFE_SECONDS) if call.is_corral else None
 
         async def attempt() -> Stream[T]:
-            leave = self.circuit.begin()
+            leave = self.circuit.begin(call.request_id)
+            log.debug("[%s] attempt %d: POST %s, streamed", call.request_id, call.attempts, path)
             async with AsyncExitStack() as stack:
                 stack.push_async_exit(self._teller(leave))
                 objects = await stack.enter_async_context(self.wire.objects(path, content, named, silence))
@@ -123,7 +128,7 @@ class Server:
     async def corrals_model(self, call: Call) -> str:
         """The model that Corral asks when none is named."""
         if self._default_model is None:
-            found = await self.ask(call, "GET", "/api/models")
+            found = await self.ask(call, "GET", "/api/models", check=require_default)
             self._default_model = str(found["default"])
         return self._default_model
 
@@ -134,8 +139,8 @@ class Server:
         self._asking = {}
 
     @contextmanager
-    def _attempt(self, *, is_guarded: bool) -> Iterator[None]:
-        leave = self.circuit.begin() if is_guarded else None
+    def _attempt(self, call: Call, *, is_guarded: bool) -> Iterator[None]:
+        leave = self.circuit.begin(call.request_id) if is_guarded else None
         try:
             yield
         except BaseException as error:
@@ -161,12 +166,12 @@ class Server:
         if is_away or isinstance(error, ConnectionFailedError | CallTimeoutError):
             self._was_away = True
 
-    async def _find_out(self) -> Kind:
+    async def _find_out(self, call: Call) -> Kind:
         """Ask which server it is, once for all that want to know it now: the circuit learns of it once, too."""
         loop = asyncio.get_running_loop()
         task = self._asking.get(loop)
         if task is None:
-            leave = self.circuit.begin()
+            leave = self.circuit.begin(call.request_id)
             task = self._asking[loop] = loop.create_task(self._look(leave))
 
             def end(_: object) -> None:
@@ -176,7 +181,7 @@ class Server:
 
             task.add_done_callback(end)
         elif not self.circuit.is_closed:
-            self.circuit.begin().decided_nothing()
+            self.circuit.begin(call.request_id).decided_nothing()
         found = await asyncio.shield(task)
         if isinstance(found, CorralError):
             raise found.again()

@@ -18,6 +18,14 @@ CONNECT_SECONDS = 5.0
 _OLLAMAS = "chat|generate|embed|embeddings|tags|show|ps|version|pull|push|create|copy|delete"
 _ENDPOINT = re.compile(rf"(/api/v1(/.*)?|/api(/({_OLLAMAS}))?|/v1(/.*)?)$")
 """The part of an address that belongs to the API and not to the server."""
+_PORTS = {"http": 80, "https": 443}
+_ONE_SLASH = re.compile(r"(https?):/(?!/)", re.IGNORECASE)
+_PLACE = re.compile(r"(\[[^\[\]@]+\]|[^\[\]:\\<>\"{}|^`*,\x00-\x20\x7f]+)(:\d*)?")
+"""Host and port, after a name and password."""
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FRAMING = ("content-length", "transfer-encoding")
+"""Headers that say where a request ends, which the HTTP library knows alone."""
 
 T = TypeVar("T")
 
@@ -150,22 +158,42 @@ def find_address(base_url: str | None, metadata: Mapping[str, Any]) -> Address:
     if not isinstance(given, str):
         raise ConfigurationError(f"base_url = {given!r}: give an address such as {DEFAULT_URL}")
     parts = _split(given)
-    path = _ENDPOINT.sub("", parts.path.rstrip("/"))
+    if parts.query or parts.fragment or "@" in parts.path:
+        raise ConfigurationError(
+            f"{_shown(given)!r}: is no address of a server; leave out what follows ? and #, and write such "
+            "characters of a name or password as %3F, %23 and %2F"
+        )
+    path = _ENDPOINT.sub("", re.sub("/{2,}", "/", parts.path).rstrip("/"))
     login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
     return Address(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", "")), login)
 
 
 def _split(given: str) -> SplitResult:
+    """The parts of an address, its host and port written in the one way."""
     text = given.strip()
+    is_one_slash = _ONE_SLASH.match(text)
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        login, at, place = parts.netloc.rpartition("@")
+        host, port = parts.hostname or "", parts.port
+        is_right = (
+            parts.scheme in _PORTS
+            and _PLACE.fullmatch(place) is not None
+            and all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
+            and port != 0
+        )
     except ValueError:
         is_right = False
-    if not is_right or any(character.isspace() for character in text):
+    if is_one_slash or not is_right or any(character.isspace() for character in text):
+        example = DEFAULT_URL
+        if is_one_slash and (place := text[is_one_slash.end() :].rpartition("@")[2]):
+            example = f"{is_one_slash[1].lower()}://{place}"
         # The cause of a wrong address has it whole in its words.
-        raise ConfigurationError(f"{_shown(text)!r}: is no address; write one such as {DEFAULT_URL}") from None
-    return parts
+        raise ConfigurationError(f"{_shown(text)!r}: is no address; write one such as {example}") from None
+    netloc = f"[{host}]" if ":" in host else host
+    if port not in (None, _PORTS[parts.scheme]):
+        netloc += f":{port}"
+    return parts._replace(netloc=login + at + netloc)
 
 
 def _shown(address: str) -> str:
@@ -177,9 +205,34 @@ def _shown(address: str) -> str:
 def find_key(api_key: str | None, metadata: Mapping[str, Any]) -> str | None:
     """The API key, if there is one. Raises ConfigurationError, without the key, for one that cannot be sent."""
     key = api_key or metadata.get("api_key") or os.environ.get("CORRAL_KEY") or None
-    if key is not None and (not isinstance(key, str) or not key.isascii() or not key.isprintable()):
+    if key is not None and (not isinstance(key, str) or not _is_sendable(key)):
         raise ConfigurationError("api_key: must be printable ASCII characters; copy it again")
     return key
+
+
+def checked_headers(headers: object) -> dict[str, str]:
+    """As given. Raises ConfigurationError, without their values, for those that cannot be sent."""
+    for name, value in checked_mapping("headers", headers).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError("headers: give names and values of text")
+        if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
+            raise ConfigurationError("headers: one of the names is none that a caller can give")
+        if not _is_sendable(value):
+            raise ConfigurationError(f"headers: the value of {name} must be printable ASCII characters")
+    return checked_mapping("headers", headers)
+
+
+def checked_mapping(name: str, given: object) -> dict[Any, Any]:
+    """A copy. Raises ConfigurationError, without the value, which may hold secrets."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"{name}: give a dict")
+    return dict(given)
+
+
+def _is_sendable(value: str) -> bool:
+    return value.isascii() and value.isprintable() and value == value.strip()
 
 
 def find_model(model: str | None, metadata: Mapping[str, Any]) -> str | None:

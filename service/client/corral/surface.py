@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar, overload
 
 import httpx2
 
 from corral.asking import Asking
-from corral.call import Call, new_call
+from corral.call import Call, marking, new_call
 from corral.errors import ConfigurationError
+from corral.logs import show_if_asked
 from corral.places import HIGH, LOW, NORMAL, Places, rank_of
 from corral.prompts import Prompts
 from corral.requests import Request, chat_request, chosen_model, generate_request
 from corral.retries import Time
 from corral.server import Kind, Server
-from corral.settings import OLLAMAS_MODEL, Settings, find_address, find_key, find_model
+from corral.settings import (
+    OLLAMAS_MODEL,
+    Settings,
+    checked_headers,
+    checked_mapping,
+    find_address,
+    find_key,
+    find_model,
+)
 from corral.shapes import Priority, UsageStats
 from corral.stats import Stats
+from corral.under_way import UnderWay
 from corral.wire import CLOSED, Wire
 
 T = TypeVar("T")
@@ -47,8 +58,9 @@ class Parts:
         resources: Mapping[str, Any] | None,
         transport: httpx2.AsyncBaseTransport | None,
     ) -> None:
-        self.metadata = dict(metadata or {})
-        self.resources = dict(resources or {})
+        self.metadata = checked_mapping("metadata", metadata)
+        self.resources = checked_mapping("resources", resources)
+        own_headers = checked_headers(headers)
         self.address = find_address(base_url, self.metadata)
         self.settings = Settings(self._look_again)
         self.places = Places(self.settings)
@@ -61,25 +73,39 @@ class Parts:
         )
         self.stats = Stats()
         self.time = Time()
-        wire = Wire(self.address, find_key(api_key, self.metadata), headers or {}, self.settings, transport)
+        key = find_key(api_key, self.metadata)
+        if key is not None and any(name.lower() == "authorization" for name in own_headers):
+            raise ConfigurationError("headers: Authorization and an API key (api_key, CORRAL_KEY): give one of them")
+        wire = Wire(self.address, key, own_headers, self.settings, transport)
         self.server = Server(wire, self.settings, self.time)
         self.prompts = Prompts(self.server, self.stats)
-        self.asking = Asking(self.server, self.prompts, self.places, self.stats)
+        self.under_way = UnderWay()
+        self.asking = Asking(self.server, self.prompts, self.places, self.stats, self.under_way)
         self.is_closed = False
         _LIVING.add(self)
+        show_if_asked()
 
     def require_open(self) -> None:
         """Raises ConfigurationError once the client is closed."""
         if self.is_closed:
             raise ConfigurationError(CLOSED)
 
+    @asynccontextmanager
+    async def asking_as(self, call: Call) -> AsyncIterator[None]:
+        """Ask for this call, until the client is closed. Errors tell which call they ended."""
+        with marking(call):
+            async with self.under_way.waiting():
+                yield
+
     async def aclose(self) -> None:
-        """Close the connections of this loop; nothing can be asked any more."""
+        """End what is under way in this loop, and close its connections; nothing can be asked any more."""
         self.is_closed = True
+        await self.under_way.aclose()
         await self.server.wire.aclose()
 
     def begin_anew(self) -> None:
         """Go on in a process that was forked: what was under way is the parent's."""
+        self.under_way.begin_anew()
         self.places.begin_anew()
         self.stats.begin_anew()
         self.server.begin_anew()
@@ -206,7 +232,7 @@ class Surface:
         self._parts.stats.reset()
 
     def _model_of(self, model: str | None) -> str | None:
-        return model or self.default_model
+        return chosen_model(None, model) or self.default_model
 
     def _new_call(self, request_id: str | None, priority: Priority = None) -> Call:
         self._parts.require_open()
@@ -224,7 +250,9 @@ class Surface:
 
     def _require_own(self, endpoint_url: str | None) -> None:
         """Raises ConfigurationError for another server's address."""
-        if endpoint_url is not None and find_address(endpoint_url, {}).url != self.base_url:
+        given: object = endpoint_url
+        is_path = isinstance(given, str) and given.startswith("/")
+        if endpoint_url is not None and not is_path and find_address(endpoint_url, {}).url != self.base_url:
             self._parts.address.path_of(endpoint_url)
 
     def _item_request(self, item: str | Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[Request, str | None]:
@@ -253,11 +281,31 @@ class Surface:
         return self.base_url + asked.endpoint, body
 
 
-def items_of(prompts: Iterable[T]) -> Iterator[T]:
-    """Raises ConfigurationError for what has no items."""
-    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-        raise ConfigurationError(f"prompts = {prompts!r}: give a list of prompts")
-    return iter(prompts)
+class Items(Generic[T]):
+    """The input of a map. What it raises comes after the answers to all that it gave before."""
+
+    def __init__(self, prompts: Iterable[T]) -> None:
+        """Raises ConfigurationError for what has no items."""
+        given: Any = prompts
+        if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise ConfigurationError(f"prompts = {given!r}: give a list of prompts")
+        self._items = iter(prompts)
+        self._failure: Exception | None = None
+
+    def take(self) -> Any:
+        """The next one, or END."""
+        if self._failure is not None:
+            return END
+        try:
+            return next(self._items, END)
+        except Exception as error:
+            self._failure = error
+            return END
+
+    def end(self) -> None:
+        """Raises what the input has raised."""
+        if self._failure is not None:
+            raise self._failure
 
 
 def require_in_flight(in_flight: Any) -> None:

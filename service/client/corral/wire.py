@@ -1,4 +1,4 @@
-"""Requests and replies: the only module that knows the HTTP library.
+"""Requests and their replies, through the HTTP library.
 
 Failures come out as errors of :mod:`corral.errors`. There are connections for each event loop, and no end of them: the
 calls under way are limited elsewhere.
@@ -7,9 +7,7 @@ calls under way are limited elsewhere.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
-import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -26,16 +24,16 @@ from corral.errors import (
     ResponseError,
     error_of_status,
 )
+from corral.pieces import LAST_DATA, LAST_TYPES, lines, parsed
+from corral.refusals import json_of, not_ours, require_access, require_success, words_of
 from corral.settings import CONNECT_SECONDS, Address, Settings
 
 _KEPT_SECONDS = 30.0
 _KEPT_CONNECTIONS = 100
-_LONGEST_MESSAGE = 500
 _OF_PARENTS: list[object] = []
 """Connections of the process that this one was forked from. They are never touched: what the system knows of them is
 shared, so that closing one here would disturb the other.
 """
-
 
 CLOSED = "the client is closed: make a new one"
 
@@ -44,7 +42,7 @@ class Event(NamedTuple):
     """A server-sent event."""
 
     name: str
-    data: Any
+    data: str
     position: str | None
     """Its id, or that of the last event that had one."""
 
@@ -92,11 +90,16 @@ class Wire:
         self._transport = transport
         own = {"User-Agent": "ollama-corral", "Accept": "*/*", **headers}
         if key is not None:
-            own["Authorization"] = f"Bearer {key}"
+            # The address's name and password, which are a proxy's, need the other header.
+            own |= {"Authorization": f"Bearer {key}"} if address.login is None else {"X-Api-Key": key}
         try:
-            self._headers = httpx2.Headers(own)
-        except (TypeError, ValueError):
-            raise ConfigurationError("headers: give names and values of text") from None
+            httpx2.URL(address.url)
+        except httpx2.InvalidURL as error:
+            raise ConfigurationError(f"{address.url!r}: is no address: {error}") from None
+        given: object = transport
+        if given is not None and not isinstance(given, httpx2.AsyncBaseTransport):
+            raise ConfigurationError(f"transport = {given!r}: give an httpx2.AsyncBaseTransport")
+        self._headers = httpx2.Headers(own)
         self._lock = Lock()
         self._by_loop: dict[asyncio.AbstractEventLoop, _Connections] = {}
         self._is_closed = False
@@ -117,8 +120,8 @@ class Wire:
         async with self._opened(method, path, content, headers, silence_seconds) as response:
             with self._translated():
                 await response.aread()
-            _require_success(response)
-            return _json_of(response)
+            require_success(response)
+            return json_of(response)
 
     async def health(self) -> tuple[int, Any]:
         """Status and JSON of ``GET /health``, None for what is no JSON; the status is not judged."""
@@ -128,16 +131,16 @@ class Wire:
             try:
                 return response.status_code, json.loads(response.content)
             except (ValueError, RecursionError):
-                _require_access(response)
+                require_access(response)
                 return response.status_code, None
 
     def refusal(self, status: int, body: Any) -> ResponseError:
         """The error for a reply that :meth:`health` gave."""
-        return error_of_status(status, _words_of(body) or "the server refused", json_bytes(body), None, is_final=True)
+        return error_of_status(status, words_of(body) or "the server refused", json_bytes(body), None, is_final=True)
 
     @asynccontextmanager
     async def events(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Event]]:
-        """Server-sent events of JSON."""
+        """Server-sent events."""
         async with self._opened("GET", path, None, {**headers, "Accept": "text/event-stream"}) as response:
             await self._require_stream(response)
             yield self._events_of(response)
@@ -238,28 +241,34 @@ class Wire:
         if response.status_code != 200:
             with self._translated():
                 await response.aread()
-            _require_success(response)
-            raise _not_ours(response)
+            require_success(response)
+            raise not_ours(response)
         if response.headers.get("content-type", "").startswith("text/html"):
             with self._translated():
                 await response.aread()
-            raise _not_ours(response)
+            raise not_ours(response)
 
     async def _events_of(self, response: httpx2.Response) -> AsyncIterator[Event]:
         with self._translated():
-            async for event in httpx2.EventSource(response, max_event_size=None):
-                yield Event(event.event, _parsed(event.data), event.id or None)
+            async for event in _event_source(response):
+                yield Event(event.event, event.data, event.id or None)
 
     async def _data_of(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
         with self._translated():
-            async for event in httpx2.EventSource(response, max_event_size=None):
-                if event.data and event.data != "[DONE]":
-                    yield _parsed(event.data)
+            async for event in _event_source(response):
+                if event.data == LAST_DATA:
+                    return
+                if event.data:
+                    found = parsed(event.data)
+                    yield found
+                    if found.get("type") in LAST_TYPES:
+                        return
+            raise ConnectionFailedError("the stream ended without its last event")
 
     async def _lines_of(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
         with self._translated():
             async for line in lines(response.aiter_bytes()):
-                yield _parsed(line)
+                yield parsed(line)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -278,12 +287,29 @@ class Wire:
             raise ConnectionFailedError(
                 f"nobody answers at {where} ({_reason(error)}): start the server, or set CORRAL_URL"
             ) from error
-        except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+        except httpx2.LocalProtocolError:
+            # Its words may hold a header, and so the API key.
+            raise ConfigurationError(f"this cannot be sent to {where}: HTTP does not allow it") from None
+        except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError) as error:
             raise ConfigurationError(f"this cannot be sent to {where}: {error}") from error
-        except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, OSError) as error:
+        except (
+            httpx2.TransportError,
+            httpx2.DecodingError,
+            httpx2.StreamError,
+            OSError,
+            ValueError,
+            LookupError,
+        ) as error:
+            # The last two are of replies in an encoding that is none of text.
             raise ConnectionFailedError(
                 f"the connection to {where} was lost before the reply was whole ({_reason(error)})"
             ) from error
+
+
+def _event_source(response: httpx2.Response) -> httpx2.EventSource:
+    # Events are UTF-8, whatever a header says (HTML standard, 9.2.5): the encoding that it names may be none of text.
+    response.encoding = "utf-8"
+    return httpx2.EventSource(response, max_event_size=None)
 
 
 @contextmanager
@@ -302,99 +328,3 @@ def _without_request() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The lines of a stream, however it was cut into pieces. Only a line feed ends one: JSON may hold all other
-    characters at which text is split into lines. The last may lack it.
-    """
-    held: list[bytes] = []
-    async for piece in pieces:
-        *whole, rest = piece.split(b"\n")
-        for line in whole:
-            held.append(line)
-            joined = b"".join(held)
-            held.clear()
-            if joined.strip():
-                yield joined
-        if rest:
-            held.append(rest)
-    last = b"".join(held)
-    if last.strip():
-        yield last
-
-
-def _parsed(text: str | bytes) -> Any:
-    """Raises ConnectionFailedError for half an object."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConnectionFailedError(f"a part of the reply is missing or broken: {error}") from error
-    if not isinstance(found, dict):
-        raise ConnectionFailedError(f"a part of the reply is no object: {str(found)[:60]!r}")
-    return found
-
-
-def _json_of(response: httpx2.Response) -> Any:
-    if "json" not in response.headers.get("content-type", "application/json"):
-        raise _not_ours(response)
-    try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError) as error:
-        raise ConnectionFailedError(f"the reply has come in part ({len(response.content)} bytes): {error}") from error
-
-
-def _not_ours(response: httpx2.Response) -> ResponseError:
-    kind = response.headers.get("content-type", "something without a type")
-    message = f"the server answers with {kind}, as neither Corral nor Ollama does: is base_url right?"
-    return error_of_status(response.status_code, message, response.content, None, is_final=True)
-
-
-def _require_success(response: httpx2.Response) -> None:
-    if response.is_success:
-        return
-    _raise_refusal(response)
-
-
-def _require_access(response: httpx2.Response) -> None:
-    if response.status_code in (401, 403):
-        _raise_refusal(response)
-
-
-def _raise_refusal(response: httpx2.Response) -> None:
-    try:
-        message = _words_of(json.loads(response.content))
-    except (ValueError, RecursionError):
-        message = ""
-    if not message and response.is_redirect:
-        message = f"the server has moved to {response.headers.get('location', 'somewhere')}: set base_url to that"
-    raise error_of_status(
-        response.status_code,
-        message[:_LONGEST_MESSAGE] or response.reason_phrase or "the server refused",
-        response.content,
-        _retry_after_seconds(response.headers.get("retry-after")),
-        is_final=response.headers.get("x-should-retry", "").strip().lower() == "false",
-    )
-
-
-def _words_of(body: Any) -> str:
-    """An error in any of the shapes in which Ollama, OpenAI, Anthropic and Corral tell it."""
-    for _ in range(2):
-        if not isinstance(body, dict):
-            break
-        body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), "")
-    return body if isinstance(body, str) else ""
-
-
-def _retry_after_seconds(value: str | None) -> float | None:
-    """Seconds, or a date (RFC 9110, 10.2.3); None for what is neither."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds < float("inf") else None

@@ -1,0 +1,26 @@
+"""What the library tells its logger, ``corral``: each line names its call, and none has a key in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+
+log = logging.getLogger("corral")
+
+_NOT_ASKED = ("", "0", "false", "no", "off")
+
+
+def show_if_asked() -> None:
+    """Write all lines to stderr when ``CORRAL_DEBUG`` is set, as to 1."""
+    if os.environ.get("CORRAL_DEBUG", "").strip().lower() not in _NOT_ASKED:
+        log.setLevel(logging.DEBUG)
+        # Adding it again changes nothing.
+        log.addHandler(_to_stderr())
+
+
+@cache
+def _to_stderr() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler

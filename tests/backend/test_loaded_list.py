@@ -108,9 +108,10 @@ async def test_an_error_in_place_of_the_list_is_no_trouble_either() -> None:
 
 async def test_one_model_that_hangs_does_not_take_the_jobs_of_the_others() -> None:
     async with service_in_process(SOON) as service:
-        for model in ("llama3.2", "thinker"):
-            await service.call("POST", "/api/generate", {**BODY, "model": model})
+        # The second may have been loaded in place of the first, before both were known to fit.
         while len((await shown(service))["loaded_models"]) < 2:
+            for model in ("llama3.2", "thinker"):
+                await service.call("POST", "/api/generate", {**BODY, "model": model})
             await asked_again(service.ollama, 1)
         service.ollama.arm(HUNG)
         stall = service.stall(after_tokens=0, model="llama3.2")

@@ -43,11 +43,11 @@ class Order:
         if lines and line.priority in lines:
             model.enter(line.runner, line.owner, is_first=False)
             return
-        turn = self._next_turn(now)
+        turn, is_new = self._next_turn(now), line.owner not in model.shares
         share = model.share(line.owner, turn)
         if not lines:
             begin = model.begins_at(waiting, model.cost(self._weight(line.owner)), line.priority)
-            share.own.served = max(share.own.served, begin)
+            share.own.served = begin if is_new else max(share.own.served, begin)
             share.own.turn = turn
         counter = share.lines.setdefault(line.priority, Counter(share.reached, turn))
         counter.served = max(counter.served, share.reached)

@@ -18,7 +18,7 @@ from tests.support.raw_client import request_of
 from tests.support.requests_by_chance import Chunked, chunks, frames, heads
 
 WARM_UP = 40
-EXAMPLES = 150
+EXAMPLES = 80
 """In the suite, of each kind; the long lane makes batch after batch of so many."""
 
 Batch = Callable[[Target, int, int], None]

@@ -112,7 +112,7 @@ def check(path: str, ours: dict[str, Any], of_go: dict[str, Any]) -> None:
 
 
 @settings(
-    max_examples=800,
+    max_examples=300,
     phases=(Phase.explicit, Phase.generate),
     derandomize=True,
     database=None,

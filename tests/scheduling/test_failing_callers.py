@@ -95,7 +95,7 @@ def sent_before(service: SimulatedService, job: SimulatedJob, owner: str | None 
 
 
 @given(seed=st.integers(0, 2**32), bad_owners=st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_another_owners_request_waits_for_one_job_more_than_the_order_alone_has_it_wait(
     seed: int, bad_owners: int
 ) -> None:
@@ -105,7 +105,7 @@ def test_another_owners_request_waits_for_one_job_more_than_the_order_alone_has_
 
 
 @given(seed=st.integers(0, 2**32), bad_owners=st.integers(1, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_request_of_the_same_owner_waits_no_longer_either_where_the_failures_are_no_evidence(
     seed: int, bad_owners: int
 ) -> None:
@@ -116,7 +116,7 @@ def test_a_request_of_the_same_owner_waits_no_longer_either_where_the_failures_a
 
 
 @given(seed=st.integers(0, 2**32), bad_owners=st.integers(1, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_where_they_are_evidence_it_waits_for_the_open_breaker_besides_and_is_its_trial(
     seed: int, bad_owners: int
 ) -> None:

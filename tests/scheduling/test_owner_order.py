@@ -89,7 +89,7 @@ def assert_bounded(service: SimulatedService, job: SimulatedJob, load_ms: int, w
     assert waited(job, now) <= bound + _LINGER_MS + _LOOKS_MS
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", [94, *range(40)])
 def test_an_owners_first_job_waits_for_one_job_and_one_load_of_each_other_owner(seed: int) -> None:
     chance = random.Random(seed)
     wait_ms, load_ms = chance.choice((2_000, 10_000, 30_000)), chance.choice((200, 2_000, 10_000))
@@ -171,7 +171,7 @@ def test_owners_of_any_options_share_the_time_with_the_loads_that_each_alone_has
     }
     for number, way in enumerate(ways):
         keep_asking(service, f"owner {number}", runners[way], cost)
-    service.run(1_500_000)
+    service.run(max(300_000, 1_500 * cost))
     used = Counter[str]()
     for job in service.jobs:
         if job.ended is not None and job.pick is not None and job.started is not None:

@@ -16,7 +16,7 @@ from service.job import model_of_runner
 from tests.support.ollama_in_time import any_two, one_at_a_time
 from tests.support.placement_simulation import A_LONG, CLOUD, SWAP_WAIT, A, B, C, D, SimulatedService, assert_safe
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 # Few loads

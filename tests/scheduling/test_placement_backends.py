@@ -27,7 +27,7 @@ from tests.support.placement_simulation import (
 )
 from tests.support.simulated_jobs import SimulatedBackend, SimulatedJob
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 # Several backends

@@ -24,7 +24,7 @@ from tests.support.placement_simulation import (
     assert_safe,
 )
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 def _by_memory(sizes: dict[str, int], memory: int) -> Fits:
@@ -98,7 +98,7 @@ class Scheduling(RuleBasedStateMachine):
 
 
 TestScheduling = Scheduling.TestCase
-TestScheduling.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestScheduling.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
 
 
 def test_the_simulated_scheduler_starves_a_model_under_naive_dispatch() -> None:

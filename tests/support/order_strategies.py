@@ -19,7 +19,7 @@ PRIORITIES = st.sampled_from([Priority.HIGH, Priority.NORMAL, Priority.LOW])
 COSTS = st.integers(1_000, 60_000)
 SEATS = st.integers(1, 4)
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 @st.composite

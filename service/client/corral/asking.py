@@ -138,7 +138,7 @@ class Asking:
             return await self._result(submission)
 
         try:
-            async with flight.submitting:
+            async with within(call), flight.submitting:
                 is_job = request.is_prompt and await self._server.is_corral(call)
         except BaseException as error:
             self._end(call, error)
@@ -264,7 +264,7 @@ class Asking:
     ) -> T:
         """Ask, in a place of the queue where it needs one, within the call's time."""
         try:
-            async with self._under_way.waiting(), within(call, _deadline(call)):
+            async with self._under_way.waiting(), within(call):
                 if needs_place:
                     await self._places.take(call.rank, is_refusable=is_refusable)
                 with self._places.given_back() if needs_place else nullcontext():
@@ -284,14 +284,14 @@ class Asking:
         is_last: Callable[[T], bool] | None,
     ) -> AsyncGenerator[T]:
         """The same for a stream, which holds its place until it ends, is closed, or is garbage."""
-        usage, is_whole, deadline = _NONE, False, _deadline(call)
+        usage, is_whole = _NONE, False
         try:
-            async with within(call, deadline):
+            async with within(call):
                 await self._places.take(call.rank)
             with self._places.given_back():
                 async with aclosing(ask()) as items:
                     while True:
-                        async with within(call, deadline):
+                        async with within(call):
                             item = await anext(items, None)
                         if item is None:
                             break
@@ -322,10 +322,12 @@ _NONE = usage_of(0, 0)
 
 
 @asynccontextmanager
-async def within(call: Call, deadline: float | None) -> AsyncIterator[None]:
-    """Raises CallTimeoutError when the loop's clock passes the deadline."""
+async def within(call: Call) -> AsyncIterator[None]:
+    """Raises CallTimeoutError when the call's time is over, which begins with its first block."""
+    if call.deadline is None and call.max_wait_seconds is not None:
+        call.deadline = asyncio.get_running_loop().time() + call.max_wait_seconds
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(call.deadline):
             yield
     except CorralError:
         raise
@@ -333,11 +335,6 @@ async def within(call: Call, deadline: float | None) -> AsyncIterator[None]:
         raise CallTimeoutError(
             f"there was no answer within max_wait_seconds = {call.max_wait_seconds:g}: allow more, or ask for less"
         ) from None
-
-
-def _deadline(call: Call) -> float | None:
-    seconds = call.max_wait_seconds
-    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def _require_embeddings(reply: Any) -> Any:

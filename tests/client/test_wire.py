@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,15 @@ from urllib.parse import parse_qs
 import httpx2
 import pytest
 
-from corral import AsyncClient, BadRequestError, CallTimeoutError, NotFoundError, NotSupportedError, QueueFullError
+from corral import (
+    AsyncClient,
+    BadRequestError,
+    CallTimeoutError,
+    ConfigurationError,
+    NotFoundError,
+    NotSupportedError,
+    QueueFullError,
+)
 from service.simulated import Fault, FaultKind
 from tests.client.servers import Place
 from tests.support.access import ADMIN, headers_of, service_with_keys
@@ -261,3 +270,21 @@ async def test_no_line_of_any_log_shows_a_key_or_a_password(
     names = {record.name.partition(".")[0] for record in caplog.records}
     assert {"corral", "httpx2"} <= names
     assert "sk-" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "ftp://me:sk-xyzzy@box"), ("SSL_CERT_FILE", "/nowhere/at/all")]
+)
+async def test_an_environment_that_no_connection_can_be_made_with_is_told_as_that(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    async with AsyncClient("https://localhost:1", model="m") as client:
+        for ask in (client.generate(prompt="x"), client.list_models(), anext(client.stream_chat(messages=MESSAGES))):
+            with pytest.raises(ConfigurationError, match=name) as refused:
+                await ask
+            assert "xyzzy" not in "".join(traceback.format_exception(refused.value))
+        assert client.failure_count == 0

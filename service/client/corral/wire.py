@@ -208,8 +208,9 @@ class Wire:
                 for other in [other for other in self._by_loop if other.is_closed()]:
                     self._by_loop.pop(other).forgotten.detach()
                 keeper = self._kept(self._headers, self._address, self._transport)
-                # It runs to its yield without waiting for anything.
-                http = await anext(keeper)
+                with _usable_environment():
+                    # It runs to its yield without waiting for anything.
+                    http = await anext(keeper)
                 forgotten = weakref.finalize(self, _end_soon, loop, keeper)
                 forgotten.atexit = False
                 found = self._by_loop[loop] = _Connections(http, keeper, forgotten)
@@ -304,6 +305,19 @@ class Wire:
             raise ConnectionFailedError(
                 f"the connection to {where} was lost before the reply was whole ({_reason(error)})"
             ) from error
+
+
+@contextmanager
+def _usable_environment() -> Iterator[None]:
+    """Raises ConfigurationError, without the address of a proxy, which may hold a password."""
+    try:
+        yield
+    except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
+        why = f": {error}" if isinstance(error, ImportError | OSError) else ""
+        raise ConfigurationError(
+            "no connection can be made with what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR say "
+            f"({type(error).__name__}{why}): mend or unset them"
+        ) from None
 
 
 def _event_source(response: httpx2.Response) -> httpx2.EventSource:

@@ -18,6 +18,7 @@ from corral import (
     BadRequestError,
     CallTimeoutError,
     ConfigurationError,
+    ConnectionFailedError,
     NotFoundError,
     NotSupportedError,
     QueueFullError,
@@ -288,3 +289,23 @@ async def test_an_environment_that_no_connection_can_be_made_with_is_told_as_tha
                 await ask
             assert "xyzzy" not in "".join(traceback.format_exception(refused.value))
         assert client.failure_count == 0
+
+
+async def test_a_model_is_copied_and_no_answer_is_looked_for(bare: Place) -> None:
+    async with AsyncClient(bare.url) as client:
+        copy = {"source": "llama3.2", "destination": "mine"}
+        assert await client.make_post_request_ollama("/api/copy", copy) is None
+        assert "mine:latest" in [model["name"] for model in await client.list_models()]
+        assert client.usage_stats["successful_requests"] == 1
+
+
+async def test_nothing_is_a_whole_reply_where_ollama_says_no_more_and_elsewhere_a_part_of_one() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw_server(answer) as server, AsyncClient(server.url) as client:
+        client.max_retries = 0
+        assert await client.make_post_request_ollama("/api/copy", {}) is None
+        assert [each.path for each in server.requests if each.method == "POST"] == ["/api/copy"]
+        with pytest.raises(ConnectionFailedError, match="in part"):
+            await client.make_post_request_ollama("/api/chat", {})

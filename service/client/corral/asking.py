@@ -11,6 +11,7 @@ from corral.call import Call
 from corral.errors import (
     CallTimeoutError,
     ConfigurationError,
+    ConnectionFailedError,
     CorralError,
     JobCancelledError,
     JobFailedError,
@@ -45,6 +46,10 @@ _ANSWERS = (CHAT, GENERATE)
 """The endpoints whose last object says that it is done."""
 _STEPS = ("/api/pull", "/api/push", "/api/create")
 """Those whose last one says that it was a success."""
+
+
+_SILENT = ("/api/copy",)
+"""Those whose whole reply has nothing in it: a status says that it was done."""
 
 
 class Flight:
@@ -93,8 +98,11 @@ class Asking:
         async def ask() -> Any:
             is_corral = await self._server.is_corral(call)
             headers = self._headers(call, is_corral=is_corral)
-            return await self._server.ask(call, "POST", path, content=content, headers=headers, is_queued=is_corral)
+            return await self._server.ask(
+                call, "POST", path, content=content, headers=headers, is_queued=is_corral, check=check
+            )
 
+        check = _as_it_is if _route_of(path) in _SILENT else _require_something
         return await self._counted(call, ask, lambda reply: native_usage(reply) if isinstance(reply, dict) else _NONE)
 
     def post_stream(self, path: str, data: Mapping[str, Any], call: Call) -> AsyncGenerator[dict[str, Any]]:
@@ -355,8 +363,22 @@ def _content(data: Any, *, is_streamed: bool) -> bytes:
 
 def _end_of(path: str) -> Callable[[Mapping[str, Any]], bool] | None:
     """What knows the last object of a route's stream; None where none says so, or the stream itself knows."""
-    route = path.partition("?")[0].rstrip("/")
+    route = _route_of(path)
     return _says_done if route in _ANSWERS else _says_success if route in _STEPS else None
+
+
+def _route_of(path: str) -> str:
+    return path.partition("?")[0].rstrip("/")
+
+
+def _as_it_is(reply: Any) -> Any:
+    return reply
+
+
+def _require_something(reply: Any) -> Any:
+    if reply is None:
+        raise ConnectionFailedError("the reply has come in part: there is nothing in it")
+    return reply
 
 
 def _says_success(found: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -230,3 +231,18 @@ async def test_the_time_of_a_maps_items_counts_while_nobody_says_who_the_server_
         assert [type(one) for one in answers] == [CallTimeoutError] * 2
         assert all("max_wait_seconds" in str(one) for one in answers)
         assert client.usage_stats["failed_requests"] == 2
+
+
+async def test_a_map_without_end_ends_with_its_client_also_where_errors_are_its_items() -> None:
+    async with SimulatedServer(QUICK) as ollama:
+
+        def close_in_the_middle() -> None:
+            client = Client(ollama.url, model="llama3.2")
+            answers = client.map((f"{number}" for number in itertools.count()), in_flight=2, return_exceptions=True)
+            next(answers)
+            client.close()
+            with pytest.raises(ConfigurationError, match="closed"):
+                next(answers)
+            assert list(answers) == []
+
+        await asyncio.to_thread(close_in_the_middle)

@@ -94,7 +94,8 @@ class Portal:
         """Begin a coroutine. Cancelling its future ends it."""
         ended = threading.Event()
 
-        async def watched() -> T:
+        async def watched(_kept: Portal = self) -> T:
+            # Who waits for it may have dropped the client, which as garbage would call it off.
             try:
                 return await function(*arguments)
             finally:

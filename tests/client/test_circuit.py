@@ -20,6 +20,8 @@ from corral import (
     CorralError,
     ServerError,
 )
+from tests.client.test_giving_up import HEALTH
+from tests.client.test_odd_replies import REPLIES, as_sent
 from tests.client.test_retries import ANSWER, NO_HEALTH, refusal
 from tests.support.client_time import OwnTime
 from tests.support.raw_server import Exchange, RawServer, raw_server, whole
@@ -234,3 +236,30 @@ async def test_calls_that_share_a_look_at_the_server_count_its_failure_once() ->
         assert client.circuit_state == "OPEN"
         assert await outcome(client) is CircuitOpenError
         assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("way", ["result", "stream"])
+async def test_those_who_ask_for_their_jobs_do_not_give_up_together_while_the_service_is_away(way: str) -> None:
+    refused = 0
+
+    async def answer(exchange: Exchange) -> None:
+        nonlocal refused
+        if refused < 5:
+            refused += 1
+            exchange.reset()
+        elif exchange.path == "/health":
+            await exchange.send(HEALTH)
+        else:
+            route = f"{exchange.method} {exchange.path.partition('?')[0]}"
+            await exchange.send(as_sent(route, REPLIES[route]))
+
+    async def ask(client: AsyncClient) -> str:
+        job = client.job("j1")
+        if way == "result":
+            return (await job.result())["text"]
+        return "".join([event.get("text", "") async for event in job.stream()])
+
+    async with raw_server(answer) as server, AsyncClient(server.url) as client:
+        OwnTime(client)
+        assert await asyncio.gather(*(ask(client) for _ in range(8))) == ["yes"] * 8
+        assert (refused, client.failure_count, client.circuit_state) == (5, 0, "CLOSED")

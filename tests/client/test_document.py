@@ -169,3 +169,18 @@ def test_the_attributes_that_programs_look_for_are_there() -> None:
     client = Client("http://localhost:1")
     for name in NAMES.split():
         assert hasattr(client, name), name
+
+
+def test_an_assignment_that_takes_the_requests_over_is_as_good_as_a_subclass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def post(endpoint_url: str, *_: Any, **__: Any) -> Any:
+        asked.append(endpoint_url)
+        return {"message": {"content": "made up"}, "done": True}
+
+    client = Client("http://localhost:1", model="llama3")
+    monkeypatch.setattr(client, "make_post_request_ollama", post)
+    assert client.generate(prompt="x")["text"] == "made up"
+    assert client.test_ollama_endpoint()
+    assert client.submit_future(messages=MESSAGES).result()["text"] == "made up"
+    assert asked == ["http://localhost:1/api/chat"] * 3

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 
-from corral import AsyncClient, Client, ConfigurationError, QueueFullError
+from corral import AsyncClient, CallTimeoutError, Client, ConfigurationError, QueueFullError
 from service.simulated import Fault, FaultKind, SimulatedServer
+from tests.support.raw_server import Exchange, raw_server
 from tests.support.running import QUICK
 
 
@@ -217,3 +219,30 @@ def test_a_value_that_makes_no_sense_is_refused_where_it_is_assigned(name: str, 
     with pytest.raises(ConfigurationError, match=name):
         setattr(client, name, value)
     assert getattr(client, name) == before
+
+
+async def test_the_time_of_a_maps_items_counts_while_nobody_says_who_the_server_is() -> None:
+    async def say_nothing(exchange: Exchange) -> None:
+        await exchange.until_gone()
+
+    async with raw_server(say_nothing) as server, AsyncClient(server.url, timeout=3) as client:
+        client.max_retries = 0
+        answers = [one async for one in client.map(["a", "b"], max_wait_seconds=0.05, return_exceptions=True)]
+        assert [type(one) for one in answers] == [CallTimeoutError] * 2
+        assert all("max_wait_seconds" in str(one) for one in answers)
+        assert client.usage_stats["failed_requests"] == 2
+
+
+async def test_a_map_without_end_ends_with_its_client_also_where_errors_are_its_items() -> None:
+    async with SimulatedServer(QUICK) as ollama:
+
+        def close_in_the_middle() -> None:
+            client = Client(ollama.url, model="llama3.2")
+            answers = client.map((f"{number}" for number in itertools.count()), in_flight=2, return_exceptions=True)
+            next(answers)
+            client.close()
+            with pytest.raises(ConfigurationError, match="closed"):
+                next(answers)
+            assert list(answers) == []
+
+        await asyncio.to_thread(close_in_the_middle)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from corral import AsyncClient, ConfigurationError, CorralError
+from corral import AsyncClient, AuthenticationError, ConfigurationError, CorralError, StreamBrokenError
 from tests.client.test_retries import NO_HEALTH
 from tests.client.test_streams import MESSAGES, SHORT, streamed
 from tests.support.client_time import OwnTime
-from tests.support.raw_server import STREAM, Exchange, chunk, raw_server, whole
+from tests.support.raw_server import END, STREAM, Exchange, chunk, raw_server, whole
 
 HEADERS = {"X-Own": "xyzzy-value"}
 FAILURES: dict[str, bytes] = {
@@ -78,3 +78,35 @@ async def test_what_http_does_not_allow_is_told_without_its_words() -> None:
         with pytest.raises(ConfigurationError) as refused:
             await client.generate(prompt="x")
         assert "xyzzy" not in "".join(traceback.format_exception(refused.value))
+
+
+async def test_a_key_that_a_server_repeats_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    words = b'{"error": "Bearer sk-xyzzy: is no key (sk-xyzzy-2, sk-xyzzy)"}'
+    replies = {
+        "/api/chat": whole(words, status="400 Bad Request"),
+        "/api/generate": STREAM + chunk(SHORT[: SHORT.index(b"\n") + 1]) + chunk(words + b"\n") + END,
+    }
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(replies.get(exchange.path, NO_HEALTH))
+
+    async with raw_server(answer) as server, AsyncClient(server.url, api_key="sk-xyzzy", model="m") as client:
+        with caplog.at_level(logging.DEBUG), pytest.raises(CorralError) as refused:
+            await client.generate(prompt="x")
+        assert str(refused.value) == "Bearer …: is no key (sk-xyzzy-2, …) (HTTP 400)"
+        with caplog.at_level(logging.DEBUG), pytest.raises(StreamBrokenError) as broken:
+            async for _ in await client.make_post_request_ollama("/api/generate", {}, True):
+                pass
+    said = caplog.text + "".join(traceback.format_exception(broken.value))
+    assert "is no key" in said
+    assert "xyzzy" not in said.replace("sk-xyzzy-2", "")
+
+
+async def test_a_key_that_is_repeated_where_it_is_asked_who_the_server_is_is_not_shown() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(whole(b'{"error": "sk-xyzzy is no key"}', status="401 Unauthorized"))
+
+    async with raw_server(answer) as server, AsyncClient(server.url, api_key="sk-xyzzy", model="m") as client:
+        with pytest.raises(AuthenticationError) as refused:
+            await client.generate(prompt="x")
+        assert "… is no key" in str(refused.value) == f"{refused.value.message} (HTTP 401)"

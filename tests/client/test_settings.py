@@ -225,3 +225,12 @@ async def test_a_closed_client_tests_nothing() -> None:
 def test_a_request_id_that_cannot_be_sent_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="request_id"):
         Client("http://localhost:1").generate(prompt="x", request_id=name)
+
+
+def test_an_address_of_this_server_may_hold_the_clients_own_password_and_no_other() -> None:
+    address = Client("http://me:secret@box/prefix")._parts.address
+    for given in ("http://box/prefix/api/chat", "http://me:secret@box/prefix/api/chat"):
+        assert address.path_of(given) == "/api/chat"
+    with pytest.raises(ConfigurationError) as refused:
+        address.path_of("http://you:secret@box/prefix/api/chat")
+    assert "secret" not in str(refused.value)

@@ -340,3 +340,17 @@ async def test_a_client_that_is_dropped_ends_its_thread_and_its_connections(serv
     print("ended")
     """
     assert await run(program, service.url) == "ended"
+
+
+async def test_a_future_is_answered_whose_client_is_dropped(service: RunningService) -> None:
+    program = """
+    def ask():
+        return Client(url).submit_future("generate", prompt="hello", max_tokens=2)
+    future = ask()
+    gc.collect()
+    print(future.result()["usage"]["completion_tokens"])
+    for thread in threading.enumerate():
+        if thread.name == "corral":
+            thread.join()
+    """
+    assert await run(program, service.url) == "2"

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from corral import AsyncClient, ConfigurationError
+from corral import AsyncClient, Client, ConfigurationError
+from corral.portal import SyncStream
 from tests.client.test_giving_up import ACCEPTED, HEALTH, MESSAGES
+from tests.client.test_retries import NO_HEALTH
 from tests.client.test_streams import LAST, line, ollama_that_sends, streamed
 from tests.support.raw_server import Exchange, RawServer, raw_server, whole
 
@@ -132,3 +134,31 @@ async def test_a_stream_has_one_reader() -> None:
 
 async def _silent(exchange: Exchange) -> None:
     await exchange.until_gone()
+
+
+async def test_another_thread_may_close_a_stream_that_is_read() -> None:
+    asked = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.path == "/health":
+            await exchange.send(NO_HEALTH)
+        else:
+            asked.set()
+            await exchange.until_gone()
+
+    async with raw_server(answer) as server:
+        client = Client(server.url, model="m")
+        stream = client.stream_chat(messages=MESSAGES)
+        assert isinstance(stream, SyncStream)
+        reading = asyncio.create_task(asyncio.to_thread(next, stream))
+        await asked.wait()
+        try:
+            with pytest.raises(RuntimeError, match="read already"):
+                next(stream)
+            await asyncio.to_thread(stream.close)
+            with pytest.raises(ConfigurationError, match="stream was closed"):
+                await reading
+            assert list(stream) == []
+            assert (client.active_requests, client.usage_stats["failed_requests"]) == (0, 1)
+        finally:
+            await asyncio.to_thread(client.close)

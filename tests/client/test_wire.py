@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +13,16 @@ from urllib.parse import parse_qs
 import httpx2
 import pytest
 
-from corral import AsyncClient, BadRequestError, CallTimeoutError, NotFoundError, NotSupportedError, QueueFullError
+from corral import (
+    AsyncClient,
+    BadRequestError,
+    CallTimeoutError,
+    ConfigurationError,
+    ConnectionFailedError,
+    NotFoundError,
+    NotSupportedError,
+    QueueFullError,
+)
 from service.simulated import Fault, FaultKind
 from tests.client.servers import Place
 from tests.support.access import ADMIN, headers_of, service_with_keys
@@ -261,3 +271,41 @@ async def test_no_line_of_any_log_shows_a_key_or_a_password(
     names = {record.name.partition(".")[0] for record in caplog.records}
     assert {"corral", "httpx2"} <= names
     assert "sk-" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "ftp://me:sk-xyzzy@box"), ("SSL_CERT_FILE", "/nowhere/at/all")]
+)
+async def test_an_environment_that_no_connection_can_be_made_with_is_told_as_that(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    async with AsyncClient("https://localhost:1", model="m") as client:
+        for ask in (client.generate(prompt="x"), client.list_models(), anext(client.stream_chat(messages=MESSAGES))):
+            with pytest.raises(ConfigurationError, match=name) as refused:
+                await ask
+            assert "xyzzy" not in "".join(traceback.format_exception(refused.value))
+        assert client.failure_count == 0
+
+
+async def test_a_model_is_copied_and_no_answer_is_looked_for(bare: Place) -> None:
+    async with AsyncClient(bare.url) as client:
+        copy = {"source": "llama3.2", "destination": "mine"}
+        assert await client.make_post_request_ollama("/api/copy", copy) is None
+        assert "mine:latest" in [model["name"] for model in await client.list_models()]
+        assert client.usage_stats["successful_requests"] == 1
+
+
+async def test_nothing_is_a_whole_reply_where_ollama_says_no_more_and_elsewhere_a_part_of_one() -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw_server(answer) as server, AsyncClient(server.url) as client:
+        client.max_retries = 0
+        assert await client.make_post_request_ollama("/api/copy", {}) is None
+        assert [each.path for each in server.requests if each.method == "POST"] == ["/api/copy"]
+        with pytest.raises(ConnectionFailedError, match="in part"):
+            await client.make_post_request_ollama("/api/chat", {})

@@ -11,6 +11,7 @@ from corral.call import Call
 from corral.errors import (
     CallTimeoutError,
     ConfigurationError,
+    ConnectionFailedError,
     CorralError,
     JobCancelledError,
     JobFailedError,
@@ -45,6 +46,10 @@ _ANSWERS = (CHAT, GENERATE)
 """The endpoints whose last object says that it is done."""
 _STEPS = ("/api/pull", "/api/push", "/api/create")
 """Those whose last one says that it was a success."""
+
+
+_SILENT = ("/api/copy",)
+"""Those whose whole reply has nothing in it: a status says that it was done."""
 
 
 class Flight:
@@ -93,8 +98,11 @@ class Asking:
         async def ask() -> Any:
             is_corral = await self._server.is_corral(call)
             headers = self._headers(call, is_corral=is_corral)
-            return await self._server.ask(call, "POST", path, content=content, headers=headers, is_queued=is_corral)
+            return await self._server.ask(
+                call, "POST", path, content=content, headers=headers, is_queued=is_corral, check=check
+            )
 
+        check = _as_it_is if _route_of(path) in _SILENT else _require_something
         return await self._counted(call, ask, lambda reply: native_usage(reply) if isinstance(reply, dict) else _NONE)
 
     def post_stream(self, path: str, data: Mapping[str, Any], call: Call) -> AsyncGenerator[dict[str, Any]]:
@@ -138,7 +146,7 @@ class Asking:
             return await self._result(submission)
 
         try:
-            async with flight.submitting:
+            async with within(call), flight.submitting:
                 is_job = request.is_prompt and await self._server.is_corral(call)
         except BaseException as error:
             self._end(call, error)
@@ -264,7 +272,7 @@ class Asking:
     ) -> T:
         """Ask, in a place of the queue where it needs one, within the call's time."""
         try:
-            async with self._under_way.waiting(), within(call, _deadline(call)):
+            async with self._under_way.waiting(), within(call):
                 if needs_place:
                     await self._places.take(call.rank, is_refusable=is_refusable)
                 with self._places.given_back() if needs_place else nullcontext():
@@ -284,14 +292,14 @@ class Asking:
         is_last: Callable[[T], bool] | None,
     ) -> AsyncGenerator[T]:
         """The same for a stream, which holds its place until it ends, is closed, or is garbage."""
-        usage, is_whole, deadline = _NONE, False, _deadline(call)
+        usage, is_whole = _NONE, False
         try:
-            async with within(call, deadline):
+            async with within(call):
                 await self._places.take(call.rank)
             with self._places.given_back():
                 async with aclosing(ask()) as items:
                     while True:
-                        async with within(call, deadline):
+                        async with within(call):
                             item = await anext(items, None)
                         if item is None:
                             break
@@ -322,10 +330,12 @@ _NONE = usage_of(0, 0)
 
 
 @asynccontextmanager
-async def within(call: Call, deadline: float | None) -> AsyncIterator[None]:
-    """Raises CallTimeoutError when the loop's clock passes the deadline."""
+async def within(call: Call) -> AsyncIterator[None]:
+    """Raises CallTimeoutError when the call's time is over, which begins with its first block."""
+    if call.deadline is None and call.max_wait_seconds is not None:
+        call.deadline = asyncio.get_running_loop().time() + call.max_wait_seconds
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(call.deadline):
             yield
     except CorralError:
         raise
@@ -333,11 +343,6 @@ async def within(call: Call, deadline: float | None) -> AsyncIterator[None]:
         raise CallTimeoutError(
             f"there was no answer within max_wait_seconds = {call.max_wait_seconds:g}: allow more, or ask for less"
         ) from None
-
-
-def _deadline(call: Call) -> float | None:
-    seconds = call.max_wait_seconds
-    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def _require_embeddings(reply: Any) -> Any:
@@ -358,8 +363,22 @@ def _content(data: Any, *, is_streamed: bool) -> bytes:
 
 def _end_of(path: str) -> Callable[[Mapping[str, Any]], bool] | None:
     """What knows the last object of a route's stream; None where none says so, or the stream itself knows."""
-    route = path.partition("?")[0].rstrip("/")
+    route = _route_of(path)
     return _says_done if route in _ANSWERS else _says_success if route in _STEPS else None
+
+
+def _route_of(path: str) -> str:
+    return path.partition("?")[0].rstrip("/")
+
+
+def _as_it_is(reply: Any) -> Any:
+    return reply
+
+
+def _require_something(reply: Any) -> Any:
+    if reply is None:
+        raise ConnectionFailedError("the reply has come in part: there is nothing in it")
+    return reply
 
 
 def _says_success(found: Mapping[str, Any]) -> bool:

@@ -24,6 +24,8 @@ class Call:
     key: str
     rank: int = NORMAL
     max_wait_seconds: float | None = None
+    deadline: float | None = None
+    """By the loop's clock; known as soon as the call waits for anything."""
     attempts: int = 0
     job_id: str | None = None
     is_corral: bool | None = None

@@ -336,10 +336,11 @@ class Client(Surface):
                 if not pending:
                     items.end()
                     return
+                self._parts.require_open()
                 try:
                     answer: Answer | Exception = self._portal.outcome(pending[0], *pending)
                 except Exception as error:
-                    if not return_exceptions:
+                    if not return_exceptions or self._parts.is_closed:
                         raise
                     answer = error
                 pending.popleft()

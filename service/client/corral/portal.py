@@ -94,7 +94,8 @@ class Portal:
         """Begin a coroutine. Cancelling its future ends it."""
         ended = threading.Event()
 
-        async def watched() -> T:
+        async def watched(_kept: Portal = self) -> T:
+            # Who waits for it may have dropped the client, which as garbage would call it off.
             try:
                 return await function(*arguments)
             finally:
@@ -239,7 +240,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class SyncStream(Generic[T]):
-    """What an asynchronous stream yields, one by one. One that is closed, or garbage, ends that stream, too."""
+    """What an asynchronous stream yields, one by one. One that is closed, or garbage, ends that stream, too.
+
+    Another thread than its reader's may close it: the reader gets ConfigurationError, since its answer is not whole.
+    """
 
     def __init__(self, portal: Portal, source: AsyncGenerator[T]) -> None:
         self._portal = portal
@@ -247,23 +251,33 @@ class SyncStream(Generic[T]):
         self._process = os.getpid()
         self._is_begun = False
         self._is_over = False
+        self._is_closed = False
+        # A signal's handler may close it, in the thread that reads.
+        self._lock = threading.RLock()
+        self._reading: Started[T] | None = None
 
     def __iter__(self) -> SyncStream[T]:
         return self
 
     def __next__(self) -> T:
-        if self._is_over:
-            raise StopIteration
         if self._is_begun:
             _require_own(self._process)
-        self._process, self._is_begun = os.getpid(), True
+        with self._lock:
+            if self._is_over:
+                raise StopIteration
+            if self._is_read:
+                raise RuntimeError("the stream is being read already: let one thread do it")
+            self._process, self._is_begun = os.getpid(), True
+            reading = self._reading = self._begun()
         try:
-            return self._portal.call(self._source.__anext__)
+            return self._portal.outcome(reading)
         except StopAsyncIteration:
             self._is_over = True
             raise StopIteration from None
         except BaseException:
             self._is_over = True
+            if self._is_closed and reading.future.cancelled():
+                raise ConfigurationError("the stream was closed while it was read") from None
             raise
 
     def __enter__(self) -> SyncStream[T]:
@@ -274,9 +288,25 @@ class SyncStream(Generic[T]):
 
     def close(self) -> None:
         """End it; nothing happens when it has ended."""
-        if self._is_to_be_ended():
+        if self._process != os.getpid():
+            self._is_over = True
+            return
+        with self._lock:
+            is_open, self._is_over = self._is_begun and not self._is_over, True
+            reading = self._reading if self._is_read else None
+            self._is_closed = True
+        if reading is not None:
+            self._portal.call_off((reading,))
+        elif is_open and self._portal.is_running:
             self._portal.call(self._source.aclose)
 
-    def _is_to_be_ended(self) -> bool:
-        is_open, self._is_over = self._is_begun and not self._is_over, True
-        return is_open and self._process == os.getpid() and self._portal.is_running
+    @property
+    def _is_read(self) -> bool:
+        return self._reading is not None and not self._reading.future.done()
+
+    def _begun(self) -> Started[T]:
+        try:
+            return self._portal.start(self._source.__anext__)
+        except BaseException:
+            self._is_over = True
+            raise

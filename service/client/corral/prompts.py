@@ -62,9 +62,9 @@ class Prompts:
         self._silent_until = 0.0
         """By the loop's clock: it was silent when jobs were called off."""
 
-    async def require(self, call: Call) -> None:
+    async def require(self, call: Call, *, is_guarded: bool = True) -> None:
         """Raises NotSupportedError at a bare Ollama."""
-        if not await self._server.is_corral(call):
+        if not await self._server.is_corral(call, is_guarded=is_guarded):
             raise NotSupportedError(
                 "the server is a bare Ollama, which has no queue: start Corral with `python -m service` and set "
                 "CORRAL_URL to its address"
@@ -191,7 +191,7 @@ class Prompts:
 
     async def events(self, call: Call, job_id: str, from_: str | None) -> AsyncGenerator[JobEvent]:
         """News of the job until it is final, through as many connections as that takes."""
-        await self.require(call)
+        await self.require(call, is_guarded=False)
         position, empty = from_, 0
         while True:
             is_empty = True
@@ -244,7 +244,7 @@ class Prompts:
     async def _of_job(
         self, call: Call, method: str, job_id: str, rest: str, check: Callable[[Any], Any] = require_job
     ) -> Any:
-        await self.require(call)
+        await self.require(call, is_guarded=False)
         call.job_id = job_id
         return await self._server.ask(call, method, path_of(job_id) + rest, is_guarded=False, check=check)
 

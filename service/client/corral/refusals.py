@@ -15,6 +15,9 @@ _LONGEST_MESSAGE = 500
 
 
 def json_of(response: httpx2.Response) -> Any:
+    """None for a reply that says that there is nothing in it."""
+    if not response.content and (response.status_code == 204 or response.headers.get("content-length") == "0"):
+        return None
     if "json" not in response.headers.get("content-type", "application/json"):
         raise not_ours(response)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from corral.call import Call
@@ -50,17 +51,19 @@ class Server:
         self.time = own_time
         self.circuit = Circuit(settings, lambda: own_time.clock())
         self.retries = Retries(settings, self.circuit, own_time)
-        self._asking: dict[asyncio.AbstractEventLoop, asyncio.Task[Kind | CorralError]] = {}
+        self._asking: dict[tuple[asyncio.AbstractEventLoop, bool], asyncio.Task[Kind | CorralError]] = {}
         self._default_model: str | None = None
 
-    async def is_corral(self, call: Call) -> bool:
+    async def is_corral(self, call: Call, *, is_guarded: bool = True) -> bool:
         """Whether this call is one with Corral. It is asked before the first call, and again after the server was away.
 
-        Raises AuthenticationError and PermissionDeniedError, and what other requests raise.
+        ``is_guarded``: asking needs the circuit's leave, and counts there. Raises AuthenticationError and
+        PermissionDeniedError, and what other requests raise.
         """
         if call.is_corral is None:
             known = None if self._was_away else self.kind
-            kind = known or await self.retries.run(call, lambda: self._find_out(call))
+            found = partial(self._find_out, call, is_guarded)
+            kind = known or await self.retries.run(call, found, is_guarded=is_guarded)
             log.debug("[%s] who serves: %s", call.request_id, kind)
             call.is_corral = kind == "corral"
         return call.is_corral
@@ -166,28 +169,30 @@ class Server:
         if is_away or isinstance(error, ConnectionFailedError | CallTimeoutError):
             self._was_away = True
 
-    async def _find_out(self, call: Call) -> Kind:
+    async def _find_out(self, call: Call, is_guarded: bool) -> Kind:
         """Ask which server it is, once for all that want to know it now: the circuit learns of it once, too."""
         loop = asyncio.get_running_loop()
-        task = self._asking.get(loop)
+        place = (loop, is_guarded)
+        task = self._asking.get(place)
         if task is None:
-            leave = self.circuit.begin(call.request_id)
-            task = self._asking[loop] = loop.create_task(self._look(leave))
+            leave = self.circuit.begin(call.request_id) if is_guarded else None
+            task = self._asking[place] = loop.create_task(self._look(leave))
 
             def end(_: object) -> None:
-                self._asking.pop(loop, None)
+                self._asking.pop(place, None)
                 # Of a task that was cancelled, be it before its first step.
-                leave.decided_nothing()
+                if leave is not None:
+                    leave.decided_nothing()
 
             task.add_done_callback(end)
-        elif not self.circuit.is_closed:
+        elif is_guarded and not self.circuit.is_closed:
             self.circuit.begin(call.request_id).decided_nothing()
         found = await asyncio.shield(task)
         if isinstance(found, CorralError):
             raise found.again()
         return found
 
-    async def _look(self, leave: Attempt) -> Kind | CorralError:
+    async def _look(self, leave: Attempt | None) -> Kind | CorralError:
         try:
             status, body = await self.wire.health()
             if isinstance(body, dict) and body.get("service") == "corral":
@@ -200,7 +205,8 @@ class Server:
             self._tell(leave, error)
             return error
         # That it answers here says nothing of its models.
-        leave.decided_nothing()
+        if leave is not None:
+            leave.decided_nothing()
         self._was_away = False
         return self.kind
 

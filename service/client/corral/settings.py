@@ -138,7 +138,9 @@ class Address(NamedTuple):
             return endpoint_url
         other = _split(endpoint_url)
         own = urlsplit(self.url)
-        if (other.scheme, other.netloc) == (own.scheme, own.netloc) and other.path.startswith(own.path + "/"):
+        place = other.netloc.rpartition("@")[2]
+        is_same = (other.scheme, place) == (own.scheme, own.netloc) and _login_of(other) in (None, self.login)
+        if is_same and other.path.startswith(own.path + "/"):
             return other.path.removeprefix(own.path) + (f"?{other.query}" if other.query else "")
         raise ConfigurationError(
             f"endpoint_url = {_shown(endpoint_url)!r}: is not of this client's server ({self.url}); "
@@ -164,8 +166,11 @@ def find_address(base_url: str | None, metadata: Mapping[str, Any]) -> Address:
             "characters of a name or password as %3F, %23 and %2F"
         )
     path = _ENDPOINT.sub("", re.sub("/{2,}", "/", parts.path).rstrip("/"))
-    login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-    return Address(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", "")), login)
+    return Address(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", "")), _login_of(parts))
+
+
+def _login_of(parts: SplitResult) -> tuple[str, str] | None:
+    return (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
 
 
 def _split(given: str) -> SplitResult:

@@ -272,8 +272,11 @@ class Surface:
         return chat_request(model, messages, max_tokens, temperature, options, given), request_id
 
     def _has_own_post(self, base: type) -> bool:
-        """Whether a subclass has taken ``make_post_request_ollama`` over, through which all answers then go."""
-        return type(self).make_post_request_ollama is not base.make_post_request_ollama  # type: ignore[attr-defined]
+        """Whether a subclass, or an assignment, has taken ``make_post_request_ollama`` over, through which all answers
+        then go.
+        """
+        post = self.make_post_request_ollama  # type: ignore[attr-defined]
+        return getattr(post, "__func__", post) is not base.make_post_request_ollama  # type: ignore[attr-defined]
 
     def _own_post(self, asked: Request, *, is_streamed: bool) -> tuple[str, dict[str, Any]]:
         """Address and body of such a request."""

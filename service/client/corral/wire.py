@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -100,6 +101,7 @@ class Wire:
         if given is not None and not isinstance(given, httpx2.AsyncBaseTransport):
             raise ConfigurationError(f"transport = {given!r}: give an httpx2.AsyncBaseTransport")
         self._headers = httpx2.Headers(own)
+        self._key = None if key is None else re.compile(rf"(?<![\w-]){re.escape(key)}(?![\w-])")
         self._lock = Lock()
         self._by_loop: dict[asyncio.AbstractEventLoop, _Connections] = {}
         self._is_closed = False
@@ -136,7 +138,9 @@ class Wire:
 
     def refusal(self, status: int, body: Any) -> ResponseError:
         """The error for a reply that :meth:`health` gave."""
-        return error_of_status(status, words_of(body) or "the server refused", json_bytes(body), None, is_final=True)
+        error = error_of_status(status, words_of(body) or "the server refused", json_bytes(body), None, is_final=True)
+        self._hide_key(error)
+        return error
 
     @asynccontextmanager
     async def events(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Event]]:
@@ -195,8 +199,22 @@ class Wire:
             response = await http.send(request, stream=True)
         try:
             yield response
+        except CorralError as error:
+            self._hide_key(error)
+            raise
         finally:
             await response.aclose()
+
+    def _hide_key(self, error: CorralError) -> None:
+        """Some servers repeat a key that they refuse."""
+        if self._key is None:
+            return
+        found: BaseException | None = error
+        while isinstance(found, CorralError):
+            found.args = tuple(self._key.sub("…", one) if isinstance(one, str) else one for one in found.args)
+            if isinstance(found, ResponseError):
+                found.message = self._key.sub("…", found.message)
+            found = found.__cause__
 
     async def _http(self) -> httpx2.AsyncClient:
         if self._is_closed:
@@ -208,8 +226,9 @@ class Wire:
                 for other in [other for other in self._by_loop if other.is_closed()]:
                     self._by_loop.pop(other).forgotten.detach()
                 keeper = self._kept(self._headers, self._address, self._transport)
-                # It runs to its yield without waiting for anything.
-                http = await anext(keeper)
+                with _usable_environment():
+                    # It runs to its yield without waiting for anything.
+                    http = await anext(keeper)
                 forgotten = weakref.finalize(self, _end_soon, loop, keeper)
                 forgotten.atexit = False
                 found = self._by_loop[loop] = _Connections(http, keeper, forgotten)
@@ -304,6 +323,19 @@ class Wire:
             raise ConnectionFailedError(
                 f"the connection to {where} was lost before the reply was whole ({_reason(error)})"
             ) from error
+
+
+@contextmanager
+def _usable_environment() -> Iterator[None]:
+    """Raises ConfigurationError, without the address of a proxy, which may hold a password."""
+    try:
+        yield
+    except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
+        why = f": {error}" if isinstance(error, ImportError | OSError) else ""
+        raise ConfigurationError(
+            "no connection can be made with what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR say "
+            f"({type(error).__name__}{why}): mend or unset them"
+        ) from None
 
 
 def _event_source(response: httpx2.Response) -> httpx2.EventSource:

@@ -18,12 +18,14 @@ from corral import (
     JobFailedError,
     NotFoundError,
     NotSupportedError,
+    ServerError,
     StreamBrokenError,
 )
 from service.api.context import LONG_LIVED
 from service.simulated import Fault, FaultKind, SimulatedServer
 from tests.client.test_streams import read
 from tests.support.client_service import PNG, TOOL, service_for_clients
+from tests.support.raw_server import Exchange, raw_server, whole
 from tests.support.running import PATIENCE_SECONDS, QUICK, RunningService, service_in_process
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -360,3 +362,29 @@ async def test_a_bare_ollama_does_all_but_what_needs_a_queue() -> None:
         for one in refused:
             with pytest.raises(NotSupportedError, match="bare Ollama"):
                 await one
+
+
+async def test_the_default_model_is_asked_for_again_after_the_service_was_away() -> None:
+    default, is_away = "one", False
+    asked: list[str] = []
+
+    async def answer(exchange: Exchange) -> None:
+        if is_away:
+            await exchange.send(b"HTTP/1.1 503 x\r\nContent-Length: 2\r\n\r\n{}")
+        elif exchange.path == "/health":
+            await exchange.send(whole(b'{"service": "corral"}'))
+        elif exchange.path == "/api/models":
+            await exchange.send(whole(json.dumps({"models": [], "default": default}).encode()))
+        else:
+            asked.append(json.loads(exchange.body)["model"])
+            await exchange.send(whole(b'{"model": "m", "response": "x", "done": true}'))
+
+    async with raw_server(answer) as server, AsyncClient(server.url) as client:
+        client.max_retries = 0
+        await client.generate(prompt="x", raw=True)
+        is_away = True
+        with pytest.raises(ServerError):
+            await client.generate(prompt="x", raw=True)
+        default, is_away = "other", False
+        await client.generate(prompt="x", raw=True)
+    assert asked == ["one", "other"]

@@ -208,6 +208,8 @@ class Server:
         if leave is not None:
             leave.decided_nothing()
         self._was_away = False
+        # One that comes back may have been started with another.
+        self._default_model = None
         return self.kind
 
     async def _watched(self, reply: Awaitable[T]) -> T:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from service.api.http.callers import CALLERS
-from service.errors import LimitReachedError
+from service.errors import LimitReachedError, UnavailableError
+from service.jobs import searching
 from service.jobs.searching import Search, SearchTurns
 from service.store.database import Database
 from service.store.job_filters import Filter
@@ -110,6 +111,43 @@ async def test_an_owners_second_search_waits_for_the_first_and_is_refused_after_
 
     await asyncio.gather(search("first"), search("second"))
     assert order == ["first begins", "first ends", "second begins", "second ends"]
+
+
+async def test_however_many_searches_of_an_owner_wait_one_runs_at_a_time() -> None:
+    turns = SearchTurns()
+    running: list[int] = []
+
+    async def client(name: int) -> None:
+        for _ in range(5):
+            async with turns.turn("a"):
+                running.append(name)
+                for _ in range(7):
+                    await asyncio.sleep(0)
+                    assert running == [name]
+                running.clear()
+
+    await asyncio.gather(*(client(name) for name in range(8)))
+
+
+async def test_a_search_that_could_look_at_nothing_does_not_pass_for_a_finished_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_MOST_SECONDS", 0.05)
+    async with place.opened() as database:
+        await stored(JobStore(database, "one"))
+        with pytest.raises(UnavailableError, match="too much is searched for"):
+            await Search(SlowQueries(database, 0), Filter(text="x"), "", 5, 0).page(None)
+
+
+async def test_no_text_takes_a_search_very_long(place: Place) -> None:
+    """LIKE would begin anew at each letter of the long one, and nothing could end that."""
+    async with place.opened() as database:
+        store = JobStore(database, "one")
+        for prompt in ("a" * 5_000_000, "100 % of A_b!"):
+            await stored(store, prompt)
+        for text, wanted in (("a" * 999 + "b", 0), ("0 % OF a_B!", 1), ("0%o", 0), ("a_", 1), ("", 2)):
+            page = await Search(store.queries, Filter(text=text), "", 5, 0).page(None)
+            assert (page.total, page.is_complete) == (wanted, True), text
 
 
 async def listed(service: RunningService, **query: Any) -> dict[str, Any]:

@@ -180,6 +180,23 @@ async def test_a_list_goes_on_behind_the_job_that_next_names() -> None:
         assert (await listed(service, before="00000000-0000-7000-8000-000000000000"))["prompts"] == []
 
 
+async def test_a_list_goes_on_to_jobs_that_are_not_counted_yet() -> None:
+    """Those of another process, and those that came while the page was read."""
+    async with service_in_process() as service:
+        newest = [await service.finished() for _ in range(3)][-1]
+        database = service.jobs.views._queries._database
+        [(seq,)] = await database.read("SELECT max(seq) FROM jobs", {})
+        await duplicated(database, seq, 4)
+        page = await listed(service, page_size=3)
+        assert (page["total"], len(page["prompts"])) == (3, 3)
+        found = page["prompts"]
+        while page["next"] is not None:
+            page = await listed(service, page_size=3, before=page["next"])
+            found += page["prompts"]
+        assert [len(found), len({job["id"] for job in found})] == [7, 7]
+        assert newest in {job["id"] for job in found}
+
+
 async def test_who_leaves_takes_a_search_along() -> None:
     async with service_in_process() as service:
         turns = service.jobs.views.search_turns = SearchTurns(patience_seconds=3600)

@@ -215,4 +215,5 @@ async def test_of_a_crowd_only_a_few_are_accepted_before_any_can_be_refused(tmp_
         await runner.cleanup()
         for one in (*clients, *sockets):
             one.close()
-    assert max(numbers) - min(numbers) < 48
+    # Each that was refused gave its descriptor back to the next.
+    assert len(set(numbers)) < 48

@@ -180,21 +180,32 @@ async def test_a_list_goes_on_behind_the_job_that_next_names() -> None:
         assert (await listed(service, before="00000000-0000-7000-8000-000000000000"))["prompts"] == []
 
 
+async def test_a_place_in_the_list_is_an_id_in_letters_of_either_case() -> None:
+    async with service_in_process() as service:
+        older, newer = [await service.finished() for _ in range(2)]
+        for before in (newer, newer.upper()):
+            assert [job["id"] for job in (await listed(service, before=before))["prompts"]] == [older]
+        for before in ("garbage", "!", newer + "0", "0" * 100):
+            status, answer = await service.call("GET", "/api/v1/prompts", params={"before": before})
+            assert (status, answer["field"]) == (400, "before"), before
+
+
 async def test_a_list_goes_on_to_jobs_that_are_not_counted_yet() -> None:
     """Those of another process, and those that came while the page was read."""
     async with service_in_process() as service:
-        newest = [await service.finished() for _ in range(3)][-1]
+        for _ in range(3):
+            await service.finished()
         database = service.jobs.views._queries._database
         [(seq,)] = await database.read("SELECT max(seq) FROM jobs", {})
         await duplicated(database, seq, 4)
         page = await listed(service, page_size=3)
         assert (page["total"], len(page["prompts"])) == (3, 3)
-        found = page["prompts"]
-        while page["next"] is not None:
-            page = await listed(service, page_size=3, before=page["next"])
-            found += page["prompts"]
-        assert [len(found), len({job["id"] for job in found})] == [7, 7]
-        assert newest in {job["id"] for job in found}
+        assert page["next"] == page["prompts"][-1]["id"]
+        found, after = page["prompts"], page["next"]
+        while after is not None:
+            behind = await service.jobs.views.page(Filter(), 3, 0, after)
+            found, after = found + behind.jobs, behind.after
+        assert len(found) == 7
 
 
 async def test_who_leaves_takes_a_search_along() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -324,6 +325,10 @@ def _random_digits() -> Iterator[str]:
 
 
 _digits = _random_digits()
+
+
+JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What the id of a job looks like."""
 
 
 def new_job_id(now_ms: int) -> str:

@@ -30,6 +30,10 @@ from service.errors import StartError
 _log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
+_ACCEPTED_TOGETHER = 8
+"""asyncio's own loop accepts so many before it tells of the first of them, and it takes three turns to that: a crowd
+would have all descriptors before one could be refused.
+"""
 _CLOSE_SECONDS = 5.0
 _M_MMAP_THRESHOLD = -3
 _BLOCK_BYTES = 128 * 1024
@@ -185,7 +189,8 @@ def _bound_sockets(config: Config) -> list[socket.socket]:
 
 async def _listen(runner: web.AppRunner, sockets: list[socket.socket], config: Config) -> int:
     for one in sockets:
-        await web.SockSite(runner, one, backlog=_BACKLOG).start()
+        await web.SockSite(runner, one, backlog=_ACCEPTED_TOGETHER).start()
+        one.listen(_BACKLOG)
     await _listen_for_admin(runner, admin_socket_path(config))
     return int(sockets[0].getsockname()[1])
 

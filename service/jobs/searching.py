@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from service.errors import LimitReachedError
+from service.errors import LimitReachedError, UnavailableError
 from service.jobs.records import Page
 from service.store.job_filters import Filter
 from service.store.job_queries import Edge, JobQueries
@@ -23,11 +23,30 @@ _MOST_SECONDS = 5.0
 _FIRST_SIZE = 64
 _LARGEST_SIZE = 16_384
 _SMALLEST_SIZE = 4
+"""Of those that merely take long, as all do when many search; one that is given up may be tried again with less."""
 _SHORT_SECONDS = 0.02
 _LONG_SECONDS = 0.1
 """Slices grow while they take less than the one, and shrink when they take more than the other."""
 _MOST_SLICE_SECONDS = 1.0
 """A slice that takes longer is given up, for a smaller one."""
+
+
+class SliceSize:
+    """How many entries are looked through at a time."""
+
+    def __init__(self, first: int = _FIRST_SIZE) -> None:
+        self.entries = first
+
+    def took(self, seconds: float) -> None:
+        """Take more or fewer from now on, by how long the last slice took."""
+        if seconds < _SHORT_SECONDS:
+            self.entries = min(_LARGEST_SIZE, 2 * self.entries)
+        elif seconds > _LONG_SECONDS:
+            self.entries = min(self.entries, max(_SMALLEST_SIZE, self.entries // 2))
+
+    def was_given_up(self) -> None:
+        """Take a quarter from now on, down to one: a single row may be long."""
+        self.entries = max(1, self.entries // 4)
 
 
 class Search:
@@ -43,7 +62,7 @@ class Search:
         self._offset = offset
         self._is_continued = before is not None
         self._before = before
-        self._size = _FIRST_SIZE
+        self._size = SliceSize()
         self._shown: list[int] = []
         self._found = 0
         self._looked = 0
@@ -52,11 +71,19 @@ class Search:
         self._is_complete = False
 
     async def page(self, total: int | None) -> Page:
-        """What is found. ``total`` is how many jobs the filter finds, where that is known."""
+        """What is found. ``total`` is how many jobs the filter finds, where that is known.
+
+        Raises UnavailableError when not even the first slice could be looked through in time: an empty page that names
+        no job behind which it goes on would be taken for the end.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + _MOST_SECONDS
         while not self._is_enough(is_counted=total is not None) and loop.time() < end:
-            await self._look(min(_MOST_SLICE_SECONDS, end - loop.time()))
+            seconds = end - loop.time()
+            # A single row can only be given time.
+            await self._look(seconds if self._size.entries == 1 else min(_MOST_SLICE_SECONDS, seconds))
+        if self._edge is None and not self._is_complete:
+            raise UnavailableError("too much is searched for at the moment; try again later")
         found = await self._queries.by_seqs(self._shown)
         jobs = [found[seq] for seq in self._shown if seq in found]
         is_last = self._is_complete and self._found <= self._offset + self._limit
@@ -77,19 +104,15 @@ class Search:
     async def _look(self, seconds: float) -> None:
         """Look through one slice."""
         loop = asyncio.get_running_loop()
-        begun, size = loop.time(), self._size
+        begun, size = loop.time(), self._size.entries
         try:
             async with asyncio.timeout(seconds):
                 edge = await self._queries.edge(self._which, self._by, self._before, size)
                 found = await self._queries.slice(self._which, self._by, self._before, 0 if edge is None else edge.seq)
         except TimeoutError:
-            self._size = max(_SMALLEST_SIZE, size // 4)
+            self._size.was_given_up()
             return
-        took = loop.time() - begun
-        if took < _SHORT_SECONDS:
-            self._size = min(_LARGEST_SIZE, 2 * size)
-        elif took > _LONG_SECONDS:
-            self._size = max(_SMALLEST_SIZE, size // 2)
+        self._size.took(loop.time() - begun)
         first = max(0, self._offset - self._found)
         self._shown += found[first : first + self._limit - len(self._shown)]
         self._found += len(found)
@@ -105,12 +128,13 @@ class SearchTurns:
 
     def __init__(self, patience_seconds: float = _MOST_SECONDS) -> None:
         self._patience_seconds = patience_seconds
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
 
     @asynccontextmanager
     async def turn(self, owner: str) -> AsyncIterator[None]:
         """Wait for the owner's turn. Raises LimitReachedError when its other search does not end in time."""
-        lock = self._turns.setdefault(owner, asyncio.Lock())
+        turn = self._turns.setdefault(owner, _Turn())
+        lock, turn.users = turn.lock, turn.users + 1
         try:
             try:
                 async with asyncio.timeout(self._patience_seconds):
@@ -124,5 +148,18 @@ class SearchTurns:
             finally:
                 lock.release()
         finally:
-            if not lock.locked() and self._turns.get(owner) is lock:
+            turn.users -= 1
+            if not turn.users:
                 del self._turns[owner]
+
+
+class _Turn:
+    """One owner's turn. It stays as long as anybody has it or waits for it: between two that follow each other the lock
+    is free for a moment.
+    """
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0

@@ -123,9 +123,10 @@ class Views:
         if not which.is_plain:
             page = await Search(self._queries, which, self._narrowest(which), limit, offset, number).page(total)
         else:
-            jobs = await self._queries.page(which, limit, offset, total, number)
-            is_last = len(jobs) < limit or (number is None and offset + limit >= (total or 0))
-            page = Page(jobs, total or 0, is_capped=False, after=None if is_last else jobs[-1].id)
+            # One more tells whether there are more: the total may lag behind the rows.
+            found = await self._queries.page(which, limit + 1, offset, total, number)
+            jobs = found[:limit]
+            page = Page(jobs, total or 0, is_capped=False, after=jobs[-1].id if len(found) > limit else None)
         for job in page.jobs:
             self._row_cache.learn(job)
         return page

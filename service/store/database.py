@@ -104,6 +104,11 @@ class Database(Protocol):
     present_ms: str
     """The database's own clock in SQL: milliseconds since the epoch."""
 
+    contains_text: str
+    """SQL for whether ``prompt`` contains ``:text``, in letters of either case. It compares bytes: LIKE begins anew at
+    each letter, and looks at one long row for a minute, in which nothing ends it.
+    """
+
     is_shared: bool
     """Whether other processes may use this database at the same time."""
 

@@ -23,8 +23,10 @@ _STATUSES = frozenset(Status)
 _UNCOUNTED = ("text", "key_id", "anonymous_owner", "whose", "created_from", "created_to")
 _PLACE, _SHIFT = NEWEST_FIRST.removesuffix(" DESC"), 2
 """The order of the indexes, and what it adds to a job's number."""
-_TEXT = "(SELECT lower(prompt) LIKE lower(:text) ESCAPE '!' FROM bodies WHERE bodies.seq = jobs.seq)"
-"""It is a value for each row, since PostgreSQL would read all bodies for EXISTS."""
+_TEXT = "(SELECT {contains_text} FROM bodies WHERE bodies.seq = jobs.seq)"
+"""It is a value for each row, since PostgreSQL would read all bodies for EXISTS. Each database has its own words for
+"contains".
+"""
 
 
 class Filter(NamedTuple):
@@ -194,6 +196,5 @@ class _Arms:
             parameters["created_to"] = which.created_to
         if which.text is not None:
             clauses.append(_TEXT)
-            escaped = storable(which.text).replace("!", "!!").replace("%", "!%").replace("_", "!_")
-            parameters["text"] = f"%{escaped}%"
+            parameters["text"] = storable(which.text)
         return clauses

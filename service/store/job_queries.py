@@ -113,7 +113,8 @@ class JobQueries:
     async def slice(self, which: Filter, by: str, before: int | None, last: int) -> list[int]:
         """The numbers of the jobs of a slice that a filter finds, the newest first."""
         statement = slice_statement(which, by, before, last)
-        rows = await self._database.read(statement.sql, statement.parameters, is_scan=True)
+        sql = statement.sql.replace("{contains_text}", self._database.contains_text)
+        rows = await self._database.read(sql, statement.parameters, is_scan=True)
         return sorted((row[0] for row in rows), reverse=True)
 
     async def number_of(self, job_id: str) -> int:
@@ -127,7 +128,8 @@ class JobQueries:
     async def ids(self, which: Filter, first: int, last: int, most: int) -> list[tuple[int, str]]:
         """Numbers and ids of the jobs from ``first`` to ``last`` that a filter of one status finds, oldest first."""
         statement = ids_statement(which, first, last, most)
-        rows = await self._database.read(statement.sql, statement.parameters, is_scan=True)
+        sql = statement.sql.replace("{contains_text}", self._database.contains_text)
+        rows = await self._database.read(sql, statement.parameters, is_scan=True)
         return [(row[0], row[1]) for row in rows]
 
     async def gauges(self) -> tuple[list[Gauge], dict[Line, int]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from service.api.access.client_address import ClientAddresses
 from service.api.context import LONG_LIVED
@@ -16,6 +19,7 @@ from service.api.http import receiving
 from service.api.http.connection_bounds import Bounds, Connections
 from service.api.live.websocket import identity
 from service.api.long_lived import MOST_WAITS
+from service.cli import serve
 from service.config import load_config
 from tests.dropin.test_wire import connected, reply_of
 from tests.support.access import ADMIN, bearer, headers_of, made_key, service_with_keys
@@ -186,3 +190,30 @@ async def test_a_body_that_comes_slowly_but_comes_is_taken(monkeypatch: pytest.M
             writer.write(bytes([byte]))
             await writer.drain()
         assert (await reply_of(reader))[0] == 202
+
+
+async def test_of_a_crowd_only_a_few_are_accepted_before_any_can_be_refused(tmp_path: Path) -> None:
+    options = {"server.host": "127.0.0.1", "server.port": 0, "database.path": str(tmp_path / "queue.db")}
+    config = load_config(environ={}, options=options)
+    runner, numbers, clients = web.AppRunner(web.Application()), list[int](), list[socket.socket]()
+
+    def refuse(_handler: object, transport: asyncio.Transport) -> None:
+        numbers.append(transport.get_extra_info("socket").fileno())
+        transport.abort()
+
+    await runner.setup()
+    assert runner.server is not None
+    runner.server.connection_made = refuse  # type: ignore[method-assign, assignment]
+    sockets = serve._bound_sockets(config)
+    try:
+        port = await serve._listen(runner, sockets, config)
+        # All of them wait in the kernel, which has room for them, before the loop has its next turn.
+        for _ in range(300):
+            clients.append(socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS))
+        await settled(lambda: len(numbers) == len(clients))
+    finally:
+        await runner.cleanup()
+        for one in (*clients, *sockets):
+            one.close()
+    # Each that was refused gave its descriptor back to the next.
+    assert len(set(numbers)) < 48

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.jobs.searching import SearchTurns
 from service.simulated import Fault, FaultKind
 from service.store.job_filters import Filter
 from tests.support.access import bearer, headers_of, made_key, service_with_keys
@@ -170,6 +171,32 @@ async def test_what_it_does_not_know_is_refused_and_cancels_nothing(body: dict[s
         status, answer = await service.call("POST", CANCEL, body)
         assert (status, answer["field"]) == (400, field)
         assert (await statuses(service))["cancelled"] == 0
+
+
+async def test_texts_are_looked_through_in_slices_and_once_at_a_time_for_an_owner() -> None:
+    async with service_in_process(seats=1) as service:
+        service.stall()
+        await service.until(await service.submit(), "processing")
+        for number in range(30):
+            await service.submit(("hay", "a Needle")[number % 2])
+        queries, slices = service.jobs.cancelling._queries, []
+        ids = queries.ids
+
+        async def noting(which: Filter, first: int, last: int, most: int) -> list[tuple[int, str]]:
+            if which.text is not None:
+                slices.append(last - first)
+            return await ids(which, first, last, most)
+
+        queries.ids = noting  # type: ignore[method-assign]
+        service.jobs.views.search_turns = SearchTurns(patience_seconds=0)
+        async with service.jobs.views.search_turns.turn("127.0.0.1"):
+            status, answer = await service.call("POST", CANCEL, {"filter": {"q": "needle"}})
+            assert (status, "another search of yours" in answer["error"]) == (429, True)
+        assert slices == []
+        assert await cancelled(service, {"filter": {"q": "needle"}}) == 15
+        assert len(slices) > 3
+        assert slices[0] < 8
+        assert (await statuses(service))["queued"] == 15
 
 
 async def test_submissions_go_on_meanwhile_and_what_comes_later_is_left_alone() -> None:

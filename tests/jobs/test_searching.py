@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from service.api.http.callers import CALLERS
-from service.errors import LimitReachedError
+from service.errors import LimitReachedError, UnavailableError
+from service.jobs import searching
 from service.jobs.searching import Search, SearchTurns
 from service.store.database import Database
 from service.store.job_filters import Filter
@@ -112,6 +113,43 @@ async def test_an_owners_second_search_waits_for_the_first_and_is_refused_after_
     assert order == ["first begins", "first ends", "second begins", "second ends"]
 
 
+async def test_however_many_searches_of_an_owner_wait_one_runs_at_a_time() -> None:
+    turns = SearchTurns()
+    running: list[int] = []
+
+    async def client(name: int) -> None:
+        for _ in range(5):
+            async with turns.turn("a"):
+                running.append(name)
+                for _ in range(7):
+                    await asyncio.sleep(0)
+                    assert running == [name]
+                running.clear()
+
+    await asyncio.gather(*(client(name) for name in range(8)))
+
+
+async def test_a_search_that_could_look_at_nothing_does_not_pass_for_a_finished_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_MOST_SECONDS", 0.05)
+    async with place.opened() as database:
+        await stored(JobStore(database, "one"))
+        with pytest.raises(UnavailableError, match="too much is searched for"):
+            await Search(SlowQueries(database, 0), Filter(text="x"), "", 5, 0).page(None)
+
+
+async def test_no_text_takes_a_search_very_long(place: Place) -> None:
+    """LIKE would begin anew at each letter of the long one, and nothing could end that."""
+    async with place.opened() as database:
+        store = JobStore(database, "one")
+        for prompt in ("a" * 5_000_000, "100 % of A_b!"):
+            await stored(store, prompt)
+        for text, wanted in (("a" * 999 + "b", 0), ("0 % OF a_B!", 1), ("0%o", 0), ("a_", 1), ("", 2)):
+            page = await Search(store.queries, Filter(text=text), "", 5, 0).page(None)
+            assert (page.total, page.is_complete) == (wanted, True), text
+
+
 async def listed(service: RunningService, **query: Any) -> dict[str, Any]:
     status, page = await service.call("GET", "/api/v1/prompts", params={k: str(v) for k, v in query.items()})
     assert status == 200, page
@@ -140,6 +178,34 @@ async def test_a_list_goes_on_behind_the_job_that_next_names() -> None:
         assert (page["complete"], page["searched_until"], page["next"], page["total"]) == (True, None, None, 0)
         assert "complete" not in await listed(service)
         assert (await listed(service, before="00000000-0000-7000-8000-000000000000"))["prompts"] == []
+
+
+async def test_a_place_in_the_list_is_an_id_in_letters_of_either_case() -> None:
+    async with service_in_process() as service:
+        older, newer = [await service.finished() for _ in range(2)]
+        for before in (newer, newer.upper()):
+            assert [job["id"] for job in (await listed(service, before=before))["prompts"]] == [older]
+        for before in ("garbage", "!", newer + "0", "0" * 100):
+            status, answer = await service.call("GET", "/api/v1/prompts", params={"before": before})
+            assert (status, answer["field"]) == (400, "before"), before
+
+
+async def test_a_list_goes_on_to_jobs_that_are_not_counted_yet() -> None:
+    """Those of another process, and those that came while the page was read."""
+    async with service_in_process() as service:
+        for _ in range(3):
+            await service.finished()
+        database = service.jobs.views._queries._database
+        [(seq,)] = await database.read("SELECT max(seq) FROM jobs", {})
+        await duplicated(database, seq, 4)
+        page = await listed(service, page_size=3)
+        assert (page["total"], len(page["prompts"])) == (3, 3)
+        assert page["next"] == page["prompts"][-1]["id"]
+        found, after = page["prompts"], page["next"]
+        while after is not None:
+            behind = await service.jobs.views.page(Filter(), 3, 0, after)
+            found, after = found + behind.jobs, behind.after
+        assert len(found) == 7
 
 
 async def test_who_leaves_takes_a_search_along() -> None:

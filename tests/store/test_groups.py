@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 
 import pytest
@@ -13,8 +14,8 @@ from service.store.database import Answers, Database, Statement, Written
 from service.store.job_filters import Filter
 from service.store.job_statements import INSERT
 from service.store.jobs import JobStore
-from service.store.pending import Write
-from service.store.sqlite.groups import WaitingWrites
+from service.store.pending import Read, Write
+from service.store.sqlite.groups import GROUPED, GroupingConnection, ReadGroup, WaitingWrites
 from tests.support.databases import Place
 from tests.support.store_jobs import LINE, NOW, claimed, counted, inserted, look, new_job, seqs, stored
 
@@ -206,3 +207,29 @@ async def test_large_jobs_are_not_all_written_at_once() -> None:
     while len(waiting):
         groups.append(len(waiting.take(64)))
     assert groups == [3, 4, 1]
+
+
+def test_only_the_select_that_is_read_is_ended_and_before_its_next_row() -> None:
+    loop = asyncio.new_event_loop()
+    rows = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 9) SELECT tick(n) FROM n"
+    reads = [Read(rows, {}, loop.create_future()) for _ in range(3)]
+    group, ticks = ReadGroup(reads), []
+
+    def tick(number: int) -> int:
+        ticks.append(number)
+        # Of the three the second is forsaken, while it is read, and once more while the third is.
+        if len(ticks) > 9:
+            group.end(reads[1])
+        return number
+
+    connection = sqlite3.connect(":memory:", factory=GroupingConnection)
+    connection.create_function("tick", 1, tick)
+    group.end(reads[0])
+    connection.execute(GROUPED, group)
+    group.end(reads[2])
+    assert [len(read.rows) for read in reads] == [9, 0, 9]
+    assert "interrupted" in str(reads[1].error)
+    assert len(ticks) < 9 + 3 + 9
+    assert len(connection.execute("SELECT 1").fetchall()) == 1
+    connection.close()
+    loop.close()

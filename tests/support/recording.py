@@ -19,6 +19,7 @@ class Recording:
         self.claim_lock = database.claim_lock
         self.commit_seconds = database.commit_seconds
         self.present_ms = database.present_ms
+        self.contains_text = database.contains_text
         self.is_shared = database.is_shared
         self.keeps_order = database.keeps_order
         self.statements: list[Statement] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TypeVar
 
@@ -12,13 +11,13 @@ from pydantic import BaseModel
 from service.api.http.bodies import check_text
 from service.api.http.validation import validated
 from service.errors import NotFoundError
+from service.job import JOB_ID
 
 LONGEST_ADDRESS = 65_536
 """Bytes of a request's first line. A list may be searched for 1,000 characters, which are up to 12,000 when escaped."""
 
 _Query = TypeVar("_Query", bound=BaseModel)
 
-_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST_SEQ = 2**63 - 1
 
 
@@ -32,7 +31,7 @@ def job_id_of(request: web.Request) -> str:
     """The job that the path names. Raises NotFoundError for what cannot be one."""
     given = request.match_info["id"]
     job_id = given.lower()
-    if not _JOB_ID.fullmatch(job_id):
+    if not JOB_ID.fullmatch(job_id):
         raise NotFoundError(
             f"there is no prompt {given[:100]!r}: an id looks like 01890a5d-ac96-774b-bcce-b302099a8057"
         )

@@ -33,6 +33,7 @@ _ID = Parameter("id", "path", "The job's id.", UUID)
 _REFUSED = refusals(Problem, PROBLEM_JSON, 401, 503)
 _OF_A_JOB = {**_REFUSED, **refusals(Problem, PROBLEM_JSON, 404)}
 _INVALID = refusals(Problem, PROBLEM_JSON, 400)
+_TOO_MANY = refusals(Problem, PROBLEM_JSON, 429)
 _POSITION = "Where the reader left off: the ``id`` of the last event that it has seen."
 
 OPERATIONS: Operations = {
@@ -58,7 +59,7 @@ OPERATIONS: Operations = {
         tag=_TAG,
         query=StatusQuery,
         parameters=(_ID,),
-        replies={200: ReplyDoc("The job.", {JSON: JobReply}, _PLACE), **_INVALID, **_OF_A_JOB},
+        replies={200: ReplyDoc("The job.", {JSON: JobReply}, _PLACE), **_INVALID, **_OF_A_JOB, **_TOO_MANY},
     ),
     ("GET", "/api/v1/prompt/{id}/result"): Operation(
         summary="Read what a job has brought",
@@ -70,6 +71,7 @@ OPERATIONS: Operations = {
             200: ReplyDoc("The whole of it once it is completed, else where it stands.", {JSON: ResultReply}),
             **_INVALID,
             **_OF_A_JOB,
+            **_TOO_MANY,
         },
     ),
     ("GET", "/api/v1/prompt/{id}/request"): Operation(
@@ -103,6 +105,7 @@ OPERATIONS: Operations = {
             200: ReplyDoc("The events.", {EVENT_STREAM: OutputMessage | JobReply | RestartMessage | DoneMessage}),
             **_INVALID,
             **_OF_A_JOB,
+            **_TOO_MANY,
         },
     ),
     ("DELETE", "/api/v1/prompt/{id}"): Operation(
@@ -120,7 +123,7 @@ OPERATIONS: Operations = {
         replies={
             200: ReplyDoc("How many were cancelled.", {JSON: CancelReply}),
             **_REFUSED,
-            **refusals(Problem, PROBLEM_JSON, 400, 403, 413),
+            **refusals(Problem, PROBLEM_JSON, 400, 403, 408, 413, 429),
         },
     ),
     ("GET", "/api/v1/prompts"): Operation(
@@ -131,7 +134,7 @@ OPERATIONS: Operations = {
             200: ReplyDoc("A page of them, newest first.", {JSON: PromptPage}),
             **_INVALID,
             **_REFUSED,
-            **refusals(Problem, PROBLEM_JSON, 429),
+            **_TOO_MANY,
         },
     ),
 }

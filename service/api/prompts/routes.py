@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from aiohttp import web
@@ -132,7 +132,10 @@ async def cancel_many(request: web.Request) -> web.StreamResponse:
     if wanted.key is not None:
         which = which._replace(key_id=wanted.key)
     statuses = UNFINISHED if wanted.status is None else tuple(map(Status, wanted.status))
-    reply: CancelReply = {"cancelled": await request.app[JOBS].cancelling.cancel(which, statuses)}
+    jobs = request.app[JOBS]
+    # To look through texts is a search, of which each owner has one at a time.
+    async with nullcontext() if which.text is None else jobs.views.search_turns.turn(caller.owner):
+        reply: CancelReply = {"cancelled": await jobs.cancelling.cancel(which, statuses)}
     return json_reply(request, reply)
 
 

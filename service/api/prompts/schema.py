@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from service.api.http.fields import BASE64, STRICT, Duration, ModelField, PriorityField, moment_ms
 from service.api.live.job_schema import JobReply
 from service.config import duration_seconds
-from service.job import Status
+from service.job import JOB_ID, Status
 
 _LONGEST_SECONDS = 366 * 86_400
 _EFFORTS = ("low", "medium", "high", "max")
@@ -126,6 +126,13 @@ class PromptRequest(BaseModel):
 _LONGEST_WAIT_SECONDS = 60
 
 
+def _as_id(value: str | None) -> str | None:
+    # Ids are compared letter by letter: what is none would lie before or behind all of them, and look like an answer.
+    if value is None or JOB_ID.fullmatch(value.lower()):
+        return value and value.lower()
+    raise ValueError("must be the id of a job")
+
+
 class ResultQuery(BaseModel):
     """Whether to wait for the end of the job."""
 
@@ -151,7 +158,7 @@ class ListQuery(BaseModel):
     model: str | None = Field(default=None, max_length=400)
     q: str | None = Field(default=None, max_length=1000)
     """What is searched for in the prompts, the newest first, for up to 5 seconds."""
-    before: str | None = Field(default=None, min_length=1, max_length=100)
+    before: Annotated[str | None, AfterValidator(_as_id)] = Field(default=None, max_length=100)
     """The id of a job: only older ones are shown. ``next`` of a page goes on behind it."""
 
 

@@ -61,6 +61,7 @@ class PostgresDatabase:
 
     claim_lock = "FOR UPDATE SKIP LOCKED"
     present_ms = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+    contains_text = "position(convert_to(lower(:text), 'UTF8') IN convert_to(lower(prompt), 'UTF8')) > 0"
     is_shared = True
     keeps_order = True
     """True of the writes of this process, since they go over one connection."""

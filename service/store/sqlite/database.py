@@ -82,6 +82,7 @@ class SqliteDatabase:
 
     claim_lock = ""
     present_ms = "(CAST(strftime('%s', 'now') AS INTEGER) * 1000)"
+    contains_text = "instr(CAST(lower(prompt) AS BLOB), CAST(lower(:text) AS BLOB)) > 0"
     is_shared = False
     keeps_order = True
 
@@ -257,18 +258,20 @@ class _ReadLane:
         self._waiting: list[Read] = []
         self._group = ReadGroup([])
         self._running: asyncio.Task[None] | None = None
+        self._ends_with_those_who_wait = False
 
     async def end_with_those_who_wait(self) -> None:
         """From now on a SELECT ends when nobody waits for it any more."""
-        await self._connection.set_progress_handler(self._is_forsaken, _STEPS)
-
-    def _is_forsaken(self) -> bool:
-        present = self._group.present
-        return present is not None and present.future.done()
+        self._ends_with_those_who_wait = True
+        await self._connection.set_progress_handler(lambda: self._group.is_forsaken(), _STEPS)
 
     def read(self, sql: str, parameters: Mapping[str, Any]) -> asyncio.Future[list[Row]]:
         future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
-        return self._begin(Read(sql, parameters, future))
+        read = Read(sql, parameters, future)
+        if self._ends_with_those_who_wait:
+            # The steps alone come too seldom: there are a thousand long texts between two looks.
+            future.add_done_callback(lambda _future: self._group.end(read))
+        return self._begin(read)
 
     def piece(self, text: LongText, start: int, size: int) -> asyncio.Future[list[Row]]:
         future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -80,7 +81,7 @@ class WriteGroup:
         """Take the writes that wait, up to ``most`` of either kind."""
         self.writes = self._waiting.take(self._most)
 
-    def run(self, execute: Callable[..., sqlite3.Cursor], _open_blob: Callable[..., sqlite3.Blob]) -> None:
+    def run(self, _connection: GroupingConnection, execute: Callable[..., sqlite3.Cursor]) -> None:
         self.take()
         if not self.writes:
             return
@@ -223,21 +224,39 @@ class ReadGroup:
 
     def __init__(self, reads: list[Read]) -> None:
         self._reads = reads
-        self.present: Read | None = None
+        self._present: Read | None = None
         """The one that is read now."""
+        self._turn = threading.Lock()
+        """Held while that changes, and while it is interrupted, so that no other is."""
+        self._interrupt: Callable[[], None] | None = None
 
-    def run(self, execute: Callable[..., sqlite3.Cursor], open_blob: Callable[..., sqlite3.Blob]) -> None:
+    def run(self, connection: GroupingConnection, execute: Callable[..., sqlite3.Cursor]) -> None:
+        self._interrupt = connection.interrupt
         for read in self._reads:
             if read.future.done():
                 continue
-            self.present = read
+            with self._turn:
+                self._present = read
             try:
                 if isinstance(read, PieceRead):
-                    read.rows = _piece(open_blob, read)
+                    read.rows = _piece(connection.blobopen, read)
                 else:
                     read.rows = execute(read.sql, read.parameters).fetchall()
             except Exception as error:
                 read.error = translated(error)
+            finally:
+                with self._turn:
+                    self._present = None
+
+    def is_forsaken(self) -> bool:
+        """Whether nobody waits for what is read now. It is called in the connection's thread."""
+        return self._present is not None and self._present.future.done()
+
+    def end(self, read: Read) -> None:
+        """Have a SELECT end before it reads its next row, if it is the one that is read now."""
+        with self._turn:
+            if self._present is read and self._interrupt is not None:
+                self._interrupt()
 
 
 def _piece(open_blob: Callable[..., sqlite3.Blob], read: PieceRead) -> list[Row]:
@@ -265,7 +284,7 @@ class GroupingConnection(sqlite3.Connection):
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         if sql is GROUPED:
-            parameters.run(super().execute, self.blobopen)
+            parameters.run(self, super().execute)
             # A cursor without rows.
             return self.cursor()
         return super().execute(sql, parameters)

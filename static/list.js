@@ -3,7 +3,7 @@
 import { readModels, readPrompts } from "./api.js";
 import { showConnection } from "./connection.js";
 import { byId, element, setText } from "./dom.js";
-import { count, plural } from "./format.js";
+import { count, fullTime, plural } from "./format.js";
 import { Live } from "./live.js";
 import { Rows } from "./rows.js";
 
@@ -93,14 +93,18 @@ function showProblem(text) {
   byId("problem").hidden = !text;
 }
 
-function show({ prompts, total, total_pages: pages, total_is_capped: capped }) {
+function show({ prompts, total, total_pages: pages, total_is_capped: capped, searched_until: until }) {
   showProblem("");
   rows.show(prompts);
   pageCount = Math.max(1, pages);
   document.querySelector(".jobs").hidden = prompts.length === 0;
   const filtered = Boolean(filter.q || filter.status || filter.model);
   byId("nothing").hidden = prompts.length > 0;
-  byId("nothing").textContent = filtered ? "No prompt fits this filter." : "No prompts yet.";
+  byId("nothing").textContent = !filtered
+    ? "No prompts yet."
+    : until
+      ? `No prompt since ${fullTime(until)} fits this filter; the search went no further back.`
+      : "No prompt fits this filter.";
   setText(byId("total"), `${capped ? "At least " : ""}${plural(total, "prompt")}`);
   byId("pager").hidden = total <= SIZES[0];
   if (document.activeElement !== byId("page")) byId("page").value = String(filter.page);

@@ -44,9 +44,11 @@ class Order:
             model.enter(line.runner, line.owner, is_first=False)
             return
         turn = self._next_turn(now)
-        share = model.share(line.owner, turn)
-        if not lines:
+        if lines:
+            share = model.share(line.owner, turn)
+        else:
             begin = model.begins_at(waiting, model.cost(self._weight(line.owner)), line.priority)
+            share = model.share(line.owner, turn, begin)
             share.own.served = max(share.own.served, begin)
             share.own.turn = turn
         counter = share.lines.setdefault(line.priority, Counter(share.reached, turn))

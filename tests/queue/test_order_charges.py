@@ -289,3 +289,21 @@ def test_changes_that_could_not_be_stored_are_given_again_with_the_next_and_not_
     assert order.has_changed.is_set()
     assert sorted(order.take_changes()) == lines
     assert order.take_changes() == []
+
+
+def test_a_newcomer_begins_one_job_behind_whoever_is_next_where_others_have_got_far_on_a_loaded_runner() -> None:
+    loaded, unloaded = RUNNER, f'{RUNNER} {{"num_ctx":8192}}'
+    order = Order(BOOSTS_MS)
+    order.restore([ModelRow(RUNNER, 0.0, JOB, 8)], [])
+    far, behind, newcomer = Line(loaded, "far", 0), Line(unloaded, "behind", 0), Line(loaded, "newcomer", 0)
+    waiting: dict[str, dict[int, int]] = {}
+    for line in (far, behind):
+        order.begin_waiting(line, 0, waiting)
+        waiting[line.owner] = {0: 1}
+    for _ in range(20):
+        order.charge(far, 0)
+    place = order.ahead(newcomer, 0, waiting)
+    order.begin_waiting(newcomer, 0, waiting)
+    waiting[newcomer.owner] = {0: 1}
+    assert order.place(RUNNER, "newcomer", {0: 1})[0] == order.place(RUNNER, "behind", {0: 1})[0] + JOB
+    assert order.ahead(newcomer, 0, waiting) == place == 1

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Literal
 
 import pytest
 
 from service.job import Line, runner_key
+from service.scheduling import candidates
 from service.scheduling.estimates import Estimates
 from service.scheduling.scheduler import Reason
 from tests.support.placement_simulation import A, B, C, D, SimulatedService, assert_safe
@@ -259,3 +262,33 @@ def test_a_place_in_the_queue_is_among_the_owners_of_the_model_whatever_their_op
     assert places == [0, 2, 50]
     assert estimates.ahead(Line(A, "other", 0), 0) == 1
     assert service.backlog.waits.is_mixed(Line(A, "other", 0))
+
+
+def times_called(function: Callable[..., object], action: Callable[[], object]) -> int:
+    """How often a function is called meanwhile."""
+    calls = 0
+
+    def note(frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code is function.__code__
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_what_is_loaded_is_looked_up_once_for_each_runner_however_many_models_and_backends_there_are() -> None:
+    service = SimulatedService()
+    for name in ("one", "two", "three"):
+        service.add_backend(name, seats=1)
+        service.submit(A, 100_000, owner="busy")
+    service.run(5_000)
+    for owner, number in itertools.product(range(20), range(12)):
+        runner = runner_key("abc"[number % 3], {"num_ctx": 1_000 + number})
+        service.submit(runner, 1_000, owner=f"owner {owner}")
+    assert len(service.backlog.waits.wide) == 20
+    # All owners have the same eight in the order.
+    assert times_called(candidates.is_anywhere, service.scheduler.next_look) == 8

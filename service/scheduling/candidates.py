@@ -186,7 +186,9 @@ class _Choosing:
         here = self._first_here(among)
         if here is None:
             # Nothing of the model that is loaded is waited for.
-            is_forced = bool(overdue) and self._is_anything_wanted_here()
+            # Who had many seats leads by more than others can make up in that time, who load for one job after another.
+            has_seats = self._pool.seats_for(self._backend, self._model) > 1
+            is_forced = bool(overdue) and (has_seats or self._is_anything_wanted_here())
             first = self._first(overdue if is_forced else list(self._unloaded(among)))
             return self._elsewhere(among) if first is None else Candidate(first.runner, first.since, (first.owner,))
         runner, _ = here

@@ -292,3 +292,17 @@ def test_what_is_loaded_is_looked_up_once_for_each_runner_however_many_models_an
     assert len(service.backlog.waits.wide) == 20
     # All owners have the same eight in the order.
     assert times_called(candidates.is_anywhere, service.scheduler.next_look) == 8
+
+
+def test_who_has_led_by_many_seats_waits_no_longer_than_the_swap_wait_for_its_runner_again() -> None:
+    service = SimulatedService(max_swap_wait_ms=30_000)
+    service.add_backend(seats=4, load_ms=400, loaded=[A])
+    for _ in range(4):
+        keep_asking(service, "led", lambda: A, 1_000)
+    service.run(5_000)
+    for number in range(400):
+        service.submit(with_context(1_000 + number), 1_000, owner="many")
+    service.run(250_000)
+    led = [job for job in service.jobs if job.line.owner == "led" and job.first_byte is not None]
+    # One wait, a job and a load of the other, and its own load with what is drained for it; and three of its own.
+    assert max(job.waited for job in led) <= 30_000 + 3 * (1_000 + 400) + 400 + 3 * 1_000

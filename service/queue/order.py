@@ -43,11 +43,13 @@ class Order:
         if lines and line.priority in lines:
             model.enter(line.runner, line.owner, is_first=False)
             return
-        turn, is_new = self._next_turn(now), line.owner not in model.shares
-        share = model.share(line.owner, turn)
-        if not lines:
+        turn = self._next_turn(now)
+        if lines:
+            share = model.share(line.owner, turn)
+        else:
             begin = model.begins_at(waiting, model.cost(self._weight(line.owner)), line.priority)
-            share.own.served = begin if is_new else max(share.own.served, begin)
+            share = model.share(line.owner, turn, begin)
+            share.own.served = max(share.own.served, begin)
             share.own.turn = turn
         counter = share.lines.setdefault(line.priority, Counter(share.reached, turn))
         counter.served = max(counter.served, share.reached)

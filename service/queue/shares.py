@@ -98,11 +98,11 @@ class ModelShares:
         self.crowd = None
         self._heaps.clear()
 
-    def share(self, owner: str, turn: int) -> Share:
-        """The owner's share; a new one starts where service has got to."""
+    def share(self, owner: str, turn: int, begin: float | None = None) -> Share:
+        """The owner's share; a new one starts at ``begin``, or where service has got to."""
         share = self.shares.get(owner)
         if share is None:
-            share = self.shares[owner] = Share(Counter(self.reached, turn))
+            share = self.shares[owner] = Share(Counter(self.reached if begin is None else begin, turn))
         return share
 
     def cost(self, weight: float) -> float:

@@ -32,6 +32,47 @@ class Candidate(NamedTuple):
     """Those of whom one is served; None: whoever waits for the runner."""
 
 
+class Known:
+    """What was found out of what is loaded and of who is in the order; right as long as nothing happens.
+
+    Owners can ask for so many runners that it would take long to find it anew for each model and backend.
+    """
+
+    def __init__(self, backlog: Backlog, pool: Pool) -> None:
+        self._backlog = backlog
+        self._pool = pool
+        self._anywhere: dict[str, bool] = {}
+        self._in_order: dict[str, dict[str, list[str]]] = {}
+
+    def is_anywhere(self, runner: str) -> bool:
+        """Whether a backend that can be used has this runner."""
+        known = self._anywhere.get(runner)
+        if known is None:
+            known = self._anywhere[runner] = is_anywhere(self._pool, runner)
+        return known
+
+    def in_order(self, owner: str) -> Mapping[str, Collection[str]]:
+        """By model, an owner's runners that are loaded nowhere and in the order: the one that it has waited for longest
+        first.
+        """
+        known = self._in_order.get(owner)
+        if known is None:
+            known = self._in_order[owner] = {}
+            unloaded = (runner for runner in self._backlog.waits.of_owner(owner) if not self.is_anywhere(runner))
+            for runner in islice(unloaded, MOST_UNLOADED):
+                known.setdefault(model_of_runner(runner), []).append(runner)
+        return known
+
+    def is_behind(self, runner: str, owner: str) -> bool:
+        """Whether an owner waits for so many runners that are not loaded that this one is not in the order yet."""
+        before = self.in_order(owner)
+        return (
+            sum(map(len, before.values())) == MOST_UNLOADED
+            and runner not in before.get(model_of_runner(runner), ())
+            and not self.is_anywhere(runner)
+        )
+
+
 class Candidates:
     """What each model would be given a seat for."""
 
@@ -39,15 +80,19 @@ class Candidates:
         self._backlog = backlog
         self._pool = pool
 
-    def of(self, backend: Backend, now: int, passed_over: Collection[str] = ()) -> dict[str, Candidate]:
+    def look(self) -> Known:
+        """To be given to the questions that are asked before anything happens."""
+        return Known(self._backlog, self._pool)
+
+    def of(self, backend: Backend, now: int, known: Known, passed_over: Collection[str] = ()) -> dict[str, Candidate]:
         """By runner: of each model at most one, where its jobs may go to this backend. Models may be passed over."""
         found = {}
         for model in self._backlog.waits.models:
-            if model not in passed_over and (one := self._of_model(backend, model, now)) is not None:
+            if model not in passed_over and (one := self._of_model(backend, model, now, known)) is not None:
                 found[one.runner] = self._with_backlog(one, backend, now)
         return found
 
-    def _of_model(self, backend: Backend, model: str, now: int) -> Candidate | None:
+    def _of_model(self, backend: Backend, model: str, now: int, known: Known) -> Candidate | None:
         """The same for one model; None: nobody that waits for it may have a turn there."""
         runners = self._backlog.waits.models[model]
         if not self._pool.may_take(backend, next(iter(runners))):
@@ -57,34 +102,34 @@ class Candidates:
             return None
         if len(runners) == 1:
             ((runner, owners),) = runners.items()
-            return self._only(backend, runner, owners, among)
-        return _Choosing(self._backlog, self._pool, backend, model, now).candidate(among)
+            return self._only(backend, runner, owners, among, known)
+        return _Choosing(self._backlog, self._pool, backend, model, now, known).candidate(among)
 
-    def is_behind(self, runner: str, owner: str) -> bool:
-        """Whether an owner waits for so many runners that are not loaded that this one is not in the order yet."""
-        before = in_order(self._backlog, self._pool, owner)
-        return len(before) == MOST_UNLOADED and runner not in before and not is_anywhere(self._pool, runner)
-
-    def next_overdue(self, backend: Backend, now: int) -> int | None:
+    def next_overdue(self, backend: Backend, now: int, known: Known) -> int | None:
         """When the next owner will have waited so long for a runner of a model that waits for several that it may have
         it loaded in another's place; None: no time is known.
         """
         times = [
-            _Choosing(self._backlog, self._pool, backend, model, now).next_overdue()
+            _Choosing(self._backlog, self._pool, backend, model, now, known).next_overdue()
             for model, runners in self._backlog.waits.models.items()
             if len(runners) > 1
         ]
         return min((int(time) for time in times if time is not None), default=None)
 
     def _only(
-        self, backend: Backend, runner: str, owners: Mapping[str, int], among: Collection[str] | None
+        self,
+        backend: Backend,
+        runner: str,
+        owners: Mapping[str, int],
+        among: Collection[str] | None,
+        known: Known,
     ) -> Candidate | None:
         """The only runner of its model that anybody waits for."""
         since = next(iter(owners.values())) if among is None else min(owners[one] for one in among)
         wide = self._backlog.waits.wide
-        if wide and not is_here(backend.placement, runner) and not is_anywhere(self._pool, runner):
+        if wide and not is_here(backend.placement, runner) and not known.is_anywhere(runner):
             waiting = owners if among is None else among
-            behind = {owner for owner in wide if owner in waiting and self.is_behind(runner, owner)}
+            behind = {owner for owner in wide if owner in waiting and known.is_behind(runner, owner)}
             if behind:
                 among = [owner for owner in waiting if owner not in behind]
                 return Candidate(runner, since, among) if among else None
@@ -125,12 +170,13 @@ class _Unloaded(NamedTuple):
 class _Choosing:
     """The choice among the runners of one model."""
 
-    def __init__(self, backlog: Backlog, pool: Pool, backend: Backend, model: str, now: int) -> None:
+    def __init__(self, backlog: Backlog, pool: Pool, backend: Backend, model: str, now: int, known: Known) -> None:
         self._backlog = backlog
         self._pool = pool
         self._backend = backend
         self._model = model
         self._now = now
+        self._known = known
         self._runners = backlog.waits.models[model]
         self._here = _here(backend.placement, model, self._runners)
 
@@ -139,8 +185,10 @@ class _Choosing:
         overdue = [one for one in self._unloaded(among, due) if one.since <= due]
         here = self._first_here(among)
         if here is None:
-            # Nothing of the model that is loaded is waited for.
-            is_forced = bool(overdue) and self._is_anything_wanted_here()
+            # Nothing of the model that is loaded is waited for. Who had many seats leads by more than others can make up
+            # in that time, who load for one job after another: so there who is overdue goes first.
+            has_seats = self._pool.seats_for(self._backend, self._model) > 1
+            is_forced = bool(overdue) and (has_seats or self._is_anything_wanted_here())
             first = self._first(overdue if is_forced else list(self._unloaded(among)))
             return self._elsewhere(among) if first is None else Candidate(first.runner, first.since, (first.owner,))
         runner, _ = here
@@ -191,7 +239,7 @@ class _Choosing:
         """The same of all owners of the model, some of whom wait for more runners than are in the order."""
         for owner in self._backlog.gauges.waiting_by_model[self._model]:
             waits = self._backlog.waits.of_owner(owner)
-            own = in_order(self._backlog, self._pool, owner) if owner in wide else waits
+            own = self._known.in_order(owner).get(self._model, ()) if owner in wide else waits
             for runner in own:
                 if runner in self._runners and runner not in loaded:
                     yield owner, runner, waits[runner]
@@ -249,12 +297,6 @@ def is_here(placement: Placement, runner: str) -> bool:
 def is_anywhere(pool: Pool, runner: str) -> bool:
     """Whether a backend that can be used has this runner."""
     return any(one.is_available and is_here(one.placement, runner) for one in pool)
-
-
-def in_order(backlog: Backlog, pool: Pool, owner: str) -> list[str]:
-    """An owner's runners that are loaded nowhere and in the order, the one that it has waited for longest first."""
-    unloaded = (runner for runner in backlog.waits.of_owner(owner) if not is_anywhere(pool, runner))
-    return list(islice(unloaded, MOST_UNLOADED))
 
 
 def _here(placement: Placement, model: str, runners: Collection[str]) -> Collection[str]:

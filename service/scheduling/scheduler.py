@@ -132,15 +132,17 @@ class Scheduler:
         seats: list[Seat] = []
         stuck: set[str] = set()
         found: dict[Backend, dict[str, Candidate]] = {}
+        known = self._candidates.look()
         for may_load, may_evict in _STEPS:
             for backend in self._pool.with_free_seat():
                 while backend.free_seats > 0 and backend.is_available:
                     if backend not in found:
-                        found[backend] = self._candidates.of(backend, self._clock.now_ms(), stuck)
+                        found[backend] = self._candidates.of(backend, self._clock.now_ms(), known, stuck)
                     turn = self._turn(backend, dict(found[backend]), may_load=may_load, may_evict=may_evict)
                     if turn is None:
                         break
                     found.clear()
+                    known = self._candidates.look()
                     pick = self._backlog.pick(turn.runner, turn.owners)
                     if pick is None:
                         stuck.add(model_of_runner(turn.runner))
@@ -179,10 +181,11 @@ class Scheduler:
         now = self._clock.now_ms()
         obstacles: set[Obstacle] = set()
         is_open = goes_first = is_other = False
-        if self._candidates.is_behind(line.runner, line.owner):
+        known = self._candidates.look()
+        if known.is_behind(line.runner, line.owner):
             return Reason.OWN_RUNNERS
         for backend in backends:
-            mine = self._candidates.of(backend, now)
+            mine = self._candidates.of(backend, now, known)
             first = next((one for one in mine.values() if model_of_runner(one.runner) == line.model), None)
             if first is None or self._comes_before(line, first, backend, now):
                 if first is not None:
@@ -226,11 +229,12 @@ class Scheduler:
         a residence has been long enough. None: never.
         """
         now = self._clock.now_ms()
+        known = self._candidates.look()
         looks: list[int | None] = []
         for backend in self._pool:
             if backend.is_available:
-                since = {runner: one.since for runner, one in self._candidates.of(backend, now).items()}
-                looks += [backend.placement.next_look(since, now), self._candidates.next_overdue(backend, now)]
+                since = {runner: one.since for runner, one in self._candidates.of(backend, now, known).items()}
+                looks += [backend.placement.next_look(since, now), self._candidates.next_overdue(backend, now, known)]
         return min((look for look in looks if look is not None), default=None)
 
     def _may_begin(self, backend: Backend, line: Line) -> bool:

@@ -45,25 +45,6 @@ def test_a_job_cancelled_while_it_runs_costs_what_it_used() -> None:
     assert queue.served("owner") - queue.served("other") in (-9_000, 1_000)
 
 
-def test_who_comes_new_begins_one_job_behind_the_least_served_while_several_runners_are_wanted() -> None:
-    """Some have got far only because what the others want was not loaded: to catch up with them takes long."""
-    order = Order(BOOSTS_MS)
-    other_runner = f'{RUNNER} {{"num_ctx":1000}}'
-    far, behind = Line(RUNNER, "far", 0), Line(other_runner, "behind", 0)
-    order.restore([ModelRow(far.model, 0.0, JOB, 8)], [])
-    order.begin_waiting(far, 1, {})
-    waiting: dict[str, dict[int, int]] = {"far": {0: 99}}
-    order.begin_waiting(behind, 2, waiting)
-    waiting["behind"] = {0: 99}
-    for _ in range(20):
-        order.correct(far, order.charge(far, 3), JOB, is_typical=True)
-    order.begin_waiting(Line(RUNNER, "new", 0), 4, waiting)
-    waiting["new"] = {0: 1}
-    least = order.place(far.model, "behind", waiting["behind"])[0]
-    assert order.place(far.model, "new", waiting["new"])[0] == least + JOB
-    assert order.place(far.model, "far", waiting["far"])[0] == 20 * JOB
-
-
 def test_a_pick_that_found_no_job_costs_nothing() -> None:
     order = Order(BOOSTS_MS)
     order.restore([ModelRow(RUNNER, 0.0, JOB, 8)], [])
@@ -308,3 +289,21 @@ def test_changes_that_could_not_be_stored_are_given_again_with_the_next_and_not_
     assert order.has_changed.is_set()
     assert sorted(order.take_changes()) == lines
     assert order.take_changes() == []
+
+
+def test_a_newcomer_begins_one_job_behind_whoever_is_next_where_others_have_got_far_on_a_loaded_runner() -> None:
+    loaded, unloaded = RUNNER, f'{RUNNER} {{"num_ctx":8192}}'
+    order = Order(BOOSTS_MS)
+    order.restore([ModelRow(RUNNER, 0.0, JOB, 8)], [])
+    far, behind, newcomer = Line(loaded, "far", 0), Line(unloaded, "behind", 0), Line(loaded, "newcomer", 0)
+    waiting: dict[str, dict[int, int]] = {}
+    for line in (far, behind):
+        order.begin_waiting(line, 0, waiting)
+        waiting[line.owner] = {0: 1}
+    for _ in range(20):
+        order.charge(far, 0)
+    place = order.ahead(newcomer, 0, waiting)
+    order.begin_waiting(newcomer, 0, waiting)
+    waiting[newcomer.owner] = {0: 1}
+    assert order.place(RUNNER, "newcomer", {0: 1})[0] == order.place(RUNNER, "behind", {0: 1})[0] + JOB
+    assert order.ahead(newcomer, 0, waiting) == place == 1

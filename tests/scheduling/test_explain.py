@@ -64,7 +64,8 @@ class ExplainedService(SimulatedService):
 
     def _could_be_given(self, backend: Backend, runner: str) -> bool:
         """Whether there is a free seat that a job of this runner would get, asked of the placement alone."""
-        candidates = Candidates(self.backlog, self.pool).of(backend, self.time.now)
+        asked = Candidates(self.backlog, self.pool)
+        candidates = asked.of(backend, self.time.now, asked.look())
         if not backend.is_available or backend.free_seats <= 0 or runner not in candidates:
             return False
         elsewhere = self.pool.loaded_elsewhere(backend, candidates)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Literal
 
 import pytest
 
 from service.job import Line, runner_key
+from service.scheduling import candidates
 from service.scheduling.estimates import Estimates
 from service.scheduling.scheduler import Reason
 from tests.support.placement_simulation import A, B, C, D, SimulatedService, assert_safe
@@ -259,3 +262,47 @@ def test_a_place_in_the_queue_is_among_the_owners_of_the_model_whatever_their_op
     assert places == [0, 2, 50]
     assert estimates.ahead(Line(A, "other", 0), 0) == 1
     assert service.backlog.waits.is_mixed(Line(A, "other", 0))
+
+
+def times_called(function: Callable[..., object], action: Callable[[], object]) -> int:
+    """How often a function is called meanwhile."""
+    calls = 0
+
+    def note(frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event == "call" and frame.f_code is function.__code__
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_what_is_loaded_is_looked_up_once_for_each_runner_however_many_models_and_backends_there_are() -> None:
+    service = SimulatedService()
+    for name in ("one", "two", "three"):
+        service.add_backend(name, seats=1)
+        service.submit(A, 100_000, owner="busy")
+    service.run(5_000)
+    for owner, number in itertools.product(range(20), range(12)):
+        runner = runner_key("abc"[number % 3], {"num_ctx": 1_000 + number})
+        service.submit(runner, 1_000, owner=f"owner {owner}")
+    assert len(service.backlog.waits.wide) == 20
+    # All owners have the same eight in the order.
+    assert times_called(candidates.is_anywhere, service.scheduler.next_look) == 8
+
+
+def test_who_has_led_by_many_seats_waits_no_longer_than_the_swap_wait_for_its_runner_again() -> None:
+    service = SimulatedService(max_swap_wait_ms=30_000)
+    service.add_backend(seats=4, load_ms=400, loaded=[A])
+    for _ in range(4):
+        keep_asking(service, "led", lambda: A, 1_000)
+    service.run(5_000)
+    for number in range(400):
+        service.submit(with_context(1_000 + number), 1_000, owner="many")
+    service.run(250_000)
+    led = [job for job in service.jobs if job.line.owner == "led" and job.first_byte is not None]
+    # One wait, a job and a load of the other, and its own load with what is drained for it; and three of its own.
+    assert max(job.waited for job in led) <= 30_000 + 3 * (1_000 + 400) + 400 + 3 * 1_000

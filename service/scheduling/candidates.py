@@ -185,8 +185,8 @@ class _Choosing:
         overdue = [one for one in self._unloaded(among, due) if one.since <= due]
         here = self._first_here(among)
         if here is None:
-            # Nothing of the model that is loaded is waited for. Who had many seats leads by more than others can make up
-            # in that time, who load for one job after another: so there who is overdue goes first.
+            # Nothing of the model that is loaded is waited for. Who had many seats leads by more than others can make
+            # up in that time, who load for one job after another: so there who is overdue goes first.
             has_seats = self._pool.seats_for(self._backend, self._model) > 1
             is_forced = bool(overdue) and (has_seats or self._is_anything_wanted_here())
             first = self._first(overdue if is_forced else list(self._unloaded(among)))

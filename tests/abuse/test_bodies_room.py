@@ -182,6 +182,7 @@ async def test_who_leaves_while_it_sends_is_counted_no_longer(service: RunningSe
 
 async def test_a_body_that_hardly_comes_is_given_up(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.api.http.receiving._GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("service.api.http.receiving._SHORT_GRACE_SECONDS", 0.05)
     async with connected(service) as (reader, writer):
         writer.write(head(await headers_of(service), path="/v1/completions") + b"x" * 100)
         status, _, answer = await reply_of(reader)

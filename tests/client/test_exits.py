@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from service.simulated import Fault, FaultKind, SimulatedServer
 from tests.support.processes import PATIENCE_SECONDS, running_service
-from tests.support.programs import STALLED, Program, program
+from tests.support.programs import HANGS_SECONDS, LONGEST_EXIT_SECONDS, STALLED, Program, program
 from tests.support.running import QUICK
 
 SYNC = """
@@ -86,10 +87,19 @@ CALLS_INTERRUPTED = 2 * 7
 
 
 async def test_no_exit_hangs_whatever_is_under_way(tmp_path: Path) -> None:
+    await _exits(tmp_path, HANGS_SECONDS)
+
+
+@pytest.mark.long
+async def test_each_exit_takes_less_than_five_seconds(tmp_path: Path) -> None:
+    await _exits(tmp_path, LONGEST_EXIT_SECONDS)
+
+
+async def _exits(folder: Path, longest_seconds: float) -> None:
     async with SimulatedServer(replace(QUICK, parallel=99)) as ollama, AsyncExitStack() as running:
         stall = ollama.arm(Fault(kind=FaultKind.STALL, prompt=STALLED, after_tokens=2))
         backend = json.dumps([{"name": "a", "url": ollama.url, "concurrency": 99}])
-        service = await running.enter_async_context(running_service(tmp_path, CORRAL_BACKENDS=backend))
+        service = await running.enter_async_context(running_service(folder, CORRAL_BACKENDS=backend))
 
         async def begun(*texts: str) -> list[Program]:
             return [await running.enter_async_context(program(text, service.url)) for text in texts]
@@ -99,20 +109,20 @@ async def test_no_exit_hangs_whatever_is_under_way(tmp_path: Path) -> None:
         for one in (*first, *second, *third):
             assert await one.says() == "ready"
         await ollama.observations.until(lambda seen: seen.stalled == 3 * CALLS + CALLS_INTERRUPTED)
-        assert await _ended(first) == [(0, "")] * 2
+        assert await _ended(first, longest_seconds) == [(0, "")] * 2
         go_on = 2 * CALLS + LOOKED_AT + CALLS_INTERRUPTED
         await _become(service.url, {"cancelled": CALLS - LOOKED_AT, "processing": go_on})
 
         service.process.send(signal.SIGSTOP)
         for one in interrupted:
             one.interrupt()
-        assert await _ended(second) == [(0, "")] * 2
-        for status, said in await _ended(interrupted):
+        assert await _ended(second, longest_seconds) == [(0, "")] * 2
+        for status, said in await _ended(interrupted, longest_seconds):
             assert (status, said.splitlines()[-1]) == (-signal.SIGINT, "KeyboardInterrupt"), said
             assert not re.search("ignored|destroyed|never", said), said
 
         await service.process.kill()
-        assert await _ended(third) == [(0, "")] * 2
+        assert await _ended(third, longest_seconds) == [(0, "")] * 2
         stall.release()
 
 
@@ -133,10 +143,10 @@ async def test_no_exit_waits_for_an_address_that_is_looked_up() -> None:
         assert await _ended([running]) == [(0, "")]
 
 
-async def _ended(programs: list[Program]) -> list[tuple[int, str]]:
+async def _ended(programs: list[Program], longest_seconds: float = HANGS_SECONDS) -> list[tuple[int, str]]:
     for one in programs:
         one.go_on()
-    return list(await asyncio.gather(*(one.ends() for one in programs)))
+    return list(await asyncio.gather(*(one.ends(longest_seconds) for one in programs)))
 
 
 async def _become(url: str, wanted: dict[str, int]) -> None:

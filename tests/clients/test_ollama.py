@@ -123,6 +123,7 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
     stall = arm(service, FaultKind.STALL, "/api/chat", after_tokens=3)
     async with ollama.AsyncClient(service.url) as client:
         async for _ in await client.chat("llama3.2", QUESTION, stream=True):
+            await service.ollama.observations.until(lambda seen: seen.stalled == 1)
             break
         whole = asyncio.create_task(client.chat("llama3.2", QUESTION))
         await service.ollama.observations.until(lambda seen: seen.stalled == 2)

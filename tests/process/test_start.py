@@ -235,34 +235,27 @@ COMMANDS = [
     ("backends",),
     ("backends", "drain", "ollama"),
     ("backends", "resume", "ollama"),
-    ("serve",),
-    ("demo",),
-    (),
 ]
+SERVING = [("serve",), ("demo",), ()]
 CLIENTS = {"CORRAL_URL": "http://127.0.0.1:9", "CORRAL_KEY": "sk-of-the-client", "CORRAL_DEBUG": "1"}
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-async def test_no_command_reads_or_refuses_the_variables_of_the_client(
-    tmp_path: Path, command: tuple[str, ...]
-) -> None:
-    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in CLIENTS.items()))
+async def test_no_command_reads_or_refuses_the_variables_of_the_client(tmp_path: Path) -> None:
     async with SimulatedServer(SETTINGS) as ollama:
-        settings = service_settings(tmp_path, OLLAMA_URL=ollama.url, **CLIENTS)
-        if command in (("serve",), ("demo",), ()):
-            async with running_service(tmp_path, *command, OLLAMA_URL=ollama.url, **CLIENTS) as service:
+        said: dict[tuple[str, ...], str] = {}
+        for serving in SERVING:
+            folder = tmp_path / "_".join(("with", *serving))
+            folder.mkdir()
+            (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in CLIENTS.items()))
+            settings = service_settings(folder, OLLAMA_URL=ollama.url, **CLIENTS)
+            async with running_service(folder, *serving, OLLAMA_URL=ollama.url, **CLIENTS) as service:
                 await health_of(service.url)
-                said = service.process.said()
-        elif command[0] == "backends":
-            async with (
-                running_service(tmp_path, OLLAMA_URL=ollama.url, **CLIENTS),
-                started("service", *command, folder=tmp_path, **settings) as process,
-            ):
-                assert await process.ended() == 0, process.said()
-                said = process.said()
-        else:
-            async with started("service", *command, folder=tmp_path, **settings) as process:
-                assert await process.ended() == 0, process.said()
-                said = process.said()
-    assert "CORRAL_" not in said.replace("CORRAL_AUTH__REQUIRED", "").replace("CORRAL_SERVER__HOST", "")
-    assert not [value for value in CLIENTS.values() if len(value) > 1 and value in said]
+                for command in () if serving else COMMANDS:
+                    async with started("service", *command, folder=folder, **settings) as process:
+                        assert await process.ended() == 0, process.said()
+                        said[command] = process.said()
+                said[serving] = service.process.said()
+    for words in said.values():
+        assert "CORRAL_" not in words.replace("CORRAL_AUTH__REQUIRED", "").replace("CORRAL_SERVER__HOST", "")
+        assert not [value for value in CLIENTS.values() if len(value) > 1 and value in words]
+    assert list(said) == [*SERVING[:2], *COMMANDS, ()]

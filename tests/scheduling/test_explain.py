@@ -80,7 +80,7 @@ class ExplainedService(SimulatedService):
     load_ms=st.sampled_from([0, 700, 20_000]),
     key_limit=st.sampled_from([None, 1, 2]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_every_wait_has_one_reason_and_nothing_is_chosen_against_it(
     seed: int, fits: Fits, backends: int, load_ms: int, key_limit: int | None
 ) -> None:

@@ -51,7 +51,7 @@ def test_a_job_passes_a_thousand_of_another_name() -> None:
     backends=st.integers(1, 2),
     load_ms=st.sampled_from([0, 700, 20_000]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_whatever_is_learnt_while_jobs_run_nothing_hangs_or_is_lost(
     seed: int, fits: Fits, backends: int, load_ms: int
 ) -> None:

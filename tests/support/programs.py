@@ -14,6 +14,8 @@ from tests.support.checkout import search_path
 from tests.support.processes import PATIENCE_SECONDS
 
 LONGEST_EXIT_SECONDS = 5.0
+"""What is promised, which the long lane measures; a busy machine may take longer, and HANGS_SECONDS is a hang."""
+HANGS_SECONDS = 45.0
 STALLED = "stall"
 """The prompt that the programs send; what happens to it is the test's affair."""
 
@@ -55,13 +57,13 @@ class Program:
         """Press Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
 
-    async def ends(self) -> tuple[int, str]:
+    async def ends(self, longest_seconds: float = HANGS_SECONDS) -> tuple[int, str]:
         """Its exit status, and what it says until then, complaints included. Fails when that takes too long."""
         try:
-            async with asyncio.timeout(LONGEST_EXIT_SECONDS):
+            async with asyncio.timeout(longest_seconds):
                 said, complaints = await self._process.communicate()
         except TimeoutError:
-            raise AssertionError(f"the program did not end within {LONGEST_EXIT_SECONDS:g} s") from None
+            raise AssertionError(f"the program did not end within {longest_seconds:g} s") from None
         assert self._process.returncode is not None
         return self._process.returncode, (said + complaints).decode()
 

@@ -20,7 +20,9 @@ STALLED = "stall"
 """The prompt that the programs send; what happens to it is the test's affair."""
 
 PRELUDE = f"""
-import asyncio, gc, os, sys, threading
+import asyncio, gc, os, signal, sys, threading
+# A shell has what it starts in the background pass over Ctrl-C, and so would this program.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from corral import AsyncClient, Client, ConfigurationError
 url = sys.argv[1]
 messages = [{{"role": "user", "content": "{STALLED}"}}]

@@ -7,12 +7,13 @@ task looks at all connections regularly, and a handler is told where it waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from aiohttp import web
 
+from service.cancel_scope import CancelScope
 from service.tcp_keepalive import INTERVAL_SECONDS, has_vanished
 
 _T = TypeVar("_T")
@@ -132,16 +133,11 @@ class Callers:
         return seconds > self.patience_seconds
 
 
-async def while_there(request: web.Request, work: Coroutine[Any, Any, _T]) -> _T:
+async def while_there(request: web.Request, work: Awaitable[_T]) -> _T:
     """What the work gives, which is given up when the caller leaves. Raises ConnectionResetError then."""
-    task = asyncio.ensure_future(work)
-    with request.app[CALLERS].waiting(request, task.cancel):
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if task.cancelled() and is_gone(request):
-                raise ConnectionResetError("the caller has left") from None
-            raise
+    with CancelScope() as scope, request.app[CALLERS].waiting(request, scope):
+        return await work
+    raise ConnectionResetError("the caller has left")
 
 
 def is_gone(request: web.Request) -> bool:

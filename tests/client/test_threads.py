@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import subprocess
 import sys
 import textwrap
@@ -16,14 +15,12 @@ import pytest
 from corral import AsyncClient, Client, ConfigurationError
 from service.simulated import Fault, FaultKind, SimulatedServer
 from tests.client.test_jobs import ends
+from tests.support import programs
 from tests.support.running import QUICK, RunningService, service_in_process
 
 PRELUDE = """
-import asyncio, concurrent.futures, gc, multiprocessing, os, signal, sys, threading
-from corral import AsyncClient, Client, ConfigurationError, CorralError
-# A shell lets what it starts in the background ignore Ctrl-C, and its children inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-url = sys.argv[1]
+import concurrent.futures, multiprocessing
+from corral import CorralError
 messages = [{"role": "user", "content": "Why?"}]
 """
 
@@ -36,22 +33,13 @@ async def service() -> AsyncIterator[RunningService]:
 
 async def run(program: str, url: str, *, is_interrupted: bool = False, service: RunningService | None = None) -> str:
     """What a program says that ends well, with every warning an error; it is interrupted once its call is stalled."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "error",
-        "-c",
-        PRELUDE + textwrap.dedent(program),
-        url,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    if is_interrupted and service is not None:
-        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
-        process.send_signal(signal.SIGINT)
-    said = await all_that_is_said(process)
-    assert process.returncode == 0, said
-    return said
+    async with programs.program(PRELUDE + textwrap.dedent(program), url) as running:
+        if is_interrupted and service is not None:
+            await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+            running.interrupt()
+        status, said = await running.ends()
+    assert status == 0, said
+    return said.strip()
 
 
 async def all_that_is_said(process: asyncio.subprocess.Process) -> str:
@@ -312,13 +300,10 @@ async def test_a_bare_ollamas_call_ends_with_the_connection() -> None:
         os.write(1, b"begun")
         sys.stdin.readline()
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PRELUDE + textwrap.dedent(program), ollama.url, stdin=subprocess.PIPE
-        )
-        await ollama.observations.until(lambda seen: seen.stalled == 1)
-        assert process.stdin is not None
-        process.stdin.write(b"\n")
-        assert await asyncio.wait_for(process.wait(), 60) == 0
+        async with programs.program(PRELUDE + textwrap.dedent(program), ollama.url) as running:
+            await ollama.observations.until(lambda seen: seen.stalled == 1)
+            running.go_on()
+            assert (await running.ends())[0] == 0
         await ollama.observations.until(lambda seen: seen.closed_connections == 1)
         stall.release()
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from service.job import model_key
 
 _OWNER = "key:"
-_LONGEST_USER = 128
+LONGEST_USER = 128
+"""Characters of a person's name."""
 
 
 class Role(StrEnum):
@@ -70,7 +71,7 @@ class Key(NamedTuple):
 
 def owner_of_key(key_id: str, user: str | None = None) -> str:
     """Whose turn it is when this key, or one person behind it, asks (see service.queue)."""
-    return f"{_OWNER}{key_id}/{user[:_LONGEST_USER]}" if user else f"{_OWNER}{key_id}"
+    return f"{_OWNER}{key_id}/{user}" if user else f"{_OWNER}{key_id}"
 
 
 def key_of_owner(owner: str) -> str | None:

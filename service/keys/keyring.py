@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 KEY_PREFIX = "corral_"
 _KEY_BYTES = 32
 _LOOKUP_BYTES = 16
+_TAG_BYTES = 8
 _SECRET = "secret_key"
 _VERIFIER = "secret_verifier"
 DEMO_KEYS = {Role.ADMIN: "demo-admin", Role.USER: "demo-user"}
@@ -39,6 +40,7 @@ class Keyring:
         self._clock = clock
         self._by_hash: dict[bytes, tuple[bytes, Key]] = {}
         self._by_id: dict[str, Key] = {}
+        self._tags: dict[str, str] = {}
         self._used: dict[str, int] = {}
         self._unwritten: set[str] = set()
         self._version: str | None = None
@@ -73,6 +75,10 @@ class Keyring:
     def get(self, key_id: str) -> Key | None:
         """The key with this id."""
         return self._by_id.get(key_id)
+
+    def tag_of(self, key: Key) -> str:
+        """A short text that is another one when the key has got another text. It gives nothing of the text away."""
+        return self._tags.get(key.id, "")
 
     def is_good(self, key: Key) -> bool:
         """Whether the key may still be used, as it is stored now."""
@@ -152,10 +158,12 @@ class Keyring:
         self._version = version
         self._by_hash.clear()
         self._by_id.clear()
+        self._tags.clear()
         for hashed, key in stored:
             digest = bytes.fromhex(hashed)
             self._by_hash[digest[:_LOOKUP_BYTES]] = (digest, key)
             self._by_id[key.id] = key
+            self._tags[key.id] = hmac.digest(self._secret, b"tag" + digest, "sha256")[:_TAG_BYTES].hex()
         self.changed.send()
 
     async def keep_fresh(self, seconds: float) -> None:

@@ -40,7 +40,7 @@ class LogRow(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """Whose requests are meant: those of one key, those of one client without a key, or all when both are None."""
+    """Whose requests are meant: those of one key, of one person behind it, of one client without a key, or all."""
 
     key_id: str | None = None
     owner: str | None = None
@@ -178,6 +178,8 @@ def outcome_of(job: Job) -> LoggedOutcome:
 
 
 def _where(scope: Scope, since: int) -> tuple[str, dict[str, Any]]:
+    if scope.key_id is not None and scope.owner is not None:
+        return "key_id = :key_id AND owner = :owner AND at >= :since", {**scope._asdict(), "since": since}
     if scope.key_id is not None:
         return "key_id = :key_id AND at >= :since", {"key_id": scope.key_id, "since": since}
     if scope.owner is not None:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from service.api.context import CLOCK, LONG_LIVED
 from service.api.http.middlewares import AccessLogger
 from service.api.live.websocket import identity
 from service.api.live.websocket.session import UNAUTHENTICATED
@@ -98,6 +100,50 @@ async def test_a_token_that_somebody_else_signed_opens_nothing() -> None:
             assert await status_of(two, Route("GET", "/api/keys"), bearer(forged)) == 401
         unsigned = jwt.encode({"sub": "demo-admin", "aud": "corral", "exp": 9_999_999_999}, "", algorithm="none")
         assert await status_of(two, Route("GET", "/api/keys"), bearer(unsigned)) == 401
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_token_ends_with_the_text_of_a_demo_key(tmp_path: Path, kept: bool) -> None:
+    async with service_with_keys(folder=tmp_path) as one:
+        token = await token_of(one, ADMIN)
+    text = ADMIN["Authorization"].removeprefix("Bearer ") if kept else "another-text-of-the-admins-demo-key"
+    async with service_with_keys({"auth.demo_admin_key": text}, folder=tmp_path) as two:
+        assert await status_of(two, Route("GET", "/api/keys"), bearer(text)) == 200
+        assert await status_of(two, Route("GET", "/api/keys"), bearer(token)) == (200 if kept else 401)
+
+
+@pytest.mark.parametrize("shown", ["key", "token"])
+async def test_an_event_stream_ends_with_its_key_or_token(shown: str) -> None:
+    async with service_with_keys({"auth.token_minutes": 1}) as service:
+        now = service.app[CLOCK].now_ms()
+        user = await headers_of(service, **({"expires": (now + 60_000) / 1000} if shown == "key" else {}))
+        service.stall()
+        _, job = await service.call("POST", "/api/v1/prompt", {"prompt": "Hello"}, headers=user)
+        headers = user if shown == "key" else bearer(await token_of(service, user))
+        async with service.session.get(f"/api/v1/prompt/{job['id']}/stream", headers=headers) as stream:
+            assert stream.status == 200
+            let_pass(service, 60_000)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                assert b"event: done" not in await stream.read()
+
+
+async def test_who_polls_with_a_key_is_told_when_it_is_revoked() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service)
+        user = bearer(made["key"])
+        service.stall()
+        _, job = await service.call("POST", "/api/v1/prompt", {"prompt": "Hello"}, headers=user)
+        polls = [
+            asyncio.create_task(service.call("GET", f"/api/v1/prompt/{job['id']}/{what}?wait=60", headers=user))
+            for what in ("status", "result")
+        ]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while service.app[LONG_LIVED].waits_of(f"key:{made['id']}") < 2:
+                await service.call("GET", "/api/version", headers=user)
+        await service.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for status, answer in await asyncio.gather(*polls):
+                assert (status, answer["error"]) == (401, "this API key was revoked; ask an admin for another")
 
 
 @pytest.mark.parametrize("query", ["token=aaa.bbb.ccc", "page=1&token=aaa.bbb.ccc&q=x"])

@@ -202,7 +202,6 @@ async def test_an_owner_has_the_weight_of_its_key(keys: Keyring) -> None:
 def test_an_owner_says_whose_key_it_is() -> None:
     assert key_of_owner(owner_of_key("k1")) == key_of_owner(owner_of_key("k1", "a/b")) == "k1"
     assert key_of_owner("192.0.2.1") is None
-    assert len(owner_of_key("k1", "x" * 10_000)) < 200
 
 
 @pytest.mark.parametrize("model", ["llama3.2", "LLAMA3.2:latest", "library/llama3.2"])

@@ -15,6 +15,7 @@ from tests.support.access import (
     owner_of,
     service_with_keys,
     status_of,
+    token_of,
     two_users,
 )
 from tests.support.running import PATIENCE_SECONDS
@@ -95,12 +96,60 @@ async def test_people_behind_one_key_are_owners_of_their_own() -> None:
         assert await owner_of(service, anna) == f"key:{made['id']}/anna"
         assert await owner_of(service, ben) == f"key:{made['id']}/ben"
         assert await owner_of(service, shared) == f"key:{made['id']}"
-        assert len(await owner_of(service, shared | {"X-OpenWebUI-User-Id": "x" * 5000})) < 200
+        longest = shared | {"X-OpenWebUI-User-Id": "x" * 128}
+        assert await owner_of(service, longest) == f"key:{made['id']}/{'x' * 128}"
         for headers, total in ((anna, 1), (ben, 1), (shared, 4)):
             _, prompts = await service.call("GET", "/api/v1/prompts", headers=headers)
             assert prompts["total"] == total
         other = await made_key(service)
         assert await owner_of(service, bearer(other["key"]) | {"X-OpenWebUI-User-Id": "anna"}) == f"key:{other['id']}"
+
+
+async def test_a_name_too_long_to_tell_people_apart_is_refused() -> None:
+    async with service_with_keys() as service:
+        shared = bearer((await made_key(service, owner_header="X-User"))["key"]) | {"X-User": "x" * 129}
+        for path, body in (("/api/v1/prompt", {"prompt": "Hello"}), ("/api/chat", {"model": "llama3.2"})):
+            status, answer = await service.call("POST", path, body, headers=shared)
+            assert (status, answer["error"]) == (400, "X-User: may have 128 characters (got 129)")
+
+
+async def test_a_token_is_the_persons_for_whom_it_was_bought_whatever_its_header_says() -> None:
+    async with service_with_keys() as service:
+        shared = bearer((await made_key(service, owner_header="X-User"))["key"])
+        anna, ben = shared | {"X-User": "anna"}, shared | {"X-User": "ben"}
+        jobs = {await finished(service, headers): headers for headers in (anna, ben)}
+        token = bearer(await token_of(service, anna)) | {"X-User": "ben"}
+        assert (await owner_of(service, token)).endswith("/anna")
+        for job_id, headers in jobs.items():
+            seen = await status_of(service, Route("GET", f"/api/v1/prompt/{job_id}/result"), token)
+            assert seen == (200 if headers is anna else 404)
+        assert (await service.call("GET", "/api/v1/prompts", headers=token))[1]["total"] == 2
+
+
+async def test_a_token_that_names_no_person_sees_only_jobs_that_name_none() -> None:
+    async with service_with_keys() as service:
+        shared = bearer((await made_key(service, owner_header="X-User"))["key"])
+        of_anna, of_nobody = await finished(service, shared | {"X-User": "anna"}), await finished(service, shared)
+        token = bearer(await token_of(service, shared))
+        for headers, seen in ((token, [of_nobody]), (shared, [of_nobody, of_anna])):
+            _, prompts = await service.call("GET", "/api/v1/prompts", headers=headers)
+            assert [prompt["id"] for prompt in prompts["prompts"]] == seen
+        named = token | {"X-User": "anna"}
+        for headers in (token, named):
+            assert await status_of(service, Route("GET", f"/api/v1/prompt/{of_anna}/result"), headers) == 404
+            assert await status_of(service, Route("DELETE", f"/api/v1/prompt/{of_anna}"), headers) == 404
+
+
+async def test_the_statistics_of_a_person_are_that_persons() -> None:
+    async with service_with_keys() as service:
+        shared = bearer((await made_key(service, owner_header="X-User"))["key"])
+        anna, ben = shared | {"X-User": "anna"}, shared | {"X-User": "ben"}
+        for headers in (anna, anna, ben, shared):
+            await finished(service, headers)
+        tokens = [bearer(await token_of(service, headers)) for headers in (anna, shared)]
+        for headers, requests in ((anna, 2), (ben, 1), (shared, 4), (tokens[0], 2), (tokens[1], 1), (ADMIN, 4)):
+            _, stats = await service.call("GET", "/api/stats", headers=headers)
+            assert stats["totals"]["requests"] == requests
 
 
 async def test_a_user_name_that_is_no_text_makes_an_owner_all_the_same() -> None:

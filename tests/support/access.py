@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.api.access.auth import AUTH
@@ -33,11 +34,11 @@ DOORS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 
 @asynccontextmanager
 async def service_with_keys(
-    options: dict[str, Any] | None = None, *, required: bool = True, **settings: Any
+    options: dict[str, Any] | None = None, *, required: bool = True, folder: Path | None = None, **settings: Any
 ) -> AsyncIterator[RunningService]:
     """The service with an admin's key, which ADMIN shows; ``required``: nobody is served without a key."""
     admin = {"auth.required": required, "auth.demo_admin_key": ADMIN["Authorization"].removeprefix("Bearer ")}
-    async with service_in_process({**admin, **(options or {})}, **settings) as service:
+    async with service_in_process({**admin, **(options or {})}, folder=folder, **settings) as service:
         yield service
 
 

@@ -8,14 +8,14 @@ from functools import lru_cache
 from aiohttp import hdrs, web
 from multidict import istr
 
-from service.api.access.browser_tokens import BrowserTokens
+from service.api.access.browser_tokens import BrowserTokens, Holder
 from service.api.access.caller import CALLER, Caller
 from service.api.access.client_address import ClientAddresses
 from service.api.access.request_id import request_id_of
 from service.clock import Clock
 from service.config import Config
-from service.errors import ForbiddenError, UnauthenticatedError
-from service.key import Key, Role, owner_of_key
+from service.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError
+from service.key import LONGEST_USER, Key, Role, owner_of_key
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
 
@@ -63,20 +63,29 @@ class Auth:
             )
         return _anonymous(owner, not self.is_required)
 
-    def by_key(self, key: Key, request: web.Request, expires_at: int | None = None) -> Caller:
+    def by_key(self, key: Key, request: web.Request) -> Caller:
         """The caller who has this key. Raises UnauthenticatedError when it is revoked or expired."""
-        self.keys.check(key)
-        self.keys.note_use(key)
         user = _user_of(request, key.owner_header) if key.owner_header is not None else None
-        sees_all = key.is_admin or not self.is_required
-        return Caller(owner_of_key(key.id, user), key, key.role, sees_all, user, expires_at)
+        return self._holder(Holder(key, user, None))
 
-    def by_token(self, text: str, request: web.Request) -> Caller:
+    def require_good(self, key: Key | None) -> None:
+        """Raises UnauthenticatedError when this key, with which a request began, has ended since then."""
+        if key is not None:
+            self.keys.check(self.keys.get(key.id) or key)
+
+    def by_token(self, text: str) -> Caller:
         """The caller who has this browser token. Raises UnauthenticatedError."""
         found = self.tokens.read(text)
         if found is None:
             raise UnauthenticatedError("this token is not one of ours; trade a key for one at POST /api/token")
-        return self.by_key(found[0], request, found[1])
+        return self._holder(found)
+
+    def _holder(self, holder: Holder) -> Caller:
+        key, user, expires_at = holder
+        self.keys.check(key)
+        self.keys.note_use(key)
+        sees_all = key.is_admin or not self.is_required
+        return Caller(owner_of_key(key.id, user), key, key.role, sees_all, user, expires_at)
 
     def _shown(self, request: web.Request) -> Caller | None:
         """The caller by what it shows; None when it shows nothing, or nothing that is known."""
@@ -89,7 +98,7 @@ class Auth:
                 return self.by_key(key, request)
             found = self.tokens.read(text)
             if found is not None:
-                return self.by_key(found[0], request, found[1])
+                return self._holder(found)
         return None
 
 
@@ -182,9 +191,12 @@ def _is_admin_socket(request: web.Request) -> bool:
 
 
 def _user_of(request: web.Request, header: str) -> str | None:
-    value = request.headers.get(header, "").strip()
     # A header's value may hold bytes that are not UTF-8.
-    return value.encode("utf-8", "replace").decode().replace("\0", "") or None
+    value = request.headers.get(header, "").strip().encode("utf-8", "replace").decode().replace("\0", "")
+    if len(value) > LONGEST_USER:
+        # Cut short, two persons could become one.
+        raise InvalidRequestError(f"{header}: may have {LONGEST_USER} characters (got {len(value)})", header)
+    return value or None
 
 
 @lru_cache(maxsize=4096)

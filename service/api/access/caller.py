@@ -34,19 +34,31 @@ class Caller(NamedTuple):
     def key_id(self) -> str | None:
         return self.key.id if self.key is not None else None
 
+    @property
+    def ends_at(self) -> int | None:
+        """When its token or its key ends (milliseconds since the epoch); None when neither does by itself."""
+        return self.expires_at or (self.key.expires_at if self.key is not None else None)
+
+    @property
+    def is_front_end(self) -> bool:
+        """Whether it shows a key for itself, and so sees the jobs of all persons behind the key. A token is one
+        browser's: without a person it sees only the jobs without one.
+        """
+        return self.key is not None and self.user is None and self.expires_at is None
+
     def sees(self, job: Job) -> bool:
         """Whether the job is one of those that this caller may know of."""
         if self.sees_all:
             return True
         if self.key is None or job.key_id != self.key.id:
             return False
-        return self.user is None or job.owner == self.owner
+        return self.is_front_end or job.owner == self.owner
 
     def only_visible(self, which: Filter) -> Filter:
         """The filter, narrowed to what this caller may know of."""
         if self.sees_all:
             return which
-        if self.key is not None and self.key.owner_header is not None and self.user is None:
+        if self.key is not None and self.key.owner_header is not None and self.is_front_end:
             return which._replace(key_id=self.key.id)
         return which._replace(owner=self.owner)
 
@@ -55,8 +67,8 @@ class Caller(NamedTuple):
         if self.sees_all:
             return True
         if owner is not None and owner != self.owner:
-            is_front_end = self.key is not None and self.user is None and key_of_owner(owner) == self.key.id
-            if not is_front_end:
+            is_behind_its_key = self.is_front_end and key_of_owner(owner) == self.key_id
+            if not is_behind_its_key:
                 return False
         return key_id is None or key_id == self.key_id
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from service.api.access.caller import CALLER
+from service.api.context import CLOCK
 from service.api.http.json_replies import json_text
 from service.api.http.raw_replies import stream_reply
 from service.api.live.feeds import JobFeed
@@ -47,7 +49,9 @@ def position_of(request: web.Request) -> Position | None:
 
 
 class EventStream:
-    """One reply that goes on until the job is done, the client is gone or the service stops."""
+    """One reply that goes on until the job is done, the client is gone, its key or token has ended or the service
+    stops.
+    """
 
     def __init__(self, request: web.Request, heartbeat_seconds: float) -> None:
         self._request = request
@@ -58,7 +62,7 @@ class EventStream:
         self.response = stream_reply(request, 200, _HEADERS)
 
     def leave(self) -> None:
-        """End the reply soon: the service stops."""
+        """End the reply soon: the service stops, or the key was revoked."""
         self._is_over = True
         self.wake()
 
@@ -66,7 +70,7 @@ class EventStream:
         """Send what the feed has, until the job is done or the client is gone."""
         await self.response.prepare(self._request)
         silent_since = asyncio.get_running_loop().time()
-        while not self._is_over and self._request.transport is not None:
+        while self._goes_on():
             messages = await feed.read()
             if messages:
                 text = "".join(map(_event, messages))
@@ -82,6 +86,12 @@ class EventStream:
             else:
                 continue
             silent_since = asyncio.get_running_loop().time()
+
+    def _goes_on(self) -> bool:
+        ends_at = self._request[CALLER].ends_at
+        if ends_at is not None and ends_at <= self._request.app[CLOCK].now_ms():
+            return False
+        return not self._is_over and self._request.transport is not None
 
     async def _send(self, text: str, write: Callable[[bytes], Awaitable[None]]) -> None:
         try:

@@ -15,9 +15,10 @@ from service.store.request_log import Scope
 
 
 async def stats(request: web.Request) -> web.StreamResponse:
-    """Of the caller's own key, or address; an admin sees all."""
+    """Of the caller's own key, person or address; an admin sees all."""
     caller = request[CALLER]
-    scope = Scope() if caller.is_admin else Scope(caller.key_id, None if caller.key else caller.owner)
+    own = Scope(caller.key_id, None if caller.is_front_end else caller.owner)
+    scope = Scope() if caller.is_admin else own
     statistics = await request.app[REQUEST_LOGGING].log.statistics(scope)
     names = {key.id: key.name for key in request.app[AUTH].keys.listed()}
     return json_reply(request, statistics_fields(statistics, names))

@@ -19,7 +19,7 @@ async def trade(request: web.Request) -> web.StreamResponse:
     if caller.key is None or caller.expires_at is not None:
         # If a token could be traded for a new one, it would never end.
         raise UnauthenticatedError("only an API key can be traded; send it as Authorization: Bearer …")
-    token = request.app[AUTH].tokens.make(caller.key)
+    token = request.app[AUTH].tokens.make(caller.key, caller.user)
     fields: TokenReply = {
         "access_token": token.text,
         "token_type": "bearer",

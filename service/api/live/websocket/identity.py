@@ -45,7 +45,7 @@ class Identity:
 
     def authenticate(self, token: str) -> None:
         """Take the caller of a new token, who may be the same for longer or another. Raises UnauthenticatedError."""
-        self.caller = self._request.app[AUTH].by_token(token, self._request)
+        self.caller = self._request.app[AUTH].by_token(token)
         self._wait_for_end()
 
     def require(self) -> Caller:
@@ -65,10 +65,9 @@ class Identity:
 
     def _wait_for_end(self) -> None:
         self.end()
-        key = self.caller.key
-        expires_at = self.caller.expires_at or (key.expires_at if key is not None else None)
-        if expires_at is not None:
-            seconds = (expires_at - self._request.app[CLOCK].now_ms()) / 1000
+        ends_at = self.caller.ends_at
+        if ends_at is not None:
+            seconds = (ends_at - self._request.app[CLOCK].now_ms()) / 1000
             self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._expire)
 
     def _expire(self) -> None:

@@ -13,7 +13,19 @@ from aiohttp import web
 from service.api.access.auth import AUTH, Auth
 from service.api.access.request_log import REQUEST_LOGGING, RequestLogging
 from service.api.body_room import BodyRoom
-from service.api.context import BODY_ROOM, CLOCK, CONFIG, HUB, JOBS, METRICS, MODEL_LIMITS, POOL, QUEUE, QueueSettings
+from service.api.context import (
+    BODY_ROOM,
+    CLOCK,
+    CONFIG,
+    HUB,
+    JOBS,
+    METRICS,
+    MODEL_LIMITS,
+    POOL,
+    QUEUE,
+    REVOCATIONS,
+    QueueSettings,
+)
 from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
 from service.backend.http.connections import Connections
@@ -42,6 +54,7 @@ from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
 from service.maintenance.loops import beat_and_rescue, hear_others, keep_news, prune_regularly
 from service.maintenance.order_keeping import OrderKeeping
+from service.maintenance.revocations import Revocations
 from service.metrics.values import Metrics
 from service.model_limits import ModelLimits
 from service.queue import Order
@@ -102,7 +115,6 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         own_name = new_job_id(clock.now_ms())
         store = JobStore(database, own_name)
         clock.not_before(await store.queries.latest_time())
-
         keys, rate_limits = await _access(config, database, clock)
         hub = Hub()
         request_log = RequestLog(RequestLogStore(database), keys, clock)
@@ -123,6 +135,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         scheduler = Scheduler(backlog, pool, clock)
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
         jobs = _jobs(store, backlog, pool, scheduler, hand_off, hub, clock, app[METRICS], work)
+        app[REVOCATIONS] = Revocations(keys, jobs)
         order_keeping = OrderKeeping(backlog, OrderStore(database))
         await order_keeping.load()
         await jobs.upkeep.recount()
@@ -152,7 +165,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("order", order_keeping.keep()),
             ("news of backends", keep_news(pool.lists_told, lists, fits)),
             *_shared_work(config, database, processes, jobs),
-            *_shared_access(config, keys, rate_limits),
+            *_access_work(config, keys, rate_limits, app[REVOCATIONS]),
         ):
             await started.enter_async_context(_running(name, part))
 
@@ -238,14 +251,19 @@ async def _leave(processes: ProcessStore) -> None:
         _log.warning("this process could not say that it leaves: %s", error)
 
 
-def _shared_access(
-    config: Config, keys: Keyring, rate_limits: RateLimits
+def _access_work(
+    config: Config, keys: Keyring, rate_limits: RateLimits, revocations: Revocations
 ) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
-    """What other processes do with keys, where there may be others."""
+    """What follows when a key is revoked, and what other processes do with keys, where there may be others."""
+    always = (("jobs of revoked keys", revocations.keep_ending()),)
     if not config.database.url:
-        return ()
+        return always
     seconds = config.database.poll_interval_seconds
-    return (("look at the keys", keys.keep_fresh(seconds)), ("count of requests", rate_limits.keep_recalling(seconds)))
+    return (
+        *always,
+        ("look at the keys", keys.keep_fresh(seconds)),
+        ("count of requests", rate_limits.keep_recalling(seconds)),
+    )
 
 
 async def _drain(app: web.Application) -> None:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from service.job import model_key
 
 _OWNER = "key:"
+KEY_REVOKED = "this API key was revoked; ask an admin for another"
+"""What its holder is told."""
 LONGEST_USER = 128
 """Characters of a person's name."""
 
@@ -54,6 +56,8 @@ class Key(NamedTuple):
     expires_at: int | None
     is_active: bool
     """False once it is revoked."""
+    keeps_jobs: bool
+    """Whether its jobs go on when it is revoked."""
     created_at: int
     last_used_at: int | None
 

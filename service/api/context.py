@@ -11,6 +11,7 @@ from service.clock import Clock
 from service.config import Config, QueueConfig
 from service.jobs import Jobs
 from service.live.hub import Hub
+from service.maintenance.revocations import Revocations
 from service.metrics.values import Metrics
 from service.model_limits import ModelLimits
 
@@ -27,6 +28,7 @@ CONFIG = web.AppKey("config", Config)
 QUEUE = web.AppKey("queue", QueueSettings)
 METRICS = web.AppKey("metrics", Metrics)
 JOBS = web.AppKey("jobs", Jobs)
+REVOCATIONS = web.AppKey("revocations", Revocations)
 HUB = web.AppKey("hub", Hub)
 CLOCK = web.AppKey("clock", Clock)
 POOL = web.AppKey("pool", Pool)

@@ -42,6 +42,7 @@ def add_key_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         create.add_argument(option, **settings)
     actions.add_parser("list", parents=[shared], help="show all keys, without their secrets")
     revoke = actions.add_parser("revoke", parents=[shared], help="make keys worthless")
+    revoke.add_argument("--keep-jobs", action="store_true", help="let its jobs go on, which are cancelled otherwise")
     revoke.add_argument("ids", nargs="+", metavar="ID", help="as keys list shows it")
 
 
@@ -66,7 +67,7 @@ async def run_key_command(
                 say(created["key"])
             case "revoke":
                 for key_id in options.ids:
-                    revoked = await _revoke(config, key_id)
+                    revoked = await _revoke(config, key_id, keeps_jobs=options.keep_jobs)
                     say(f"revoked {revoked['id']} {revoked['name']!r}")
             case _:
                 for line in _table(await _listed(config)):
@@ -110,15 +111,18 @@ async def _listed(config: Config) -> Sequence[Mapping[str, Any]]:
             return [key_fields(key, now) for _, key in await store.all()]
 
 
-async def _revoke(config: Config, key_id: str) -> Mapping[str, Any]:
+async def _revoke(config: Config, key_id: str, *, keeps_jobs: bool) -> Mapping[str, Any]:
     if not key_id.isalnum() and not key_id.replace("-", "").isalnum():
         raise NotFoundError(f"there is no key {key_id!r}")
     try:
-        return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}")
+        query = "?keep_jobs=true" if keeps_jobs else ""
+        return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}{query}")
     except NotRunningError:
         async with _opened_store(config) as store:
             # This works without the secret, so that keys can be revoked after the secret was lost.
-            return key_fields(await Keyring(store, b"", Clock()).revoke(key_id), Clock().now_ms())
+            # Its jobs are ended by the next start.
+            key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs)
+            return key_fields(key, Clock().now_ms())
 
 
 @asynccontextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from service.errors import BackendError, CallCancelledError, CallExpiredError, CallFailedError
+from service.errors import BackendError, CallCancelledError, CallExpiredError, CallFailedError, UnauthenticatedError
 from service.job import Job, Status
+from service.key import KEY_REVOKED
 from service.live.relay import Relay
 from service.store.database import Answers, Written
 from service.store.jobs import numbered
@@ -100,6 +101,8 @@ def conclude(relay: Relay, job: Job) -> None:
     message = job.error_message or ""
     if job.status == Status.COMPLETED:
         relay.end()
+    elif job.error_code == "revoked":
+        relay.fail(UnauthenticatedError(KEY_REVOKED))
     elif job.status == Status.CANCELLED:
         relay.fail(CallCancelledError("request canceled"))
     elif job.error_code == "expired":

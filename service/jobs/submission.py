@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from service.clock import Clock
 from service.errors import CannotStoreError, NotFoundError, ServiceError, StoppingError, UniqueViolationError
@@ -24,8 +25,17 @@ from service.store.database import Answers, Statement
 from service.store.idempotency import RequestKey, remember
 from service.store.jobs import JobStore, numbered
 
-ON_REQUEST = ("cancelled", "cancelled on request")
-"""Code and words of a job that somebody has cancelled."""
+
+class Reason(NamedTuple):
+    """Why a job was cancelled: a stable word for programs, and words for people."""
+
+    code: str
+    message: str
+
+
+ON_REQUEST = Reason("cancelled", "cancelled on request")
+GONE = Reason("disconnected", "the caller closed the connection")
+REVOKED = Reason("revoked", "its API key was revoked")
 
 
 class Submission:
@@ -99,19 +109,25 @@ class Submission:
         view = await self._views.view(job_id)
         if view.job.is_final:
             return view.job
-        return await self._cancel(view.job, *ON_REQUEST) or (await self._views.view(job_id)).job
+        return await self._cancel(view.job, ON_REQUEST) or (await self._views.view(job_id)).job
 
-    async def was_cancelled(self, job_id: str) -> bool:
+    async def was_cancelled(self, job_id: str, reason: Reason) -> bool:
         """End a job, whether it is there or not; whether that has changed anything. Raises CannotStoreError."""
         try:
             view = await self._views.view(job_id)
         except NotFoundError:
             return False
-        return not view.job.is_final and await self._cancel(view.job, *ON_REQUEST) is not None
+        return not view.job.is_final and await self._cancel(view.job, reason) is not None
 
     async def abandon(self, job: Job) -> None:
         """The waiting caller of this job is gone: cancel it unless it is final already."""
-        await self._cancel(job, "disconnected", "the caller closed the connection")
+        await self._cancel(job, GONE)
+
+    async def until_earlier_is_stored(self) -> None:
+        """Wait until every job that was entered before is on disk, or cannot be. Where processes share a database, one
+        may still come later. Raises CannotStoreError.
+        """
+        await self._ledger.tracked(self._store.write_nothing())
 
     def stop_accepting(self) -> None:
         """From now on every submission is refused, and whoever waits for a turn is told that it will not come."""
@@ -191,13 +207,14 @@ class Submission:
             entered.view = self._views.first_view(_as_it_came(begun))
         return entered, running
 
-    async def _cancel(self, job: Job, code: str, message: str) -> Job | None:
+    async def _cancel(self, job: Job, reason: Reason) -> Job | None:
         running = self._ledger.running.get(job.id)
         segments = running.output.segments() if running else ()
         attempt = running.job.attempt if running else 0
         try:
+            now = self._clock.now_ms()
             cancelled = await self._ledger.tracked(
-                self._store.cancel(job.id, self._clock.now_ms(), segments, attempt, code=code, message=message)
+                self._store.cancel(job.id, now, segments, attempt, code=reason.code, message=reason.message)
             )
         except CannotStoreError as error:
             self._ledger.note_trouble(error)

@@ -48,6 +48,10 @@ class Views:
         self._oldest: dict[Line, tuple[int, int]] = {}
         """The number of the oldest job of long lines, and until when that is believed."""
 
+    async def keys_of_unfinished(self) -> list[str]:
+        """The ids of the keys that have jobs which are not final."""
+        return await self._queries.keys_of_unfinished()
+
     def remembered_view(self, job_id: str) -> View | None:
         """A job with its position, as far as that is known without a look into the database."""
         job = self._row_cache.get(job_id)

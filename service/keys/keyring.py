@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 from service.clock import Clock
 from service.errors import ConfigurationError, NotFoundError, ServiceError, UnauthenticatedError
-from service.key import Key, NewKey, Role, key_of_owner
+from service.key import KEY_REVOKED, Key, NewKey, Role, key_of_owner
 from service.signal import Signal
 from service.store.keys import KeyStore
 
@@ -93,7 +93,7 @@ class Keyring:
     def check(self, key: Key) -> None:
         """Raises UnauthenticatedError for a key that is revoked or has expired."""
         if not key.is_active:
-            raise UnauthenticatedError("this API key was revoked; ask an admin for another")
+            raise UnauthenticatedError(KEY_REVOKED)
         if key.is_expired(self._clock.now_ms()):
             raise UnauthenticatedError("this API key has expired; ask an admin for another")
 
@@ -125,21 +125,24 @@ class Keyring:
         await self.refresh()
         return key, text
 
-    async def revoke(self, key_id: str) -> Key:
-        """Let nobody use the key from now on; its jobs and usage stay. Raises NotFoundError, CannotStoreError."""
-        key = await self._store.revoke(key_id, _new_version())
+    async def revoke(self, key_id: str, *, keeps_jobs: bool) -> Key:
+        """Let nobody use the key from now on; its usage stays. Its jobs end soon, unless it ``keeps_jobs``.
+
+        Raises NotFoundError, CannotStoreError.
+        """
+        key = await self._store.revoke(key_id, _new_version(), keeps_jobs=keeps_jobs)
         if key is None:
             raise NotFoundError(f"there is no key {key_id[:100]!r}")
         await self.refresh()
         return key
 
     async def keep_demo_key(self, role: Role, text: str) -> None:
-        """Give the demo key of this role this text; "" revokes the key, when there is one."""
+        """Give the demo key of this role this text; "" revokes the key, when there is one, and its jobs go on."""
         key_id = DEMO_KEYS[role]
         known = self._by_id.get(key_id)
         if not text:
             if known is not None and known.is_active:
-                await self.revoke(key_id)
+                await self.revoke(key_id, keeps_jobs=True)
             return
         if known is not None and known.is_active and self.find(text) == known:
             return
@@ -227,4 +230,4 @@ def _new_version() -> str:
 
 
 def _made(key_id: str, new: NewKey, now: int) -> Key:
-    return Key(id=key_id, **new._asdict(), is_active=True, created_at=now, last_used_at=None)
+    return Key(id=key_id, **new._asdict(), is_active=True, keeps_jobs=False, created_at=now, last_used_at=None)

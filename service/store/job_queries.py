@@ -16,6 +16,7 @@ from service.store.job_statements import (
     BY_SEQS,
     GAUGES,
     HELD,
+    KEYS_OF_UNFINISHED,
     LATEST_TIME,
     NEXT_DUE,
     OLDEST_OF_LINE,
@@ -63,6 +64,10 @@ class JobQueries:
         """The job with this integer id, with its rank in its line."""
         rows = await self._database.read(SELECT_STANDING + "seq = :seq", {"seq": seq})
         return Standing(job_of(rows[0]), rows[0][WIDTH]) if rows else None
+
+    async def keys_of_unfinished(self) -> list[str]:
+        """The ids of the keys that have jobs which are queued or run."""
+        return [row[0] for row in await self._database.read(KEYS_OF_UNFINISHED, {}, is_scan=True)]
 
     async def by_seqs(self, seqs: Collection[int]) -> dict[int, Job]:
         """Jobs by their numbers. A number without a job is left out."""

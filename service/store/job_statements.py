@@ -164,6 +164,11 @@ NEXT_DUE = """
     SELECT (SELECT min(not_before) FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL),
            (SELECT min(deadline) FROM jobs WHERE status = 'queued' AND deadline IS NOT NULL)
 """
+KEYS_OF_UNFINISHED = """
+    SELECT key_id FROM jobs WHERE status = 'queued' AND key_id IS NOT NULL
+    UNION
+    SELECT key_id FROM jobs WHERE status = 'processing' AND key_id IS NOT NULL
+"""
 ANY_READY = f"""
     SELECT seq FROM jobs WHERE {READY} AND {MAY_CLAIM}
     ORDER BY runner, owner, priority, {BY_ARRIVAL_IN_LINE} LIMIT 1

@@ -18,7 +18,7 @@ _FIXED = ("id", "created_at", "last_used_at")
 _PUT = f"{_INSERT} ON CONFLICT (id) DO UPDATE SET hash = :hash, " + ", ".join(
     f"{field} = :{field}" for field in Key._fields if field not in _FIXED
 )
-_REVOKE = f"UPDATE keys SET is_active = 0 WHERE id = :id RETURNING {_COLUMNS}"
+_REVOKE = f"UPDATE keys SET is_active = 0, keeps_jobs = :keeps_jobs WHERE id = :id RETURNING {_COLUMNS}"
 _TOUCH = "UPDATE keys SET last_used_at = :now WHERE id = :id AND (last_used_at IS NULL OR last_used_at < :now)"
 _SET = """
     INSERT INTO settings (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = :value
@@ -41,9 +41,10 @@ class KeyStore:
         """Store a key under its id. It replaces a key that has this id."""
         await self._database.write(Statement(_PUT, _row(key, hashed)), _set(_VERSION, version))
 
-    async def revoke(self, key_id: str, version: str) -> Key | None:
+    async def revoke(self, key_id: str, version: str, *, keeps_jobs: bool) -> Key | None:
         """Make a key inactive. Gives the key as it is then; None when there is none with this id."""
-        rows, _ = await self._database.write(Statement(_REVOKE, {"id": storable(key_id)}), _set(_VERSION, version))
+        revoked = Statement(_REVOKE, {"id": storable(key_id), "keeps_jobs": int(keeps_jobs)})
+        rows, _ = await self._database.write(revoked, _set(_VERSION, version))
         return _key(rows[0]) if rows else None
 
     async def all(self) -> list[tuple[str, Key]]:
@@ -91,10 +92,16 @@ def _row(key: Key, hashed: str) -> dict[str, Any]:
         "models": json.dumps(key.models),
         "weight": float(key.weight),
         "is_active": int(key.is_active),
+        "keeps_jobs": int(key.keeps_jobs),
         "hash": hashed,
     }
 
 
 def _key(row: Row) -> Key:
     key = Key._make(row[: len(Key._fields)])
-    return key._replace(role=Role(key.role), models=tuple(json.loads(str(key.models))), is_active=bool(key.is_active))
+    return key._replace(
+        role=Role(key.role),
+        models=tuple(json.loads(str(key.models))),
+        is_active=bool(key.is_active),
+        keeps_jobs=bool(key.keeps_jobs),
+    )

@@ -66,8 +66,8 @@ async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keyri
     assert again.find(text) == key
     assert sorted(again.listed()) == sorted([key, plain])
     assert key._replace(id="", created_at=0) == (
-        "", "Wörter 😀", "admin", 10, 2, ("llama3.2", "hf.co/x/y:Q4"), -1, 2.5, "X-User", 4_000_000_000_000, True, 0,
-        None,
+        "", "Wörter 😀", "admin", 10, 2, ("llama3.2", "hf.co/x/y:Q4"), -1, 2.5, "X-User", 4_000_000_000_000, True,
+        False, 0, None,
     )  # fmt: skip
 
 
@@ -90,14 +90,14 @@ async def test_a_revoked_key_is_known_and_good_for_nothing(keys: Keyring) -> Non
     key, text = await keys.create(NewKey("old"))
     keys.check(key)
     assert keys.is_good(key)
-    revoked = await keys.revoke(key.id)
+    revoked = await keys.revoke(key.id, keeps_jobs=False)
     assert revoked == keys.find(text) == key._replace(is_active=False)
     with pytest.raises(UnauthenticatedError, match="revoked"):
         keys.check(revoked)
     assert not keys.is_good(key)
-    assert await keys.revoke(key.id) == revoked
+    assert await keys.revoke(key.id, keeps_jobs=False) == revoked
     with pytest.raises(NotFoundError):
-        await keys.revoke("nobody")
+        await keys.revoke("nobody", keeps_jobs=False)
 
 
 async def test_a_key_ends_at_its_time(store: KeyStore) -> None:
@@ -130,7 +130,7 @@ async def test_what_one_process_changes_another_learns_with_its_next_look(store:
     assert other.find(text) is None
     await other.refresh()
     assert other.find(text) == key
-    await keys.revoke(key.id)
+    await keys.revoke(key.id, keeps_jobs=False)
     await other.refresh()
     await other.refresh()
     assert not other.is_good(key)
@@ -151,7 +151,7 @@ async def test_a_secret_that_does_not_fit_the_keys_stops_the_start(store: KeySto
         await Keyring.open(store, Clock(), after)
     assert "\n" not in str(refusal.value)
     assert (await Keyring.open(store, Clock(), before)).find(text) == key
-    await keys.revoke(key.id)
+    await keys.revoke(key.id, keeps_jobs=False)
     assert (await Keyring.open(store, Clock(), after)).find(text) is None
 
 

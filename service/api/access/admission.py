@@ -29,11 +29,14 @@ def authorise(request: web.Request, model: str, priority: int) -> int:
     """The priority that the caller may have when it asks for this one, for a job of this model. The request counts
     against its key's limit; :class:`RequestLogging` gives it back when no job comes of it.
 
-    Raises ForbiddenError for a model or priority that the key may not use, and LimitReachedError.
+    Raises ForbiddenError for a model or priority that the key may not use, LimitReachedError, and UnauthenticatedError
+    when the key was revoked meanwhile.
     """
     note_model(request, model)
     require_model(request, model)
     key = request[CALLER].key
+    # It may have been revoked while the body came, or while the backends were asked for the model.
+    request.app[AUTH].require_good(key)
     if key is None:
         return priority
     if key.max_priority is not None and priority > key.max_priority:

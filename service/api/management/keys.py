@@ -5,11 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 
 from service.api.access.auth import AUTH, require_admin
-from service.api.context import CLOCK
+from service.api.context import CLOCK, REVOCATIONS
 from service.api.http.bodies import read_object
 from service.api.http.json_replies import json_reply
+from service.api.http.parameters import query_of
 from service.api.http.validation import validated
-from service.api.management.schema import CreatedKey, KeyList, KeyRequest
+from service.api.management.schema import CreatedKey, KeyList, KeyRequest, RevocationQuery
 from service.api.management.translation import key_fields, to_new_key
 from service.errors import NotFoundError
 
@@ -40,9 +41,10 @@ async def shown(request: web.Request) -> web.StreamResponse:
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:
-    """The key opens nothing any more. It stays in the list, and its requests stay in the statistics."""
+    """The key opens nothing any more. It stays in the list, and its requests stay in the statistics; its jobs end."""
     require_admin(request)
-    key = await request.app[AUTH].keys.revoke(request.match_info["id"])
+    keeps_jobs = query_of(request, RevocationQuery).keep_jobs
+    key = await request.app[REVOCATIONS].revoke(request.match_info["id"], keeps_jobs=keeps_jobs)
     return json_reply(request, key_fields(key, request.app[CLOCK].now_ms()))
 
 

@@ -11,6 +11,7 @@ from service.api.management.schema import (
     KeyRequest,
     ModelList,
     PeriodReply,
+    RevocationQuery,
     StatisticsReply,
     TokenReply,
 )
@@ -50,11 +51,15 @@ OPERATIONS: Operations = {
     ),
     ("DELETE", "/api/keys/{id}"): Operation(
         summary="Revoke a key",
-        description="It stays in the list, and with it what was asked with it; it only opens nothing any more.",
+        description=(
+            "It opens nothing any more, and what was asked with it ends: when this is answered none of its jobs is "
+            "queued. The key stays in the list, and what was answered stays to be read by those who may."
+        ),
         tag=_TAG,
         access=Access.ADMIN,
         parameters=(_ID,),
-        replies=_OF_A_KEY,
+        query=RevocationQuery,
+        replies={**_OF_A_KEY, **refusals(Problem, PROBLEM_JSON, 400)},
     ),
     ("POST", "/api/token"): Operation(
         summary="Trade a key for a token",

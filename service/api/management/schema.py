@@ -114,6 +114,13 @@ class ModelList(TypedDict):
     """What is used where no model is named."""
 
 
+class RevocationQuery(BaseModel):
+    """What becomes of the jobs of a key that is revoked."""
+
+    keep_jobs: bool = False
+    """Whether they go on. Else those that are queued or run end as ``cancelled``, with the code ``revoked``."""
+
+
 class KeyReply(TypedDict):
     """A key as lists show it; what does not limit it is null."""
 

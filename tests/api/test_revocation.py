@@ -1,0 +1,185 @@
+"""A revoked key ends what it has asked for, unless it is told not to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from service.clock import Clock
+from service.keys.keyring import Keyring
+from service.store.keys import KeyStore
+from service.store.opening import open_database
+from tests.support.access import ADMIN, bearer, finished, made_key, service_with_keys
+from tests.support.databases import Place
+from tests.support.running import PATIENCE_SECONDS, RunningService
+
+WORDS = "this API key was revoked; ask an admin for another"
+LATER = time.time() + 86_400
+CALLS = {
+    "/api/chat": {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}], "stream": False},
+    "/api/generate": {"model": "llama3.2", "prompt": "Hello"},
+    "/v1/chat/completions": {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}]},
+    "/v1/messages": {"model": "llama3.2", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]},
+}
+
+
+async def submitted(service: RunningService, headers: dict[str, str], **fields: object) -> str:
+    status, job = await service.call("POST", "/api/v1/prompt", {"prompt": "Hello", **fields}, headers=headers)
+    assert status == 202, job
+    return str(job["id"])
+
+
+async def ended(service: RunningService, job_id: str) -> tuple[str, str | None]:
+    """The status of a job, and the code of its error."""
+    job = (await service.jobs.views.view(job_id)).job
+    return job.status, job.error_code
+
+
+async def test_when_a_revocation_is_answered_no_job_of_the_key_is_queued_or_runs() -> None:
+    async with service_with_keys() as service:
+        made, other = await made_key(service), await made_key(service)
+        service.stall(model="llama3.2")
+        user = bearer(made["key"])
+        jobs = [await submitted(service, user) for _ in range(20)]
+        jobs.append(await submitted(service, user, not_before=LATER))
+        kept = await submitted(service, bearer(other["key"]), not_before=LATER)
+        status, answer = await service.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN)
+        assert (status, answer["is_active"]) == (200, False)
+        assert {await ended(service, job_id) for job_id in jobs} == {("cancelled", "revoked")}
+        assert (await ended(service, kept))[0] == "queued"
+
+
+async def test_jobs_that_come_while_the_key_is_revoked_are_refused_or_ended() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service)
+        user, fault = bearer(made["key"]), service.stall()
+
+        async def submit() -> int:
+            return (await service.call("POST", "/api/v1/prompt", {"prompt": "Hello"}, headers=user))[0]
+
+        submissions = [asyncio.create_task(submit()) for _ in range(100)]
+        revoking = asyncio.create_task(service.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN))
+        submissions += [asyncio.create_task(submit()) for _ in range(100)]
+        assert (await revoking)[0] == 200
+        _, prompts = await service.call("GET", "/api/v1/prompts", params={"status": "queued"}, headers=ADMIN)
+        assert prompts["total"] == 0
+        statuses = await asyncio.gather(*submissions)
+        assert set(statuses) <= {202, 401}
+        fault.release()
+        _, prompts = await service.call("GET", "/api/v1/prompts", headers=ADMIN)
+        assert prompts["total"] == statuses.count(202)
+        assert {job["status"] for job in prompts["prompts"]} <= {"cancelled"}
+
+
+@pytest.mark.parametrize("path", CALLS)
+@pytest.mark.parametrize("repeatable", [False, True])
+async def test_who_waits_for_an_answer_gets_what_the_key_now_gets(path: str, repeatable: bool) -> None:
+    async with service_with_keys(seats=1) as service:
+        made = await made_key(service)
+        headers = bearer(made["key"]) | ({"Idempotency-Key": "1"} if repeatable else {})
+        service.stall(after_tokens=0)
+        blocking = await submitted(service, ADMIN)
+        call = asyncio.create_task(service.call("POST", path, CALLS[path], headers=headers))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await service.call("GET", "/api/v1/prompts", headers=ADMIN))[1]["total"] < 2:
+                continue
+        await service.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            status, answer = await call
+        assert status == 401
+        assert WORDS in str(answer)
+        now_gets, _ = await service.call("POST", path, CALLS[path], headers=headers)
+        assert now_gets == status
+        assert (await ended(service, blocking))[0] == "processing"
+
+
+async def test_a_call_whose_body_came_after_the_revocation_makes_no_job() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service)
+        came = asyncio.Event()
+
+        async def body() -> object:
+            yield b'{"model": "llama3.2", '
+            await came.wait()
+            yield b'"prompt": "Hello"}'
+
+        async def call() -> int:
+            async with service.session.post("/api/generate", data=body(), headers=bearer(made["key"])) as response:
+                return response.status
+
+        calling = asyncio.create_task(call())
+        await finished(service, bearer(made["key"]))
+        await service.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN)
+        came.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await calling == 401
+        assert (await service.call("GET", "/api/v1/prompts", headers=ADMIN))[1]["total"] == 1
+
+
+async def test_jobs_go_on_where_that_is_asked_for() -> None:
+    async with service_with_keys() as service:
+        made, fault = await made_key(service), service.stall()
+        user = bearer(made["key"])
+        jobs = [await submitted(service, user) for _ in range(8)]
+        status, _ = await service.call("DELETE", f"/api/keys/{made['id']}?keep_jobs=true", headers=ADMIN)
+        assert status == 200
+        assert (await service.call("GET", "/api/stats", headers=user))[0] == 401
+        fault.release()
+        for job_id in jobs:
+            await service.until(job_id, "completed", headers=ADMIN)
+        status, answer = await service.call("DELETE", f"/api/keys/{made['id']}?keep_jobs=perhaps", headers=ADMIN)
+        assert (status, answer["field"]) == (400, "keep_jobs")
+
+
+@pytest.mark.parametrize("keeps_jobs", [False, True])
+async def test_the_next_start_ends_the_jobs_of_a_key_that_was_revoked_while_nothing_ran(
+    tmp_path: Path, keeps_jobs: bool
+) -> None:
+    async with service_with_keys(folder=tmp_path) as service:
+        made = await made_key(service)
+        job_id = await submitted(service, bearer(made["key"]), not_before=LATER)
+        config = service.config
+    database = await open_database(config.database)
+    await Keyring(KeyStore(database), b"", Clock()).revoke(made["id"], keeps_jobs=keeps_jobs)
+    await database.close()
+    async with service_with_keys(folder=tmp_path) as service:
+        if keeps_jobs:
+            # Whoever ends jobs at the start has had its turn when a job of another has been through.
+            await finished(service, ADMIN)
+            assert (await ended(service, job_id))[0] == "queued"
+        else:
+            await service.until(job_id, "cancelled", headers=ADMIN)
+            assert await ended(service, job_id) == ("cancelled", "revoked")
+
+
+async def test_a_demo_key_that_ends_by_a_start_without_it_keeps_its_jobs(tmp_path: Path) -> None:
+    async with service_with_keys({"auth.demo_user_key": "a-demo-key-of-a-user"}, folder=tmp_path) as service:
+        job_id = await submitted(service, bearer("a-demo-key-of-a-user"), not_before=LATER)
+    async with service_with_keys(folder=tmp_path) as service:
+        assert (await service.call("GET", "/api/stats", headers=bearer("a-demo-key-of-a-user")))[0] == 401
+        await finished(service, ADMIN)
+        assert (await ended(service, job_id))[0] == "queued"
+
+
+async def test_another_process_ends_what_it_has_of_the_key(postgres_place: Place) -> None:
+    options = {"database.url": postgres_place.config.url, "database.poll_interval_seconds": 0.05}
+    async with service_with_keys(options) as one, service_with_keys(options) as two:
+        made = await made_key(one)
+        user = bearer(made["key"])
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await two.call("GET", "/api/stats", headers=user))[0] != 200:
+                continue
+        two.stall()
+        running = await submitted(two, user)
+        waiting = await submitted(two, user, not_before=LATER)
+        assert (await one.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN))[0] == 200
+        for job_id in (running, waiting):
+            assert await ended(one, job_id) == ("cancelled", "revoked")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await two.call("POST", "/api/v1/prompt", {"prompt": "Hello"}, headers=user))[0] != 401:
+                continue
+            while (await one.call("GET", "/api/v1/prompts", params={"status": "queued"}, headers=ADMIN))[1]["total"]:
+                continue

@@ -10,7 +10,7 @@ import logging
 import re
 from time import perf_counter
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler
 
@@ -74,6 +74,7 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
 
 
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
+    failure = failure._replace(agent=request.headers.get(hdrs.USER_AGENT, ""))
     response = request.app[ERROR_SHAPES].find(request.path)(failure)
     if request.match_info.http_exception is not None:
         # aiohttp-cors sees no route here (404, 405), and without its headers a browser hides the answer from the page.

@@ -11,7 +11,7 @@ from service.api.context import POOL
 from service.api.dropin.passing import first_answering, pass_on
 from service.api.http.receiving import PassedBody
 from service.backend.http.deadlines import Deadlines
-from service.errors import ForbiddenError, InvalidRequestError, NoBackendError, UnauthenticatedError
+from service.errors import InvalidRequestError, NoBackendError
 
 _LIMITS = Deadlines(connect=5.0, first_byte=86_400.0, stall=3_600.0, attempt=86_400.0)
 """A pull takes as long as the network needs; without streaming, nothing comes before it is done."""
@@ -22,7 +22,7 @@ _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
 async def manage(request: web.Request) -> web.StreamResponse:
     """Relay an admin's request. Its body and Ollama's progress pass as they come."""
-    _check_admin(request)
+    require_admin(request)
     resource = request.match_info.route.resource
     assert resource is not None
     return await _relay(request, resource.canonical)
@@ -32,19 +32,11 @@ async def blob(request: web.Request) -> web.StreamResponse:
     """The same for a blob. A digest that is none does not become a part of a backend's address: InvalidRequestError, in
     Ollama's words.
     """
-    _check_admin(request)
+    require_admin(request)
     digest = request.match_info["digest"]
     if not _DIGEST.fullmatch(digest):
         raise InvalidRequestError("invalid digest format")
     return await _relay(request, f"/api/blobs/{digest}")
-
-
-def _check_admin(request: web.Request) -> None:
-    try:
-        require_admin(request)
-    except UnauthenticatedError as error:
-        # Ollama's own clients take 401 to mean that the user is signed out of ollama.com, and hide our message.
-        raise ForbiddenError(str(error)) from None
 
 
 async def _relay(request: web.Request, path: str) -> web.StreamResponse:

@@ -45,7 +45,7 @@ from service.api.ollama.schema import (
 from service.endpoints import CHAT, GENERATE
 
 _TAG = "ollama"
-_REFUSED = refusals(OllamaError, JSON, 401, 503)
+_REFUSED = refusals(OllamaError, JSON, 401, 403, 503)
 _DIGEST = Parameter("digest", "path", "Of the file.", Annotated[str, Field(pattern="^sha256[:-][0-9a-f]{64}$")])
 _BACKEND = Parameter("X-Backend", "header", "The backend's name; else it is the first that answers.")
 _RELAYED = others({JSON: OllamaError, TEXT: str})
@@ -56,7 +56,7 @@ def _list(summary: str, reply: ReplyDoc) -> Operation:
 
 
 def _management(summary: str, request: Any, *replies: tuple[int, ReplyDoc], **more: Any) -> Operation:
-    refused = refusals(OllamaError, JSON, 403, 404, 413)
+    refused = refusals(OllamaError, JSON, 404, 413)
     return Operation(
         summary=summary,
         description="At one backend, past the queue.",

@@ -1,4 +1,4 @@
-"""What is there and what is loaded: `/`, version, status, tags, ps, show, `/v1/models` (wire contract 1.1, 1.7)."""
+"""What is there and what is loaded: `/`, version, tags, ps, show, `/v1/models` (wire contract 1.1, 1.7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from service.simulated.scheduler import Runner
 from service.simulated.simulation import Simulation
 from service.simulated.wire import OPENAI, PLAIN_JSON, Reply, json_reply, moment
 
-_SIGN_IN = "https://ollama.com/connect?name=simulated&key=c2ltdWxhdGVk"
 _BLOCKS = 2
 _TENSORS_OF_A_BLOCK = (
     "attn_norm",
@@ -42,15 +41,6 @@ async def root(simulation: Simulation, request: web.Request, body: bytes) -> Rep
 
 async def version(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
     return json_reply({"version": simulation.settings.version})
-
-
-async def status(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
-    return json_reply({"cloud": {"disabled": True, "source": "env"}})
-
-
-async def account(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
-    """Nobody has signed this server in."""
-    return json_reply({"error": "unauthorized", "signin_url": _SIGN_IN}, 401)
 
 
 async def tags(simulation: Simulation, request: web.Request, body: bytes) -> Reply:

@@ -46,6 +46,7 @@ COMMANDS = {
     "stop": [HEARTBEAT, asks("POST", "/api/show", body=SHOW), asks("POST", "/api/generate", NDJSON, UNLOAD)],
     "pull": [HEARTBEAT, asks("POST", "/api/pull", NDJSON, PULL)],
     "rm": [HEARTBEAT, asks("DELETE", "/api/delete", body='{"model":"","name":"llama3.2"}')],
+    "signin": [HEARTBEAT, asks("POST", "/api/me")],
 }
 
 
@@ -90,6 +91,7 @@ async def test_without_a_key_it_is_told_what_is_missing_by_a_status_that_it_take
         ("show", '"details"'),
         ("run", '"done":true'),
         ("stop", '"unload"'),
+        ("pull", '{"status":"success"}'),
     ],
 )
 async def test_with_a_key_it_gets_what_it_asks_for(service: RunningService, command: str, found: str) -> None:

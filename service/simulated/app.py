@@ -89,6 +89,8 @@ def build_simulated_app(settings: SimulatedSettings | None = None) -> web.Applic
     if behaviour.has_system_one:
         app.router.add_post(_DECISIONS, work(_DECISIONS, decisions.read_decision, decisions.serve))
         known[_DECISIONS] = {"POST"}
+    for path in simulation.settings.later_paths:
+        app.router.add_route("*", path, information(path, listings.later))
     app.router.add_routes(control.ROUTES)
     app.router.add_route("*", "/{path:.*}", unknown_route({path: frozenset(each) for path, each in known.items()}))
     return app

@@ -43,6 +43,12 @@ async def version(simulation: Simulation, request: web.Request, body: bytes) -> 
     return json_reply({"version": simulation.settings.version})
 
 
+async def later(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
+    """A route that no version has yet: it tells what it was asked."""
+    asked = {"method": request.method, "query": request.query_string, "body": body.decode("utf-8", "replace")}
+    return json_reply(asked)
+
+
 async def tags(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
     return json_reply(
         {

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from service.simulated import SimulatedServer
 from tests.dropin.test_lists import models
-from tests.support.access import ADMIN, headers_of, service_with_keys
+from tests.support.access import ADMIN, headers_of, let_pass, service_with_keys
 from tests.support.running import RunningService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,6 +36,8 @@ async def pulling() -> AsyncIterator[Pulling]:
         async with service_with_keys({"backends": backends}) as running:
             await running.call("GET", "/api/tags", headers=ADMIN)
             await gone.stop()
+            # What was told in this second is not asked for again.
+            let_pass(running, 2_000)
             while (await running.call("GET", "/api/v1/backends", headers=ADMIN))[1]["backends"][1]["state"] == "ok":
                 await running.call("GET", "/api/models", headers=ADMIN)
             yield Pulling(running, one)

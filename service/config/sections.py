@@ -115,6 +115,7 @@ class ServerConfig(Section):
     drain_seconds: SecondsOrNone = 20.0
     allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ("*",)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    pass_unknown: bool = False
     access_log: bool = True
 
 

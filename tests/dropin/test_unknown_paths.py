@@ -91,9 +91,32 @@ async def test_what_ollama_does_not_have_either_is_answered_by_ollama(service: R
 async def test_everybody_else_finds_nothing(service: RunningService) -> None:
     user, before = await headers_of(service), came(service)
     for headers in ({}, user, {"Authorization": "Bearer garbage"}, {"User-Agent": "ollama/0.33.0"}):
-        for method, path in (("GET", "/api/later"), ("POST", "/v1/later/thing"), ("POST", COUNT_TOKENS)):
+        for method, path in (("GET", "/api/later"), ("POST", "/v1/later/thing"), ("GET", COUNT_TOKENS)):
             assert await told(service, method, path, headers, b"{}") == NOTHING
     assert came(service) == before
+
+
+async def test_tokens_are_counted_for_whoever_may_use_the_model_where_ollama_can(service: RunningService) -> None:
+    user, limited = await headers_of(service), await headers_of(service, models=["mistral"])
+    body = b'{"model": "llama3.2", "messages": []}'
+    status, answer = await service.call("POST", COUNT_TOKENS, body, headers=user)
+    assert (status, answer["body"]) == (200, body.decode())
+    before = came(service)
+    assert (await service.call("POST", COUNT_TOKENS, body, headers=limited))[0] == 403
+    assert (await service.call("POST", COUNT_TOKENS, b'{"model": "mistral", "Model": "llama3.2"}', headers=limited))[
+        0
+    ] == 400
+    for headers in ({}, {"Authorization": "Bearer garbage"}):
+        assert await told(service, "POST", COUNT_TOKENS, headers, body) == NOTHING
+    assert came(service) == before
+
+
+async def test_where_no_ollama_can_count_tokens_or_none_answers_there_is_nothing() -> None:
+    async with service_with_keys(required=False) as service:
+        body = b'{"model": "llama3.2", "messages": []}'
+        assert await told(service, "POST", COUNT_TOKENS, {}, body) == NOTHING
+        await service.ollama.stop()
+        assert await told(service, "POST", COUNT_TOKENS, {}, body) == NOTHING
 
 
 async def test_whoever_shows_no_key_finds_nothing_where_none_are_required() -> None:
@@ -177,7 +200,6 @@ async def test_a_key_may_pass_where_the_operator_says_so(
         ("POST", "/api/later", b'{"x": [{"y": {"Model": "x"}}]}', 404),
         ("POST", "/api/later", b'{"x": ["y", "LLAMA3.2:latest"]}', 404),
         ("POST", "/api/later?Model=x", b"{}", 404),
-        ("POST", COUNT_TOKENS, b'{"model": "llama3.2", "messages": []}', 404),
         ("GET", "/api/later/llama3.2", None, 404),
         ("GET", "/api/later?which=llama3.2:latest", None, 404),
         ("DELETE", "/api/later", None, 404),

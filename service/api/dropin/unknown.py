@@ -1,7 +1,8 @@
 """Paths that nobody here knows, and a newer Ollama may: relayed to one backend, past the queue, for those who may.
 
 An admin may. With ``server.pass_unknown`` every key may, where nothing names a model, since what a call does to one is
-not known. For everybody else there is nothing (404), as with an Ollama that does not have the path.
+not known. For everybody else there is nothing (404), as with an Ollama that does not have the path. Of one path it is
+known what it is for: whoever may use a model may have its tokens counted.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from aiohttp.typedefs import Handler
 from yarl import URL
 
 from service import go_json
-from service.api.access.admission import count
+from service.api.access.admission import count, require_model
 from service.api.access.auth import AUTH
 from service.api.access.caller import CALLER, Caller
 from service.api.access.request_log import REQUEST_LOGGING, keep_count
 from service.api.context import CONFIG, POOL
 from service.api.dropin.managing import relay_for_admin
-from service.api.dropin.passing import PASSING, first_answering, pass_on
+from service.api.dropin.passing import PASSING, first_answering, pass_on, pass_to_first
 from service.api.dropin.reading import check_names, read_large_call
 from service.api.http.bodies import read_json
 from service.api.http.failures import ERROR_SHAPES, problem
-from service.errors import InvalidRequestError, UnauthenticatedError
+from service.errors import InvalidRequestError, NoBackendError, UnauthenticatedError
 from service.job import model_key
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 _OLLAMAS = re.compile(r"/(?:api|v1)(?:/[0-9A-Za-z_.:@~+,=-]+)+")
 """Decoded, so that nobody reads it in another way. Names of routes and models, digests and ids are such."""
 _LONGEST = 600
+_COUNTING = "/v1/messages/count_tokens"
+"""Anthropic's clients ask there, and estimate where they get 404, as they do from every Ollama so far."""
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 """Of keys that are no admin's: the others change what is there."""
 _NAMES = frozenset({"model", "name", "from", "source", "destination", "alias", "target"})
@@ -55,13 +58,15 @@ async def find_unknown(request: web.Request) -> Handler | None:
     it. The request then has its caller, and a row in the log unless that is an admin, as with the routes of models.
     """
     path = await _unknown_path(request)
-    caller = _caller_of(request) if path is not None else None
+    caller = _caller_of(request, path) if path is not None else None
     if path is None or caller is None:
         return None
     query = request.rel_url.raw_query_string
     target = f"{path}?{query}" if query else path
     if caller.is_admin:
         handler: Handler = partial(_relay_for_admin, path=path, target=target)
+    elif path == _COUNTING:
+        handler = _count_tokens
     elif request.method in _METHODS and not _address_names_a_model(request, path):
         handler = partial(_relay_for_user, path=path, target=target)
         request.app[REQUEST_LOGGING].begin_row(request, path)
@@ -90,14 +95,15 @@ async def _unknown_path(request: web.Request) -> str | None:
     return path
 
 
-def _caller_of(request: web.Request) -> Caller | None:
-    """The caller, if it may have such paths."""
+def _caller_of(request: web.Request, path: str) -> Caller | None:
+    """The caller, if it may have this path."""
     try:
         caller = request.app[AUTH].caller_of(request)
     except UnauthenticatedError:
         return None
     may_pass = caller.key is not None and request.app[CONFIG].server.pass_unknown
-    return caller if caller.is_admin or may_pass else None
+    may_count = path == _COUNTING and request.method == "POST"
+    return caller if caller.is_admin or may_pass or may_count else None
 
 
 def _address_names_a_model(request: web.Request, path: str) -> bool:
@@ -131,6 +137,26 @@ async def _relay_for_user(request: web.Request, path: str, target: str) -> web.S
         response = await pass_on(request, target, body or None, await first_answering(request))
     keep_count(request)
     return response
+
+
+async def _count_tokens(request: web.Request) -> web.StreamResponse:
+    """Ask a backend that has the model. Raises ForbiddenError for a model that the caller's key may not use, and
+    HTTPNotFound for one that nobody may use, and where nobody answers.
+    """
+    body = await read_json(request)
+    model = (await read_large_call(body, "EOF")).get("model")
+    named = model if isinstance(model, str) else None
+    catalogue = request.app[POOL].catalogue
+    if named is not None:
+        require_model(request, named)
+        if not await catalogue.look_for(named) and catalogue.hides(named):
+            raise web.HTTPNotFound
+    _note(request, _COUNTING)
+    try:
+        async with request.app[PASSING]:
+            return await pass_to_first(request, _COUNTING, body, named)
+    except NoBackendError:
+        raise web.HTTPNotFound from None
 
 
 async def _names_a_model(request: web.Request, fields: dict[str, Any]) -> bool:

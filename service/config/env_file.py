@@ -26,10 +26,11 @@ def read_env_file(environ: Mapping[str, str]) -> EnvFile | None:
     ``${NAME}`` and ``${NAME:-default}`` stand for another variable, of ``environ`` first, but not within single quotes.
     Raises ConfigurationError, which names the line and never shows what is in it.
     """
-    path = Path.cwd() / ".env"
+    path = Path(".env")
     try:
         if not path.is_file():
             return None
+        path = path.absolute()
         data = path.read_bytes()
     except OSError as failure:
         raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -114,6 +115,16 @@ def test_what_is_wrong_is_refused_with_the_file_the_line_or_name_and_the_remedy(
     said = refusal(text)
     assert said.startswith(f"{folder / '.env'}: {expected}")
     assert "hunter2" not in said
+
+
+def test_a_file_that_this_user_may_not_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (folder / ".env").touch()
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(ConfigurationError, match=r"\.env: cannot be read \(Permission denied\): let this user read it"):
+        read_env_file({})
 
 
 def test_without_the_file_or_with_a_folder_of_that_name_nothing_is_taken(folder: Path) -> None:

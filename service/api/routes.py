@@ -20,12 +20,14 @@ from service.api import (
 from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.passing import PASSING, passing_bound
+from service.api.dropin.unknown import NOTED, find_unknown
 from service.api.http.aiohttp_internals import check_internals
 from service.api.http.callers import CALLERS, Callers
 from service.api.http.cross_origin import allow_cross_origin
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import around_handlers
 from service.api.http.raw_replies import COALESCED_WRITES, name_server
+from service.api.http.unrouted import FIND_UNROUTED
 from service.api.live import websocket
 from service.api.live.feeds import FEEDS, Feeds
 from service.api.live.websocket.stats import STATS, StatsChannel
@@ -74,6 +76,7 @@ def add_routes(app: web.Application) -> None:
             *documentation.ROUTES,
         ]
     )
+    app[FIND_UNROUTED], app[NOTED] = find_unknown, set()
     app.add_routes(websocket.ROUTES)
     app.add_routes(pages.ROUTES)
 

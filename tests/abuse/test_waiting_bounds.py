@@ -20,6 +20,7 @@ from service.api.http.connection_bounds import Bounds, Connections
 from service.api.live.websocket import identity
 from service.api.long_lived import MOST_WAITS
 from service.cli import serve
+from service.cli.listening import bound_sockets
 from service.config import load_config
 from tests.dropin.test_wire import connected, reply_of
 from tests.support.access import ADMIN, bearer, headers_of, made_key, service_with_keys
@@ -204,7 +205,7 @@ async def test_of_a_crowd_only_a_few_are_accepted_before_any_can_be_refused(tmp_
     await runner.setup()
     assert runner.server is not None
     runner.server.connection_made = refuse  # type: ignore[method-assign, assignment]
-    sockets = serve._bound_sockets(config)
+    sockets = bound_sockets(config.server.host, config.server.port)
     try:
         port = await serve._listen(runner, sockets, config)
         # All of them wait in the kernel, which has room for them, before the loop has its next turn.

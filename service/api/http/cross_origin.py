@@ -27,8 +27,13 @@ def _spare_requests_without_origin(app: web.Application) -> None:
     add_headers = app.on_response_prepare.pop()
 
     async def add_headers_for_pages(request: web.Request, response: web.StreamResponse) -> None:
-        if "Origin" in request.headers:
+        if "Origin" not in request.headers:
+            return
+        if request.match_info.http_exception is None:
             await add_headers(request, response)
+        else:
+            # aiohttp-cors sees no route here, and without its headers a browser hides the answer from the page.
+            _add_headers_without_route(request, response)
 
     app.on_response_prepare.append(add_headers_for_pages)
 
@@ -42,10 +47,10 @@ def is_allowed_origin(request: web.Request) -> bool:
     return "*" in allowed or origin in allowed or origin.partition("://")[2] == request.host
 
 
-def add_cross_origin_headers(request: web.Request, response: web.StreamResponse) -> None:
+def _add_headers_without_route(request: web.Request, response: web.StreamResponse) -> None:
     """Do for a path without a route what aiohttp-cors does for all others."""
-    origin = request.headers.get("Origin")
+    origin = request.headers["Origin"]
     allowed = request.app[CONFIG].server.allowed_origins
-    if origin is not None and ("*" in allowed or origin in allowed):
+    if "*" in allowed or origin in allowed:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = ", ".join(sorted(set(response.headers)))

@@ -40,7 +40,9 @@ from service.jobs.attempts import Attempts
 from service.jobs.cancelling import Cancelling
 from service.jobs.ledger import Ledger
 from service.jobs.other_processes import OtherProcesses
+from service.jobs.purging import Purging
 from service.jobs.repeats import KEPT_DAYS, Repeats
+from service.jobs.retention import Retention
 from service.jobs.row_cache import RowCache
 from service.jobs.submission import Submission
 from service.jobs.upkeep import Upkeep
@@ -52,7 +54,7 @@ from service.live.held_replies import HeldReplies
 from service.live.hub import Hub
 from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
-from service.maintenance.loops import beat_and_rescue, hear_others, keep_news, prune_regularly
+from service.maintenance.loops import beat_and_rescue, delete_contents, hear_others, keep_news, prune_regularly
 from service.maintenance.order_keeping import OrderKeeping
 from service.maintenance.revocations import Revocations
 from service.metrics.values import Metrics
@@ -65,6 +67,7 @@ from service.request_log import RequestLog
 from service.scheduling.assignment import Assignment
 from service.scheduling.estimates import Estimates
 from service.scheduling.scheduler import Scheduler
+from service.store.contents import ContentStore
 from service.store.database import Database
 from service.store.jobs import JobStore
 from service.store.keys import KeyStore
@@ -134,7 +137,8 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         )
         scheduler = Scheduler(backlog, pool, clock)
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
-        jobs = _jobs(store, backlog, pool, scheduler, hand_off, hub, clock, app[METRICS], work)
+        contents = ContentStore(database)
+        jobs = _jobs(store, contents, config, backlog, pool, scheduler, hand_off, hub, clock, app[METRICS], work)
         app[REVOCATIONS] = Revocations(keys, jobs)
         order_keeping = OrderKeeping(backlog, OrderStore(database))
         await order_keeping.load()
@@ -158,9 +162,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),
             ("health", pool.watch()),
-            ("pruning", prune_regularly(jobs.upkeep.prune, clock, config.database.retention_days)),
-            ("pruning of repeats", prune_regularly(jobs.repeats.prune_repeats, clock, KEPT_DAYS)),
-            ("pruning of the log", prune_regularly(request_log.prune, clock, config.database.log_retention_days)),
+            *_forgetting(config, jobs, request_log, clock),
             ("log of requests", request_log.keep_writing()),
             ("order", order_keeping.keep()),
             ("news of backends", keep_news(pool.lists_told, lists, fits)),
@@ -196,6 +198,8 @@ async def _recalled(pool: Pool, database: Database, clock: Clock) -> tuple[ListK
 
 def _jobs(
     store: JobStore,
+    contents: ContentStore,
+    config: Config,
     backlog: Backlog,
     pool: Pool,
     scheduler: Scheduler,
@@ -217,6 +221,8 @@ def _jobs(
         views,
         submission,
         Cancelling(store.queries, submission),
+        Purging(store, contents, ledger, backlog, row_cache, submission, clock),
+        Retention(contents, ledger, row_cache, clock, config.database.max_bytes),
         Repeats(store, ledger, submission, views, clock),
         Attempts(store, ledger, backlog, clock),
         upkeep,
@@ -241,6 +247,19 @@ def _shared_work(
     return (
         ("heartbeat", beat_and_rescue(processes, jobs, times.heartbeat_seconds, times.dead_after_seconds)),
         ("hearing of others", hear_others(database, jobs, times.poll_interval_seconds)),
+    )
+
+
+def _forgetting(
+    config: Config, jobs: Jobs, request_log: RequestLog, clock: Clock
+) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+    """What is old goes."""
+    kept = config.database
+    return (
+        ("pruning", prune_regularly(jobs.upkeep.prune, clock, kept.retention_days)),
+        ("retention", delete_contents(jobs.retention, clock)),
+        ("pruning of repeats", prune_regularly(jobs.repeats.prune_repeats, clock, KEPT_DAYS)),
+        ("pruning of the log", prune_regularly(request_log.prune, clock, kept.log_retention_days)),
     )
 
 

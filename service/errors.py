@@ -10,6 +10,7 @@ ServiceError                        its text is what the user reads: the thing, 
 │   ├── UnknownCodingError         a Content-Encoding that is not taken; ``taken`` are those that are
 │   └── SlowBodyError              its body does not come, or hardly
 ├── NotFoundError                  no such job, model, backend or key (or none that the caller may see)
+├── ContentsDeletedError           of this job only the row is left
 ├── UnauthenticatedError           no key, or one that is unknown, revoked or expired
 ├── ForbiddenError                 a caller that may not do this
 ├── LimitReachedError              the caller's own limit; ``retry_after_seconds`` says when to come again
@@ -45,6 +46,9 @@ TRUNCATED = "truncated"
 
 REPEATED = "repeated"
 """The code of a stream that Ollama has ended on purpose, since the model wrote the same token again and again."""
+
+CONTENTS_DELETED = "the contents of this prompt were deleted, as its key or the bound on what is stored asks for"
+"""What is said of a job of which only the row is left."""
 
 OUTPUT_FAILED = "output_failed"
 """The code of what Ollama could not make a reply of, since the model wrote something else than it should."""
@@ -96,6 +100,12 @@ class SlowBodyError(InvalidRequestError):
 
 class NotFoundError(ServiceError):
     """What was asked for does not exist for this caller."""
+
+
+class ContentsDeletedError(ServiceError):
+    """What was asked and answered is deleted; how the job ended is still known."""
+
+    code = "contents_deleted"
 
 
 class UnauthenticatedError(ServiceError):

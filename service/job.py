@@ -136,6 +136,8 @@ class NewJob(NamedTuple):
     """None: nobody waits. ``cancel`` or ``finish``: what becomes of the job when its waiting caller is gone."""
     request_id: str | None = None
     """What the caller calls its request; it names no job, and several jobs may have it."""
+    retention_ms: int | None = None
+    """How long after its end its contents are kept; None for as long as its row."""
     is_admins: bool = False
     """Its owner is an admin, for whom there is room as long as there is any."""
 
@@ -183,6 +185,8 @@ class Job(NamedTuple):
     started_at: int | None
     request_id: str | None
     """What the caller called the request that made the job."""
+    retention_ms: int | None
+    """How long after its end its contents are kept; None for as long as its row."""
     error_code: str | None = None
     error_message: str | None = None
     prompt_tokens: int | None = None
@@ -194,6 +198,8 @@ class Job(NamedTuple):
     """Why the model stopped, in Ollama's words: ``stop``, ``length`` and others."""
     first_token_at: int | None = None
     finished_at: int | None = None
+    contents_deleted_at: int | None = None
+    """Since when only the row is left: what was asked and answered, and the words of its error, are deleted."""
 
     @property
     def is_final(self) -> bool:

@@ -39,6 +39,8 @@ class NewKey(NamedTuple):
     """The header in which it names the person behind each request."""
     expires_at: int | None = None
     """Milliseconds since the epoch."""
+    retention_days: int | None = None
+    """How long the contents of its jobs are kept after their end; 0: until a result was taken. None: as their rows."""
 
 
 class Key(NamedTuple):
@@ -54,6 +56,7 @@ class Key(NamedTuple):
     weight: float
     owner_header: str | None
     expires_at: int | None
+    retention_days: int | None
     is_active: bool
     """False once it is revoked."""
     keeps_jobs: bool

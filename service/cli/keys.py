@@ -28,6 +28,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--max-priority", {"choices": ("high", "normal", "low"), "help": "the highest that it may ask for"}),
     ("--weight", {"type": float, "metavar": "W", "help": "its share, against 1 of everybody else"}),
     ("--owner-header", {"metavar": "NAME", "help": "the header in which it names the person behind a request"}),
+    ("--retention-days", {"type": int, "metavar": "N", "help": "keep contents of its jobs so long; 0: until taken"}),
     ("--expires", {"metavar": "TIME", "help": "when it ends, such as 2027-01-31 or 2027-01-31T12:00:00Z"}),
 )
 _COLUMNS = ("id", "name", "role", "rate_limit", "concurrency", "models", "max_priority", "expires_at", "is_active")

@@ -97,12 +97,19 @@ class ServerConfig(Section):
     access_log: bool = True
 
 
+def _room_or_none(size: ByteSize) -> ByteSize:
+    if 0 < size < 16 * MIBIBYTE:
+        raise ValueError("must be 0, for no bound, or at least 16 MiB")
+    return size
+
+
 class DatabaseConfig(Section):
     url: Annotated[str, AfterValidator(database_url)] = Field(default="", repr=False)
     path: Annotated[Path, AfterValidator(_file_path)] = Path("data/queue.db")
     poll_interval_seconds: Seconds = 1.0
     retention_days: Days = 30.0
     log_retention_days: Days = 90.0
+    max_bytes: Annotated[ByteSize, AfterValidator(_room_or_none)] = ByteSize(0)
     heartbeat_seconds: Seconds = 10.0
     dead_after_seconds: Seconds = 30.0
 

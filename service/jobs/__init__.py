@@ -8,8 +8,10 @@ from service.jobs.attempts import Attempts
 from service.jobs.cancelling import Cancelling
 from service.jobs.ledger import Ledger
 from service.jobs.other_processes import OtherProcesses
+from service.jobs.purging import Purging
 from service.jobs.records import Entered, Page, Retry, View
 from service.jobs.repeats import Repeats
+from service.jobs.retention import Retention
 from service.jobs.submission import Submission
 from service.jobs.upkeep import Upkeep
 from service.jobs.views import Views, no_prompt, no_request
@@ -32,6 +34,10 @@ class Jobs:
     """Submit jobs and call them off."""
     cancelling: Cancelling
     """Call off many jobs at once."""
+    purging: Purging
+    """Remove jobs with everything that is known of them."""
+    retention: Retention
+    """What jobs that have ended hold of text, and how long."""
     repeats: Repeats
     """Submit a job once, however often its request comes."""
     attempts: Attempts

@@ -117,7 +117,7 @@ class Attempts:
         """
         job = running.job
         used_ms = max(1, now - (job.started_at or now) - load_ms)
-        self._ledger.running.pop(job.id, None)
+        self._ledger.let_go(job.id)
         paid_ms = load_ms if running.pick.pays_load else 0
         self._backlog.end(job.line, running.pick.charged_ms, used_ms, is_typical=is_typical, load_ms=paid_ms)
         running.output.close()

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from service.job import Status
-from service.jobs.searching import SliceSize
+from service.jobs.finding import found_ids
 from service.jobs.submission import ON_REQUEST, Reason, Submission
 from service.store.job_filters import Filter
 from service.store.job_queries import JobQueries
 
-_MOST_IDS = 10_000
-"""Jobs that are looked up at a time."""
 _BATCH = 16
 """Cancelled together; other writes share their commits."""
-_FIRST_TEXTS = 4
-"""Jobs whose texts are looked through together at first. Any of them may be very long."""
 _MOST_PASSES = 10
 """Through all jobs, until one finds nothing: jobs cannot slip through so often, and no request may go on for ever."""
 UNFINISHED = (Status.QUEUED, Status.PROCESSING)
@@ -44,30 +39,10 @@ class Cancelling:
         """Look each status up once: how many jobs were found, and how many of them cancelled."""
         looked_at = cancelled = 0
         for status in statuses:
-            async for ids in self._found(which._replace(statuses=(str(status),)), newest):
+            async for ids in found_ids(self._queries, which._replace(statuses=(str(status),)), newest):
                 looked_at += len(ids)
                 cancelled += await self._cancel(ids, reason)
         return looked_at, cancelled
-
-    async def _found(self, which: Filter, newest: int) -> AsyncIterator[list[str]]:
-        """The ids of the jobs of one status, the oldest first. Texts are looked through in slices, like a search's:
-        other scans go on between two of them.
-        """
-        loop, size = asyncio.get_running_loop(), SliceSize(_FIRST_TEXTS)
-        without_text, first, is_more = which._replace(text=None), 0, True
-        while is_more:
-            most = _MOST_IDS if which.text is None else min(_MOST_IDS, size.entries)
-            found = await self._queries.ids(without_text, first, newest, most)
-            is_more = len(found) == most
-            if which.text is not None and found:
-                begun, last = loop.time(), found[-1][0]
-                matching = await self._queries.ids(which, first, last, most)
-                size.took(loop.time() - begun)
-            else:
-                matching = found
-            if found:
-                first = found[-1][0] + 1
-                yield [job_id for _, job_id in matching]
 
     async def _cancel(self, ids: list[str], reason: Reason) -> int:
         loop, cancelled = asyncio.get_running_loop(), 0

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 
 from multidict import CIMultiDict
 
-from service.job import Job
+from service.errors import CONTENTS_DELETED, ContentsDeletedError
+from service.job import Job, Status
 from service.jobs.records import conclude
 from service.live.relay import READ_BYTES, Head, Relay
 from service.store.idempotency import IdempotencyStore, KeptReply
@@ -76,7 +77,10 @@ async def kept_reply(store: IdempotencyStore, job: Job) -> Relay | StoredReply:
     if kept is not None and kept.pieces:
         return StoredReply(store, job.id, kept)
     relay = Relay(is_kept=True)
-    if kept is None:
+    if kept is None and job.status == Status.COMPLETED:
+        # It was deleted a moment ago.
+        relay.fail(ContentsDeletedError(CONTENTS_DELETED))
+    elif kept is None:
         conclude(relay, job)
     else:
         relay.begin(Head(kept.status, CIMultiDict(kept.headers)))

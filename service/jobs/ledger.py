@@ -51,6 +51,8 @@ class Ledger:
         self.store_trouble: str | None = None
         """Why the last write failed; None when it did not."""
         self._has_outcomes_waiting = False
+        self._ending: dict[str, asyncio.Future[None]] = {}
+        """The jobs whose attempts somebody waits for."""
         self._under_way = 0
         self._changes = 0
 
@@ -64,6 +66,19 @@ class Ledger:
         """The output of a job that runs here."""
         running = self.running.get(job_id)
         return running.output if running else None
+
+    def let_go(self, job_id: str) -> None:
+        """The attempt of a job is over here."""
+        self.running.pop(job_id, None)
+        ending = self._ending.pop(job_id, None) if self._ending else None
+        if ending is not None and not ending.done():
+            ending.set_result(None)
+
+    def ending(self, job_id: str) -> asyncio.Future[None] | None:
+        """Done when no attempt of the job is under way here; None when none is."""
+        if job_id not in self.running:
+            return None
+        return self._ending.setdefault(job_id, asyncio.get_running_loop().create_future())
 
     # Writing
 
@@ -146,6 +161,10 @@ class Ledger:
             if relay is not None:
                 conclude(relay, job)
                 relay.settle()
+
+    def tell_of_loss(self, job: Job) -> None:
+        """A job that has ended has lost its contents, or is gone: what is shown of it, or waits to be, is so, too."""
+        self._hub.replace(job._replace(preview="", error_message=None))
 
     def _measure(self, job: Job) -> None:
         model = self._metrics.of_model(job.model_key)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from service.clock import Clock
-from service.errors import ServiceError
+from service.errors import CallCancelledError, ServiceError
 from service.job import Job, Status
 from service.jobs.ledger import Ledger
 from service.jobs.records import Change
@@ -104,6 +104,9 @@ class OtherProcesses:
             job = found.get(running.job.seq)
             if job is not None:
                 await self._stop_if_over(running, job)
+            elif not running.is_cancelled:
+                # Another process has purged it.
+                running.call_off()
 
     async def _check_caller(self, job_id: str) -> None:
         if job_id in self._ledger.running:
@@ -111,3 +114,9 @@ class OtherProcesses:
         standing = await self._store.queries.standing(job_id)
         if standing is not None and standing.job.is_final:
             self._ledger.publish(standing.job)
+        elif standing is None and (relay := self._ledger.relays.get(job_id)) is not None:
+            # It may be on its way to the disk. Else another process has purged it.
+            await self._store.write_nothing()
+            if await self._store.queries.standing(job_id) is None and self._ledger.relays.get(job_id) is relay:
+                del self._ledger.relays[job_id]
+                relay.fail(CallCancelledError("request canceled"))

@@ -87,7 +87,10 @@ class Repeats:
             )
         while True:
             standing = await self._store.queries.standing(earlier.job_id)
-            if standing is None or (standing.job.is_final and standing.job.error_code in _TRIED_AGAIN):
+            if standing is None or standing.job.contents_deleted_at is not None:
+                # Its key went with it.
+                return None
+            if standing.job.is_final and standing.job.error_code in _TRIED_AGAIN:
                 return None
             view = await self._views.viewed(standing)
             live = self._ledger.relays.get(earlier.job_id)

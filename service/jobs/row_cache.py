@@ -34,12 +34,14 @@ class RowCache:
         # takes longer than all else about it.
         self._new: dict[str, tuple[Job, Counted | None]] = {}
         self._old: dict[str, tuple[Job, Counted | None]] = {}
+        self._gone: dict[str, None] = {}
+        """Jobs that were purged lately."""
 
     def put(self, job: Job, rank: int | None = None, now: int = 0, stamp: Stamp | None = None) -> None:
         """Remember a row as it stands; ``rank`` and ``stamp`` where it waits, its rank is known, and how its line stood
         then.
         """
-        if not self._is_enabled:
+        if not self._is_enabled or (self._gone and job.id in self._gone):
             return
         counted = Counted(rank, now + _COUNTED_MS, stamp) if rank is not None and stamp is not None else None
         if len(self._new) >= _MOST_JOBS // 2:
@@ -53,6 +55,14 @@ class RowCache:
         known = self.get(job.id)
         if known is not None and job.stage > known.stage:
             self.put(job)
+
+    def forget(self, job_id: str) -> None:
+        """A job is purged. A row of it that was read a moment before is not taken any more."""
+        if len(self._gone) >= _MOST_JOBS:
+            self._gone.pop(next(iter(self._gone)))
+        self._gone[job_id] = None
+        self._new.pop(job_id, None)
+        self._old.pop(job_id, None)
 
     def clear(self) -> None:
         """Forget all rows: some are gone from the database."""

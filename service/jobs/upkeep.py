@@ -8,7 +8,7 @@ from service.jobs.ledger import Ledger
 from service.jobs.records import LOOK_AGAIN
 from service.jobs.row_cache import RowCache
 from service.queue.backlog import Backlog, was_ready
-from service.store.jobs import JobStore
+from service.store.jobs import PRUNED_AT_ONCE, JobStore
 
 
 class Upkeep:
@@ -58,6 +58,8 @@ class Upkeep:
             self._backlog.leave(gauge)
         if pruned:
             self._store.tell(LOOK_AGAIN)
+        if 0 < len(pruned) < PRUNED_AT_ONCE:
+            await self._store.erase()
         return len(pruned)
 
     async def recount(self) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from service.job import Job
+from service.errors import CONTENTS_DELETED, ContentsDeletedError
+from service.job import Job, Status
 from service.live.hub import Hub, JobChanged, job_channel
 from service.live.outputs import Output, Piece, Position, of_segments
 from service.live.stored_output import StoredOutput
@@ -144,6 +145,9 @@ class Follower:
             self._output = of_segments(result.attempt, (await result.whole()).segments)
         elif result is not None:
             self._stored = StoredOutput(result)
+        elif job.status == Status.COMPLETED and self._stored is None:
+            # Nobody must take the end of what is deleted for the end of an answer.
+            raise ContentsDeletedError(CONTENTS_DELETED)
 
     async def _read_stored(self, output: StoredOutput) -> list[Event]:
         events: list[Event] = []

@@ -71,6 +71,14 @@ class Hub:
         for subscriber in {**own, **every, **ended}:
             subscriber.receive(event)
 
+    def replace(self, job: Job) -> None:
+        """Tell the same people of the row of a job that ended before: they hold, and show, no other."""
+        own, every = self._channels.get(job_channel(job.id), _NOBODY), self._channels.get(JOBS, _NOBODY)
+        if own or every:
+            event = JobChanged(job)
+            for subscriber in {**own, **every}:
+                subscriber.receive(event)
+
 
 def _any_job(_job: Job) -> bool:
     return True

@@ -11,6 +11,7 @@ from service.clock import Clock
 from service.errors import ServiceError
 from service.jobs import Jobs
 from service.jobs.records import Change
+from service.jobs.retention import Retention
 from service.maintenance.fit_keeping import FitKeeping
 from service.maintenance.list_keeping import ListKeeping
 from service.store.database import Database
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
 _PRUNE_SECONDS = 600.0
+_CONTENTS_SECONDS = 10.0
 _BATCH_PAUSE_SECONDS = 0.05
 _COUNT_AGAIN_SECONDS = 10.0
 """How soon to look again while others change jobs: a count may have counted what was told just before it."""
@@ -42,6 +44,17 @@ async def prune_regularly(prune: Callable[[int], Awaitable[int]], clock: Clock, 
             _log.warning("what is old could not be pruned: %s", error)
             pause = _PRUNE_SECONDS
         await asyncio.sleep(pause)
+
+
+async def delete_contents(retention: Retention, clock: Clock) -> None:
+    """Delete the contents of jobs whose time has come, and the oldest where room is needed; never returns."""
+    while True:
+        try:
+            await retention.tend(clock.now_ms())
+            await retention.make_room()
+        except ServiceError as error:
+            _log.warning("contents of jobs could not be deleted: %s", error)
+        await asyncio.sleep(_CONTENTS_SECONDS)
 
 
 async def keep_news(told: asyncio.Event, lists: ListKeeping, fits: FitKeeping) -> None:

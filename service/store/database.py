@@ -101,6 +101,12 @@ class Database(Protocol):
     claim_lock: str
     """SQL for the end of a claim's SELECT: it keeps two processes from picking the same row."""
 
+    share_lock: str
+    """SQL for the end of a SELECT: no other process deletes the row before this transaction has ended."""
+
+    text_size: str
+    """The SQL function that tells what a stored text takes, as exactly as is cheap."""
+
     present_ms: str
     """The database's own clock in SQL: milliseconds since the epoch."""
 
@@ -142,6 +148,17 @@ class Database(Protocol):
     def piece(self, text: LongText, start: int, size: int) -> Awaitable[TextPiece | None]:
         """Up to ``size`` bytes of a text, from byte ``start`` on; None when its row is not there. Awaiting it raises
         StoreError.
+        """
+
+    async def used_bytes(self) -> int:
+        """What all that is stored takes, without the room that is free for more. Raises StoreError."""
+
+    async def give_back(self, most_bytes: int) -> None:
+        """Return up to so much free room to the disk, where the database can. Raises CannotStoreError."""
+
+    async def erase(self) -> bool:
+        """Have nothing left in the files of what was deleted before this call; whether that is certain. It may take
+        some seconds, and goes on by itself where it could not be done so soon.
         """
 
     def notify(self, payload: str) -> None:

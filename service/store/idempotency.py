@@ -13,11 +13,11 @@ _INSERT = Insert("idempotency", ("owner", "key", "fingerprint", "job_id", "creat
 _FORGET = "DELETE FROM idempotency WHERE owner = :owner AND key = :key AND job_id = :job_id"
 _KEPT = ("reply_status", "reply_headers", "reply_pieces", "reply_size", "reply_body")
 _KEEP = Update("idempotency", _KEPT, key="job_id")
-# None for a job that was made without a key.
+# None for a job that was made without a key, or whose contents another process is deleting at this moment.
 _KEEP_PIECE = """
+    WITH kept AS MATERIALIZED (SELECT job_id FROM idempotency WHERE job_id = :job_id LIMIT 1 {share_lock})
     INSERT INTO reply_pieces (job_id, number, data)
-    SELECT :job_id, CAST(:number AS BIGINT), CAST(:data AS TEXT)
-    WHERE EXISTS (SELECT 1 FROM idempotency WHERE job_id = :job_id)
+    SELECT job_id, CAST(:number AS BIGINT), CAST(:data AS TEXT) FROM kept WHERE job_id > ''
     ON CONFLICT (job_id, number) DO UPDATE SET data = excluded.data
 """
 _PIECE = "SELECT data FROM reply_pieces WHERE job_id = :job_id AND number = :number"
@@ -70,6 +70,7 @@ class IdempotencyStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._keep_piece = _KEEP_PIECE.replace("{share_lock}", database.share_lock)
 
     async def find(self, asked: RequestKey) -> Earlier | None:
         """The earlier request with this key."""
@@ -90,7 +91,7 @@ class IdempotencyStore:
         kept with its job's outcome. Raises CannotStoreError.
         """
         row = {"job_id": job_id, "number": number, "data": b64encode(data).decode()}
-        await self._database.write(Statement(_KEEP_PIECE, row), is_urgent=False)
+        await self._database.write(Statement(self._keep_piece, row), is_urgent=False)
 
     async def piece(self, job_id: str, number: int) -> bytes | None:
         """A piece of a kept reply; None when it is deleted."""

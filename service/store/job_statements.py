@@ -62,6 +62,7 @@ INSERT_RESULT = """
     INSERT INTO results (seq, attempt, segments)
     SELECT seq, attempt, :segments FROM jobs
     WHERE seq = :seq AND attempt = :attempt AND status || '' = :status AND finished_at + 0 = :now
+      AND contents_deleted_at IS NULL
     ON CONFLICT (seq) DO NOTHING
 """
 

@@ -32,6 +32,7 @@ from service.store.job_statements import (
 )
 from service.store.texts import segments_text, storable
 
+PRUNED_AT_ONCE = 500
 _LONGEST_REASON = 200
 _QUEUED, _PROCESSING = str(Status.QUEUED), str(Status.PROCESSING)
 
@@ -101,6 +102,7 @@ class JobStore:
             updated_at=now,
             started_at=now if is_started else None,
             request_id=new.request_id,
+            retention_ms=new.retention_ms,
         )
 
     def insert(self, job: Job, new: NewJob, *, also: Sequence[Statement] = (), settle: Settle | None = None) -> Written:
@@ -246,7 +248,11 @@ class JobStore:
             Rescued(job_of(row), status) for status, rows in zip(before.values(), answers, strict=True) for row in rows
         ]
 
-    async def prune(self, before: int, most: int = 500) -> list[Gauge]:
+    async def erase(self) -> bool:
+        """Have nothing left in the files of what was deleted before; whether that is certain."""
+        return await self._database.erase()
+
+    async def prune(self, before: int, most: int = PRUNED_AT_ONCE) -> list[Gauge]:
         """Delete finished jobs older than ``before``. Gives a gauge of one job for each."""
         (rows,) = await self._database.write(Statement(self._prune, {"before": before, "most": most}))
         return [Gauge(Line(*row[:3]), row[3], 1, row[4]) for row in rows]

@@ -37,6 +37,7 @@ EVERYTHING = NewKey(
     weight=2.5,
     owner_header="X-User",
     expires_at=4_000_000_000_000,
+    retention_days=7,
 )
 
 
@@ -66,7 +67,7 @@ async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keyri
     assert again.find(text) == key
     assert sorted(again.listed()) == sorted([key, plain])
     assert key._replace(id="", created_at=0) == (
-        "", "Wörter 😀", "admin", 10, 2, ("llama3.2", "hf.co/x/y:Q4"), -1, 2.5, "X-User", 4_000_000_000_000, True,
+        "", "Wörter 😀", "admin", 10, 2, ("llama3.2", "hf.co/x/y:Q4"), -1, 2.5, "X-User", 4_000_000_000_000, 7, True,
         False, 0, None,
     )  # fmt: skip
 
@@ -254,15 +255,15 @@ async def test_an_admin_makes_lists_and_revokes_keys() -> None:
     async with service_with_keys() as service:
         made = await made_key(
             service, name="boss", rate_limit=5, concurrency=1, models=["llama3.2"], max_priority="low", weight=2,
-            owner_header="X-User", expires="2099-01-31",
+            owner_header="X-User", expires="2099-01-31", retention_days=7,
         )  # fmt: skip
         shown = {name: value for name, value in made.items() if name != "key"}
         assert made["key"].startswith(KEY_PREFIX)
         assert shown == {
             "id": made["id"], "name": "boss", "role": "user", "rate_limit": 5, "concurrency": 1,
             "models": ["llama3.2"], "max_priority": "low", "weight": 2.0, "owner_header": "X-User",
-            "expires_at": "2099-01-31T00:00:00.000Z", "is_active": True, "created_at": made["created_at"],
-            "last_used_at": None,
+            "retention_days": 7, "expires_at": "2099-01-31T00:00:00.000Z", "is_active": True,
+            "created_at": made["created_at"], "last_used_at": None,
         }  # fmt: skip
         _, listed = await service.call("GET", "/api/keys", headers=ADMIN)
         assert shown in listed["keys"]

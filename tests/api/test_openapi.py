@@ -163,6 +163,8 @@ CALLS = [
     Call("DELETE", "/api/v1/prompt/{id}", 404, values={"id": UNKNOWN}),
     Call("POST", "/api/v1/prompts/cancel", 200, body={"filter": {"status": ["queued"], "model": "other"}}),
     Call("POST", "/api/v1/prompts/cancel", 400, body={"filters": {}}),
+    Call("POST", "/api/v1/prompts/purge", 200, body={"filter": {"status": ["cancelled"], "model": "other"}}),
+    Call("POST", "/api/v1/prompts/purge", 400, body={"filter": {}}),
     Call("GET", "/api/v1/prompts", 200),
     Call("GET", "/api/v1/prompts", 200, query={"q": "x", "page_size": "1"}),
     Call("GET", "/api/v1/prompts", 400, query={"page": "0"}),

@@ -17,6 +17,8 @@ class Recording:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.claim_lock = database.claim_lock
+        self.share_lock = database.share_lock
+        self.text_size = database.text_size
         self.commit_seconds = database.commit_seconds
         self.present_ms = database.present_ms
         self.contains_text = database.contains_text
@@ -43,6 +45,15 @@ class Recording:
         table, column, seq = text
         self.statements.append(Statement(f"SELECT {column} FROM {table} WHERE seq = :seq", {"seq": seq}))
         return self._database.piece(text, start, size)
+
+    async def used_bytes(self) -> int:
+        return await self._database.used_bytes()
+
+    async def give_back(self, most_bytes: int) -> None:
+        await self._database.give_back(most_bytes)
+
+    async def erase(self) -> bool:
+        return await self._database.erase()
 
     def notify(self, payload: str) -> None:
         self._database.notify(payload)

@@ -21,6 +21,7 @@ from service.errors import ForbiddenError, InvalidRequestError
 from service.job import NewJob, Priority
 from service.jobs import View
 from service.jobs.repeats import Make, Repeated
+from service.jobs.retention import retention_ms
 from service.live.relay import Relay
 from service.store.idempotency import RequestKey
 
@@ -76,9 +77,13 @@ async def admit(
     priority, request_id = authorise(request, model, new.priority), request_id_of(request)
     is_admins = request[CALLER].is_admin
     runner = request.app[POOL].catalogue.merged(new.runner)
-    if priority == new.priority and request_id is None and runner == new.runner and not is_admins:
+    key = request[CALLER].key
+    kept_ms = None if key is None else retention_ms(key.retention_days)
+    if priority == new.priority and request_id is None and runner == new.runner and not is_admins and kept_ms is None:
         return new
-    return new._replace(priority=priority, request_id=request_id, runner=runner, is_admins=is_admins)
+    return new._replace(
+        priority=priority, request_id=request_id, runner=runner, is_admins=is_admins, retention_ms=kept_ms
+    )
 
 
 HEADER = istr("Idempotency-Key")

@@ -54,6 +54,21 @@ class Caller(NamedTuple):
             return False
         return self.is_front_end or job.owner == self.owner
 
+    def may_purge(self, job: Job) -> bool:
+        """Whether it may remove a job that it may know of: one of its own, an admin any. Where everybody sees all, a
+        job that was made without a key is its address's.
+        """
+        if self.is_admin:
+            return True
+        if self.key is None:
+            return job.key_id is None and job.owner == self.owner
+        return self.narrowed.sees(job)
+
+    @property
+    def narrowed(self) -> Caller:
+        """The same, without what it may see only because nobody needs a key here."""
+        return self._replace(sees_all=self.is_admin)
+
     def only_visible(self, which: Filter) -> Filter:
         """The filter, narrowed to what this caller may know of."""
         if self.sees_all:

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from service.api.access.caller import CALLER
 from service.api.context import JOBS
+from service.errors import CONTENTS_DELETED, ContentsDeletedError
 from service.job import Job
 from service.jobs import View, no_prompt, no_request
 
@@ -30,6 +31,12 @@ async def require_visible(request: web.Request, job_id: str) -> None:
     """Raises NotFoundError unless the caller may know of the job. A caller that sees all is not looked up for."""
     if not request[CALLER].sees_all:
         await visible_view(request, job_id)
+
+
+def require_contents(job: Job) -> None:
+    """Raises ContentsDeletedError for a job of which only the row is left."""
+    if job.contents_deleted_at is not None:
+        raise ContentsDeletedError(CONTENTS_DELETED)
 
 
 def check_visible(request: web.Request, job: Job) -> None:

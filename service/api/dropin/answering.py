@@ -16,6 +16,7 @@ from service.api.http.callers import is_gone
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
 from service.api.http.operation import EVENT_STREAM, NDJSON
 from service.api.http.raw_replies import whole_reply
+from service.api.live.delivery import note_sent
 from service.backend.classification import message_of
 from service.errors import CallEndedError, ServiceError, StoppingError
 from service.job import Job
@@ -63,7 +64,10 @@ class Answer:
         relay = self._relay
         self._to_caller.wakes(relay.poke)
         try:
-            return await self._relayed()
+            response = await self._relayed()
+            if relay.failure is None:
+                note_sent(self._request, self._job)
+            return response
         except (CallerGoneError, ConnectionError):
             return web.Response(status=499, headers=self._headers)
         finally:

@@ -15,6 +15,7 @@ from service.api.dropin.dialect import Dialect
 from service.api.dropin.headers import media_type, passed_on
 from service.api.http.callers import hang_up, is_gone
 from service.api.http.failures import failure_of_ours
+from service.api.live.delivery import note_sent
 from service.api.live.long_poll import LongPoll
 from service.errors import ServiceError, StoppingError
 from service.job import NewJob
@@ -73,7 +74,9 @@ async def _answered(
         view, relay, is_earlier = found
         headers = place_headers(view)
         if isinstance(relay, StoredReply):
-            return await _stored(request, stream, relay, headers | REPLAYED)
+            response = await _stored(request, stream, relay, headers | REPLAYED)
+            note_sent(request, view.job)
+            return response
         if relay is not None:
             admitted.forget()
             request.app[BODY_ROOM].release(request)

@@ -20,6 +20,7 @@ from service.errors import (
     CallCancelledError,
     CallExpiredError,
     CallFailedError,
+    ContentsDeletedError,
     ForbiddenError,
     IdempotencyMismatchError,
     InvalidRequestError,
@@ -39,6 +40,7 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     UnknownCodingError: 415,
     SlowBodyError: 408,
     NotFoundError: 404,
+    ContentsDeletedError: 410,
     UnauthenticatedError: 401,
     ForbiddenError: 403,
     LimitReachedError: 429,
@@ -138,6 +140,8 @@ class Problem(TypedDict):
     """What is wrong, and what may help."""
     error: str
     """The same as ``detail``, for clients that read it here."""
+    code: NotRequired[str]
+    """A stable word for programs, where the status does not say enough."""
     field: NotRequired[str]
     """The place in the request that is wrong."""
 
@@ -152,6 +156,8 @@ def problem(failure: Failure) -> web.Response:
         "detail": failure.message,
         "error": failure.message,
     }
+    if isinstance(failure.error, ContentsDeletedError):
+        body["code"] = failure.error.code
     if failure.field:
         body["field"] = failure.field
     headers = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store", **failure.headers}

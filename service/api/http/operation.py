@@ -82,6 +82,7 @@ _REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     401: ("A key is needed, or the one that was sent is unknown, revoked or expired.", ("WWW-Authenticate",)),
     403: ("The caller may not do this: it needs a key that may.", ()),
     404: ("It is not there, or not for this caller.", ()),
+    410: ("What was asked and answered is deleted, and only how the job ended is still known.", ()),
     408: ("The body did not come in time.", ()),
     413: ("The body is larger than what is taken, or unpacks to more.", ()),
     415: (

@@ -58,6 +58,8 @@ class EventStream:
         self._heartbeat_seconds = heartbeat_seconds
         self._woken = asyncio.Event()
         self._is_over = False
+        self.is_whole = False
+        """All events were sent, to the job's end."""
         self.wake = self._woken.set
         self.response = stream_reply(request, 200, _HEADERS)
 
@@ -77,6 +79,7 @@ class EventStream:
                 if feed.is_done:
                     # The job's end and the reply's end go out in one write.
                     await self._send(text, self.response.write_eof)
+                    self.is_whole = not self._is_over
                     return
                 await self._send(text, self.response.write)
             elif await wait_for(self._woken, min(_LOOK_SECONDS, self._heartbeat_seconds)):

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from service.api.live.job_shape import event_fields, view_fields
-from service.errors import ServiceError
+from service.errors import NotFoundError, ServiceError
 from service.job import Job, Status
 from service.jobs import Jobs, View
 from service.live.following import StatusChanged
@@ -74,6 +74,11 @@ class JobFeed:
             self._has_moved = True
             self._told = view
             self._wake()
+
+    def lose(self) -> None:
+        """Another process has purged the job, which it had cancelled."""
+        job = self.job._replace(status=str(Status.CANCELLED), error_code="cancelled", error_message=None, preview="")
+        self._follower.receive(JobChanged(job))
 
     def close(self) -> None:
         self._follower.close()
@@ -134,6 +139,10 @@ class Feeds:
     async def _look(self, job_id: str) -> None:
         try:
             view = await self._jobs.views.view(job_id)
+        except NotFoundError:
+            for feed in tuple(self._open.get(job_id, ())):
+                feed.lose()
+            return
         except ServiceError as error:
             _log.debug("a followed job could not be looked at: %s", error)
             return

@@ -46,6 +46,8 @@ class JobReply(TypedDict):
     """A job that is still queued then fails."""
     request_id: NotRequired[str]
     """What the caller called the request that made the job (``X-Request-ID``); it is not the job's own."""
+    contents_deleted_at: NotRequired[Moment]
+    """Since when what was asked and answered is deleted, and the words of an error with it: only this row is left."""
     prompt: str
     """The first 200 characters."""
     error: NotRequired[JobError]

@@ -74,6 +74,8 @@ def job_fields(
         fields["next_attempt_at"] = moment(job.not_before)
     if job.deadline is not None:
         fields["expires_at"] = moment(job.deadline)
+    if job.contents_deleted_at is not None:
+        fields["contents_deleted_at"] = moment(job.contents_deleted_at)
     if job.error_code is not None:
         if status in _WITH_ERROR:
             fields["error"] = _error(job, job.error_code)

@@ -8,12 +8,14 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from service.api.context import JOBS, POOL
-from service.api.http.fields import one_of
+from service.api.http.fields import Moment, one_of
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, ReplyDoc
+from service.api.live.job_shape import moment
 from service.api.live.websocket.stats import count_jobs
 from service.backend.pool import Backend
 from service.job import Status
+from service.jobs import Jobs
 
 _UNAVAILABLE, _OK, _WAITING = "unavailable", "ok", "waiting for a backend"
 
@@ -23,6 +25,19 @@ class DatabaseHealth(TypedDict):
 
     status: Annotated[str, one_of(["ok", "failed"])]
     error: NotRequired[str]
+    room: NotRequired[RoomHealth]
+    """Where ``database.max_bytes`` bounds it."""
+
+
+class RoomHealth(TypedDict):
+    """How much is stored, and what went for want of room."""
+
+    used_bytes: int | None
+    """As last looked at; null before that."""
+    max_bytes: int
+    jobs_emptied: int
+    """Jobs whose contents were deleted since the start."""
+    last_emptied_at: NotRequired[Moment]
 
 
 class BackendHealth(TypedDict):
@@ -64,11 +79,26 @@ async def health(request: web.Request) -> web.StreamResponse:
     fields: HealthReply = {
         "service": "corral",
         "status": _UNAVAILABLE if trouble else _OK if is_served else _WAITING,
-        "database": {"status": "failed", "error": trouble} if trouble else {"status": "ok"},
+        "database": _database_fields(jobs),
         "backends": backends,
         "queue": {"queued": counts[Status.QUEUED], "processing": counts[Status.PROCESSING]},
     }
     return json_reply(request, fields, status=503 if trouble else 200)
+
+
+def _database_fields(jobs: Jobs) -> DatabaseHealth:
+    trouble, retention = jobs.ledger.store_trouble, jobs.retention
+    fields: DatabaseHealth = {"status": "failed", "error": trouble} if trouble else {"status": "ok"}
+    if retention.max_bytes:
+        room: RoomHealth = {
+            "used_bytes": retention.used_bytes,
+            "max_bytes": retention.max_bytes,
+            "jobs_emptied": retention.jobs_emptied,
+        }
+        if retention.last_emptied_at is not None:
+            room["last_emptied_at"] = moment(retention.last_emptied_at)
+        fields["room"] = room
+    return fields
 
 
 def _backend_fields(backend: Backend) -> BackendHealth:

@@ -88,6 +88,10 @@ class KeyRequest(BaseModel):
     """The header in which it may name the person behind each request."""
     expires: MomentField = Field(default=None, validation_alias=AliasChoices("expires", "expires_at"))
     """From when on it opens nothing: a time, or seconds since the epoch."""
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] | None = None
+    """What its jobs were asked and answered is deleted so many days after their end. 0: ten minutes after a result was
+    sent whole, and after a day at the latest. Null: with their rows.
+    """
 
 
 class ModelReply(TypedDict):
@@ -138,6 +142,8 @@ class KeyReply(TypedDict):
     """Its share of the backends' time, against 1 of everybody else."""
     owner_header: str | None
     """The header in which it may name the person behind each request."""
+    retention_days: int | None
+    """How long what its jobs were asked and answered is kept after their end."""
     expires_at: Moment | None
     is_active: bool
     """False once it is revoked or expired."""

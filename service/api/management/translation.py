@@ -30,6 +30,7 @@ def to_new_key(request: KeyRequest) -> NewKey:
         weight=float(request.weight),
         owner_header=request.owner_header,
         expires_at=request.expires,
+        retention_days=request.retention_days,
     )
 
 
@@ -45,6 +46,7 @@ def key_fields(key: Key, now: int) -> KeyReply:
         "max_priority": None if key.max_priority is None else Priority(key.max_priority).word,
         "weight": key.weight,
         "owner_header": key.owner_header,
+        "retention_days": key.retention_days,
         "expires_at": _moment(key.expires_at),
         "is_active": key.is_active and not key.is_expired(now),
         "created_at": moment(key.created_at),

@@ -20,9 +20,12 @@ from service.api.live.job_schema import AcceptedReply, DoneMessage, JobReply, Ou
 from service.api.prompts.schema import (
     CancelReply,
     CancelRequest,
+    DeleteQuery,
     ListQuery,
     PromptPage,
     PromptRequest,
+    PurgeReply,
+    PurgeRequest,
     ResultQuery,
     StatusQuery,
 )
@@ -31,6 +34,7 @@ _TAG = "prompts"
 _PLACE = ("X-Queue-Position", "X-Estimated-Start-Seconds")
 _ID = Parameter("id", "path", "The job's id.", UUID)
 _REFUSED = refusals(Problem, PROBLEM_JSON, 401, 503)
+_DELETED = refusals(Problem, PROBLEM_JSON, 410)
 _OF_A_JOB = {**_REFUSED, **refusals(Problem, PROBLEM_JSON, 404)}
 _INVALID = refusals(Problem, PROBLEM_JSON, 400)
 _TOO_MANY = refusals(Problem, PROBLEM_JSON, 429)
@@ -71,6 +75,7 @@ OPERATIONS: Operations = {
             200: ReplyDoc("The whole of it once it is completed, else where it stands.", {JSON: ResultReply}),
             **_INVALID,
             **_OF_A_JOB,
+            **_DELETED,
             **_TOO_MANY,
         },
     ),
@@ -83,7 +88,7 @@ OPERATIONS: Operations = {
         ),
         tag=_TAG,
         parameters=(_ID,),
-        replies={200: ReplyDoc("The body.", {JSON: dict[str, Any]}), **_OF_A_JOB},
+        replies={200: ReplyDoc("The body.", {JSON: dict[str, Any]}), **_OF_A_JOB, **_DELETED},
     ),
     ("GET", "/api/v1/prompt/{id}/stream"): Operation(
         summary="Follow a job",
@@ -105,15 +110,39 @@ OPERATIONS: Operations = {
             200: ReplyDoc("The events.", {EVENT_STREAM: OutputMessage | JobReply | RestartMessage | DoneMessage}),
             **_INVALID,
             **_OF_A_JOB,
+            **_DELETED,
             **_TOO_MANY,
         },
     ),
     ("DELETE", "/api/v1/prompt/{id}"): Operation(
-        summary="Cancel a job",
-        description="Queued: at once; running: by closing the connection to Ollama; final: nothing changes.",
+        summary="Cancel a job, or remove it",
+        description=(
+            "Queued: at once; running: by closing the connection to Ollama; final: nothing changes. With ``purge`` the "
+            "job is removed as well, with all that was asked and answered; for whoever has made it, and admins."
+        ),
         tag=_TAG,
+        query=DeleteQuery,
         parameters=(_ID,),
-        replies={200: ReplyDoc("The job.", {JSON: JobReply}), **_OF_A_JOB},
+        replies={
+            200: ReplyDoc("The job; with ``purge`` what came of that.", {JSON: JobReply | PurgeReply}),
+            **_INVALID,
+            **_OF_A_JOB,
+            **refusals(Problem, PROBLEM_JSON, 403),
+        },
+    ),
+    ("POST", "/api/v1/prompts/purge"): Operation(
+        summary="Remove many jobs",
+        description=(
+            "With all that was asked and answered: the caller's own that the filter finds, in whatever status. Those "
+            "that have not ended are cancelled first."
+        ),
+        tag=_TAG,
+        request=PurgeRequest,
+        replies={
+            200: ReplyDoc("How many are gone.", {JSON: PurgeReply}),
+            **_REFUSED,
+            **refusals(Problem, PROBLEM_JSON, 400, 403, 408, 413, 429),
+        },
     ),
     ("POST", "/api/v1/prompts/cancel"): Operation(
         summary="Cancel many jobs",

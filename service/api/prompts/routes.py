@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 
 from aiohttp import web
 
 from service.api.access import admission
 from service.api.access.caller import CALLER
-from service.api.access.client_address import owner_named
-from service.api.access.visibility import check_visible, require_visible, visible_view
+from service.api.access.visibility import check_visible, require_contents, visible_view
 from service.api.context import CLOCK, CONFIG, JOBS, LONG_LIVED, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
@@ -20,14 +19,14 @@ from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
 from service.api.http.piecewise import piecewise_json
 from service.api.http.validation import validated
+from service.api.live.delivery import note_sent
 from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
-from service.api.live.job_shape import accepted_fields, job_fields, moment, place_headers, result_fields, view_fields
+from service.api.live.job_shape import accepted_fields, moment, place_headers, result_fields, view_fields
 from service.api.live.long_poll import LongPoll
 from service.api.live.output_pieces import output_of, result_reply
+from service.api.prompts.ending import ENDING_ROUTES
 from service.api.prompts.schema import (
-    CancelReply,
-    CancelRequest,
     ListQuery,
     PromptPage,
     PromptRequest,
@@ -35,11 +34,9 @@ from service.api.prompts.schema import (
     StatusQuery,
 )
 from service.api.prompts.translation import to_job
-from service.errors import ForbiddenError
 from service.go_json import fields_of
 from service.job import Job, Result, Status, model_key
 from service.jobs import View
-from service.jobs.cancelling import UNFINISHED
 from service.store.job_filters import Filter
 
 
@@ -78,9 +75,12 @@ async def result(request: web.Request) -> web.StreamResponse:
     if not view.job.is_final:
         return json_reply(request, result_fields(view.job, None, None))
     job = view.job
+    require_contents(job)
     prompt = await jobs.views.prompt(job)
     output = await jobs.views.result(job) if job.status == Status.COMPLETED else None
-    return await result_reply(request, partial(_result_fields, job), prompt, output, "result", output_of)
+    reply = await result_reply(request, partial(_result_fields, job), prompt, output, "result", output_of)
+    note_sent(request, job)
+    return reply
 
 
 def _result_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str, object]:
@@ -89,6 +89,7 @@ def _result_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str,
 
 async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
+    require_contents(view.job)
     text = await request.app[JOBS].views.request(view.job)
     if text is None or text.is_short:
         return json_reply(request, fields_of((await text.whole()).encode()) if text is not None else None)
@@ -101,42 +102,12 @@ async def stream(request: web.Request) -> web.StreamResponse:
     events = EventStream(request, request.app[CONFIG].websocket.heartbeat_seconds)
     async with request.app[FEEDS].opened(job_id, position, events.wake) as feed:
         check_visible(request, feed.job)
+        require_contents(feed.job)
         with _waiting(request), request.app[LONG_LIVED].seated(events.leave, lambda: request[CALLER].key):
             await events.relay(feed)
+        if events.is_whole:
+            note_sent(request, feed.job)
     return events.response
-
-
-async def cancel(request: web.Request) -> web.StreamResponse:
-    job_id = job_id_of(request)
-    await require_visible(request, job_id)
-    return json_reply(request, job_fields(await request.app[JOBS].submission.cancel(job_id)))
-
-
-async def cancel_many(request: web.Request) -> web.StreamResponse:
-    fields = parse_object(await read_json(request))
-    await refuse_doubles(fields)
-    asked = validated(CancelRequest, fields)
-    caller, wanted = request[CALLER], asked.filter
-    owner = None if wanted.owner is None else owner_named(wanted.owner)
-    if not caller.may_name(owner, wanted.key):
-        raise ForbiddenError("filter: jobs of other owners and keys are cancelled with an admin's API key")
-    which = Filter(
-        model_key=wanted.model and model_key(wanted.model),
-        text=wanted.q,
-        whose=owner,
-        created_from=wanted.from_,
-        created_to=wanted.to,
-    )
-    is_named = owner is not None or wanted.key is not None
-    which = caller.only_visible(which) if asked.everybody or is_named else caller.only_own(which)
-    if wanted.key is not None:
-        which = which._replace(key_id=wanted.key)
-    statuses = UNFINISHED if wanted.status is None else tuple(map(Status, wanted.status))
-    jobs = request.app[JOBS]
-    # To look through texts is a search, of which each owner has one at a time.
-    async with nullcontext() if which.text is None else jobs.views.search_turns.turn(caller.owner):
-        reply: CancelReply = {"cancelled": await jobs.cancelling.cancel(which, statuses)}
-    return json_reply(request, reply)
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
@@ -177,7 +148,6 @@ ROUTES = (
     web.get("/api/v1/prompt/{id}/result", result),
     web.get("/api/v1/prompt/{id}/request", asked),
     web.get("/api/v1/prompt/{id}/stream", stream, allow_head=False),
-    web.delete("/api/v1/prompt/{id}", cancel),
     web.get("/api/v1/prompts", listed),
-    web.post("/api/v1/prompts/cancel", cancel_many),
+    *ENDING_ROUTES,
 )

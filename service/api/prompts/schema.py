@@ -162,12 +162,11 @@ class ListQuery(BaseModel):
     """The id of a job: only older ones are shown. ``next`` of a page goes on behind it."""
 
 
-class CancelFilter(BaseModel):
-    """Which of the unfinished jobs; without a field all of them."""
+class JobFilter(BaseModel):
+    """Which jobs."""
 
     model_config = STRICT
 
-    status: list[Literal["queued", "processing"]] | None = None
     model: ModelField = None
     owner: str | None = Field(default=None, min_length=1, max_length=400)
     """Of this owner: a key, a person behind a key, or a client address. Others' are for admins, or where no keys are
@@ -183,6 +182,12 @@ class CancelFilter(BaseModel):
     """Made before this moment."""
 
 
+class CancelFilter(JobFilter):
+    """Which of the unfinished jobs; without a field all of them."""
+
+    status: list[Literal["queued", "processing"]] | None = None
+
+
 class CancelRequest(BaseModel):
     """``POST /api/v1/prompts/cancel``: which jobs, and whose."""
 
@@ -192,6 +197,44 @@ class CancelRequest(BaseModel):
     everybody: bool = False
     """All that the caller may see, and not only its own; implied by ``owner`` and ``key``. Without a key those of its
     address are its own.
+    """
+
+
+class PurgeFilter(JobFilter):
+    """Which jobs; at least one field."""
+
+    status: (
+        Annotated[list[Literal["queued", "processing", "completed", "failed", "cancelled"]], Field(min_length=1)] | None
+    ) = None
+
+
+class PurgeRequest(BaseModel):
+    """``POST /api/v1/prompts/purge``: which jobs, and whose."""
+
+    model_config = STRICT
+
+    filter: PurgeFilter
+    everybody: bool = False
+    """For an admin everybody's, for a key with an owner header those of all persons behind it; and not only the
+    caller's own.
+    """
+
+
+class DeleteQuery(BaseModel):
+    """Whether anything is kept."""
+
+    purge: bool = False
+    """Nothing is: the job is removed, with all that was asked and answered."""
+
+
+class PurgeReply(TypedDict):
+    """What came of it."""
+
+    purged: int
+    """Jobs that are gone."""
+    erased: bool
+    """Whether nothing is left of them in the files of the database either. Not with PostgreSQL, which does that when it
+    vacuums; nor at once while another program reads the SQLite file: then it is tried again until it is done.
     """
 
 

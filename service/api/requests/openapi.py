@@ -41,7 +41,7 @@ OPERATIONS: Operations = {
         parameters=(_ID,),
         replies={
             200: ReplyDoc("The request.", {JSON: RequestReply}),
-            **refusals(Problem, PROBLEM_JSON, 401, 404, 503),
+            **refusals(Problem, PROBLEM_JSON, 401, 404, 410, 503),
         },
     ),
     ("GET", "/requests"): Operation(

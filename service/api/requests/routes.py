@@ -9,7 +9,7 @@ from aiohttp import web
 
 from service.api.access import admission
 from service.api.access.caller import CALLER
-from service.api.access.visibility import visible_view_by_seq
+from service.api.access.visibility import require_contents, visible_view_by_seq
 from service.api.context import JOBS, MODEL_LIMITS, QUEUE
 from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
@@ -17,6 +17,7 @@ from service.api.http.callers import while_there
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of, seq_of
 from service.api.http.validation import validated
+from service.api.live.delivery import note_sent
 from service.api.live.output_pieces import result_reply, text_of
 from service.api.requests.schema import GenerateRequest, ListQuery, RequestPage
 from service.api.requests.translation import STATUSES, accepted_fields, request_fields, row_fields, to_job
@@ -43,9 +44,15 @@ def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.
 async def status(request: web.Request) -> web.StreamResponse:
     jobs = request.app[JOBS]
     job = (await visible_view_by_seq(request, seq_of(request))).job
+    if job.status == Status.COMPLETED:
+        # Its clients know three words, and take "completed" for an answer: they must not get an empty one.
+        require_contents(job)
     prompt = await jobs.views.prompt(job)
     output = await jobs.views.result(job) if job.status == Status.COMPLETED else None
-    return await result_reply(request, partial(_request_fields, job), prompt, output, "response", text_of)
+    reply = await result_reply(request, partial(_request_fields, job), prompt, output, "response", text_of)
+    if job.is_final:
+        note_sent(request, job)
+    return reply
 
 
 def _request_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str, object]:

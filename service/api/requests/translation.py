@@ -9,7 +9,7 @@ from typing import Any
 from service.api.live.job_shape import moment
 from service.api.requests.schema import AcceptedRequest, GenerateRequest, RequestReply, RequestRow
 from service.endpoints import GENERATE
-from service.errors import InvalidRequestError
+from service.errors import CONTENTS_DELETED, InvalidRequestError
 from service.job import Job, NewJob, Result, Status, runner_key
 from service.model_limits import ModelLimits
 
@@ -53,10 +53,14 @@ def row_fields(job: Job, prompt: str) -> RequestRow:
         "status": _WORDS[job.status],
         "prompt": prompt,
         "model": job.model,
-        "error_message": job.error_message if is_failed else None,
+        "error_message": _error_message(job) if is_failed else None,
         "created_at": moment(job.created_at),
         "completed_at": None if job.finished_at is None else moment(job.finished_at),
     }
+
+
+def _error_message(job: Job) -> str | None:
+    return job.error_message if job.contents_deleted_at is None else f"{job.error_code}: {CONTENTS_DELETED}"
 
 
 def request_fields(job: Job, prompt: str, result: Result | None) -> RequestReply:

@@ -32,6 +32,12 @@ _WAITING_WRITES = 20_000
 _GROUP = 512
 _POINT_READERS = 2
 _IN_DOUBT_SECONDS = 15.0
+_USED_BYTES = """
+    SELECT (SELECT coalesce(sum(pg_column_size(prompt) + pg_column_size(request)), 0) FROM bodies)
+        + (SELECT coalesce(sum(pg_column_size(segments)), 0) FROM results)
+        + (SELECT coalesce(sum(pg_column_size(reply_body)), 0) FROM idempotency WHERE reply_body IS NOT NULL)
+        + (SELECT coalesce(sum(pg_column_size(data)), 0) FROM reply_pieces)
+"""
 
 _WORDS = {
     "growing_key": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
@@ -60,6 +66,8 @@ class PostgresDatabase:
     """A schema on a PostgreSQL server. :class:`service.store.database.Database` says what the methods promise."""
 
     claim_lock = "FOR UPDATE SKIP LOCKED"
+    share_lock = "FOR SHARE"
+    text_size = "pg_column_size"
     present_ms = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
     contains_text = "position(convert_to(lower(:text), 'UTF8') IN convert_to(lower(prompt), 'UTF8')) > 0"
     is_shared = True
@@ -131,6 +139,20 @@ class PostgresDatabase:
             {"start": start + 1, "size": size, "seq": seq},
         )
         return TextPiece(*rows[0]) if rows else None
+
+    async def used_bytes(self) -> int:
+        """The size of the texts as they are stored. That of the tables would not fall when rows are deleted, since it
+        is the server that makes room free, when it sees fit.
+        """
+        rows = await self.read(_USED_BYTES, {}, is_scan=True)
+        return int(rows[0][0])
+
+    async def give_back(self, most_bytes: int) -> None:
+        """The server's vacuum does that."""
+
+    async def erase(self) -> bool:
+        """Not certain: deleted rows are in the server's files until they are vacuumed, and in its log and backups."""
+        return False
 
     def notify(self, payload: str) -> None:
         self._notices.send(payload)

@@ -26,6 +26,7 @@ from service.metrics.values import COMMIT_BOUNDS, Histogram
 from service.store.database import Batch, LongText, Row, Settle, Statement, TextPiece, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.pending import PieceRead, Read, Write
+from service.store.sqlite.erasing import Eraser
 from service.store.sqlite.groups import (
     GROUPED,
     PASSED_OVER,
@@ -53,10 +54,10 @@ _LARGE_BYTES = 24 << 20
 _MOMENT_SECONDS = 0.01
 """The idle time before a checkpoint once _LARGE_BYTES wait for it."""
 _FORCED_CHECKPOINT_BYTES = 256 << 20
-_PREPARED_BYTES = 32 << 20
-"""How large the write-ahead log is from the start."""
-
-_ZEROS_BYTES = 1 << 20
+_PAGE_BYTES = 4096
+_USED_BYTES = """
+    SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
 _STEPS = 20_000
 """Steps of SQLite's machine between two looks whether anybody still waits for a scan: about a millisecond."""
 
@@ -81,6 +82,8 @@ class SqliteDatabase:
     """A database in one file. :class:`service.store.database.Database` says what the methods promise."""
 
     claim_lock = ""
+    share_lock = ""
+    text_size = "length"
     present_ms = "(CAST(strftime('%s', 'now') AS INTEGER) * 1000)"
     contains_text = "instr(CAST(lower(prompt) AS BLOB), CAST(lower(:text) AS BLOB)) > 0"
     is_shared = False
@@ -96,7 +99,6 @@ class SqliteDatabase:
         last_number: int,
     ) -> None:
         self.commit_seconds = Histogram(COMMIT_BOUNDS)
-        self._path = path
         self._loop = asyncio.get_running_loop()
         self._last_number = last_number
         self._lock = lock
@@ -109,6 +111,7 @@ class SqliteDatabase:
         self._unchecked_bytes = 0
         self._idle: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._eraser = Eraser(writer, path)
 
     @classmethod
     async def open(cls, path: Path) -> SqliteDatabase:
@@ -150,8 +153,7 @@ class SqliteDatabase:
         A commit that makes the file longer takes twice as long as one that does not, since the new length must reach
         the disk, too (measured on ext4: 430 and 220 µs for a new job).
         """
-        log = self._path.resolve()
-        await asyncio.to_thread(_lengthen, log.with_name(f"{log.name}-wal"))
+        await self._eraser.begin()
 
     def next_number(self) -> int:
         """Numbers are given here, since no other process makes jobs. A refused job's number stays unused."""
@@ -180,6 +182,16 @@ class SqliteDatabase:
         rows = await self._points.piece(text, start, size)
         return TextPiece(*rows[0]) if rows else None
 
+    async def used_bytes(self) -> int:
+        """The pages that are in use; the log beside the file does not count."""
+        return int((await self.read(_USED_BYTES, {}))[0][0])
+
+    async def give_back(self, most_bytes: int) -> None:
+        await self.write(Statement(f"PRAGMA incremental_vacuum({most_bytes // _PAGE_BYTES})", {}))
+
+    async def erase(self) -> bool:
+        return await self._eraser.erased()
+
     def notify(self, payload: str) -> None:
         """Nobody else shares the file."""
 
@@ -188,6 +200,7 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         self._is_closed = True
+        await self._eraser.close()
         self._flush_rest()
         if self._flushing is not None:
             await self._flushing
@@ -313,6 +326,8 @@ async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
         "foreign_keys = ON",
         "cache_size = -16000",
         "temp_store = MEMORY",
+        # What is deleted is overwritten with zeros. The log has it still, see erasing.py.
+        "secure_delete = ON",
     ):
         await writer.execute_fetchall(f"PRAGMA {pragma}")
     mode = [str(row[0]) for row in await writer.execute_fetchall("PRAGMA journal_mode = WAL")]
@@ -323,21 +338,6 @@ async def _prepare(writer: aiosqlite.Connection, path: Path) -> None:
     await writer.execute_fetchall("PRAGMA synchronous = FULL")
     await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 0")
     await _migrate(writer, path)
-
-
-def _lengthen(log: Path) -> None:
-    """Lengthen the log, or leave it as it was where the disk has no room: this is only for speed."""
-    with contextlib.suppress(OSError):
-        length = log.stat().st_size
-        file = os.open(log, os.O_WRONLY | os.O_APPEND)
-        try:
-            for _ in range(length, _PREPARED_BYTES, _ZEROS_BYTES):
-                os.write(file, bytes(_ZEROS_BYTES))
-            os.fdatasync(file)
-        except OSError:
-            os.ftruncate(file, length)
-        finally:
-            os.close(file)
 
 
 async def _last_number(writer: aiosqlite.Connection) -> int:

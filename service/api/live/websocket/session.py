@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from service.api.context import CONFIG, HUB, JOBS
+from service.api.live.delivery import note_sent_to
 from service.api.live.feeds import FEEDS
 from service.api.live.job_shape import view_fields
 from service.api.live.websocket.identity import Identity
@@ -15,7 +16,13 @@ from service.api.live.websocket.messages import Authenticate, Subscription, read
 from service.api.live.websocket.outbox import Outbox
 from service.api.live.websocket.stats import STATS
 from service.api.live.websocket.subscription import JobSubscription
-from service.errors import InvalidRequestError, LimitReachedError, ServiceError
+from service.errors import (
+    CONTENTS_DELETED,
+    ContentsDeletedError,
+    InvalidRequestError,
+    LimitReachedError,
+    ServiceError,
+)
 from service.job import Job
 from service.jobs import no_prompt
 from service.key import Key
@@ -168,11 +175,14 @@ class Session:
         if from_ and position is None:
             raise InvalidRequestError(f"from: must be a position, such as 1.250 (got {from_!r})", "from")
         self._check_room(is_new=job_id not in self._follows)
-        follow = JobSubscription(self._app[FEEDS], job_id, self._outbox.ready, self._ended)
+        follow = JobSubscription(self._app[FEEDS], job_id, self._outbox.ready, self._ended, self._sent)
         job = await follow.open(position)
         if not caller.sees(job):
             self._drop(follow)
             raise no_prompt(job_id)
+        if job.contents_deleted_at is not None:
+            self._drop(follow)
+            raise ContentsDeletedError(CONTENTS_DELETED)
         self._stop_following(job_id)
         self._follows[job_id] = follow
 
@@ -191,6 +201,9 @@ class Session:
             del self._follows[follow.job_id]
         self._drop(follow)
 
+    def _sent(self, job: Job) -> None:
+        note_sent_to(self._app, self._identity.caller, job)
+
     def _drop(self, follow: JobSubscription) -> None:
         self._outbox.forget(follow)
         follow.close()
@@ -201,6 +214,8 @@ class Session:
 
     def _refuse(self, error: ServiceError, about: Subscription | None = None) -> None:
         message: dict[str, Any] = {"type": "error", "error": str(error)}
+        if isinstance(error, ContentsDeletedError):
+            message["code"] = error.code
         if about is not None:
             message["channel"] = about.channel
             if about.id is not None:

@@ -13,7 +13,7 @@ from service.live.outputs import Position
 
 class JobSubscription:
     """A job's feed, whose first message is the snapshot. ``ready`` is called when there may be something to read, and
-    ``ended`` when nothing more will come.
+    ``ended`` when nothing more will come; ``sent`` is told the job when all of it is on its way.
     """
 
     def __init__(
@@ -22,10 +22,12 @@ class JobSubscription:
         job_id: str,
         ready: Callable[[JobSubscription], None],
         ended: Callable[[JobSubscription], None],
+        sent: Callable[[Job], None],
     ) -> None:
         self._feeds = feeds
         self._ready = ready
         self._ended = ended
+        self._sent = sent
         self._feed: JobFeed | None = None
         self._has_begun = False
         self.job_id = job_id
@@ -48,6 +50,7 @@ class JobSubscription:
             del fields["type"]
             messages[0] = {"type": "subscribed", "channel": "job", "id": self.job_id, "job": fields}
         if feed.is_done:
+            self._sent(feed.job)
             self._ended(self)
         return messages
 

@@ -1,0 +1,128 @@
+"""What jobs that have ended hold of text goes before their rows: as their keys say, or for want of room."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from service.clock import Clock
+from service.errors import ServiceError
+from service.job import Job
+from service.jobs.ledger import Ledger
+from service.jobs.row_cache import RowCache
+from service.store.contents import AT_ONCE, ContentStore
+
+_log = logging.getLogger(__name__)
+
+_DAY_MS = 86_400_000
+_TAKEN_MS = 600_000
+"""How long the contents of a job are kept after its result was sent whole, where its key keeps nothing."""
+_NEVER_BEGUN_MS = _DAY_MS
+"""How long the contents of a job are kept that was cancelled while it waited: nobody has used anything for it."""
+_FULL = 0.95
+"""From this share of the bytes on, room is made,"""
+_AMPLE = 0.9
+"""until no more than this are used."""
+_GIVEN_BACK_BYTES = 1 << 20
+
+
+def retention_ms(days: int | None) -> int | None:
+    """How long after its end a job of a key with these ``retention_days`` is kept, as far as is known when it comes."""
+    return None if days is None else max(1, days) * _DAY_MS
+
+
+class Retention:
+    """Deletes contents. ``max_bytes`` bounds what is stored; 0: nothing does."""
+
+    def __init__(
+        self, contents: ContentStore, ledger: Ledger, row_cache: RowCache, clock: Clock, max_bytes: int
+    ) -> None:
+        self._contents = contents
+        self._ledger = ledger
+        self._row_cache = row_cache
+        self._clock = clock
+        self.max_bytes = max_bytes
+        self.used_bytes: int | None = None
+        """As last looked at, where there is a bound."""
+        self.jobs_emptied = 0
+        """Jobs whose contents went for want of room since the start,"""
+        self.last_emptied_at: int | None = None
+        """and when the last of them did."""
+        self._oldest_since = 0
+        """Jobs that ended before have no contents any more."""
+        self._noting: set[asyncio.Task[None]] = set()
+
+    def sent(self, job: Job) -> None:
+        """The result of a job whose key keeps nothing was sent whole to who asked for it: its contents go soon."""
+        noting = asyncio.create_task(self._note_sent(job.id))
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+
+    async def tend(self, now: int) -> int:
+        """Delete the contents whose time has come by then (milliseconds since the epoch); of how many jobs. Raises
+        CannotStoreError.
+        """
+        deleted = 0
+        while ids := await self._contents.due(now) or await self._contents.never_begun(now - _NEVER_BEGUN_MS):
+            deleted += len((await self._empty(ids))[0])
+        if deleted:
+            await self._contents.erase()
+        return deleted
+
+    async def make_room(self) -> int:
+        """Delete the oldest contents while more is stored than may be; of how many jobs. Raises CannotStoreError."""
+        if not self.max_bytes:
+            return 0
+        deleted = 0
+        used = self.used_bytes = await self._contents.used_bytes()
+        while used > self.max_bytes * (_AMPLE if deleted else _FULL):
+            ids = await self._next_to_go()
+            if not ids:
+                break
+            jobs, freed = await self._empty(ids)
+            deleted += len(jobs)
+            # It rests a moment: others write, too.
+            await asyncio.sleep(0)
+            used -= freed
+            if used <= self.max_bytes * _AMPLE:
+                used = self.used_bytes = await self._contents.used_bytes()
+        self._tell(deleted)
+        if deleted:
+            await self._contents.erase()
+            await self._contents.give_back(_GIVEN_BACK_BYTES)
+        return deleted
+
+    async def _next_to_go(self) -> Sequence[str]:
+        ids = await self._contents.never_begun(self._clock.now_ms())
+        if ids:
+            return ids
+        found = await self._contents.oldest(self._oldest_since)
+        if len(found) < AT_ONCE:
+            # Another process may have ended a job a moment earlier than one that is known here.
+            self._oldest_since = 0
+            return [job_id for job_id, _ in found or await self._contents.oldest(0)]
+        self._oldest_since = found[-1][1]
+        return [job_id for job_id, _ in found]
+
+    async def _empty(self, ids: Sequence[str]) -> tuple[list[Job], int]:
+        emptied, freed = await self._ledger.tracked(self._contents.empty(ids, self._clock.now_ms()))
+        for job in emptied:
+            if self._row_cache.get(job.id) is not None:
+                self._row_cache.put(job)
+            self._ledger.tell_of_loss(job)
+        return emptied, freed
+
+    async def _note_sent(self, job_id: str) -> None:
+        try:
+            await self._contents.note_sent(job_id, self._clock.now_ms(), _TAKEN_MS)
+        except ServiceError as error:
+            _log.warning("that the result of job %s was sent could not be noted: %s", job_id, error)
+
+    def _tell(self, deleted: int) -> None:
+        if deleted:
+            self.jobs_emptied += deleted
+            self.last_emptied_at = self._clock.now_ms()
+            _log.warning("the contents of %d old jobs were deleted, since database.max_bytes was nearly full", deleted)
+        elif self.used_bytes is not None and self.used_bytes > self.max_bytes:
+            _log.warning("more is stored than database.max_bytes allows, and no job that has ended has contents left")

@@ -1,0 +1,145 @@
+"""What jobs hold of text: deleted together with their rows, or before them.
+
+Only jobs that have ended are touched. Nothing is written to them any more: each statement that writes what a job holds
+names the row that it expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from service.job import Job
+from service.store.database import Database, Row, Statement
+from service.store.job_queries import job_of
+from service.store.job_statements import COLUMNS
+
+AT_ONCE = 50
+"""Jobs of one transaction."""
+_HOUR_MS = 3_600_000
+
+_IDS = ", ".join(f":id{number}" for number in range(AT_ONCE))
+# The time is written so that no index serves it: the jobs are to be found by their ids.
+_THESE = f"id IN ({_IDS}) AND finished_at + 0 > 0"
+_COUNT_PURGED = f"""
+    INSERT INTO purged_requests (key_id, created_at)
+    SELECT key_id, created_at FROM jobs WHERE {_THESE} AND key_id IS NOT NULL AND created_at >= :since
+"""
+_FORGET_PURGED = "DELETE FROM purged_requests WHERE created_at < :since"
+_PURGE = f"DELETE FROM jobs WHERE {_THESE} RETURNING {COLUMNS}"
+_PURGE_KEYS = f"""
+    DELETE FROM idempotency WHERE job_id IN ({_IDS})
+    AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = idempotency.job_id)
+"""
+_PURGE_PIECES = f"""
+    DELETE FROM reply_pieces WHERE job_id IN ({_IDS})
+    AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = reply_pieces.job_id)
+"""
+
+_EMPTY = f"""
+    UPDATE jobs SET preview = '', error_message = NULL, contents_deleted_at = :now
+    WHERE {_THESE} AND contents_deleted_at IS NULL RETURNING {COLUMNS}
+"""
+_EMPTIED = f"SELECT {{column}} FROM jobs WHERE id IN ({_IDS}) AND contents_deleted_at + 0 > 0"
+_SEQS, _JOB_IDS = _EMPTIED.format(column="seq"), _EMPTIED.format(column="id")
+_DELETE_BODIES = f"""
+    DELETE FROM bodies WHERE seq IN ({_SEQS}) RETURNING {{text_size}}(prompt) + {{text_size}}(request)
+"""
+_DELETE_RESULTS = f"DELETE FROM results WHERE seq IN ({_SEQS}) RETURNING {{text_size}}(segments)"
+_DELETE_KEYS = f"DELETE FROM idempotency WHERE job_id IN ({_JOB_IDS}) RETURNING {{text_size}}(reply_body)"
+_DELETE_PIECES = f"DELETE FROM reply_pieces WHERE job_id IN ({_JOB_IDS}) RETURNING {{text_size}}(data)"
+
+_DUE = """
+    SELECT id FROM jobs
+    WHERE finished_at + retention_ms <= :now AND retention_ms IS NOT NULL AND finished_at IS NOT NULL
+      AND contents_deleted_at IS NULL
+    ORDER BY finished_at + retention_ms LIMIT :most
+"""
+_NEVER_BEGUN = """
+    SELECT id FROM jobs
+    WHERE finished_at + 1 <= :before AND status = 'cancelled' AND started_at IS NULL AND contents_deleted_at IS NULL
+    ORDER BY finished_at + 1 LIMIT :most
+"""
+_OLDEST = """
+    SELECT id, finished_at FROM jobs
+    WHERE finished_at >= :since AND finished_at IS NOT NULL AND contents_deleted_at IS NULL
+    ORDER BY finished_at LIMIT :most
+"""
+# The first one to whom it was sent counts. A caller may have all of it a moment before the job's end is stored.
+_SENT = """
+    UPDATE jobs SET retention_ms = CASE WHEN finished_at IS NULL THEN :kept ELSE :now + :kept - finished_at END
+    WHERE id = :id AND retention_ms > CASE WHEN finished_at IS NULL THEN :kept ELSE :now + :kept - finished_at END
+"""
+
+
+class Emptied(NamedTuple):
+    """The rows of jobs as they are without contents, and about how much these took."""
+
+    jobs: list[Job]
+    freed_bytes: int
+
+
+class ContentStore:
+    """Deletes what jobs hold of text."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._delete = [
+            sql.replace("{text_size}", database.text_size)
+            for sql in (_DELETE_BODIES, _DELETE_RESULTS, _DELETE_KEYS, _DELETE_PIECES)
+        ]
+
+    async def purge(self, ids: Sequence[str], now: int) -> list[Job]:
+        """Delete up to AT_ONCE jobs that have ended, with everything that belongs to them; which it were. Raises
+        CannotStoreError.
+        """
+        row = {**_row(ids), "since": now - _HOUR_MS}
+        statements = (_COUNT_PURGED, _PURGE, _PURGE_KEYS, _PURGE_PIECES, _FORGET_PURGED)
+        _, rows, *_ = await self._database.write(*(Statement(sql, row) for sql in statements))
+        return [job_of(one) for one in rows]
+
+    async def empty(self, ids: Sequence[str], now: int) -> Emptied:
+        """Delete the contents of up to AT_ONCE jobs that have ended, and leave their rows. Raises CannotStoreError."""
+        row = {**_row(ids), "now": now}
+        emptied, *deleted = await self._database.write(*(Statement(sql, row) for sql in (_EMPTY, *self._delete)))
+        return Emptied([job_of(one) for one in emptied], sum(map(_sum, deleted)))
+
+    async def due(self, now: int) -> list[str]:
+        """Jobs whose keys let their contents go by now."""
+        return await self._ids(_DUE, {"now": now})
+
+    async def never_begun(self, before: int) -> list[str]:
+        """Jobs that were cancelled before then while they waited, the oldest first."""
+        return await self._ids(_NEVER_BEGUN, {"before": before})
+
+    async def oldest(self, since: int) -> list[tuple[str, int]]:
+        """Jobs that have ended, and when, the oldest first; none that ended before ``since``."""
+        rows = await self._database.read(_OLDEST, {"since": since, "most": AT_ONCE}, is_scan=True)
+        return [(row[0], row[1]) for row in rows]
+
+    async def note_sent(self, job_id: str, now: int, kept_ms: int) -> None:
+        """The result was sent whole: the contents go so long after that. Raises CannotStoreError."""
+        await self._database.write(Statement(_SENT, {"id": job_id, "now": now, "kept": kept_ms}), is_urgent=False)
+
+    async def used_bytes(self) -> int:
+        """What all that is stored takes."""
+        return await self._database.used_bytes()
+
+    async def give_back(self, most_bytes: int) -> None:
+        """Return free room to the disk, where the database can."""
+        await self._database.give_back(most_bytes)
+
+    async def erase(self) -> bool:
+        """Have nothing left in the files of what was deleted before; whether that is certain."""
+        return await self._database.erase()
+
+    async def _ids(self, sql: str, row: dict[str, Any]) -> list[str]:
+        return [found[0] for found in await self._database.read(sql, {**row, "most": AT_ONCE}, is_scan=True)]
+
+
+def _row(ids: Sequence[str]) -> dict[str, Any]:
+    return {f"id{number}": ids[min(number, len(ids) - 1)] for number in range(AT_ONCE)}
+
+
+def _sum(rows: Sequence[Row]) -> int:
+    return sum(row[0] or 0 for row in rows)

@@ -1,0 +1,143 @@
+"""Erasing what was deleted from SQLite's files, and the length that the write-ahead log has from the start.
+
+With ``secure_delete`` the pages of what is deleted are overwritten with zeros, but the log still holds them as they
+were. A checkpoint that truncates the log ends that. All deletions that wait share one, and there is at most one a
+second: after it the next commits are slow, until the log has its length again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import aiosqlite
+
+from service.store.sqlite.groups import GROUPED, GroupingConnection
+
+_log = logging.getLogger(__name__)
+
+_PREPARED_BYTES = 32 << 20
+"""How large the write-ahead log is from the start."""
+_ZEROS_BYTES = 1 << 20
+_PAUSE_SECONDS = 1.0
+_TRIES = 20
+_TRY_AGAIN_SECONDS = 0.1
+_BUSY_MS = 50
+"""So long a checkpoint waits for those who read what was before it. Our own reads are over by then, mostly."""
+
+
+class Eraser:
+    """Truncates the log for those who wait for it. The writing connection runs everything between two commits."""
+
+    def __init__(self, writer: aiosqlite.Connection, path: Path) -> None:
+        database = path.resolve()
+        self._writer = writer
+        self._log_path = database.with_name(f"{database.name}-wal")
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Give the log its length. A killed process may have left in it what was deleted."""
+        await self._run(_truncated)
+        await self._lengthened()
+
+    async def erased(self) -> bool:
+        """Wait until nothing is left in the files of what was deleted before; False where another program reads the
+        database and has not let go of it in time. It is tried again until it is done.
+        """
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        if self._running is None:
+            self._running = asyncio.create_task(self._erase())
+        return await future
+
+    async def close(self) -> None:
+        """Nobody is waited for any more: the log is deleted with its last connection."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait((self._running,))
+        self._answer(is_erased=False)
+
+    async def _erase(self) -> None:
+        is_erased = True
+        while self._waiting or not is_erased:
+            waiting, self._waiting = self._waiting, []
+            try:
+                is_erased = await self._try_again_and_again()
+            finally:
+                self._waiting, later = waiting, self._waiting
+                self._answer(is_erased=is_erased)
+                self._waiting = later
+            if not is_erased:
+                _log.warning("the write-ahead log cannot be emptied: another program reads the database file")
+            await asyncio.sleep(_PAUSE_SECONDS)
+        await self._lengthened()
+        self._running = None
+        if self._waiting:
+            self._running = asyncio.create_task(self._erase())
+
+    async def _try_again_and_again(self) -> bool:
+        for _ in range(_TRIES):
+            if await self._run(_truncated):
+                return True
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        return False
+
+    async def _lengthened(self) -> None:
+        await self._run(lambda _execute: _lengthen(self._log_path))
+
+    async def _run(self, work: Callable[[Callable[..., sqlite3.Cursor]], bool]) -> bool:
+        alone = _Alone(work)
+        try:
+            await self._writer.execute_fetchall(GROUPED, alone)
+        except (sqlite3.Error, ValueError) as error:
+            _log.warning("the write-ahead log could not be emptied: %s", error)
+        return alone.is_done
+
+    def _answer(self, *, is_erased: bool) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(is_erased)
+
+
+class _Alone:
+    """What the connection's thread does between two groups of writes."""
+
+    def __init__(self, work: Callable[[Callable[..., sqlite3.Cursor]], bool]) -> None:
+        self._work = work
+        self.is_done = False
+
+    def run(self, _connection: GroupingConnection, execute: Callable[..., sqlite3.Cursor]) -> None:
+        self.is_done = self._work(execute)
+
+
+def _truncated(execute: Callable[..., sqlite3.Cursor]) -> bool:
+    [(patience_ms,)] = execute("PRAGMA busy_timeout").fetchall()
+    execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    try:
+        [(is_busy, *_)] = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        execute(f"PRAGMA busy_timeout = {patience_ms}")
+    return not is_busy
+
+
+def _lengthen(log: Path) -> bool:
+    """Lengthen the log, or leave it as it was where the disk has no room: this is only for speed."""
+    with contextlib.suppress(OSError):
+        length = log.stat().st_size
+        file = os.open(log, os.O_WRONLY | os.O_APPEND)
+        try:
+            for _ in range(length, _PREPARED_BYTES, _ZEROS_BYTES):
+                os.write(file, bytes(_ZEROS_BYTES))
+            os.fdatasync(file)
+        except OSError:
+            os.ftruncate(file, length)
+        finally:
+            os.close(file)
+    return True

@@ -17,6 +17,7 @@ from service.jobs.submission import ON_REQUEST, Submission
 from service.queue.backlog import Backlog
 from service.queue.gauges import Gauge
 from service.store.contents import AT_ONCE, ContentStore
+from service.store.database import JobPlace
 from service.store.job_filters import Filter
 from service.store.jobs import JobStore
 
@@ -59,23 +60,23 @@ class Purging:
 
     async def purge(self, job_id: str) -> Purged:
         """Remove a job. Raises CannotStoreError."""
-        purged = await self._remove([job_id])
-        return Purged(purged, await self._erased())
+        gone = await self._remove([job_id])
+        return Purged(len(gone), await self._contents.erase(gone))
 
     async def purge_all(self, which: Filter, statuses: Sequence[Status]) -> Purged:
         """Remove the jobs that a filter finds, of those that were there at the call. Raises CannotStoreError."""
-        newest, purged = await self._store.queries.newest(), 0
+        newest, gone = await self._store.queries.newest(), list[JobPlace]()
         for _ in range(_MOST_PASSES):
             # One that begins or ends meanwhile may have passed by all lookups. Where not all that it may become is
             # asked for, it is left alone.
             found = await self._once(which, statuses, newest)
-            purged += found
+            gone += found
             if not found or not (set(statuses) & set(UNFINISHED)):
                 break
-        return Purged(purged, await self._erased())
+        return Purged(len(gone), await self._contents.erase(gone))
 
-    async def _once(self, which: Filter, statuses: Sequence[Status], newest: int) -> int:
-        loop, purged = asyncio.get_running_loop(), 0
+    async def _once(self, which: Filter, statuses: Sequence[Status], newest: int) -> list[JobPlace]:
+        loop, purged = asyncio.get_running_loop(), list[JobPlace]()
         for status in statuses:
             async for ids in found_ids(self._store.queries, which._replace(statuses=(str(status),)), newest):
                 for start in range(0, len(ids), AT_ONCE):
@@ -85,7 +86,7 @@ class Purging:
                     await asyncio.sleep(loop.time() - begun)
         return purged
 
-    async def _remove(self, ids: Sequence[str], *, is_final: bool = False) -> int:
+    async def _remove(self, ids: Sequence[str], *, is_final: bool = False) -> list[JobPlace]:
         if not is_final:
             await asyncio.gather(*(self._submission.was_cancelled(job_id, ON_REQUEST) for job_id in ids))
             await self._until_ended(ids)
@@ -96,13 +97,10 @@ class Purging:
             self._ledger.tell_of_loss(job)
         if gone:
             self._store.tell(LOOK_AGAIN)
-        return len(gone)
+        return [JobPlace(job.seq, job.id) for job in gone]
 
     async def _until_ended(self, ids: Iterable[str]) -> None:
         """Wait until no attempt of these jobs holds anything of them here, but for those that sit out a load."""
         ending = [future for job_id in ids if (future := self._ledger.ending(job_id)) is not None]
         if ending:
             await asyncio.wait(ending, timeout=_ENDING_SECONDS)
-
-    async def _erased(self) -> bool:
-        return await self._contents.erase()

@@ -12,6 +12,7 @@ from service.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.row_cache import RowCache
 from service.store.contents import AT_ONCE, ContentStore
+from service.store.database import JobPlace
 
 _log = logging.getLogger(__name__)
 
@@ -63,35 +64,35 @@ class Retention:
         """Delete the contents whose time has come by then (milliseconds since the epoch); of how many jobs. Raises
         CannotStoreError.
         """
-        deleted = 0
+        gone: list[JobPlace] = []
         while ids := await self._contents.due(now) or await self._contents.never_begun(now - _NEVER_BEGUN_MS):
-            deleted += len((await self._empty(ids))[0])
-        if deleted:
-            await self._contents.erase()
-        return deleted
+            gone += (await self._empty(ids))[0]
+        if gone:
+            await self._contents.erase(gone)
+        return len(gone)
 
     async def make_room(self) -> int:
         """Delete the oldest contents while more is stored than may be; of how many jobs. Raises CannotStoreError."""
         if not self.max_bytes:
             return 0
-        deleted = 0
+        gone: list[JobPlace] = []
         used = self.used_bytes = await self._contents.used_bytes()
-        while used > self.max_bytes * (_AMPLE if deleted else _FULL):
+        while used > self.max_bytes * (_AMPLE if gone else _FULL):
             ids = await self._next_to_go()
             if not ids:
                 break
-            jobs, freed = await self._empty(ids)
-            deleted += len(jobs)
+            places, freed = await self._empty(ids)
+            gone += places
             # It rests a moment: others write, too.
             await asyncio.sleep(0)
             used -= freed
             if used <= self.max_bytes * _AMPLE:
                 used = self.used_bytes = await self._contents.used_bytes()
-        self._tell(deleted)
-        if deleted:
-            await self._contents.erase()
+        self._tell(len(gone))
+        if gone:
+            await self._contents.erase(gone)
             await self._contents.give_back(_GIVEN_BACK_BYTES)
-        return deleted
+        return len(gone)
 
     async def _next_to_go(self) -> Sequence[str]:
         ids = await self._contents.never_begun(self._clock.now_ms())
@@ -105,13 +106,13 @@ class Retention:
         self._oldest_since = found[-1][1]
         return [job_id for job_id, _ in found]
 
-    async def _empty(self, ids: Sequence[str]) -> tuple[list[Job], int]:
+    async def _empty(self, ids: Sequence[str]) -> tuple[list[JobPlace], int]:
         emptied, freed = await self._ledger.tracked(self._contents.empty(ids, self._clock.now_ms()))
         for job in emptied:
             if self._row_cache.get(job.id) is not None:
                 self._row_cache.put(job)
             self._ledger.tell_of_loss(job)
-        return emptied, freed
+        return [JobPlace(job.seq, job.id) for job in emptied], freed
 
     async def _note_sent(self, job_id: str) -> None:
         try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from service.job import Job
-from service.store.database import Database, Row, Statement
+from service.store.database import Database, JobPlace, Row, Statement
 from service.store.job_queries import job_of
 from service.store.job_statements import COLUMNS
 
@@ -129,9 +129,11 @@ class ContentStore:
         """Return free room to the disk, where the database can."""
         await self._database.give_back(most_bytes)
 
-    async def erase(self) -> bool:
-        """Have nothing left in the files of what was deleted before; whether that is certain."""
-        return await self._database.erase()
+    async def erase(self, gone: Sequence[JobPlace]) -> bool:
+        """Have nothing left in the files of what these jobs held, and of all that was deleted before; whether that is
+        certain.
+        """
+        return await self._database.erase(gone)
 
     async def _ids(self, sql: str, row: dict[str, Any]) -> list[str]:
         return [found[0] for found in await self._database.read(sql, {**row, "most": AT_ONCE}, is_scan=True)]

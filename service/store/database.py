@@ -88,6 +88,13 @@ class LongText(NamedTuple):
     seq: int
 
 
+class JobPlace(NamedTuple):
+    """Where a job stands, or stood."""
+
+    seq: int
+    id: str
+
+
 class TextPiece(NamedTuple):
     """A piece of a text, in UTF-8, and the bytes of the whole."""
 
@@ -156,9 +163,9 @@ class Database(Protocol):
     async def give_back(self, most_bytes: int) -> None:
         """Return up to so much free room to the disk, where the database can. Raises CannotStoreError."""
 
-    async def erase(self) -> bool:
-        """Have nothing left in the files of what was deleted before this call; whether that is certain. It may take
-        some seconds, and goes on by itself where it could not be done so soon.
+    async def erase(self, gone: Sequence[JobPlace]) -> bool:
+        """Have nothing left in the files of what was deleted before this call, of these jobs above all; whether that is
+        certain. It may take some seconds, and goes on by itself where it could not be done so soon.
         """
 
     def notify(self, payload: str) -> None:

@@ -250,7 +250,7 @@ class JobStore:
 
     async def erase(self) -> bool:
         """Have nothing left in the files of what was deleted before; whether that is certain."""
-        return await self._database.erase()
+        return await self._database.erase(())
 
     async def prune(self, before: int, most: int = PRUNED_AT_ONCE) -> list[Gauge]:
         """Delete finished jobs older than ``before``. Gives a gauge of one job for each."""

@@ -18,7 +18,7 @@ import asyncpg
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.metrics.values import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, LongText, Row, Settle, Statement, TextPiece, Written
+from service.store.database import Batch, JobPlace, LongText, Row, Settle, Statement, TextPiece, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.pending import Read, Write
 from service.store.postgres.connections import Link, connect, is_in_the_way, lost, shown, translated
@@ -150,7 +150,7 @@ class PostgresDatabase:
     async def give_back(self, most_bytes: int) -> None:
         """The server's vacuum does that."""
 
-    async def erase(self) -> bool:
+    async def erase(self, gone: Sequence[JobPlace]) -> bool:
         """Not certain: deleted rows are in the server's files until they are vacuumed, and in its log and backups."""
         return False
 

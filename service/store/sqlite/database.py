@@ -14,7 +14,7 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -23,7 +23,7 @@ import aiosqlite
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.metrics.values import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, LongText, Row, Settle, Statement, TextPiece, Written
+from service.store.database import Batch, JobPlace, LongText, Row, Settle, Statement, TextPiece, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.pending import PieceRead, Read, Write
 from service.store.sqlite.erasing import Eraser
@@ -189,8 +189,8 @@ class SqliteDatabase:
     async def give_back(self, most_bytes: int) -> None:
         await self.write(Statement(f"PRAGMA incremental_vacuum({most_bytes // _PAGE_BYTES})", {}))
 
-    async def erase(self) -> bool:
-        return await self._eraser.erased()
+    async def erase(self, gone: Sequence[JobPlace]) -> bool:
+        return await self._eraser.erased(gone)
 
     def notify(self, payload: str) -> None:
         """Nobody else shares the file."""

@@ -2,7 +2,8 @@
 
 With ``secure_delete`` the pages of what is deleted are overwritten with zeros, but the log still holds them as they
 were. A checkpoint that truncates the log ends that. All deletions that wait share one, and there is at most one a
-second: after it the next commits are slow, until the log has its length again.
+second: after it the next commits are slow, until the log has its length again. What SQLite leaves between the entries
+of its pages is overwritten then, too (page_gaps.py).
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import aiosqlite
 
+from service.store.database import JobPlace
 from service.store.sqlite.groups import GROUPED, GroupingConnection
+from service.store.sqlite.page_gaps import DatabaseFile, merged
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ _ZEROS_BYTES = 1 << 20
 _PAUSE_SECONDS = 1.0
 _TRIES = 20
 _TRY_AGAIN_SECONDS = 0.1
+_REACH = 100
+"""Rows on each side of one that is gone, whose pages may have had it before."""
+_JOBS_AT_ONCE = 100
 _BUSY_MS = 50
 """So long a checkpoint waits for those who read what was before it. Our own reads are over by then, mostly."""
 
@@ -35,10 +41,12 @@ class Eraser:
     """Truncates the log for those who wait for it. The writing connection runs everything between two commits."""
 
     def __init__(self, writer: aiosqlite.Connection, path: Path) -> None:
-        database = path.resolve()
+        database = self._path = path.resolve()
         self._writer = writer
         self._log_path = database.with_name(f"{database.name}-wal")
         self._waiting: list[asyncio.Future[bool]] = []
+        self._gone: list[JobPlace] = []
+        """Jobs around whose places the pages are to be looked through."""
         self._running: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -46,12 +54,13 @@ class Eraser:
         await self._run(_truncated)
         await self._lengthened()
 
-    async def erased(self) -> bool:
+    async def erased(self, gone: Sequence[JobPlace]) -> bool:
         """Wait until nothing is left in the files of what was deleted before; False where another program reads the
         database and has not let go of it in time. It is tried again until it is done.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
+        self._gone += gone
         if self._running is None:
             self._running = asyncio.create_task(self._erase())
         return await future
@@ -82,11 +91,31 @@ class Eraser:
             self._running = asyncio.create_task(self._erase())
 
     async def _try_again_and_again(self) -> bool:
-        for _ in range(_TRIES):
-            if await self._run(_truncated):
-                return True
+        tries = 0
+        while tries < _TRIES:
+            if await self._run(self._emptied):
+                if not self._gone:
+                    return True
+                continue
+            tries += 1
             await asyncio.sleep(_TRY_AGAIN_SECONDS)
         return False
+
+    def _emptied(self, execute: Callable[..., sqlite3.Cursor]) -> bool:
+        """Empty the log, and then the gaps around some of the jobs; whether that could be done."""
+        if not _truncated(execute):
+            return False
+        some, self._gone = self._gone[:_JOBS_AT_ONCE], self._gone[_JOBS_AT_ONCE:]
+        if some:
+            # The connection writes pages as it has them in memory.
+            execute("PRAGMA shrink_memory")
+            file = DatabaseFile(self._path)
+            try:
+                for root, ranges in _places(execute, some):
+                    file.clear_gaps(file.leaves(root, ranges))
+            finally:
+                file.close()
+        return True
 
     async def _lengthened(self) -> None:
         await self._run(lambda _execute: _lengthen(self._log_path))
@@ -125,6 +154,33 @@ def _truncated(execute: Callable[..., sqlite3.Cursor]) -> bool:
     finally:
         execute(f"PRAGMA busy_timeout = {patience_ms}")
     return not is_busy
+
+
+def _places(
+    execute: Callable[..., sqlite3.Cursor], gone: Sequence[JobPlace]
+) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """The first pages of the tables that hold text, and where the rows of these jobs stood in each."""
+    roots = dict(execute("SELECT name, rootpage FROM sqlite_master WHERE type = 'table'").fetchall())
+    seqs = [job.seq for job in gone]
+    for table in ("jobs", "bodies", "results"):
+        yield roots[table], merged(_around(execute, table, seqs))
+    for table in ("idempotency", "reply_pieces"):
+        # Ids are in the order of time, and so are the numbers of the rows.
+        before = f"SELECT rowid FROM {table} WHERE job_id <= ? ORDER BY job_id DESC LIMIT 1"
+        found = [execute(before, (job.id,)).fetchone() for job in gone]
+        yield roots[table], merged(_around(execute, table, [row[0] if row else 0 for row in found]))
+
+
+def _around(execute: Callable[..., sqlite3.Cursor], table: str, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """For each number those of the rows that are the next to it on both sides."""
+    below = f"SELECT min(n) FROM (SELECT rowid AS n FROM {table} WHERE rowid < ? ORDER BY rowid DESC LIMIT {_REACH})"
+    above = f"SELECT max(n) FROM (SELECT rowid AS n FROM {table} WHERE rowid > ? ORDER BY rowid LIMIT {_REACH})"
+    end = -1
+    for number in sorted(numbers):
+        if number > end:
+            [(low,)], [(high,)] = execute(below, (number,)).fetchall(), execute(above, (number,)).fetchall()
+            end = number if high is None else high
+            yield number if low is None else low, end
 
 
 def _lengthen(log: Path) -> bool:

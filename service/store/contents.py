@@ -23,7 +23,7 @@ _IDS = ", ".join(f":id{number}" for number in range(AT_ONCE))
 _THESE = f"id IN ({_IDS}) AND finished_at + 0 > 0"
 _COUNT_PURGED = f"""
     INSERT INTO purged_requests (key_id, created_at)
-    SELECT key_id, created_at FROM jobs WHERE {_THESE} AND key_id IS NOT NULL AND created_at >= :since
+    SELECT key_id, created_at FROM jobs WHERE {_THESE} AND coalesce(key_id, '') <> '' AND created_at >= :since
 """
 _FORGET_PURGED = "DELETE FROM purged_requests WHERE created_at < :since"
 _PURGE = f"DELETE FROM jobs WHERE {_THESE} RETURNING {COLUMNS}"
@@ -40,14 +40,21 @@ _EMPTY = f"""
     UPDATE jobs SET preview = '', error_message = NULL, contents_deleted_at = :now
     WHERE {_THESE} AND contents_deleted_at IS NULL RETURNING {COLUMNS}
 """
-_EMPTIED = f"SELECT {{column}} FROM jobs WHERE id IN ({_IDS}) AND contents_deleted_at + 0 > 0"
-_SEQS, _JOB_IDS = _EMPTIED.format(column="seq"), _EMPTIED.format(column="id")
-_DELETE_BODIES = f"""
-    DELETE FROM bodies WHERE seq IN ({_SEQS}) RETURNING {{text_size}}(prompt) + {{text_size}}(request)
+_EMPTIED = f"""
+    WITH these AS MATERIALIZED (SELECT seq, id FROM jobs WHERE id IN ({_IDS}) AND contents_deleted_at + 0 > 0)
 """
-_DELETE_RESULTS = f"DELETE FROM results WHERE seq IN ({_SEQS}) RETURNING {{text_size}}(segments)"
-_DELETE_KEYS = f"DELETE FROM idempotency WHERE job_id IN ({_JOB_IDS}) RETURNING {{text_size}}(reply_body)"
-_DELETE_PIECES = f"DELETE FROM reply_pieces WHERE job_id IN ({_JOB_IDS}) RETURNING {{text_size}}(data)"
+_DELETE_BODIES = f"""{_EMPTIED}
+    DELETE FROM bodies WHERE seq IN (SELECT seq FROM these) RETURNING {{text_size}}(prompt) + {{text_size}}(request)
+"""
+_DELETE_RESULTS = f"""{_EMPTIED}
+    DELETE FROM results WHERE seq IN (SELECT seq FROM these) RETURNING {{text_size}}(segments)
+"""
+_DELETE_KEYS = f"""{_EMPTIED}
+    DELETE FROM idempotency WHERE job_id IN (SELECT id FROM these) RETURNING {{text_size}}(reply_body)
+"""
+_DELETE_PIECES = f"""{_EMPTIED}
+    DELETE FROM reply_pieces WHERE job_id IN (SELECT id FROM these) RETURNING {{text_size}}(data)
+"""
 
 _DUE = """
     SELECT id FROM jobs
@@ -67,8 +74,8 @@ _OLDEST = """
 """
 # The first one to whom it was sent counts. A caller may have all of it a moment before the job's end is stored.
 _SENT = """
-    UPDATE jobs SET retention_ms = CASE WHEN finished_at IS NULL THEN :kept ELSE :now + :kept - finished_at END
-    WHERE id = :id AND retention_ms > CASE WHEN finished_at IS NULL THEN :kept ELSE :now + :kept - finished_at END
+    UPDATE jobs SET retention_ms = CASE WHEN finished_at IS NULL THEN :kept ELSE :until - finished_at END
+    WHERE id = :id AND retention_ms > CASE WHEN finished_at IS NULL THEN :kept ELSE :until - finished_at END
 """
 
 
@@ -119,7 +126,8 @@ class ContentStore:
 
     async def note_sent(self, job_id: str, now: int, kept_ms: int) -> None:
         """The result was sent whole: the contents go so long after that. Raises CannotStoreError."""
-        await self._database.write(Statement(_SENT, {"id": job_id, "now": now, "kept": kept_ms}), is_urgent=False)
+        row = {"id": job_id, "kept": kept_ms, "until": now + kept_ms}
+        await self._database.write(Statement(_SENT, row), is_urgent=False)
 
     async def used_bytes(self) -> int:
         """What all that is stored takes."""

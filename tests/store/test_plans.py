@@ -10,6 +10,7 @@ import pytest
 
 from service.job import Job, Line, Segment, Status
 from service.store import idempotency, request_log
+from service.store.contents import ContentStore
 from service.store.database import Database, Statement, Update
 from service.store.job_filters import MODEL, OWNER, STATUSES, Filter
 from service.store.job_statements import CLAIM, GAUGES, HELD, OLDEST_READY, SELECT_STANDING
@@ -131,6 +132,12 @@ ASKED = {
         lambda store, job: store.queries.slice(Filter(owner="owner-1", text="x"), OWNER, 7_000, 6_000),
         ("seek jobs_by_owner", "seek bodies_pkey"),
     ),
+    "sent": Asked(lambda store, job: _contents(store).note_sent(job.id, NOW, 1), ("seek jobs_id",)),
+    "contents that are due": Asked(lambda store, job: _contents(store).due(NOW), ("seek jobs_perishing",)),
+    "contents that nobody has used": Asked(
+        lambda store, job: _contents(store).never_begun(NOW), ("seek jobs_never_begun",)
+    ),
+    "oldest contents": Asked(lambda store, job: _contents(store).oldest(NOW), ("seek jobs_finished",)),
     "place of a job in the list": Asked(lambda store, job: store.queries.number_of("id-700"), ("seek jobs_id",)),
 } | {
     f"list of {status}": Asked(
@@ -139,6 +146,10 @@ ASKED = {
     )
     for status in Status
 }
+
+
+def _contents(store: JobStore) -> ContentStore:
+    return ContentStore(store.queries._database)
 
 
 @pytest.fixture(params=["never analyzed", "analyzed"])
@@ -163,6 +174,14 @@ async def test_every_statement_finds_its_rows_by_the_index_that_is_meant_for_it(
         # A mere name says that walking through it is no harm.
         found[name] = sorted({access if access in asked.indexes else access.split()[1] for access in accesses})
     assert found == {name: sorted(asked.indexes) for name, asked in ASKED.items()}
+
+
+@pytest.mark.parametrize("name", ["purge", "empty"])
+async def test_jobs_that_lose_what_they_hold_are_found_by_their_ids(filled: Database, name: str) -> None:
+    recording = Recording(filled)
+    await getattr(ContentStore(recording), name)(["id-7", "id-9"], NOW)
+    accesses = {access for one in recording.statements for access in await explained(filled, one)}
+    assert {access for access in accesses if " jobs" in access} == {"seek jobs_id"}
 
 
 async def test_a_job_that_ends_is_found_by_its_number(filled: Database) -> None:

@@ -11,7 +11,7 @@ from service.errors import ServiceError
 from service.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.row_cache import RowCache
-from service.store.contents import AT_ONCE, ContentStore
+from service.store.contents import AT_ONCE, Candidate, ContentStore
 from service.store.database import JobPlace
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ _FULL = 0.95
 """From this share of the bytes on, room is made,"""
 _AMPLE = 0.9
 """until no more than this are used."""
-_GIVEN_BACK_BYTES = 1 << 20
 
 
 def retention_ms(days: int | None) -> int | None:
@@ -65,8 +64,8 @@ class Retention:
         CannotStoreError.
         """
         gone: list[JobPlace] = []
-        while ids := await self._contents.due(now) or await self._contents.never_begun(now - _NEVER_BEGUN_MS):
-            gone += (await self._empty(ids))[0]
+        while found := await self._contents.due(now) or await self._contents.never_begun(now - _NEVER_BEGUN_MS):
+            gone += (await self._empty(found))[0]
         if gone:
             await self._contents.erase(gone)
         return len(gone)
@@ -78,10 +77,10 @@ class Retention:
         gone: list[JobPlace] = []
         used = self.used_bytes = await self._contents.used_bytes()
         while used > self.max_bytes * (_AMPLE if gone else _FULL):
-            ids = await self._next_to_go()
-            if not ids:
+            found = await self._next_to_go()
+            if not found:
                 break
-            places, freed = await self._empty(ids)
+            places, freed = await self._empty(_enough(found, used - int(self.max_bytes * _AMPLE)))
             gone += places
             # It rests a moment: others write, too.
             await asyncio.sleep(0)
@@ -89,24 +88,23 @@ class Retention:
             if used <= self.max_bytes * _AMPLE:
                 used = self.used_bytes = await self._contents.used_bytes()
         self._tell(len(gone))
+        has_more = True
+        while has_more:
+            has_more = await self._contents.give_back(self.max_bytes)
         if gone:
             await self._contents.erase(gone)
-            await self._contents.give_back(_GIVEN_BACK_BYTES)
         return len(gone)
 
-    async def _next_to_go(self) -> Sequence[str]:
-        ids = await self._contents.never_begun(self._clock.now_ms())
-        if ids:
-            return ids
-        found = await self._contents.oldest(self._oldest_since)
-        if len(found) < AT_ONCE:
+    async def _next_to_go(self) -> list[Candidate]:
+        found = await self._contents.never_begun(self._clock.now_ms())
+        if not found:
+            found = await self._contents.oldest(self._oldest_since)
             # Another process may have ended a job a moment earlier than one that is known here.
-            self._oldest_since = 0
-            return [job_id for job_id, _ in found or await self._contents.oldest(0)]
-        self._oldest_since = found[-1][1]
-        return [job_id for job_id, _ in found]
+            self._oldest_since = found[0].finished_at if len(found) == AT_ONCE else 0
+        return found or await self._contents.oldest(0)
 
-    async def _empty(self, ids: Sequence[str]) -> tuple[list[JobPlace], int]:
+    async def _empty(self, found: Sequence[Candidate]) -> tuple[list[JobPlace], int]:
+        ids = [one.id for one in found]
         emptied, freed = await self._ledger.tracked(self._contents.empty(ids, self._clock.now_ms()))
         for job in emptied:
             if self._row_cache.get(job.id) is not None:
@@ -127,3 +125,12 @@ class Retention:
             _log.warning("the contents of %d old jobs were deleted, since database.max_bytes was nearly full", deleted)
         elif self.used_bytes is not None and self.used_bytes > self.max_bytes:
             _log.warning("more is stored than database.max_bytes allows, and no job that has ended has contents left")
+
+
+def _enough(found: Sequence[Candidate], wanted_bytes: int) -> Sequence[Candidate]:
+    """As many of the first as may free so much. Mostly a prompt is stored beside a request of about its size."""
+    for count, one in enumerate(found, 1):
+        wanted_bytes -= 2 * one.size
+        if wanted_bytes <= 0:
+            return found[:count]
+    return found

@@ -6,6 +6,7 @@ names the row that it expects.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from service.store.job_statements import COLUMNS
 AT_ONCE = 50
 """Jobs of one transaction."""
 _HOUR_MS = 3_600_000
+_SIZE = re.compile(r"\{size of (\w+)\}")
 
 _IDS = ", ".join(f":id{number}" for number in range(AT_ONCE))
 # The time is written so that no index serves it: the jobs are to be found by their ids.
@@ -44,31 +46,31 @@ _EMPTIED = f"""
     WITH these AS MATERIALIZED (SELECT seq, id FROM jobs WHERE id IN ({_IDS}) AND contents_deleted_at + 0 > 0)
 """
 _DELETE_BODIES = f"""{_EMPTIED}
-    DELETE FROM bodies WHERE seq IN (SELECT seq FROM these) RETURNING {{text_size}}(prompt) + {{text_size}}(request)
+    DELETE FROM bodies WHERE seq IN (SELECT seq FROM these) RETURNING {{size of prompt}} + {{size of request}}
 """
 _DELETE_RESULTS = f"""{_EMPTIED}
-    DELETE FROM results WHERE seq IN (SELECT seq FROM these) RETURNING {{text_size}}(segments)
+    DELETE FROM results WHERE seq IN (SELECT seq FROM these) RETURNING {{size of segments}}
 """
 _DELETE_KEYS = f"""{_EMPTIED}
-    DELETE FROM idempotency WHERE job_id IN (SELECT id FROM these) RETURNING {{text_size}}(reply_body)
+    DELETE FROM idempotency WHERE job_id IN (SELECT id FROM these) RETURNING {{size of reply_body}}
 """
 _DELETE_PIECES = f"""{_EMPTIED}
-    DELETE FROM reply_pieces WHERE job_id IN (SELECT id FROM these) RETURNING {{text_size}}(data)
+    DELETE FROM reply_pieces WHERE job_id IN (SELECT id FROM these) RETURNING {{size of data}}
 """
 
 _DUE = """
-    SELECT id FROM jobs
+    SELECT id, finished_at, size FROM jobs
     WHERE finished_at + retention_ms <= :now AND retention_ms IS NOT NULL AND finished_at IS NOT NULL
       AND contents_deleted_at IS NULL
     ORDER BY finished_at + retention_ms LIMIT :most
 """
 _NEVER_BEGUN = """
-    SELECT id FROM jobs
+    SELECT id, finished_at, size FROM jobs
     WHERE finished_at + 1 <= :before AND status = 'cancelled' AND started_at IS NULL AND contents_deleted_at IS NULL
     ORDER BY finished_at + 1 LIMIT :most
 """
 _OLDEST = """
-    SELECT id, finished_at FROM jobs
+    SELECT id, finished_at, size FROM jobs
     WHERE finished_at >= :since AND finished_at IS NOT NULL AND contents_deleted_at IS NULL
     ORDER BY finished_at LIMIT :most
 """
@@ -77,6 +79,15 @@ _SENT = """
     UPDATE jobs SET retention_ms = CASE WHEN finished_at IS NULL THEN :kept ELSE :until - finished_at END
     WHERE id = :id AND retention_ms > CASE WHEN finished_at IS NULL THEN :kept ELSE :until - finished_at END
 """
+
+
+class Candidate(NamedTuple):
+    """A job that has ended, and has contents."""
+
+    id: str
+    finished_at: int
+    size: int
+    """Bytes of its request's body."""
 
 
 class Emptied(NamedTuple):
@@ -92,7 +103,7 @@ class ContentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._delete = [
-            sql.replace("{text_size}", database.text_size)
+            _SIZE.sub(lambda found: database.text_size.format(column=found[1]), sql)
             for sql in (_DELETE_BODIES, _DELETE_RESULTS, _DELETE_KEYS, _DELETE_PIECES)
         ]
 
@@ -111,18 +122,17 @@ class ContentStore:
         emptied, *deleted = await self._database.write(*(Statement(sql, row) for sql in (_EMPTY, *self._delete)))
         return Emptied([job_of(one) for one in emptied], sum(map(_sum, deleted)))
 
-    async def due(self, now: int) -> list[str]:
+    async def due(self, now: int) -> list[Candidate]:
         """Jobs whose keys let their contents go by now."""
-        return await self._ids(_DUE, {"now": now})
+        return await self._candidates(_DUE, {"now": now})
 
-    async def never_begun(self, before: int) -> list[str]:
+    async def never_begun(self, before: int) -> list[Candidate]:
         """Jobs that were cancelled before then while they waited, the oldest first."""
-        return await self._ids(_NEVER_BEGUN, {"before": before})
+        return await self._candidates(_NEVER_BEGUN, {"before": before})
 
-    async def oldest(self, since: int) -> list[tuple[str, int]]:
-        """Jobs that have ended, and when, the oldest first; none that ended before ``since``."""
-        rows = await self._database.read(_OLDEST, {"since": since, "most": AT_ONCE}, is_scan=True)
-        return [(row[0], row[1]) for row in rows]
+    async def oldest(self, since: int) -> list[Candidate]:
+        """Jobs that have ended, the oldest first; none that ended before ``since``."""
+        return await self._candidates(_OLDEST, {"since": since})
 
     async def note_sent(self, job_id: str, now: int, kept_ms: int) -> None:
         """The result was sent whole: the contents go so long after that. Raises CannotStoreError."""
@@ -133,9 +143,9 @@ class ContentStore:
         """What all that is stored takes."""
         return await self._database.used_bytes()
 
-    async def give_back(self, most_bytes: int) -> None:
-        """Return free room to the disk, where the database can."""
-        await self._database.give_back(most_bytes)
+    async def give_back(self, above_bytes: int) -> bool:
+        """Return some free room to the disk, see :meth:`service.store.database.Database.give_back`."""
+        return await self._database.give_back(above_bytes)
 
     async def erase(self, gone: Sequence[JobPlace]) -> bool:
         """Have nothing left in the files of what these jobs held, and of all that was deleted before; whether that is
@@ -143,8 +153,9 @@ class ContentStore:
         """
         return await self._database.erase(gone)
 
-    async def _ids(self, sql: str, row: dict[str, Any]) -> list[str]:
-        return [found[0] for found in await self._database.read(sql, {**row, "most": AT_ONCE}, is_scan=True)]
+    async def _candidates(self, sql: str, row: dict[str, Any]) -> list[Candidate]:
+        rows = await self._database.read(sql, {**row, "most": AT_ONCE}, is_scan=True)
+        return [Candidate(*found) for found in rows]
 
 
 def _row(ids: Sequence[str]) -> dict[str, Any]:

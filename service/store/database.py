@@ -112,7 +112,7 @@ class Database(Protocol):
     """SQL for the end of a SELECT: no other process deletes the row before this transaction has ended."""
 
     text_size: str
-    """The SQL function that tells what a stored text takes, as exactly as is cheap."""
+    """SQL for what a stored text takes, of a ``{column}``, as exactly as is cheap."""
 
     present_ms: str
     """The database's own clock in SQL: milliseconds since the epoch."""
@@ -160,8 +160,10 @@ class Database(Protocol):
     async def used_bytes(self) -> int:
         """What all that is stored takes, without the room that is free for more. Raises StoreError."""
 
-    async def give_back(self, most_bytes: int) -> None:
-        """Return up to so much free room to the disk, where the database can. Raises CannotStoreError."""
+    async def give_back(self, above_bytes: int) -> bool:
+        """Return some free room to the disk where more than so much is taken of it; whether there may be more to give.
+        Raises CannotStoreError.
+        """
 
     async def erase(self, gone: Sequence[JobPlace]) -> bool:
         """Have nothing left in the files of what was deleted before this call, of these jobs above all; whether that is

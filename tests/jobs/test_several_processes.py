@@ -246,3 +246,32 @@ async def test_the_jobs_of_a_process_that_is_killed_or_stopped_are_run_by_the_ot
         victim.process.send(signal.SIGCONT)
         await until_counts(slow, "closed_connections")
         assert await survivor.until(job_id, "completed") == done
+
+
+async def test_a_job_that_is_purged_at_one_process_is_gone_at_the_one_that_runs_it(both: Both) -> None:
+    here, there = both
+    keep_from_working(here)
+    there.stall(after_tokens=3)
+    job_id = await here.submit()
+    await there.ollama.observations.until(lambda seen: seen.stalled == 1)
+    async with following(there, job_id) as follower, following(here, job_id) as listener:
+        await follower.until("output")
+        status, answer = await here.call("DELETE", f"/api/v1/prompt/{job_id}?purge=true")
+        assert (status, answer) == (200, {"purged": 1, "erased": False})
+        for listening in (follower, listener):
+            assert (await listening.until("done"))[-1].data["status"] == "cancelled"
+    await there.ollama.observations.until(lambda seen: seen.closed_connections == 1)
+    assert (await there.call("GET", f"/api/v1/prompt/{job_id}/status"))[0] == 404
+    await asyncio.gather(*(until_counted(service, queued=0, processing=0, cancelled=0) for service in both))
+    assert not there.jobs.ledger.running
+
+
+async def test_a_caller_whose_job_is_purged_at_another_process_does_not_wait_for_ever(both: Both) -> None:
+    here, there = both
+    keep_from_working(there)
+    call = asyncio.create_task(there.call("POST", "/api/chat", CHAT))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (page := (await here.call("GET", "/api/v1/prompts"))[1])["total"]:
+            continue
+        assert (await here.call("DELETE", f"/api/v1/prompt/{page['prompts'][0]['id']}?purge=true"))[0] == 200
+        assert (await call)[0] == 499

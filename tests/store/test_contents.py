@@ -8,7 +8,7 @@ import pytest
 
 from service.job import Job, Outcome, Segment, Status, new_job_id
 from service.queue.gauges import Gauge
-from service.store.contents import ContentStore
+from service.store.contents import Candidate, ContentStore
 from service.store.database import Database
 from service.store.idempotency import KeptReply, RequestKey, remember
 from service.store.jobs import JobStore
@@ -22,6 +22,10 @@ TABLES = ("jobs", "bodies", "results", "idempotency", "reply_pieces")
 @pytest.fixture
 def contents(database: Database) -> ContentStore:
     return ContentStore(database)
+
+
+def ids(found: list[Candidate]) -> list[str]:
+    return [one.id for one in found]
 
 
 async def counts(database: Database) -> list[int]:
@@ -104,10 +108,10 @@ async def test_contents_are_due_as_long_after_the_end_as_the_job_says(store: Job
     await finished(store)
     await stored(store, retention_ms=1)
     assert await contents.due(NOW + 999) == []
-    assert await contents.due(NOW + 1_000) == [soon.id]
-    assert await contents.due(NOW + 10_000) == [soon.id, late.id]
+    assert ids(await contents.due(NOW + 1_000)) == [soon.id]
+    assert ids(await contents.due(NOW + 10_000)) == [soon.id, late.id]
     await contents.empty([soon.id], NOW)
-    assert await contents.due(NOW + 10_000) == [late.id]
+    assert ids(await contents.due(NOW + 10_000)) == [late.id]
 
 
 async def test_what_was_sent_whole_goes_soon_after_the_first_time(store: JobStore, contents: ContentStore) -> None:
@@ -133,8 +137,8 @@ async def test_jobs_that_were_cancelled_while_they_waited_go_before_the_oldest(
         await store.cancel(job.id, NOW + 3)
     await stored(store)
     assert await contents.never_begun(NOW + 3) == []
-    assert await contents.never_begun(NOW + 4) == [never.id]
+    assert ids(await contents.never_begun(NOW + 4)) == [never.id]
     await contents.empty([never.id, first.id], LATER)
     assert await contents.never_begun(NOW + 4) == []
-    assert await contents.oldest(0) == [(second.id, NOW + 1), (begun.id, NOW + 3)]
-    assert await contents.oldest(NOW + 2) == [(begun.id, NOW + 3)]
+    assert ids(await contents.oldest(0)) == [second.id, begun.id]
+    assert await contents.oldest(NOW + 2) == [(begun.id, NOW + 3, begun.size)]

@@ -49,8 +49,8 @@ class Recording:
     async def used_bytes(self) -> int:
         return await self._database.used_bytes()
 
-    async def give_back(self, most_bytes: int) -> None:
-        await self._database.give_back(most_bytes)
+    async def give_back(self, above_bytes: int) -> bool:
+        return await self._database.give_back(above_bytes)
 
     async def erase(self, gone: Sequence[JobPlace]) -> bool:
         return await self._database.erase(gone)

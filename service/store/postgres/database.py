@@ -67,7 +67,7 @@ class PostgresDatabase:
 
     claim_lock = "FOR UPDATE SKIP LOCKED"
     share_lock = "FOR SHARE"
-    text_size = "pg_column_size"
+    text_size = "pg_column_size({column})"
     present_ms = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
     contains_text = "position(convert_to(lower(:text), 'UTF8') IN convert_to(lower(prompt), 'UTF8')) > 0"
     is_shared = True
@@ -147,8 +147,9 @@ class PostgresDatabase:
         rows = await self.read(_USED_BYTES, {}, is_scan=True)
         return int(rows[0][0])
 
-    async def give_back(self, most_bytes: int) -> None:
+    async def give_back(self, above_bytes: int) -> bool:
         """The server's vacuum does that."""
+        return False
 
     async def erase(self, gone: Sequence[JobPlace]) -> bool:
         """Not certain: deleted rows are in the server's files until they are vacuumed, and in its log and backups."""

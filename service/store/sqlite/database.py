@@ -27,6 +27,7 @@ from service.store.database import Batch, JobPlace, LongText, Row, Settle, State
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.pending import PieceRead, Read, Write
 from service.store.sqlite.erasing import Eraser
+from service.store.sqlite.file_size import given_back, used_bytes
 from service.store.sqlite.groups import (
     GROUPED,
     PASSED_OVER,
@@ -54,10 +55,6 @@ _LARGE_BYTES = 24 << 20
 _MOMENT_SECONDS = 0.01
 """The idle time before a checkpoint once _LARGE_BYTES wait for it."""
 _FORCED_CHECKPOINT_BYTES = 256 << 20
-_PAGE_BYTES = 4096
-_USED_BYTES = """
-    SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
-"""
 _STEPS = 20_000
 """Steps of SQLite's machine between two looks whether anybody still waits for a scan: about a millisecond."""
 
@@ -83,7 +80,7 @@ class SqliteDatabase:
 
     claim_lock = ""
     share_lock = ""
-    text_size = "length"
+    text_size = "length(CAST({column} AS BLOB))"
     present_ms = "(CAST(strftime('%s', 'now') AS INTEGER) * 1000)"
     contains_text = "instr(CAST(lower(prompt) AS BLOB), CAST(lower(:text) AS BLOB)) > 0"
     is_shared = False
@@ -184,10 +181,10 @@ class SqliteDatabase:
 
     async def used_bytes(self) -> int:
         """The pages that are in use; the log beside the file does not count."""
-        return int((await self.read(_USED_BYTES, {}))[0][0])
+        return await used_bytes(self)
 
-    async def give_back(self, most_bytes: int) -> None:
-        await self.write(Statement(f"PRAGMA incremental_vacuum({most_bytes // _PAGE_BYTES})", {}))
+    async def give_back(self, above_bytes: int) -> bool:
+        return await given_back(self, above_bytes)
 
     async def erase(self, gone: Sequence[JobPlace]) -> bool:
         return await self._eraser.erased(gone)

@@ -51,7 +51,7 @@ export class JobFollower {
     }
     if (this.#ended.signal.aborted) return;
     // What a failed or cancelled job had written is not in its result: that is read like a running one's.
-    if (this.#job.status === "completed") {
+    if (this.#job.status === "completed" || this.#job.contents_deleted_at) {
       this.#collect();
       return;
     }

@@ -143,8 +143,10 @@ export class JobView {
 
   refuse(error) {
     const missing = error.status === 404;
-    this.#showProblem(missing ? "There is no such prompt. It may have been removed after its time." : error.message);
-    if (!this.#prompt) setText(byId("job-heading"), missing ? "Not found" : "Not available");
+    const deleted = error.status === 410;
+    const said = missing ? "There is no such prompt. It may have been removed after its time." : error.message;
+    this.#showProblem(deleted ? "What was asked and answered here was deleted." : said);
+    if (!this.#prompt) setText(byId("job-heading"), missing ? "Not found" : deleted ? "Deleted" : "Not available");
     announce(byId("job-problem").textContent);
   }
 
@@ -162,7 +164,7 @@ export class JobView {
     this.#showAgain();
     this.#tail.setGrowing(!final);
     this.#outage.watch(status === "queued");
-    this.#showProblem(status === "failed" ? (error?.message ?? error ?? "The job failed.") : "");
+    this.#showProblem(status === "failed" ? (error?.message ?? "The job failed.") : "");
     announce(this.#announcement());
     this.#showTitle();
     if (final && cancelHadFocus) byId("job-heading").focus({ preventScroll: true });

@@ -36,7 +36,8 @@ class Row {
   update(job) {
     const { status } = this.job;
     this.job = { ...this.job, position: undefined, ...job };
-    setText(this.#link, oneLine(this.job.prompt ?? "", 200) || "(no text)");
+    const title = oneLine(this.job.prompt ?? "", 200);
+    setText(this.#link, title || (this.job.contents_deleted_at ? "(deleted)" : "(no text)"));
     this.#status.dataset.status = this.job.status;
     setText(this.#status, statusWord(this.job.status));
     const { position } = this.job;

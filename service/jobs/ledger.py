@@ -164,7 +164,8 @@ class Ledger:
 
     def tell_of_loss(self, job: Job) -> None:
         """A job that has ended has lost its contents, or is gone: what is shown of it, or waits to be, is so, too."""
-        self._hub.replace(job._replace(preview="", error_message=None))
+        deleted_at = job.contents_deleted_at or self._clock.now_ms()
+        self._hub.replace(job._replace(preview="", error_message=None, contents_deleted_at=deleted_at))
 
     def _measure(self, job: Job) -> None:
         model = self._metrics.of_model(job.model_key)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from corral import AsyncClient, NotFoundError
 from service.api.context import CLOCK
 from tests.support.access import ADMIN, bearer, finished, headers_of, made_key, service_with_keys
 from tests.support.files import texts_in
@@ -67,6 +68,23 @@ async def test_contents_go_so_many_days_after_the_end_and_the_row_stays(tmp_path
         assert statistics["totals"]["successful"] == 1
         await service.call("DELETE", f"{path}?purge=true", headers=user)
         assert (await service.call("GET", f"{path}/result", headers=user))[0] == 404
+
+
+async def test_the_client_library_says_so_at_once_by_an_error_of_its_tree() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service, retention_days=1)
+        job_id = await finished(service, bearer(made["key"]))
+        await kept_after(service, DAY_MS)
+        async with AsyncClient(service.url, api_key=made["key"]) as client:
+            job = client.job(job_id)
+            for read in (job.result, job.request):
+                with pytest.raises(NotFoundError, match="contents of this prompt were deleted") as raised:
+                    await read()
+                assert (raised.value.status_code, raised.value.attempts) == (410, 1)
+            with pytest.raises(NotFoundError):
+                async for _ in job.stream():
+                    pass
+            assert (await job.status())["status"] == "completed"
 
 
 async def test_a_websocket_is_told_that_the_contents_are_deleted() -> None:

@@ -125,7 +125,7 @@ async def test_who_waits_for_a_job_that_is_purged_is_told_that_it_was_cancelled(
         call = asyncio.create_task(service.call("POST", "/api/generate", asked, headers=headers))
         await service.ollama.observations.until(lambda seen: seen.stalled == 1)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not (page := (await service.call("GET", "/api/v1/prompts"))[1])["total"]:
+            while not (page := (await service.call("GET", "/api/v1/prompts"))[1])["prompts"]:
                 continue
         job_id = page["prompts"][0]["id"]
         poll = asyncio.create_task(service.call("GET", f"/api/v1/prompt/{job_id}/result?wait=60"))

@@ -206,6 +206,7 @@ class SqliteDatabase:
         await self._points.close()
         await self._scans.close()
         await self._writer.close()
+        self._eraser.let_go()
         self._lock.close()
 
     def _flush_rest(self) -> None:

@@ -41,13 +41,15 @@ class Eraser:
     """Truncates the log for those who wait for it. The writing connection runs everything between two commits."""
 
     def __init__(self, writer: aiosqlite.Connection, path: Path) -> None:
-        database = self._path = path.resolve()
+        database = path.resolve()
         self._writer = writer
         self._log_path = database.with_name(f"{database.name}-wal")
+        self._file = DatabaseFile(database)
         self._waiting: list[asyncio.Future[bool]] = []
         self._gone: list[JobPlace] = []
         """Jobs around whose places the pages are to be looked through."""
         self._running: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def begin(self) -> None:
         """Give the log its length. A killed process may have left in it what was deleted."""
@@ -61,34 +63,35 @@ class Eraser:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         self._gone += gone
-        if self._running is None:
+        if self._is_closed:
+            self._answer(is_erased=False)
+        elif self._running is None:
             self._running = asyncio.create_task(self._erase())
         return await future
 
     async def close(self) -> None:
         """Nobody is waited for any more: the log is deleted with its last connection."""
+        self._is_closed = True
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait((self._running,))
         self._answer(is_erased=False)
 
+    def let_go(self) -> None:
+        """The connections are closed."""
+        self._file.close()
+
     async def _erase(self) -> None:
-        is_erased = True
+        is_erased = False
         while self._waiting or not is_erased:
-            waiting, self._waiting = self._waiting, []
-            try:
-                is_erased = await self._try_again_and_again()
-            finally:
-                self._waiting, later = waiting, self._waiting
-                self._answer(is_erased=is_erased)
-                self._waiting = later
+            asked = len(self._waiting)
+            is_erased = await self._try_again_and_again()
+            self._answer(asked, is_erased=is_erased)
             if not is_erased:
                 _log.warning("the write-ahead log cannot be emptied: another program reads the database file")
             await asyncio.sleep(_PAUSE_SECONDS)
         await self._lengthened()
-        self._running = None
-        if self._waiting:
-            self._running = asyncio.create_task(self._erase())
+        self._running = asyncio.create_task(self._erase()) if self._waiting else None
 
     async def _try_again_and_again(self) -> bool:
         tries = 0
@@ -105,16 +108,13 @@ class Eraser:
         """Empty the log, and then the gaps around some of the jobs; whether that could be done."""
         if not _truncated(execute):
             return False
-        some, self._gone = self._gone[:_JOBS_AT_ONCE], self._gone[_JOBS_AT_ONCE:]
+        some = self._gone[:_JOBS_AT_ONCE]
         if some:
             # The connection writes pages as it has them in memory.
             execute("PRAGMA shrink_memory")
-            file = DatabaseFile(self._path)
-            try:
-                for root, ranges in _places(execute, some):
-                    file.clear_gaps(file.leaves(root, ranges))
-            finally:
-                file.close()
+            for root, ranges in _places(execute, some):
+                self._file.clear_gaps(self._file.leaves(root, ranges))
+            del self._gone[: len(some)]
         return True
 
     async def _lengthened(self) -> None:
@@ -124,13 +124,14 @@ class Eraser:
         alone = _Alone(work)
         try:
             await self._writer.execute_fetchall(GROUPED, alone)
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             _log.warning("the write-ahead log could not be emptied: %s", error)
         return alone.is_done
 
-    def _answer(self, *, is_erased: bool) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
+    def _answer(self, count: int | None = None, *, is_erased: bool) -> None:
+        answered = self._waiting[:count]
+        del self._waiting[: len(answered)]
+        for future in answered:
             if not future.done():
                 future.set_result(is_erased)
 

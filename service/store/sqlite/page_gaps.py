@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 _LEAF, _INTERIOR = 0x0D, 0x05
@@ -21,14 +22,28 @@ _ZEROS = bytes(1 << 16)
 
 
 class DatabaseFile:
-    """The pages of a database, as they are in its file. Nobody must write it, and its log must be empty."""
+    """The pages of a database, as they are in its file. Nobody must write it, and its log must be empty.
+
+    It must stay open as long as a connection of this process is: to close any file of a database drops the locks that
+    the process holds on it (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR)
-        head = os.pread(self._file, _DATABASE_HEAD, 0)
-        size = int.from_bytes(head[16:18])
-        self._page_bytes = 65_536 if size == 1 else size
-        self._usable_bytes = self._page_bytes - head[20]
+
+    @cached_property
+    def _head(self) -> bytes:
+        """It never changes in what is read of it here, but is there only since the first checkpoint."""
+        return os.pread(self._file, _DATABASE_HEAD, 0)
+
+    @cached_property
+    def _page_bytes(self) -> int:
+        size = int.from_bytes(self._head[16:18])
+        return 65_536 if size == 1 else size
+
+    @property
+    def _usable_bytes(self) -> int:
+        return self._page_bytes - self._head[20]
 
     def close(self) -> None:
         os.close(self._file)

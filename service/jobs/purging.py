@@ -60,8 +60,7 @@ class Purging:
 
     async def purge(self, job_id: str) -> Purged:
         """Remove a job. Raises CannotStoreError."""
-        gone = await self._remove([job_id])
-        return Purged(len(gone), await self._contents.erase(gone))
+        return await self._purged(await self._remove([job_id]))
 
     async def purge_all(self, which: Filter, statuses: Sequence[Status]) -> Purged:
         """Remove the jobs that a filter finds, of those that were there at the call. Raises CannotStoreError."""
@@ -73,7 +72,10 @@ class Purging:
             gone += found
             if not found or not (set(statuses) & set(UNFINISHED)):
                 break
-        return Purged(len(gone), await self._contents.erase(gone))
+        return await self._purged(gone)
+
+    async def _purged(self, gone: Sequence[JobPlace]) -> Purged:
+        return Purged(len(gone), not gone or await self._contents.erase(gone))
 
     async def _once(self, which: Filter, statuses: Sequence[Status], newest: int) -> list[JobPlace]:
         loop, purged = asyncio.get_running_loop(), list[JobPlace]()

@@ -47,6 +47,7 @@ class Retention:
         """As last looked at, where there is a bound."""
         self.jobs_emptied = 0
         """Jobs whose contents went for want of room since the start,"""
+        self._is_beyond = False
         self.last_emptied_at: int | None = None
         """and when the last of them did."""
         self._oldest_since = 0
@@ -123,8 +124,10 @@ class Retention:
             self.jobs_emptied += deleted
             self.last_emptied_at = self._clock.now_ms()
             _log.warning("the contents of %d old jobs were deleted, since database.max_bytes was nearly full", deleted)
-        elif self.used_bytes is not None and self.used_bytes > self.max_bytes:
+        is_beyond = self.used_bytes is not None and self.used_bytes > self.max_bytes
+        if is_beyond and not self._is_beyond:
             _log.warning("more is stored than database.max_bytes allows, and no job that has ended has contents left")
+        self._is_beyond = is_beyond
 
 
 def _enough(found: Sequence[Candidate], wanted_bytes: int) -> Sequence[Candidate]:

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
 _PRUNE_SECONDS = 600.0
-_CONTENTS_SECONDS = 10.0
+_CONTENTS_SECONDS = 30.0
 _BATCH_PAUSE_SECONDS = 0.05
 _COUNT_AGAIN_SECONDS = 10.0
 """How soon to look again while others change jobs: a count may have counted what was told just before it."""

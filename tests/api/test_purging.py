@@ -21,6 +21,12 @@ PURGE = "/api/v1/prompts/purge"
 PROXIES = {"server.trusted_proxies": ["127.0.0.1"]}
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No purge waits for a second since the one before."""
+    monkeypatch.setattr("service.store.sqlite.erasing._PAUSE_SECONDS", 0.0)
+
+
 def address(last: int) -> dict[str, str]:
     return {"X-Forwarded-For": f"198.51.100.{last}"}
 
@@ -221,7 +227,7 @@ async def test_a_purge_must_say_which_jobs(body: dict[str, Any], field: str) -> 
 
 async def test_a_filter_purges_jobs_in_every_status_and_cancels_those_that_have_not_ended() -> None:
     async with service_in_process(seats=1) as service:
-        done = [await service.finished("a red fox") for _ in range(60)]
+        done = await asyncio.gather(*(service.finished("a red fox") for _ in range(55)))
         stall = service.stall()
         running = await service.submit("a red hen")
         await service.until(running, "processing")
@@ -265,8 +271,9 @@ async def test_while_another_program_reads_the_file_the_answer_says_that_it_is_n
 
 
 async def test_purges_that_wait_share_one_emptying_of_the_log(
-    tmp_path: Path, counted: Callable[[str], list[str]]
+    tmp_path: Path, counted: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.store.sqlite.erasing._PAUSE_SECONDS", 1.0)
     async with service_in_process(folder=tmp_path) as service:
         ids = [await service.finished() for _ in range(12)]
         truncations = counted("service.store.sqlite.erasing._truncated")

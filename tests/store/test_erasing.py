@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from pathlib import Path
+
+import pytest
 
 from service.config import DatabaseConfig
 from service.job import Outcome, Segment, Status
@@ -15,7 +18,8 @@ from service.store.opening import open_database
 from service.store.sqlite.page_gaps import DatabaseFile, merged
 from tests.support.databases import Place
 from tests.support.files import texts_in
-from tests.support.store_jobs import LINE, NOW, stored
+from tests.support.running import PATIENCE_SECONDS
+from tests.support.store_jobs import LINE, NOW, look, stored
 
 
 def mark(number: int) -> str:
@@ -84,6 +88,30 @@ def test_the_gaps_of_all_pages_of_a_table_are_found_and_its_rows_stay_as_they_ar
     assert again.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert again.execute("SELECT * FROM texts").fetchall() == rows
     again.close()
+
+
+async def test_the_log_is_long_again_when_nothing_more_is_erased(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.sqlite.erasing._PAUSE_SECONDS", 0.0)
+    log = sqlite_place.config.path.with_name("queue.db-wal")
+    async with sqlite_place.opened() as database:
+        await database.prepare()
+        assert await database.erase(())
+        job = await stored(JobStore(database, "one"))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while log.stat().st_size < 32 << 20:
+                assert await look(JobStore(database, "one"), job) == job
+        # What was written meanwhile is in it still.
+        assert await look(JobStore(database, "two"), job) == job
+
+
+async def test_after_the_end_nothing_is_waited_for(sqlite_place: Place) -> None:
+    async with sqlite_place.opened() as database:
+        waiting = asyncio.create_task(database.erase([JobPlace(1, "one")]))
+        await database.read("SELECT 1", {})
+    assert await waiting in (True, False)
+    assert await database.erase(()) is False
 
 
 def test_ranges_that_touch_are_one() -> None:

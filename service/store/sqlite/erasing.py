@@ -28,6 +28,8 @@ _PREPARED_BYTES = 32 << 20
 """How large the write-ahead log is from the start."""
 _ZEROS_BYTES = 1 << 20
 _PAUSE_SECONDS = 1.0
+_CALM_PAUSES = 5
+"""So long nobody must have asked for it before the log is made long again."""
 _TRIES = 20
 _TRY_AGAIN_SECONDS = 0.1
 _REACH = 100
@@ -89,9 +91,16 @@ class Eraser:
             self._answer(asked, is_erased=is_erased)
             if not is_erased:
                 _log.warning("the write-ahead log cannot be emptied: another program reads the database file")
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await self._rest()
         await self._lengthened()
         self._running = asyncio.create_task(self._erase()) if self._waiting else None
+
+    async def _rest(self) -> None:
+        """Wait until the log may be emptied again; longer where nobody asks for it."""
+        for _ in range(_CALM_PAUSES):
+            await asyncio.sleep(_PAUSE_SECONDS)
+            if self._waiting or self._gone:
+                return
 
     async def _try_again_and_again(self) -> bool:
         tries = 0

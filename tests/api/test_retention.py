@@ -145,7 +145,10 @@ async def test_a_key_that_keeps_nothing_keeps_a_result_ten_minutes_after_it_was_
                 query = {"wait": "60", "status": known}
                 await service.call("GET", f"/api/v1/prompt/{job['id']}/status", params=query, headers=user)
             seq = (await service.jobs.views.view(job["id"])).job.seq
-            # Neither a status nor the look of an admin is a delivery.
+            # Neither a head without its body nor the look of an admin is a delivery.
+            for path in DOORS.values():
+                async with service.session.head(path.format(id=job["id"], seq=seq), headers=user) as response:
+                    assert response.status in (200, 405)
             await service.call("GET", f"/api/v1/prompt/{job['id']}/result", headers=ADMIN)
             assert await kept_after(service, TAKEN_MS + 1_000) == 0
             if door == "websocket":

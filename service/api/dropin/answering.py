@@ -66,7 +66,7 @@ class Answer:
         try:
             response = await self._relayed()
             if relay.failure is None:
-                note_sent(self._request, self._job)
+                note_sent(self._request, self._job, response)
             return response
         except (CallerGoneError, ConnectionError):
             return web.Response(status=499, headers=self._headers)

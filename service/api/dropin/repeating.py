@@ -75,7 +75,7 @@ async def _answered(
         headers = place_headers(view)
         if isinstance(relay, StoredReply):
             response = await _stored(request, stream, relay, headers | REPLAYED)
-            note_sent(request, view.job)
+            note_sent(request, view.job, response)
             return response
         if relay is not None:
             admitted.forget()

@@ -79,7 +79,7 @@ async def result(request: web.Request) -> web.StreamResponse:
     prompt = await jobs.views.prompt(job)
     output = await jobs.views.result(job) if job.status == Status.COMPLETED else None
     reply = await result_reply(request, partial(_result_fields, job), prompt, output, "result", output_of)
-    note_sent(request, job)
+    note_sent(request, job, reply)
     return reply
 
 
@@ -106,7 +106,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         with _waiting(request), request.app[LONG_LIVED].seated(events.leave, lambda: request[CALLER].key):
             await events.relay(feed)
         if events.is_whole:
-            note_sent(request, feed.job)
+            note_sent(request, feed.job, events.response)
     return events.response
 
 

@@ -51,7 +51,7 @@ async def status(request: web.Request) -> web.StreamResponse:
     output = await jobs.views.result(job) if job.status == Status.COMPLETED else None
     reply = await result_reply(request, partial(_request_fields, job), prompt, output, "response", text_of)
     if job.is_final:
-        note_sent(request, job)
+        note_sent(request, job, reply)
     return reply
 
 

@@ -1,5 +1,4 @@
-"""What stands around every request. aiohttp does not document ``UrlMappingMatchInfo.http_exception`` and
-``AbstractStreamWriter.output_size``.
+"""What stands around every request. aiohttp does not document ``AbstractStreamWriter.output_size``.
 
 Errors become answers here and nowhere else. The access log is here, too.
 """
@@ -19,7 +18,6 @@ from service.api.access.caller import Caller
 from service.api.access.request_id import UNREAD, request_id_of
 from service.api.access.request_log import LEFT, REQUEST_LOGGING
 from service.api.context import BODY_ROOM, METRICS
-from service.api.http.cross_origin import add_cross_origin_headers
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
 from service.api.http.receiving import throw_rest_away
 from service.errors import ServiceError
@@ -74,11 +72,7 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
 
 
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
-    response = request.app[ERROR_SHAPES].find(request.path)(failure)
-    if request.match_info.http_exception is not None:
-        # aiohttp-cors sees no route here (404, 405), and without its headers a browser hides the answer from the page.
-        add_cross_origin_headers(request, response)
-    return response
+    return request.app[ERROR_SHAPES].find(request.path)(failure)
 
 
 def _unknown(request: web.Request, error: Exception) -> Failure:

@@ -139,7 +139,9 @@ async def test_a_preflight_with_a_body_that_nobody_waits_for_ends_its_connection
     asked = b"OPTIONS /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     async with connected(service) as (reader, writer):
         writer.write(asked)
-        assert (await reader.read()).startswith(b"HTTP/1.1 204 ")
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 204 ")
+    assert b"\r\nConnection: close\r\n" in head
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
+from service.api.context import METRICS
 from service.api.http.callers import CALLERS
+from service.api.live import events
 from service.simulated import Fault, FaultKind, SimulatedServer
 from tests.abuse.test_replies_not_taken import until_all_are_answered
 from tests.dropin.test_callers import newest
@@ -228,7 +230,7 @@ async def test_a_stream_of_events_that_breaks_off_ends_in_words() -> None:
 
 
 async def test_who_takes_nothing_is_cut_off_with_a_reset(service: RunningService) -> None:
-    large = {"prompt": "long " * 1_500_000}
+    large = {"prompt": "long " * 1_100_000}
     accepted = await received(service, post("/api/v1/prompt", large, version="1.0"))
     asked = get(f"/api/v1/prompt/{json.loads(accepted.body)['id']}/request")
     callers = service.app[CALLERS]
@@ -237,6 +239,24 @@ async def test_who_takes_nothing_is_cut_off_with_a_reset(service: RunningService
         patience_seconds, callers.patience_with_much_seconds = callers.patience_with_much_seconds, 0.0
         await until_all_are_answered(service)
         callers.patience_with_much_seconds = patience_seconds
+        assert (await peer.rest()).is_reset
+
+
+async def test_who_takes_no_events_is_cut_off_with_a_reset(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = service.ollama.arm(Fault(kind=FaultKind.LONG_LINE, endpoint="/api/generate", size=6_000_000))
+    path = f"/api/v1/prompt/{await service.finished()}/stream"
+    fault.remove()
+    await received(service, get(path))
+    streams = service.app[METRICS].routes["/api/v1/prompt/{id}/stream", "GET"].seconds
+    before = streams.total
+    monkeypatch.setattr(events, "_STALLED_SECONDS", 0.0)
+    async with peer_of(service, get(path)) as peer:
+        # It has read nothing, not even a head, when the service gives it up.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while streams.total == before:
+                await service.call("GET", "/api/version")
         assert (await peer.rest()).is_reset
 
 

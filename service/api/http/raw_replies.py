@@ -132,17 +132,22 @@ class _StreamUntilClosed(_Stream):
         self._is_reset_at_close = False
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not self._is_reset_at_close:
-            self._is_reset_at_close = True
-            self._linger(_RESET_AT_CLOSE)
+        self._reset_at_close()
         await super().write(data)
 
     async def write_eof(self, data: bytes = b"") -> None:
+        if data:
+            self._reset_at_close()
         await super().write_eof(data)
         transport = self._asked.transport
         if self._is_reset_at_close and transport is not None and not transport.is_closing():
             self._is_reset_at_close = False
             self._linger(_END_AT_CLOSE)
+
+    def _reset_at_close(self) -> None:
+        if not self._is_reset_at_close:
+            self._is_reset_at_close = True
+            self._linger(_RESET_AT_CLOSE)
 
     def _linger(self, how: bytes) -> None:
         connection = self._asked.get_extra_info("socket")

@@ -9,15 +9,17 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pytest
 import pytest_asyncio
+from aiohttp import test_utils, web
 
 from service.api.context import METRICS
-from service.api.http.callers import CALLERS
+from service.api.http.callers import CALLERS, cut_off
+from service.api.http.raw_replies import stream_reply
 from service.api.live import events
-from service.simulated import Fault, FaultKind, SimulatedServer
+from service.simulated import Fault, FaultKind
 from tests.abuse.test_replies_not_taken import until_all_are_answered
 from tests.dropin.test_callers import newest
 from tests.dropin.test_wire import CHAT, is_whole, post
@@ -31,6 +33,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 KEPT = "Connection: keep-alive\r\n"
 LONG = "long " * 60_000
 _ADMIN = f"Authorization: {ADMIN['Authorization']}\r\n"
+
+
+class Server(Protocol):
+    """What listens at an address."""
+
+    @property
+    def url(self) -> str: ...
+
+
+class Address(NamedTuple):
+    url: str
 
 
 class Received(NamedTuple):
@@ -82,7 +95,7 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer_of(server: RunningService | SimulatedServer, request: bytes) -> AsyncIterator[Peer]:
+async def peer_of(server: Server, request: bytes) -> AsyncIterator[Peer]:
     """A peer that has sent this; it takes little at once."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -93,7 +106,7 @@ async def peer_of(server: RunningService | SimulatedServer, request: bytes) -> A
         yield peer
 
 
-async def received(server: RunningService | SimulatedServer, request: bytes) -> Received:
+async def received(server: Server, request: bytes) -> Received:
     """What is answered until the server ends the connection."""
     async with peer_of(server, request) as peer:
         return await peer.rest()
@@ -258,6 +271,22 @@ async def test_who_takes_no_events_is_cut_off_with_a_reset(
             while streams.total == before:
                 await service.call("GET", "/api/version")
         assert (await peer.rest()).is_reset
+
+
+async def test_a_stream_that_is_cut_in_its_only_write_ends_with_a_reset() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = stream_reply(request, 200, ())
+        await response.prepare(request)
+        # It comes when the write has sent what the kernel takes, and waits.
+        asyncio.get_running_loop().call_soon(cut_off, request)
+        await response.write_eof(bytes(32 << 20))
+        raise AssertionError("all of it was taken")
+
+    app = web.Application()
+    app.add_routes([web.get("/", answer)])
+    async with test_utils.TestServer(app) as server:
+        reply = await received(Address(str(server.make_url("")).rstrip("/")), get("/"))
+    assert reply.is_reset
 
 
 async def test_a_stream_that_the_stop_of_the_service_cuts_ends_with_a_reset() -> None:

@@ -1,5 +1,4 @@
-"""What stands around every request. aiohttp does not document ``UrlMappingMatchInfo.http_exception`` and
-``AbstractStreamWriter.output_size``.
+"""What stands around every request. aiohttp does not document ``AbstractStreamWriter.output_size``.
 
 Errors become answers here and nowhere else. The access log is here, too.
 """

@@ -18,7 +18,8 @@ from service.api import (
     requests,
 )
 from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
-from service.api.context import HUB, JOBS, LONG_LIVED, POOL
+from service.api.access.origins import ORIGINS, AllowedOrigins
+from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.passing import PASSING, passing_bound
 from service.api.dropin.unknown import NOTED, find_unknown
 from service.api.http.aiohttp_internals import check_internals
@@ -48,6 +49,7 @@ def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
     check_internals()
     app[LONG_LIVED] = LongLived()
+    app[ORIGINS] = AllowedOrigins(app[CONFIG].server.allowed_origins)
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {
         "/metrics"

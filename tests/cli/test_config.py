@@ -203,6 +203,12 @@ def test_a_ceiling_for_ever_allows_any_default_and_no_default_for_ever_fits_unde
         ('[server]\nallowed_origins = ["a.example"]', "server.allowed_origins.0 = 'a.example': write"),
         ('[server]\nmax_body = "8 apples"', "server.max_body = '8 apples': could not interpret byte unit"),
         ("backends = []", "backends: Tuple should have at least 1 item"),
+        (
+            '[server]\nallowed_origins = ["https://*.a.example"]',
+            "server.allowed_origins.0 = 'https://*.a.example': write",
+        ),
+        ('[server]\nallowed_hosts = ["a.example:80"]', "server.allowed_hosts.0 = 'a.example:80': write"),
+        ('[server]\nallowed_hosts = ["https://a.example"]', "server.allowed_hosts.0 = 'https://a.example': write"),
         ('[[backends]]\nname = "a b"', "backends.0.name = 'a b': String should match pattern"),
         ('[[backends]]\nurl = "box:11434"', "backends.0.url = 'box:11434': write a whole URL"),
         ('[[backends]]\nname = "a"\n[[backends]]\nname = "a"', "backends: two backends have the same name"),

@@ -101,7 +101,7 @@ async def test_nobody_is_sent_to_another_host(service: RunningService, path: str
         assert "\\" not in location
 
 
-@pytest.mark.parametrize("target", ["http://evil.example//api/tags", "http://evil.example/api/tags/"])
+@pytest.mark.parametrize("target", ["http://evil.internal//api/tags", "http://evil.internal/api/tags/"])
 async def test_a_host_in_front_of_the_path_is_left_out(service: RunningService, target: str) -> None:
     async with connected(service) as (reader, writer):
         writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -56,7 +56,7 @@ class Auth:
         if shown is not None:
             return shown
         owner = self._addresses.owner_of(request)
-        if not owner and _is_admin_socket(request):
+        if not owner and is_admin_socket(request):
             return _ADMIN_SOCKET
         if self.is_required and not _is_open(request):
             raise UnauthenticatedError(
@@ -186,8 +186,8 @@ def _is_open(request: web.Request) -> bool:
     return path in request.app[OPEN_PATHS] or path == _WEBSOCKET
 
 
-def _is_admin_socket(request: web.Request) -> bool:
-    """Only the service's own user can open the one Unix socket that it listens on."""
+def is_admin_socket(request: web.BaseRequest) -> bool:
+    """Whether it came so: only the service's own user can open the one Unix socket that it listens on."""
     transport = request.transport
     return transport is not None and isinstance(transport.get_extra_info("sockname"), str | bytes)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from service.api.access.origins import AllowedOrigins
 from service.api.access.request_id import HEADER, UNREAD, request_id_in
 from service.api.access.unread_head import header_in
 from service.api.http.connection_bounds import Connections
@@ -45,7 +45,7 @@ class CallersServer(web.Server):
 
     shapes: ErrorShapes
     callers: Connections
-    allowed_origins: Collection[str]
+    allowed_origins: AllowedOrigins
 
     def __call__(self) -> RequestHandler:
         return CallerConnection(self, loop=self._loop, **self._kwargs)

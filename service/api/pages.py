@@ -116,6 +116,7 @@ OPERATIONS: Operations = {
     # The composition root serves it, since its handler reads from all parts of the service.
     ("GET", "/metrics"): Operation(
         summary="Read the metrics, for Prometheus",
+        description="Where keys are required, who shows none gets those without labels, or all by ``metrics.public``.",
         tag="operation",
         access=Access.OPEN,
         replies={200: ReplyDoc("The metrics.", {TEXT: str, "application/openmetrics-text": str})},

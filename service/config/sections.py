@@ -244,6 +244,10 @@ class AuthConfig(Section):
         return [name for name, key in given.items() if key]
 
 
+class MetricsConfig(Section):
+    public: bool = False
+
+
 class OutputConfig(Section):
     max_bytes: ByteSize = Field(default=ByteSize(16 * MIBIBYTE), ge=1024)
 
@@ -283,6 +287,7 @@ class Config(BaseSettings):
     backends: tuple[BackendConfig, ...] = Field(default=(BackendConfig(),), min_length=1)
     models: dict[str, ModelConfig] = {}
     auth: AuthConfig = AuthConfig()
+    metrics: MetricsConfig = MetricsConfig()
     output: OutputConfig = OutputConfig()
     websocket: WebsocketConfig = WebsocketConfig()
     log: LogConfig = LogConfig()

@@ -138,7 +138,7 @@ async def test_no_body_is_asked_for(service: RunningService, path: str) -> None:
 
 
 async def test_no_key_is_asked_for_and_nothing_is_written_down() -> None:
-    async with service_in_process({"auth.required": True}) as service:
+    async with service_in_process({"auth.required": True, "metrics.public": True}) as service:
         assert (await redirected(service, service.url, "POST", "//api/generate"))[0] == 307
         async with service.session.post(URL(f"{service.url}//api/generate", encoded=True), json={}) as response:
             assert response.status == 401

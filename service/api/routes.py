@@ -18,6 +18,7 @@ from service.api import (
     requests,
 )
 from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
+from service.api.access.failed_sign_ins import FAILED_SIGN_INS, FailedSignIns
 from service.api.access.origins import ORIGINS, AllowedOrigins
 from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.passing import PASSING, passing_bound
@@ -50,6 +51,7 @@ def add_routes(app: web.Application) -> None:
     check_internals()
     app[LONG_LIVED] = LongLived()
     app[ORIGINS] = AllowedOrigins(app[CONFIG].server.allowed_origins)
+    app[FAILED_SIGN_INS] = FailedSignIns()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {
         "/metrics"

@@ -13,15 +13,16 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler
 
-from service.api.access.auth import identify
+from service.api.access.auth import AUTH, identify
 from service.api.access.caller import CALLER, Caller
 from service.api.access.request_id import UNREAD, request_id_of
 from service.api.access.request_log import LEFT, LOGGED_REQUEST, REQUEST_LOGGING
 from service.api.context import BODY_ROOM, METRICS
 from service.api.http.failures import Failure, failure_of_http, failure_of_ours, shaped
+from service.api.http.holding_back import hold_back
 from service.api.http.receiving import throw_rest_away
 from service.api.http.unrouted import FIND_UNROUTED, is_unrouted
-from service.errors import ServiceError
+from service.errors import ServiceError, UnknownKeyError
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,11 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
     caller: Caller | None = None
     response: web.StreamResponse | None = None
     try:
-        caller = identify(app, request)
+        try:
+            caller = identify(app, request)
+        except UnknownKeyError:
+            await hold_back(request)
+            caller = request[CALLER] = app[AUTH].without_key(request)
         if caller is None and is_unrouted(request, handler):
             handler = await app[FIND_UNROUTED](request) or handler
             caller, logged = request.get(CALLER), request.get(LOGGED_REQUEST)

@@ -11,7 +11,8 @@ ServiceError                        its text is what the user reads: the thing, 
 │   └── SlowBodyError              its body does not come, or hardly
 ├── NotFoundError                  no such job, model, backend or key (or none that the caller may see)
 ├── ContentsDeletedError           of this job only the row is left
-├── UnauthenticatedError           no key, or one that is unknown, revoked or expired
+├── UnauthenticatedError           no key, or one that is revoked or expired
+│   └── UnknownKeyError            a key or a token that nobody has, where keys are required
 ├── ForbiddenError                 a caller that may not do this
 ├── LimitReachedError              the caller's own limit; ``retry_after_seconds`` says when to come again
 ├── UnavailableError               not now; ``retry_after_seconds`` likewise
@@ -110,6 +111,10 @@ class ContentsDeletedError(ServiceError):
 
 class UnauthenticatedError(ServiceError):
     """The caller must say who it is, or said something that is not true."""
+
+
+class UnknownKeyError(UnauthenticatedError):
+    """A key or a token was shown that nobody has: a guess, as far as can be known."""
 
 
 class ForbiddenError(ServiceError):

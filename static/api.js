@@ -129,8 +129,8 @@ export async function readModels() {
 /** Whether a backend answers, as far as the service can be asked. */
 export async function isAnyBackendAnswering() {
   try {
-    const { backends } = await call("GET", "health", { ask: false });
-    return backends.some((backend) => backend.status === "ok");
+    const { reason } = await call("GET", "health", { ask: false });
+    return reason !== "no_backend";
   } catch {
     return true;
   }

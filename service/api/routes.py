@@ -18,12 +18,14 @@ from service.api import (
     requests,
 )
 from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
-from service.api.context import HUB, JOBS, LONG_LIVED, POOL
+from service.api.access.failed_sign_ins import FAILED_SIGN_INS, FailedSignIns
+from service.api.access.origins import ORIGINS, AllowedOrigins
+from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.passing import PASSING, passing_bound
 from service.api.dropin.unknown import NOTED, find_unknown
 from service.api.http.aiohttp_internals import check_internals
 from service.api.http.callers import CALLERS, Callers
-from service.api.http.cross_origin import allow_cross_origin
+from service.api.http.cross_origin import show_to_page
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import around_handlers
 from service.api.http.raw_replies import COALESCED_WRITES, name_server
@@ -48,6 +50,8 @@ def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
     check_internals()
     app[LONG_LIVED] = LongLived()
+    app[ORIGINS] = AllowedOrigins(app[CONFIG].server.allowed_origins)
+    app[FAILED_SIGN_INS] = FailedSignIns()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
     app[OPEN_PATHS] = frozenset(route.path for route in (*pages.ROUTES, *documentation.ROUTES, *health.ROUTES)) | {
         "/metrics"
@@ -63,7 +67,7 @@ def add_routes(app: web.Application) -> None:
     for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats"):
         shapes.register(own, problem)
 
-    interfaces = app.add_routes(
+    app.add_routes(
         [
             *prompts.ROUTES,
             *requests.ROUTES,
@@ -82,9 +86,8 @@ def add_routes(app: web.Application) -> None:
 
     pages.prepare_pages(app)
     documentation.prepare_documentation(app)
-    allow_cross_origin(app, interfaces)
     app.cleanup_ctx.append(_followers)
-    app.on_response_prepare.extend((show_callers_headers, name_server))
+    app.on_response_prepare.extend((show_callers_headers, name_server, show_to_page))
     app.on_shutdown.append(_send_away)
 
 

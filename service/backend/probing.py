@@ -170,7 +170,8 @@ class Probing:
     def note_trouble(self, backend: Backend, trouble: str) -> None:
         """The backend does not answer; ``trouble`` says why."""
         if backend.trouble is None:
-            _log.warning("backend %s does not answer, its jobs wait: %s", backend.name, trouble)
+            where = backend.client.url
+            _log.warning("backend %s at %s does not answer, its jobs wait: %s", backend.name, where, trouble)
         backend.is_answering = False
         backend.trouble = trouble
 

@@ -22,5 +22,19 @@ def openness(config: Config, *, has_keys: bool, has_admin: bool) -> str | None:
     others = "" if is_of_this_machine(hosts) else ", or CORRAL_SERVER__HOST=localhost to serve this machine only"
     return (
         f"OPEN: {although}anybody who reaches {shown_hosts(hosts)} may submit prompts and see all of them, since "
-        f"auth.required is false; set CORRAL_AUTH__REQUIRED=true{others}."
+        f"auth.required is false; set CORRAL_AUTH__REQUIRED=true{others}. {_of_pages(config)}"
     )
+
+
+def _of_pages(config: Config) -> str:
+    """What web pages may do in the browsers of those who reach the service, where keys are not required."""
+    origins, server = config.server.allowed_origins, config.server
+    if "*" in origins:
+        since, remedy = 'server.allowed_origins has "*"', "server.allowed_origins = []"
+    elif "*" in server.allowed_hosts:
+        since, remedy = 'server.allowed_hosts has "*"', "server.allowed_hosts = []"
+    elif origins:
+        return f"Of others' web pages only those of {', '.join(origins)} may do the same (server.allowed_origins)."
+    else:
+        return "Others' web pages may do nothing (server.allowed_origins)."
+    return f"So may any web page that one of them has open, since {since}; set {remedy} to let in our own pages only."

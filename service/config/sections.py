@@ -75,8 +75,22 @@ def _origin(value: str) -> str:
     if value == "*":
         return value
     parts = urlsplit(value)
-    if not parts.scheme or not parts.netloc or parts.path or parts.query or parts.fragment:
-        raise ValueError('write "*", or scheme and host such as "https://chat.example.org", with nothing behind')
+    is_alone = bool(parts.scheme and parts.netloc) and not (parts.path or parts.query or parts.fragment)
+    if not is_alone or ("*" in value and parts.netloc != "*"):
+        raise ValueError(
+            'write "*", or scheme and host such as "https://chat.example.org", with nothing behind, '
+            'or "app://*" for all of a scheme'
+        )
+    return value.lower()
+
+
+_HOST = re.compile(r"\*|\.?[0-9a-z_][0-9a-z_.-]*")
+
+
+def _host(value: str) -> str:
+    value = value.lower().removesuffix(".")
+    if not _HOST.fullmatch(value):
+        raise ValueError('write "*", a name without a port ("corral.example.org"), or ".example.org" for all below it')
     return value
 
 
@@ -92,6 +106,7 @@ class ServerConfig(Section):
     max_replies_bytes: ByteSize = Field(default=ByteSize(512 * MIBIBYTE), ge=MIBIBYTE)
     drain_seconds: SecondsOrNone = 20.0
     allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ("*",)
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     pass_unknown: bool = False
     access_log: bool = True
@@ -236,6 +251,10 @@ class AuthConfig(Section):
         return [name for name, key in given.items() if key]
 
 
+class MetricsConfig(Section):
+    public: bool = False
+
+
 class OutputConfig(Section):
     max_bytes: ByteSize = Field(default=ByteSize(16 * MIBIBYTE), ge=1024)
 
@@ -275,6 +294,7 @@ class Config(BaseSettings):
     backends: tuple[BackendConfig, ...] = Field(default=(BackendConfig(),), min_length=1)
     models: dict[str, ModelConfig] = {}
     auth: AuthConfig = AuthConfig()
+    metrics: MetricsConfig = MetricsConfig()
     output: OutputConfig = OutputConfig()
     websocket: WebsocketConfig = WebsocketConfig()
     log: LogConfig = LogConfig()

@@ -47,7 +47,7 @@ class Socket:
 
 def connections(bounds: Bounds, trusted: list[str] | None = None) -> Connections:
     config = load_config(options={"server.trusted_proxies": trusted or []})
-    return Connections(ClientAddresses(config.server.trusted_proxies), bounds)
+    return Connections(ClientAddresses(config.server.trusted_proxies), bounds, any_page_may_call=True)
 
 
 def entered(present: Connections, peer: Any, descriptor: int = 9) -> str | int:
@@ -90,6 +90,8 @@ async def test_a_connection_too_many_is_told_so_and_others_are_served(monkeypatc
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         told = await reader.read()
         assert told.startswith(b"HTTP/1.1 503 ")
+        # Any page may call here, so any may read it.
+        assert b"\r\nAccess-Control-Allow-Origin: *\r\n" in told
         assert b'{"error":"there are as many connections as can be; try again later"}' in told
         writer.close()
         # Who is connected goes on, and who comes after another has left is served.

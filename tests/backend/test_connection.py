@@ -269,7 +269,9 @@ async def test_a_name_that_nobody_has_is_connect_failed() -> None:
     async with Connections() as opened:
         error = await failure(BackendClient(opened, "http://nobody.invalid:1", name="box"))
         assert (error.code, error.fault) == ("connect_failed", Fault.ABSENT)
-        assert str(error).startswith("box cannot be reached at nobody.invalid:1: ")
+        # Who reads it may know a backend's name, and not its address.
+        assert str(error).startswith("box cannot be reached: ")
+        assert "invalid" not in str(error)
 
 
 async def test_a_connection_that_nobody_uses_is_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

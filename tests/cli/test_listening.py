@@ -192,6 +192,24 @@ def test_it_is_said_who_may_come_in_and_how_to_close_it(settings: dict[str, str]
     assert ("CORRAL_SERVER__HOST=localhost" in line) == ("CORRAL_SERVER__HOST" not in settings)
 
 
+@pytest.mark.parametrize(
+    ("origins", "hosts", "said"),
+    [
+        ('["*"]', "[]", ("So may any web page", "set server.allowed_origins = []")),
+        ("[]", '["*"]', ("So may any web page", "set server.allowed_hosts = []")),
+        ('["https://chat.example"]', "[]", ("only those of https://chat.example may do the same",)),
+        ("[]", '[".example"]', ("Others' web pages may do nothing",)),
+    ],
+)
+def test_it_is_said_which_pages_may_come_in_and_how_to_close_that(
+    origins: str, hosts: str, said: tuple[str, ...]
+) -> None:
+    settings = {"CORRAL_SERVER__ALLOWED_ORIGINS": origins, "CORRAL_SERVER__ALLOWED_HOSTS": hosts}
+    line = openness(load_config(environ=settings), has_keys=False, has_admin=False) or ""
+    assert [words for words in said if words not in line] == []
+    assert load_config(environ={**settings, "CORRAL_SERVER__ALLOWED_ORIGINS": "[]"}).server.allowed_origins == ()
+
+
 def test_where_keys_are_required_only_a_missing_admin_is_told_of() -> None:
     config = load_config(environ={"CORRAL_AUTH__REQUIRED": "true", "DEMO_USER_KEY": "a"})
     assert openness(config, has_keys=True, has_admin=True) is None

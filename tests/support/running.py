@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from service.api.access.failed_sign_ins import FAILED_SIGN_INS
 from service.api.context import HUB, JOBS
 from service.api.http.fast_router import FastRouterRunner
 from service.api.http.middlewares import AccessLogger
@@ -115,7 +116,8 @@ async def service_in_process(
     access_log: bool = False,
 ) -> AsyncIterator[RunningService]:
     """The service with these settings (such as ``{"server.max_body": 2048}``) until the end of the block. ``faults``
-    are there before it starts. ``access_log``: as ``python -m service`` writes it.
+    are there before it starts. ``access_log``: as ``python -m service`` writes it. Answers to unknown keys are not held
+    back.
     """
     async with SimulatedServer(settings) as ollama:
         for fault in faults:
@@ -141,6 +143,7 @@ async def _serving(config: Config, ollama: SimulatedServer, *, access_log: bool)
     log = logging.getLogger("service.access") if access_log else None
     runner = FastRouterRunner(app, access_log=log, access_log_class=AccessLogger, shutdown_timeout=5.0)
     await runner.setup()
+    app[FAILED_SIGN_INS].first_seconds = 0.0
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"

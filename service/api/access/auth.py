@@ -1,4 +1,6 @@
-"""Who is asking: the caller of each request, found by a key, by a token or by its address."""
+"""Who is asking: the caller of each request, found by a key, by a token or by its address. aiohttp does not document
+``UrlMappingMatchInfo.http_exception``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from service.api.access.client_address import ClientAddresses
 from service.api.access.request_id import request_id_of
 from service.clock import Clock
 from service.config import Config
-from service.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError
+from service.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError, UnknownKeyError
 from service.key import LONGEST_USER, Key, Role, owner_of_key
 from service.keys.keyring import Keyring
 from service.keys.rate_limits import RateLimits
@@ -27,6 +29,9 @@ TOKEN_PATHS = frozenset({"/api/v1/prompt/{id}/stream"})
 """The routes that take a browser's token in the query; the websocket looks for it itself."""
 _WEBSOCKET = "/api/v1/ws"
 
+_KEY_NEEDED = (
+    "an API key is needed, and none that is known here was sent; send it as Authorization: Bearer … or as x-api-key"
+)
 _NOT_LIMITED: Mapping[str, str] = {}
 _ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
 
@@ -43,25 +48,33 @@ class Auth:
 
     def caller_of(self, request: web.Request) -> Caller:
         """Who is asking. Raises UnauthenticatedError for a key or token that is revoked or expired, and where keys are
-        required for one that is missing or unknown.
+        required for one that is missing, and UnknownKeyError for one that is unknown: that also on open routes, since
+        they show more to a key that is known.
         """
         try:
             shown = self._shown(request)
         except UnauthenticatedError:
             if _path_of(request) not in request.app[OPEN_PATHS]:
                 raise
-            return _anonymous(self._addresses.owner_of(request), not self.is_required)
+            return self.without_key(request)
         if shown is not None:
             return shown
         owner = self._addresses.owner_of(request)
-        if not owner and _is_admin_socket(request):
+        if not owner and is_admin_socket(request):
             return _ADMIN_SOCKET
+        if self.is_required and _shows_something(request):
+            raise UnknownKeyError(_KEY_NEEDED)
+        return self.without_key(request)
+
+    def without_key(self, request: web.Request) -> Caller:
+        """The caller as one who has shown no key. Raises UnauthenticatedError where one is needed."""
         if self.is_required and not _is_open(request):
-            raise UnauthenticatedError(
-                "an API key is needed, and none that is known here was sent; "
-                "send it as Authorization: Bearer … or as x-api-key"
-            )
-        return _anonymous(owner, not self.is_required)
+            raise UnauthenticatedError(_KEY_NEEDED)
+        return _anonymous(self.address_of(request), not self.is_required)
+
+    def address_of(self, request: web.Request) -> str:
+        """Where a request comes from, as one without a key is counted."""
+        return self._addresses.owner_of(request)
 
     def by_key(self, key: Key, request: web.Request) -> Caller:
         """The caller who has this key. Raises UnauthenticatedError when it is revoked or expired."""
@@ -74,10 +87,13 @@ class Auth:
             self.keys.check(self.keys.get(key.id) or key)
 
     def by_token(self, text: str) -> Caller:
-        """The caller who has this browser token. Raises UnauthenticatedError."""
+        """The caller who has this browser token. Raises UnauthenticatedError, and UnknownKeyError where keys are
+        required.
+        """
         found = self.tokens.read(text)
         if found is None:
-            raise UnauthenticatedError("this token is not one of ours; trade a key for one at POST /api/token")
+            kind = UnknownKeyError if self.is_required else UnauthenticatedError
+            raise kind("this token is not one of ours; trade a key for one at POST /api/token")
         return self._holder(found)
 
     def _holder(self, holder: Holder) -> Caller:
@@ -136,7 +152,7 @@ async def show_callers_headers(request: web.Request, response: web.StreamRespons
 def identify(app: web.Application, request: web.Request) -> Caller | None:
     """The caller, which the handler then finds in ``request[CALLER]``; None where no handler of ours follows.
 
-    Raises UnauthenticatedError.
+    Raises UnauthenticatedError; UnknownKeyError also where no key is needed.
     """
     if request.method == hdrs.METH_OPTIONS or request.match_info.http_exception is not None:
         return None
@@ -166,11 +182,19 @@ def _credentials(request: web.Request) -> Iterator[str]:
     api_key = headers.get(_API_KEY)
     if api_key is not None:
         yield api_key.strip()
-    if request.query_string and _path_of(request) in TOKEN_PATHS:
-        token = request.query.get("token", "")
-        # Only tokens are read here, and no keys: addresses are logged by every proxy on the way.
-        if token.count(".") == 2:
-            yield token
+    token = _token_in_query(request)
+    # Only tokens are read here, and no keys: addresses are logged by every proxy on the way.
+    if token.count(".") == 2:
+        yield token
+
+
+def _token_in_query(request: web.Request) -> str:
+    return request.query.get("token", "") if request.query_string and _path_of(request) in TOKEN_PATHS else ""
+
+
+def _shows_something(request: web.Request) -> bool:
+    """Whether there is a key or a token, whatever it is worth."""
+    return any(_credentials(request)) or bool(_token_in_query(request))
 
 
 def _path_of(request: web.Request) -> str:
@@ -184,8 +208,8 @@ def _is_open(request: web.Request) -> bool:
     return path in request.app[OPEN_PATHS] or path == _WEBSOCKET
 
 
-def _is_admin_socket(request: web.Request) -> bool:
-    """Only the service's own user can open the one Unix socket that it listens on."""
+def is_admin_socket(request: web.BaseRequest) -> bool:
+    """Whether it came so: only the service's own user can open the one Unix socket that it listens on."""
     transport = request.transport
     return transport is not None and isinstance(transport.get_extra_info("sockname"), str | bytes)
 

@@ -31,6 +31,11 @@ class Caller(NamedTuple):
         return self.role == Role.ADMIN
 
     @property
+    def is_known(self) -> bool:
+        """Whether it may be told how the service is: it has shown a key, or none is required."""
+        return self.sees_all or self.key is not None
+
+    @property
     def key_id(self) -> str | None:
         return self.key.id if self.key is not None else None
 

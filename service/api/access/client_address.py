@@ -43,6 +43,11 @@ class ClientAddresses:
         address = _parsed(peer)
         return address is not None and (address.is_loopback or self._is_trusted(address))
 
+    def is_trusted(self, peer: str) -> bool:
+        """Whether a connection comes from a trusted proxy."""
+        address = _parsed(peer) if self._trusted else None
+        return address is not None and self._is_trusted(address)
+
     def _is_trusted(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted)
 

@@ -31,7 +31,8 @@ from service.api.dropin.passing import PASSING, first_answering, pass_on, pass_t
 from service.api.dropin.reading import check_names, read_large_call
 from service.api.http.bodies import read_json
 from service.api.http.failures import ERROR_SHAPES, problem
-from service.errors import InvalidRequestError, NoBackendError, UnauthenticatedError
+from service.api.http.holding_back import hold_back
+from service.errors import InvalidRequestError, NoBackendError, UnauthenticatedError, UnknownKeyError
 from service.job import model_key
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ async def find_unknown(request: web.Request) -> Handler | None:
     it. The request then has its caller, and a row in the log unless that is an admin, as with the routes of models.
     """
     path = await _unknown_path(request)
-    caller = _caller_of(request, path) if path is not None else None
+    caller = await _caller_of(request, path) if path is not None else None
     if path is None or caller is None:
         return None
     query = request.rel_url.raw_query_string
@@ -95,10 +96,13 @@ async def _unknown_path(request: web.Request) -> str | None:
     return path
 
 
-def _caller_of(request: web.Request, path: str) -> Caller | None:
+async def _caller_of(request: web.Request, path: str) -> Caller | None:
     """The caller, if it may have this path."""
     try:
         caller = request.app[AUTH].caller_of(request)
+    except UnknownKeyError:
+        await hold_back(request)
+        return None
     except UnauthenticatedError:
         return None
     may_pass = caller.key is not None and request.app[CONFIG].server.pass_unknown

@@ -1,56 +1,64 @@
-"""Access for the pages of other origins (CORS): aiohttp-cors answers on every route, and we on paths without one."""
+"""Access for the pages of other origins (CORS): on every path, whether something is there or not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 
-import aiohttp_cors
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
-from service.api.context import CONFIG
+from service.api.access.origins import ORIGINS, AllowedOrigins
 
-
-def allow_cross_origin(app: web.Application, routes: Iterable[web.AbstractRoute]) -> None:
-    """Let pages of the configured origins call these routes, preflights included."""
-    # No credentials: there are no cookies here, and a page sends a key in a header by itself.
-    options = {"allow_credentials": False, "expose_headers": "*", "allow_headers": "*", "max_age": 600}
-    cross_origin = aiohttp_cors.setup(app, defaults=dict.fromkeys(app[CONFIG].server.allowed_origins, options))
-    for route in routes:
-        cross_origin.add(route)
-    _spare_requests_without_origin(app)
+_MAX_AGE_SECONDS = 600
+"""How long a browser need not ask again."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+"""A method, or the name of a header (RFC 9110, 5.6.2)."""
 
 
-def _spare_requests_without_origin(app: web.Application) -> None:
-    """Ask aiohttp-cors only for requests with an Origin. It looks up the route's settings before it checks for one, and
-    for programs, which are most callers, that is a twentieth of the whole request.
+async def answer_options(request: web.Request) -> web.StreamResponse:
+    """Tell a page that it may call whatever it asks for (a preflight): what is there, if anything, it learns from the
+    call itself. Any other OPTIONS is 204, as Ollama's. Pages that may not call do not come so far
+    (:mod:`service.api.http.doorkeeper`).
     """
-    add_headers = app.on_response_prepare.pop()
+    asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD, "")
+    if hdrs.ORIGIN not in request.headers or not _TOKEN.fullmatch(asked):
+        response = web.Response(status=204)
+    else:
+        response = web.Response()
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = asked
+        response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(_MAX_AGE_SECONDS)
+        names = map(str.strip, request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "").split(","))
+        if headers := ",".join(filter(_TOKEN.fullmatch, names)):
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = headers
+    if hdrs.EXPECT in request.headers:
+        # The client may or may not send the body now, so what comes next on this connection is unknown.
+        response.force_close()
+    return response
 
-    async def add_headers_for_pages(request: web.Request, response: web.StreamResponse) -> None:
-        if "Origin" not in request.headers:
-            return
-        if request.match_info.http_exception is None:
-            await add_headers(request, response)
-        else:
-            # aiohttp-cors sees no route here, and without its headers a browser hides the answer from the page.
-            _add_headers_without_route(request, response)
 
-    app.on_response_prepare.append(add_headers_for_pages)
-
-
-def is_allowed_origin(request: web.Request) -> bool:
-    """Whether a page of this request's origin may call; a page of our own host and a program always may."""
+async def show_to_page(request: web.Request, response: web.StreamResponse) -> None:
+    """A hook, behind those that add headers: the page that asks may read the reply, and all headers that it has."""
     origin = request.headers.get("Origin")
+    if origin is not None:
+        add_cross_origin_headers(response.headers, origin, request.app[ORIGINS])
+
+
+def add_cross_origin_headers(headers: CIMultiDict[str], origin: str | None, allowed: AllowedOrigins) -> None:
+    """Let a page read a reply with these headers, if pages of its origin may. None: it could not be read which that is.
+
+    No credentials: there are no cookies here, and a page sends a key in a header by itself.
+    """
     if origin is None:
-        return True
-    allowed = request.app[CONFIG].server.allowed_origins
-    return "*" in allowed or origin in allowed or origin.partition("://")[2] == request.host
-
-
-def _add_headers_without_route(request: web.Request, response: web.StreamResponse) -> None:
-    """Do for a path without a route what aiohttp-cors does for all others."""
-    origin = request.headers["Origin"]
-    allowed = request.app[CONFIG].server.allowed_origins
-    if "*" in allowed or origin in allowed:
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Expose-Headers"] = ", ".join(sorted(set(response.headers)))
+        shown = "*" if allowed.is_any else None
+    else:
+        # Anything may stand there, also what cannot be written into a head.
+        shown = origin if origin.isascii() and origin.isprintable() and allowed.allow(origin) else None
+    if shown is None:
+        return
+    headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = ", ".join(sorted(set(headers)))
+    headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = shown
+    varies = headers.get(hdrs.VARY)
+    if varies is None:
+        headers[hdrs.VARY] = "Origin"
+    elif "origin" not in varies.lower():
+        headers[hdrs.VARY] = f"{varies}, Origin"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, NotRequired
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from typing_extensions import TypedDict
 
 from service.api.http.json_replies import json_bytes
@@ -95,6 +95,12 @@ class ErrorShapes:
 ERROR_SHAPES = web.AppKey("error_shapes", ErrorShapes)
 
 
+def shaped(request: web.Request, failure: Failure) -> web.Response:
+    """The refusal of a request, in the shape of its path."""
+    failure = failure._replace(agent=request.headers.get(hdrs.USER_AGENT, ""))
+    return request.app[ERROR_SHAPES].find(request.path)(failure)
+
+
 def failure_of_ours(error: ServiceError) -> Failure | None:
     """How one of our own errors is answered; None for an error that should never reach a caller."""
     status = next((_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES), None)
@@ -144,9 +150,11 @@ class Problem(TypedDict):
     """A stable word for programs, where the status does not say enough."""
     field: NotRequired[str]
     """The place in the request that is wrong."""
+    service: NotRequired[str]
+    """Whose refusal it is; at ``/health``, by which clients find out what they talk to."""
 
 
-def problem(failure: Failure) -> web.Response:
+def problem(failure: Failure, service: str = "") -> web.Response:
     """The shape of Corral's own routes: RFC 9457, and the message once more as ``error``."""
     title = _TITLES.get(failure.status, "Error")
     body: Problem = {
@@ -160,5 +168,7 @@ def problem(failure: Failure) -> web.Response:
         body["code"] = failure.error.code
     if failure.field:
         body["field"] = failure.field
+    if service:
+        body["service"] = service
     headers = {"Content-Type": PROBLEM_JSON, "Cache-Control": "no-store", **failure.headers}
     return web.Response(body=json_bytes(body), status=failure.status, headers=headers)

@@ -4,7 +4,7 @@
 
 Paths without a variable part are found in one table. aiohttp's own router looks through its resources and makes one
 object for the match and one for each middleware, which takes a tenth of a whole submission. It routes all other
-requests, except those whose path has to be tidied first.
+requests, except preflights and those whose path has to be tidied first.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_urldispatcher import MatchInfoError
 
 from service.api.access.client_address import ClientAddresses
+from service.api.access.hosts import own_hosts
+from service.api.access.origins import ORIGINS
 from service.api.context import CONFIG
 from service.api.http.caller_connection import LONGEST_HEADER, MOST_HEADERS, CallersServer
 from service.api.http.connection_bounds import Bounds, Connections
+from service.api.http.cross_origin import answer_options
+from service.api.http.doorkeeper import Doorkeeper
 from service.api.http.failures import ERROR_SHAPES
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.unrouted import is_untidy, lead_to_tidy
@@ -59,12 +63,16 @@ class FastRouterRunner(web.AppRunner):
         self.server.__class__ = CallersServer
         server = cast(CallersServer, self.server)
         server.shapes = self.app[ERROR_SHAPES]
-        addresses = ClientAddresses(self.app[CONFIG].server.trusted_proxies)
-        server.callers = Connections(addresses, Bounds.of_this_process())
+        config, origins = self.app[CONFIG], self.app[ORIGINS]
+        addresses = ClientAddresses(config.server.trusted_proxies)
+        server.allowed_origins = origins
+        server.callers = Connections(addresses, Bounds.of_this_process(), any_page_may_call=origins.is_any)
+        hosts = None if config.auth.required else own_hosts(config.server.allowed_hosts)
+        doorkeeper = Doorkeeper(origins, hosts, addresses)
         # Every handler asks for ``request.app`` several times, and aiohttp looks it up in the match each time.
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)
-        self.server.request_handler = FastRouter(self.app, self.server.request_handler).lead
+        self.server.request_handler = FastRouter(self.app, self.server.request_handler, doorkeeper).lead
         # The options of a listening socket pass on to its connections on Linux only.
         self.server.connection_made = partial(_accepted, self.server.connection_made)  # type: ignore[method-assign]
 
@@ -83,8 +91,9 @@ def _accepted(
 class FastRouter:
     """Leads requests to handlers; ``general`` is aiohttp's own way, for those that have no shorter one."""
 
-    def __init__(self, app: web.Application, general: _Handler) -> None:
+    def __init__(self, app: web.Application, general: _Handler, doorkeeper: Doorkeeper) -> None:
         self._general = general
+        self._refusal = doorkeeper.refusal
         (self._around,) = app.middlewares
         self._found: dict[tuple[str, str], tuple[web.UrlMappingMatchInfo, Handler]] = {}
         self._nowhere = _begun(app, MatchInfoError(web.HTTPNotFound()))
@@ -99,8 +108,11 @@ class FastRouter:
     def lead(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """The handler's answer to a request."""
         found = self._found.get((request.method, request.raw_path))
-        if is_unusual(request) and (refuse := unserved(request)) is not None:
+        refuse = self._refusal(request)
+        if refuse is not None or (is_unusual(request) and (refuse := unserved(request)) is not None):
             found = self._nowhere, refuse
+        elif found is None and request.method == hdrs.METH_OPTIONS:
+            found = self._nowhere, answer_options
         elif found is None and is_untidy(request):
             found = self._nowhere, lead_to_tidy
         elif found is None or hdrs.EXPECT in request.headers:

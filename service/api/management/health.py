@@ -7,6 +7,7 @@ from typing import Annotated, NotRequired
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from service.api.access.caller import CALLER
 from service.api.context import JOBS, POOL
 from service.api.http.fields import Moment, one_of
 from service.api.http.json_replies import json_reply
@@ -18,6 +19,8 @@ from service.job import Status
 from service.jobs import Jobs
 
 _UNAVAILABLE, _OK, _WAITING = "unavailable", "ok", "waiting for a backend"
+_REASONS = {_UNAVAILABLE: "cannot_store", _WAITING: "no_backend", _OK: "ready"}
+_SERVICE = "corral"
 
 
 class DatabaseHealth(TypedDict):
@@ -59,30 +62,30 @@ class QueueHealth(TypedDict):
 
 
 class HealthReply(TypedDict):
-    """How the service is."""
+    """How the service is. Where keys are required, a caller without one is told the first three."""
 
-    service: Annotated[str, one_of(["corral"])]
+    service: Annotated[str, one_of([_SERVICE])]
     """By this a client knows that it talks to Corral, and not to an Ollama."""
-    status: Annotated[str, one_of([_OK, _WAITING, _UNAVAILABLE])]
-    database: DatabaseHealth
-    backends: list[BackendHealth]
-    queue: QueueHealth
+    status: Annotated[str, one_of(_REASONS)]
+    reason: Annotated[str, one_of(_REASONS.values())]
+    """The same as a code."""
+    database: NotRequired[DatabaseHealth]
+    backends: NotRequired[list[BackendHealth]]
+    queue: NotRequired[QueueHealth]
 
 
 async def health(request: web.Request) -> web.StreamResponse:
     """503 while nothing can be stored. A backend that is away only makes its jobs wait, so the service is well."""
     jobs = request.app[JOBS]
     trouble = jobs.ledger.store_trouble
-    backends = [_backend_fields(backend) for backend in request.app[POOL]]
-    counts = count_jobs(jobs)
-    is_served = any(backend["status"] == "ok" for backend in backends)
-    fields: HealthReply = {
-        "service": "corral",
-        "status": _UNAVAILABLE if trouble else _OK if is_served else _WAITING,
-        "database": _database_fields(jobs),
-        "backends": backends,
-        "queue": {"queued": counts[Status.QUEUED], "processing": counts[Status.PROCESSING]},
-    }
+    is_served = any(backend.is_answering for backend in request.app[POOL])
+    status = _UNAVAILABLE if trouble else _OK if is_served else _WAITING
+    fields: HealthReply = {"service": _SERVICE, "status": status, "reason": _REASONS[status]}
+    if request[CALLER].is_known:
+        counts = count_jobs(jobs)
+        fields["database"] = _database_fields(jobs)
+        fields["backends"] = [_backend_fields(backend) for backend in request.app[POOL]]
+        fields["queue"] = {"queued": counts[Status.QUEUED], "processing": counts[Status.PROCESSING]}
     return json_reply(request, fields, status=503 if trouble else 200)
 
 
@@ -119,7 +122,8 @@ ROUTES = (web.get("/health", health),)
 OPERATIONS: Operations = {
     ("GET", "/health"): Operation(
         summary="Ask how the service is",
-        description="It is well without a backend, too: jobs then wait.",
+        description="It is well without a backend, too: jobs then wait. Where keys are required, who has none is "
+        "told ``service``, ``status`` and ``reason`` only.",
         tag="operation",
         access=Access.OPEN,
         replies={

@@ -19,7 +19,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from corral.breaker import State
-from service.api.context import CLOCK, JOBS, METRICS, POOL
+from service.api.access.caller import CALLER
+from service.api.context import CLOCK, CONFIG, JOBS, METRICS, POOL
 from service.api.http.raw_replies import whole_reply
 from service.backend.pool import Pool
 from service.clock import Clock
@@ -133,14 +134,32 @@ class _Service(Collector):
         return model if self._pool.catalogue.knows(model) else OTHER
 
 
+class _Unlabelled(Collector):
+    """Of other figures what has no labels: none tells of models, backends, routes or programs."""
+
+    def __init__(self, whole: CollectorRegistry) -> None:
+        self._whole = whole
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._whole.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.labels]
+            if metric.samples:
+                yield metric
+
+
 async def show_metrics(request: web.Request) -> web.StreamResponse:
-    """All metrics as they are now, in the format that the caller accepts."""
+    """The metrics as they are now, in the format that the caller accepts. Where keys are required, one that shows none
+    gets those without labels.
+    """
     app = request.app
     registry = CollectorRegistry(auto_describe=False)
     oldest = await app[JOBS].views.oldest()
     registry.register(_Service(app[JOBS], app[POOL], app[METRICS], app[CLOCK], oldest))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
+    if not (request[CALLER].is_known or app[CONFIG].metrics.public):
+        whole, registry = registry, CollectorRegistry(auto_describe=False)
+        registry.register(_Unlabelled(whole))
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     headers = (("Content-Type", content_type), ("Cache-Control", "no-store"))
     return whole_reply(request, 200, headers, encode(registry))

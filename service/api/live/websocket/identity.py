@@ -10,7 +10,8 @@ from aiohttp import web
 from service.api.access.auth import AUTH
 from service.api.access.caller import CALLER, Caller
 from service.api.context import CLOCK
-from service.errors import ServiceError, UnauthenticatedError
+from service.api.http.holding_back import hold_back
+from service.errors import ServiceError, UnauthenticatedError, UnknownKeyError
 
 GRACE_SECONDS = 10.0
 """How long a client may take to send ``auth``, at first where keys are required and again when its token has ended,
@@ -30,33 +31,35 @@ class Identity:
         self._timer: asyncio.TimerHandle | None = None
         self.caller: Caller = request[CALLER]
 
-    def begin(self) -> None:
-        """Read the token in the address, if there is one."""
+    async def begin(self) -> None:
+        """Read the token in the address, if there is one. Raises ConnectionResetError when the client leaves."""
         token = self._request.query.get("token")
         if token:
             try:
-                self.authenticate(token)
-            except UnauthenticatedError as error:
+                await self.authenticate(token)
+            except ServiceError as error:
                 self._refuse(error)
-        elif self._is_known:
+        elif self.caller.is_known:
             self._wait_for_end()
         else:
             self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._close)
 
-    def authenticate(self, token: str) -> None:
-        """Take the caller of a new token, who may be the same for longer or another. Raises UnauthenticatedError."""
-        self.caller = self._request.app[AUTH].by_token(token)
+    async def authenticate(self, token: str) -> None:
+        """Take the caller of a new token, who may be the same for longer or another. Raises UnauthenticatedError, and
+        LimitReachedError and ConnectionResetError as :func:`hold_back` does.
+        """
+        try:
+            self.caller = self._request.app[AUTH].by_token(token)
+        except UnknownKeyError:
+            await hold_back(self._request)
+            raise
         self._wait_for_end()
 
     def require(self) -> Caller:
         """The caller. Raises UnauthenticatedError where keys are required and it has shown none."""
-        if not self._is_known:
+        if not self.caller.is_known:
             raise UnauthenticatedError("an API key is needed: trade it at POST /api/token and send the token as auth")
         return self.caller
-
-    @property
-    def _is_known(self) -> bool:
-        return self.caller.sees_all or self.caller.key is not None
 
     def end(self) -> None:
         """The connection is gone."""
@@ -73,6 +76,6 @@ class Identity:
     def _expire(self) -> None:
         self._refuse(UnauthenticatedError("the token has expired; send auth with a new one"))
 
-    def _refuse(self, error: UnauthenticatedError) -> None:
+    def _refuse(self, error: ServiceError) -> None:
         self._tell(error)
         self._timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._close)

@@ -64,7 +64,7 @@ class Session:
 
     async def listen(self) -> None:
         """Carry out the client's messages until it is gone."""
-        self._identity.begin()
+        await self._identity.begin()
         async for message in self._socket:
             if message.type is WSMsgType.TEXT:
                 await self._answer(message.data)
@@ -131,10 +131,10 @@ class Session:
                 self._has_stats = False
                 self._app[STATS].unsubscribe(self._outbox)
             case Authenticate():
-                self._authenticate(message.token)
+                await self._authenticate(message.token)
 
-    def _authenticate(self, token: str) -> None:
-        self._identity.authenticate(token)
+    async def _authenticate(self, token: str) -> None:
+        await self._identity.authenticate(token)
         for follow in tuple(self._follows.values()):
             latest = follow.latest()
             if latest is not None and not self._identity.caller.sees(latest.job):

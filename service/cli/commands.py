@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import tempfile
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
             case "demo":
                 return _run(_demo(config, read))
             case "keys":
+                # What is printed says it already; a service that runs has it in its own log.
+                logging.getLogger("service.audit").setLevel(logging.WARNING)
                 return _run(run_key_command(config, options))
             case "backends":
                 return _run(show_backends(config, options.action, options.name))

@@ -11,6 +11,7 @@ from typing import Any
 from service.api.http.validation import validated
 from service.api.management.schema import KeyRequest
 from service.api.management.translation import key_fields, to_new_key
+from service.audit import COMMAND_LINE
 from service.cli.admin_client import NotRunningError, ask_running_service
 from service.clock import Clock
 from service.config import Config
@@ -98,7 +99,7 @@ async def _create(config: Config, asked: dict[str, Any]) -> dict[str, Any]:
         async with _opened_store(config) as store:
             clock = Clock()
             keys = await Keyring.open(store, clock, config.auth.secret_key)
-            key, text = await keys.create(to_new_key(request))
+            key, text = await keys.create(to_new_key(request), by=COMMAND_LINE)
             return {"key": text, **key_fields(key, clock.now_ms())}
 
 
@@ -121,7 +122,7 @@ async def _revoke(config: Config, key_id: str, *, keeps_jobs: bool) -> Mapping[s
         async with _opened_store(config) as store:
             # This works without the secret, so that keys can be revoked after the secret was lost.
             # Its jobs are ended by the next start.
-            key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs)
+            key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs, by=COMMAND_LINE)
             return key_fields(key, Clock().now_ms())
 
 

@@ -111,6 +111,7 @@ def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
         config = read_again()
     except StartError as error:
         _log.error("the configuration stays as it was: %s", error)
+        app[RELOADING].refuse()
         return
     set_level(config.log.level)
     app[RELOADING].apply(config)

@@ -14,6 +14,7 @@ import secrets
 import uuid
 from collections.abc import Iterator, Mapping
 
+from service.audit import START, Action, Actor, audit_row, log_done
 from service.clock import Clock
 from service.errors import ConfigurationError, NotFoundError, ServiceError, UnauthenticatedError
 from service.key import KEY_REVOKED, Key, NewKey, Role, key_of_owner
@@ -125,22 +126,26 @@ class Keyring:
         """Every key, oldest first."""
         return [key._replace(last_used_at=self._used.get(key.id, key.last_used_at)) for key in self._by_id.values()]
 
-    async def create(self, new: NewKey) -> tuple[Key, str]:
+    async def create(self, new: NewKey, *, by: Actor) -> tuple[Key, str]:
         """A new key and its text, which nobody can find out later. Raises CannotStoreError."""
         text = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
         key = _made(str(uuid.uuid4()), new, self._clock.now_ms())
-        await self._store.insert(key, self._hash(text), _new_version())
+        done = audit_row(Action.KEY_CREATED, by, key.created_at, key.id, key.name, role=key.role)
+        await self._store.insert(key, self._hash(text), _new_version(), done)
+        log_done(done)
         await self.refresh()
         return key, text
 
-    async def revoke(self, key_id: str, *, keeps_jobs: bool) -> Key:
+    async def revoke(self, key_id: str, *, keeps_jobs: bool, by: Actor) -> Key:
         """Let nobody use the key from now on; its usage stays. Its jobs end soon, unless it ``keeps_jobs``.
 
         Raises NotFoundError, CannotStoreError.
         """
-        key = await self._store.revoke(key_id, _new_version(), keeps_jobs=keeps_jobs)
+        done = audit_row(Action.KEY_REVOKED, by, self._clock.now_ms(), key_id, keep_jobs=keeps_jobs)
+        key = await self._store.revoke(key_id, _new_version(), done, keeps_jobs=keeps_jobs)
         if key is None:
             raise NotFoundError(f"there is no key {key_id[:100]!r}")
+        log_done(done._replace(subject_name=key.name))
         await self.refresh()
         return key
 
@@ -150,14 +155,17 @@ class Keyring:
         known = self._by_id.get(key_id)
         if not text:
             if known is not None and known.is_active:
-                await self.revoke(key_id, keeps_jobs=True)
+                await self.revoke(key_id, keeps_jobs=True, by=START)
             return
         if known is not None and known.is_active and self.find(text) == known:
             return
         if self.find(text) not in (None, known):
             raise ConfigurationError(f"the demo keys must differ from each other and from every other key ({key_id})")
         key = _made(key_id, NewKey(f"demo {role}", role), self._clock.now_ms())
-        await self._store.put(key, self._hash(text), _new_version())
+        action = Action.KEY_CREATED if known is None else Action.KEY_CHANGED
+        done = audit_row(action, START, key.created_at, key.id, key.name, role=role)
+        await self._store.put(key, self._hash(text), _new_version(), done)
+        log_done(done)
         await self.refresh()
 
     async def refresh(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from service.api.management.schema import KeyRequest
+from service.audit import START
 from service.cli.admin_client import admin_socket_path
 from service.clock import Clock
 from service.config import DatabaseConfig
@@ -51,7 +52,7 @@ async def keys(store: KeyStore) -> Keyring:
 
 
 async def test_a_key_is_found_by_its_text_and_only_by_that(keys: Keyring) -> None:
-    key, text = await keys.create(EVERYTHING)
+    key, text = await keys.create(EVERYTHING, by=START)
     assert text.startswith(KEY_PREFIX)
     assert len(text) >= len(KEY_PREFIX) + 43
     assert keys.find(text) == key == keys.get(key.id)
@@ -60,8 +61,8 @@ async def test_a_key_is_found_by_its_text_and_only_by_that(keys: Keyring) -> Non
 
 
 async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keyring) -> None:
-    key, text = await keys.create(EVERYTHING)
-    plain, _ = await keys.create(NewKey("plain"))
+    key, text = await keys.create(EVERYTHING, by=START)
+    plain, _ = await keys.create(NewKey("plain"), by=START)
     again = await Keyring.open(store, Clock())
     assert again.find(text) == key
     assert sorted(again.listed()) == sorted([key, plain])
@@ -72,7 +73,7 @@ async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keyri
 
 
 async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Keyring) -> None:
-    _, text = await keys.create(NewKey("secret"))
+    _, text = await keys.create(NewKey("secret"), by=START)
     rows = [
         *await database.read("SELECT * FROM keys", {}),
         *await database.read("SELECT * FROM settings", {}),
@@ -82,7 +83,7 @@ async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Ke
 
 
 async def test_two_keys_are_never_alike(keys: Keyring) -> None:
-    made = [await keys.create(NewKey("same")) for _ in range(20)]
+    made = [await keys.create(NewKey("same"), by=START) for _ in range(20)]
     assert len({text for _, text in made}) == len({key.id for key, _ in made}) == 20
 
 
@@ -94,15 +95,15 @@ async def with_the_id(database: Database, key: Key, key_id: str) -> None:
 async def test_the_id_of_a_key_is_a_uuid_and_keys_with_an_older_id_go_on(
     database: Database, store: KeyStore, keys: Keyring
 ) -> None:
-    old, text = await keys.create(NewKey("old"))
-    await keys.create(NewKey("new"))
+    old, text = await keys.create(NewKey("old"), by=START)
+    await keys.create(NewKey("new"), by=START)
     for role in Role:
         await keys.keep_demo_key(role, f"demo of {role}")
     assert [str(uuid.UUID(one.id)) for one in keys.listed()] == [one.id for one in keys.listed()]
     await with_the_id(database, old, "9f86d081884c")
     again = await Keyring.open(store, Clock())
     assert again.find(text) == old._replace(id="9f86d081884c")
-    assert not (await again.revoke("9f86d081884c", keeps_jobs=False)).is_active
+    assert not (await again.revoke("9f86d081884c", keeps_jobs=False, by=START)).is_active
 
 
 async def test_a_demo_key_of_an_earlier_version_keeps_its_id_and_its_duties(
@@ -123,23 +124,23 @@ async def test_a_demo_key_of_an_earlier_version_keeps_its_id_and_its_duties(
 
 
 async def test_a_revoked_key_is_known_and_good_for_nothing(keys: Keyring) -> None:
-    key, text = await keys.create(NewKey("old"))
+    key, text = await keys.create(NewKey("old"), by=START)
     keys.check(key)
     assert keys.is_good(key)
-    revoked = await keys.revoke(key.id, keeps_jobs=False)
+    revoked = await keys.revoke(key.id, keeps_jobs=False, by=START)
     assert revoked == keys.find(text) == key._replace(is_active=False)
     with pytest.raises(UnauthenticatedError, match="revoked"):
         keys.check(revoked)
     assert not keys.is_good(key)
-    assert await keys.revoke(key.id, keeps_jobs=False) == revoked
+    assert await keys.revoke(key.id, keeps_jobs=False, by=START) == revoked
     with pytest.raises(NotFoundError):
-        await keys.revoke("nobody", keeps_jobs=False)
+        await keys.revoke("nobody", keeps_jobs=False, by=START)
 
 
 async def test_a_key_ends_at_its_time(store: KeyStore) -> None:
     clock = Clock()
     keys = await Keyring.open(store, clock)
-    key, _ = await keys.create(NewKey("short", expires_at=clock.now_ms() + 60_000))
+    key, _ = await keys.create(NewKey("short", expires_at=clock.now_ms() + 60_000), by=START)
     keys.check(key)
     clock.not_before(clock.now_ms() + 60_000)
     with pytest.raises(UnauthenticatedError, match="expired"):
@@ -147,8 +148,8 @@ async def test_a_key_ends_at_its_time(store: KeyStore) -> None:
 
 
 async def test_the_last_use_is_written_with_the_next_batch(store: KeyStore, keys: Keyring) -> None:
-    key, _ = await keys.create(NewKey("used"))
-    other, _ = await keys.create(NewKey("unused"))
+    key, _ = await keys.create(NewKey("used"), by=START)
+    other, _ = await keys.create(NewKey("unused"), by=START)
     keys.note_use(key)
     keys.note_use(key)
     shown = next(one.last_used_at for one in keys.listed() if one.id == key.id)
@@ -162,11 +163,11 @@ async def test_what_one_process_changes_another_learns_with_its_next_look(store:
     other = await Keyring.open(store, Clock())
     told: list[int] = []
     other.changed.connect(lambda: told.append(len(other.listed())))
-    key, text = await keys.create(NewKey("shared"))
+    key, text = await keys.create(NewKey("shared"), by=START)
     assert other.find(text) is None
     await other.refresh()
     assert other.find(text) == key
-    await keys.revoke(key.id, keeps_jobs=False)
+    await keys.revoke(key.id, keeps_jobs=False, by=START)
     await other.refresh()
     await other.refresh()
     assert not other.is_good(key)
@@ -182,12 +183,12 @@ async def test_a_secret_that_was_made_here_is_used_again(store: KeyStore, keys: 
 @pytest.mark.parametrize(("before", "after"), [("one", "two"), ("", "two"), ("one", "")])
 async def test_a_secret_that_does_not_fit_the_keys_stops_the_start(store: KeyStore, before: str, after: str) -> None:
     keys = await Keyring.open(store, Clock(), before)
-    key, text = await keys.create(NewKey("kept"))
+    key, text = await keys.create(NewKey("kept"), by=START)
     with pytest.raises(ConfigurationError, match=r"^SECRET_KEY .* set it back, or revoke") as refusal:
         await Keyring.open(store, Clock(), after)
     assert "\n" not in str(refusal.value)
     assert (await Keyring.open(store, Clock(), before)).find(text) == key
-    await keys.revoke(key.id, keeps_jobs=False)
+    await keys.revoke(key.id, keeps_jobs=False, by=START)
     assert (await Keyring.open(store, Clock(), after)).find(text) is None
 
 
@@ -229,7 +230,7 @@ async def test_the_demo_keys_must_differ(keys: Keyring) -> None:
 
 
 async def test_an_owner_has_the_weight_of_its_key(keys: Keyring) -> None:
-    key, _ = await keys.create(NewKey("heavy", weight=3.0))
+    key, _ = await keys.create(NewKey("heavy", weight=3.0), by=START)
     assert keys.weights.get(owner_of_key(key.id), 1.0) == 3.0
     assert keys.weights.get(owner_of_key(key.id, "anna"), 1.0) == 3.0
     assert keys.weights.get("192.0.2.1", 1.0) == 1.0
@@ -242,7 +243,7 @@ def test_an_owner_says_whose_key_it_is() -> None:
 
 @pytest.mark.parametrize("model", ["llama3.2", "LLAMA3.2:latest", "library/llama3.2"])
 async def test_an_allowed_model_is_matched_as_ollama_matches_names(keys: Keyring, model: str) -> None:
-    key, _ = await keys.create(NewKey("some", models=("llama3.2:LATEST", "mistral")))
+    key, _ = await keys.create(NewKey("some", models=("llama3.2:LATEST", "mistral")), by=START)
     assert key.may_use(model)
     assert not key.may_use("llama3.2:1b")
 

@@ -14,6 +14,7 @@ from service.api.access.browser_tokens import BrowserTokens, Holder
 from service.api.access.caller import CALLER, Caller
 from service.api.access.client_address import ClientAddresses
 from service.api.access.request_id import request_id_of
+from service.audit import Actor, ActorKind, Audit
 from service.clock import Clock
 from service.config import Config
 from service.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError
@@ -36,12 +37,13 @@ _ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
 class Auth:
     """Finds out who is asking."""
 
-    def __init__(self, keys: Keyring, rate_limits: RateLimits, clock: Clock, config: Config) -> None:
+    def __init__(self, keys: Keyring, rate_limits: RateLimits, clock: Clock, config: Config, audit: Audit) -> None:
         self.keys = keys
         self.rate_limits = rate_limits
         self.tokens = BrowserTokens(keys, clock, config.auth.token_minutes)
         self.is_required = config.auth.required
-        self._addresses = ClientAddresses(config.server.trusted_proxies)
+        self.addresses = ClientAddresses(config.server.trusted_proxies)
+        self._audit = audit
 
     def caller_of(self, request: web.Request) -> Caller:
         """Who is asking. Raises UnauthenticatedError for a key or token that is revoked or expired, and where keys are
@@ -52,13 +54,15 @@ class Auth:
         except UnauthenticatedError:
             if _path_of(request) not in request.app[OPEN_PATHS]:
                 raise
-            return _anonymous(self._addresses.owner_of(request), not self.is_required)
+            return _anonymous(self.addresses.owner_of(request), not self.is_required)
         if shown is not None:
             return shown
-        owner = self._addresses.owner_of(request)
+        owner = self.addresses.owner_of(request)
         if not owner and _is_admin_socket(request):
             return _ADMIN_SOCKET
         if self.is_required and not _is_open(request):
+            if any(_credentials(request)):
+                self._note_failure(request, "unknown")
             raise UnauthenticatedError(
                 "an API key is needed, and none that is known here was sent; "
                 "send it as Authorization: Bearer … or as x-api-key"
@@ -68,23 +72,31 @@ class Auth:
     def by_key(self, key: Key, request: web.Request) -> Caller:
         """The caller who has this key. Raises UnauthenticatedError when it is revoked or expired."""
         user = _user_of(request, key.owner_header) if key.owner_header is not None else None
-        return self._holder(Holder(key, user, None))
+        return self._holder(Holder(key, user, None), request)
 
     def require_good(self, key: Key | None) -> None:
         """Raises UnauthenticatedError when this key, with which a request began, has ended since then."""
         if key is not None:
             self.keys.check(self.keys.get(key.id) or key)
 
-    def by_token(self, text: str) -> Caller:
-        """The caller who has this browser token. Raises UnauthenticatedError."""
-        found = self.tokens.read(text)
-        if found is None:
-            raise UnauthenticatedError("this token is not one of ours; trade a key for one at POST /api/token")
-        return self._holder(found)
+    def by_token(self, text: str, request: web.Request) -> Caller:
+        """The caller who has this browser token, shown on a connection that ``request`` opened.
 
-    def _holder(self, holder: Holder) -> Caller:
+        Raises UnauthenticatedError.
+        """
+        found = self._token(text, request)
+        if found is None:
+            self._note_failure(request, "unknown")
+            raise UnauthenticatedError("this token is not one of ours; trade a key for one at POST /api/token")
+        return self._holder(found, request)
+
+    def _holder(self, holder: Holder, request: web.Request) -> Caller:
         key, user, expires_at = holder
-        self.keys.check(key)
+        try:
+            self.keys.check(key)
+        except UnauthenticatedError:
+            self._note_failure(request, "expired" if key.is_active else "revoked", holder)
+            raise
         self.keys.note_use(key)
         sees_all = key.is_admin or not self.is_required
         return Caller(owner_of_key(key.id, user), key, key.role, sees_all, user, expires_at)
@@ -98,10 +110,21 @@ class Auth:
             key = self.keys.find(text)
             if key is not None:
                 return self.by_key(key, request)
-            found = self.tokens.read(text)
+            found = self._token(text, request)
             if found is not None:
-                return self._holder(found)
+                return self._holder(found, request)
         return None
+
+    def _token(self, text: str, request: web.Request) -> Holder | None:
+        try:
+            return self.tokens.read(text)
+        except UnauthenticatedError:
+            self._note_failure(request, "token ended")
+            raise
+
+    def _note_failure(self, request: web.Request, reason: str, holder: Holder | None = None) -> None:
+        by = None if holder is None else Actor(ActorKind.KEY, holder.key.id, holder.key.name, holder.user)
+        self._audit.note_failed_sign_in(self.addresses.owner_of(request), reason, by)
 
 
 AUTH = web.AppKey("auth", Auth)

@@ -45,7 +45,7 @@ class Identity:
 
     def authenticate(self, token: str) -> None:
         """Take the caller of a new token, who may be the same for longer or another. Raises UnauthenticatedError."""
-        self.caller = self._request.app[AUTH].by_token(token)
+        self.caller = self._request.app[AUTH].by_token(token, self._request)
         self._wait_for_end()
 
     def require(self) -> Caller:

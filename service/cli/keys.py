@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,10 +12,12 @@ from service.api.management.schema import KeyRequest
 from service.api.management.translation import key_fields, to_new_key
 from service.audit import COMMAND_LINE
 from service.cli.admin_client import NotRunningError, ask_running_service
+from service.cli.logs import note, say
 from service.clock import Clock
 from service.config import Config
 from service.errors import NotFoundError, ServiceError
 from service.keys.keyring import Keyring
+from service.shown_text import shown
 from service.store.keys import KeyStore
 from service.store.opening import open_database
 
@@ -51,8 +52,8 @@ async def run_key_command(
     config: Config,
     options: argparse.Namespace,
     *,
-    say: Callable[[str], None] = print,
-    note: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    say: Callable[[str], None] = say,
+    note: Callable[[str], None] = note,
 ) -> int:
     """Do what was asked; the exit status. ``say`` gets what was asked for, and ``note`` what there is to know of it.
 
@@ -148,4 +149,5 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ",".join(value) if isinstance(value, list) else str(value)
+    # Before widths are measured.
+    return shown(",".join(value) if isinstance(value, list) else str(value))

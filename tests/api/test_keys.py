@@ -28,6 +28,8 @@ from tests.support.access import ADMIN, made_key, service_with_keys
 from tests.support.databases import Place
 from tests.support.running import PATIENCE_SECONDS, service_in_process
 
+ONE, TWO = "one secret of thirty-two characters", "two secrets of thirty-two characters"
+DEMO_TEXT, OTHER_TEXT, SAME_TEXT = "a-demo-key-of-somebody", "another-demo-key-of-somebody", "the-same-demo-key"
 EVERYTHING = NewKey(
     name="Wörter 😀",
     role=Role.ADMIN,
@@ -98,7 +100,7 @@ async def test_the_id_of_a_key_is_a_uuid_and_keys_with_an_older_id_go_on(
     old, text = await keys.create(NewKey("old"), by=START)
     await keys.create(NewKey("new"), by=START)
     for role in Role:
-        await keys.keep_demo_key(role, f"demo of {role}")
+        await keys.keep_demo_key(role, f"the demo key of {role}")
     assert [str(uuid.UUID(one.id)) for one in keys.listed()] == [one.id for one in keys.listed()]
     await with_the_id(database, old, "9f86d081884c")
     again = await Keyring.open(store, Clock())
@@ -109,16 +111,16 @@ async def test_the_id_of_a_key_is_a_uuid_and_keys_with_an_older_id_go_on(
 async def test_a_demo_key_of_an_earlier_version_keeps_its_id_and_its_duties(
     database: Database, store: KeyStore
 ) -> None:
-    keys = await Keyring.open(store, Clock(), "one")
-    await keys.keep_demo_key(Role.ADMIN, "demo")
+    keys = await Keyring.open(store, Clock(), ONE)
+    await keys.keep_demo_key(Role.ADMIN, DEMO_TEXT)
     [key] = keys.listed()
     await with_the_id(database, key, "demo-admin")
     # It stands in the way of no new secret.
-    again = await Keyring.open(store, Clock(), "two")
-    await again.keep_demo_key(Role.ADMIN, "other")
+    again = await Keyring.open(store, Clock(), TWO)
+    await again.keep_demo_key(Role.ADMIN, OTHER_TEXT)
     assert again.listed() == [key._replace(id="demo-admin")]
-    assert again.find("demo") is None
-    assert again.find("other") == key._replace(id="demo-admin")
+    assert again.find(DEMO_TEXT) is None
+    assert again.find(OTHER_TEXT) == key._replace(id="demo-admin")
     await again.keep_demo_key(Role.ADMIN, "")
     assert not again.has_any
 
@@ -180,7 +182,7 @@ async def test_a_secret_that_was_made_here_is_used_again(store: KeyStore, keys: 
     assert len(keys.derived_secret("a")) == 32
 
 
-@pytest.mark.parametrize(("before", "after"), [("one", "two"), ("", "two"), ("one", "")])
+@pytest.mark.parametrize(("before", "after"), [(ONE, TWO), ("", TWO), (ONE, "")])
 async def test_a_secret_that_does_not_fit_the_keys_stops_the_start(store: KeyStore, before: str, after: str) -> None:
     keys = await Keyring.open(store, Clock(), before)
     key, text = await keys.create(NewKey("kept"), by=START)
@@ -198,35 +200,35 @@ async def test_a_demo_key_is_there_for_as_long_as_it_is_configured(store: KeySto
         await keys.keep_demo_key(Role.ADMIN, text)
         return keys
 
-    keys = await begun("demo")
-    key = keys.find("demo")
+    keys = await begun(DEMO_TEXT)
+    key = keys.find(DEMO_TEXT)
     assert key is not None
     assert (key.role, key.is_active) == (Role.ADMIN, True)
-    assert (await begun("demo")).listed() == [key]
-    changed = await begun("other")
-    assert changed.find("demo") is None
+    assert (await begun(DEMO_TEXT)).listed() == [key]
+    changed = await begun(OTHER_TEXT)
+    assert changed.find(DEMO_TEXT) is None
     assert [one.id for one in changed.listed()] == [key.id]
-    gone = (await begun("")).find("other")
+    gone = (await begun("")).find(OTHER_TEXT)
     assert gone is not None
     assert not gone.is_active
-    back = (await begun("demo")).find("demo")
+    back = (await begun(DEMO_TEXT)).find(DEMO_TEXT)
     assert back is not None
     assert back.is_active
 
 
 async def test_demo_keys_stand_in_the_way_of_no_new_secret(store: KeyStore) -> None:
-    await (await Keyring.open(store, Clock(), "one")).keep_demo_key(Role.USER, "demo")
-    keys = await Keyring.open(store, Clock(), "two")
-    await keys.keep_demo_key(Role.USER, "demo")
-    found = keys.find("demo")
+    await (await Keyring.open(store, Clock(), ONE)).keep_demo_key(Role.USER, DEMO_TEXT)
+    keys = await Keyring.open(store, Clock(), TWO)
+    await keys.keep_demo_key(Role.USER, DEMO_TEXT)
+    found = keys.find(DEMO_TEXT)
     assert found is not None
     assert found.is_active
 
 
 async def test_the_demo_keys_must_differ(keys: Keyring) -> None:
-    await keys.keep_demo_key(Role.ADMIN, "same")
+    await keys.keep_demo_key(Role.ADMIN, SAME_TEXT)
     with pytest.raises(ConfigurationError, match="must differ"):
-        await keys.keep_demo_key(Role.USER, "same")
+        await keys.keep_demo_key(Role.USER, SAME_TEXT)
 
 
 async def test_an_owner_has_the_weight_of_its_key(keys: Keyring) -> None:
@@ -366,19 +368,19 @@ async def test_the_command_line_says_what_cannot_be(folder: Path) -> None:
 
 
 async def test_keys_of_a_lost_secret_can_be_revoked(tmp_path: Path) -> None:
-    await ran(tmp_path, "create", "--name", "x", SECRET_KEY="one")
-    status, _, said = await ran(tmp_path, "create", "--name", "y", SECRET_KEY="two")
+    await ran(tmp_path, "create", "--name", "x", SECRET_KEY=ONE)
+    status, _, said = await ran(tmp_path, "create", "--name", "y", SECRET_KEY=TWO)
     assert status == 1
     assert said.startswith("corral: SECRET_KEY")
     _, [_, row], _ = await ran(tmp_path, "list")
     assert (await ran(tmp_path, "revoke", row.split()[0]))[0] == 0
-    assert (await ran(tmp_path, "create", "--name", "y", SECRET_KEY="two"))[0] == 0
+    assert (await ran(tmp_path, "create", "--name", "y", SECRET_KEY=TWO))[0] == 0
 
 
 async def test_the_database_and_the_socket_are_for_the_services_own_user(tmp_path: Path) -> None:
     place = Place(DatabaseConfig(path=tmp_path / "queue.db"))
     async with place.opened() as database:
         await Keyring.open(KeyStore(database), Clock())
-        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir() if path.suffix != ".lock"}
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes
     assert set(modes.values()) == {0o600}

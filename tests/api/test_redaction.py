@@ -65,6 +65,7 @@ async def test_no_log_and_no_error_holds_a_token_and_nobody_writes_a_line(caplog
             answer = await client.exchange(request_head("GET", path, agent, *lines) + b"\r\n\r\n", "GET")
             assert answer is not None
             assert b"bbb" not in answer.body
+        client.close()
         for text in ("x\n2026 INFO fake", "\x1b[2J", "\u202egpj"):
             await service.call("DELETE", "/api/delete", {"model": text}, headers=ADMIN)
             await service.call("POST", "/api/v1/prompt", {"prompt": "x", "model": text}, headers=ADMIN)

@@ -14,6 +14,7 @@ from service.api.access.auth import AUTH, Auth
 from service.api.access.request_log import REQUEST_LOGGING, RequestLogging
 from service.api.body_room import BodyRoom
 from service.api.context import (
+    AUDIT,
     BODY_ROOM,
     CLOCK,
     CONFIG,
@@ -28,6 +29,7 @@ from service.api.context import (
 )
 from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
+from service.audit import Audit
 from service.backend.http.connections import Connections
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
@@ -67,6 +69,7 @@ from service.request_log import RequestLog
 from service.scheduling.assignment import Assignment
 from service.scheduling.estimates import Estimates
 from service.scheduling.scheduler import Scheduler
+from service.store.audit import AuditStore
 from service.store.contents import ContentStore
 from service.store.database import Database
 from service.store.jobs import JobStore
@@ -120,6 +123,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         clock.not_before(await store.queries.latest_time())
         keys, rate_limits = await _access(config, database, clock)
         hub = Hub()
+        audit = app[AUDIT] = await started.enter_async_context(Audit(AuditStore(database), clock).kept_to_the_end())
         request_log = RequestLog(RequestLogStore(database), keys, clock)
         await started.enter_async_context(request_log.listening(hub))
         work = asyncio.Event()
@@ -154,16 +158,15 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         started.push_async_callback(order_keeping.save)
         started.push_async_callback(lists.save, is_last=True)
         started.push_async_callback(fits.save)
-        poll_seconds = config.database.poll_interval_seconds
-        dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, poll_seconds)
+        dispatcher = Dispatcher(jobs, pool, scheduler, hand_off, work, clock, config.database.poll_interval_seconds)
         app[REPLIES] = HeldReplies(config.server.max_replies_bytes, config.server.max_replies_bytes // 2)
         workers = _workers(config, jobs, pool, hand_off, clock, app[REPLIES])
         for name, part in (
             ("workers", workers.run()),
             ("dispatcher", dispatcher.run()),
             ("health", pool.watch()),
-            *_forgetting(config, jobs, request_log, clock),
-            ("log of requests", request_log.keep_writing()),
+            *_forgetting(config, jobs, clock),
+            *_logs(config, request_log, audit, clock),
             ("order", order_keeping.keep()),
             ("news of backends", keep_news(pool.lists_told, lists, fits)),
             *_shared_work(config, database, processes, jobs),
@@ -172,9 +175,10 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
             await started.enter_async_context(_running(name, part))
 
         app[CLOCK], app[HUB], app[JOBS], app[POOL] = clock, hub, jobs, pool
-        app[AUTH], app[REQUEST_LOGGING] = Auth(keys, rate_limits, clock, config), RequestLogging(request_log, clock)
-        app[_DISPATCHER], app[_WORKERS] = dispatcher, workers
-        app[RELOADING] = Reloading(config, connections, clock, backlog, pool, workers, app[MODEL_LIMITS], app[QUEUE])
+        app[AUTH] = Auth(keys, rate_limits, clock, config, audit)
+        app[REQUEST_LOGGING], app[_DISPATCHER], app[_WORKERS] = RequestLogging(request_log, clock), dispatcher, workers
+        taking = connections, clock, backlog, pool, workers, app[MODEL_LIMITS], app[QUEUE], audit
+        app[RELOADING] = Reloading(config, *taking)
         yield
 
 
@@ -250,16 +254,25 @@ def _shared_work(
     )
 
 
-def _forgetting(
-    config: Config, jobs: Jobs, request_log: RequestLog, clock: Clock
-) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
-    """What is old goes."""
-    kept = config.database
+def _forgetting(config: Config, jobs: Jobs, clock: Clock) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+    """Jobs that are old go, and contents before them."""
     return (
-        ("pruning", prune_regularly(jobs.upkeep.prune, clock, kept.retention_days)),
+        ("pruning", prune_regularly(jobs.upkeep.prune, clock, config.database.retention_days)),
         ("retention", delete_contents(jobs.retention, clock)),
         ("pruning of repeats", prune_regularly(jobs.repeats.prune_repeats, clock, KEPT_DAYS)),
-        ("pruning of the log", prune_regularly(request_log.prune, clock, kept.log_retention_days)),
+    )
+
+
+def _logs(
+    config: Config, request_log: RequestLog, audit: Audit, clock: Clock
+) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+    """What is written down of requests and of what admins do, each for the same time."""
+    days = config.database.log_retention_days
+    return (
+        ("log of requests", request_log.keep_writing()),
+        ("pruning of the log", prune_regularly(request_log.prune, clock, days)),
+        ("audit", audit.keep_writing()),
+        ("pruning of the audit", prune_regularly(audit.prune, clock, days)),
     )
 
 

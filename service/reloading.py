@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from pydantic import BaseModel
+
 from service.api.context import QueueSettings
+from service.audit import SIGNAL, Action, Audit
 from service.backend.http.connections import Connections
 from service.backend.pool import Pool, build_backend
 from service.clock import Clock
@@ -33,6 +36,7 @@ class Reloading:
         workers: Workers,
         model_limits: ModelLimits,
         queue: QueueSettings,
+        audit: Audit,
     ) -> None:
         self._config = config
         self._connections = connections
@@ -42,6 +46,7 @@ class Reloading:
         self._workers = workers
         self._model_limits = model_limits
         self._queue = queue
+        self._audit = audit
 
     def apply(self, config: Config) -> None:
         """From now on this configuration holds, for all that can be changed without a restart."""
@@ -53,9 +58,15 @@ class Reloading:
         self._workers.reconfigure(config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
         names = ", ".join(backend.name for backend in config.backends)
         _log.info("the configuration was read again; backends: %s", names)
-        if left := _changes_for_a_restart(self._config, config):
+        taken, left = _changes(self._config, config)
+        if left:
             _log.warning("these changes wait for a restart: %s", ", ".join(left))
+        self._audit.note(Action.RELOADED, SIGNAL, changed=taken, waiting=left)
         self._config = config
+
+    def refuse(self) -> None:
+        """A configuration could not be read; the log says why."""
+        self._audit.note(Action.RELOAD_FAILED, SIGNAL)
 
 
 def limits_of(config: Config) -> QueueLimits:
@@ -70,10 +81,15 @@ def boosts_ms_of(config: Config) -> dict[int, float]:
     return {priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()}
 
 
-def _changes_for_a_restart(before: Config, after: Config) -> list[str]:
-    left = []
+def _changes(before: Config, after: Config) -> tuple[list[str], list[str]]:
+    """The names of what has changed: what holds from now on, and what waits for a restart. No value is told."""
+    taken: list[str] = []
+    left: list[str] = []
     for section in Config.model_fields:
         old, new = getattr(before, section), getattr(after, section)
-        if section not in _TAKEN_OVER:
-            left += [f"{section}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
-    return left
+        found = taken if section in _TAKEN_OVER else left
+        if not isinstance(old, BaseModel):
+            found += [section] if old != new else []
+        else:
+            found += [f"{section}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
+    return taken, left

@@ -128,7 +128,8 @@ export class Answer {
     const rest = this.#line.slice(space);
     this.#add(this.#line.slice(0, space));
     this.#line = rest;
-    this.#continue();
+    // What was added may have ended the block already.
+    if (this.#blockText) this.#continue();
   }
 
   #add(text) {

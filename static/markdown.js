@@ -9,6 +9,8 @@ const ITEM = /^(\s{0,16})([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const QUOTE = /^ {0,3}> ?(.*)$/;
 const TABLE_ROW = /^\s*\|.*\|\s*$/;
 const TABLE_RULE = /^\s*\|(?:\s*:?-+:?\s*\|)+\s*$/;
+// Quotes within quotes; each costs the browser boxes within boxes, and us a call within a call.
+const DEEPEST_QUOTE = 20;
 // Lengths are bounded: a line of a thousand unclosed asterisks must not cost a thousand scans of the whole line.
 const INLINE = new RegExp(
   [
@@ -89,8 +91,8 @@ function list(lines, start) {
 
 const startsBlock = (line) => HEADING.test(line) || RULE.test(line) || ITEM.test(line) || QUOTE.test(line);
 
-/** A block of text without blank lines or fences, as nodes. */
-export function blockNodes(text) {
+/** A block of text without blank lines or fences, as nodes. It stands within so many quotes. */
+export function blockNodes(text, depth = 0) {
   const lines = text.replace(/\n+$/, "").split("\n");
   const nodes = [];
   for (let at = 0; at < lines.length; ) {
@@ -99,9 +101,9 @@ export function blockNodes(text) {
     let taken = 1;
     if (headingMatch) nodes.push(heading(headingMatch));
     else if (RULE.test(line)) nodes.push(element("hr"));
-    else if (QUOTE.test(line)) {
+    else if (QUOTE.test(line) && depth < DEEPEST_QUOTE) {
       const quoted = takeWhile(lines, at, QUOTE);
-      nodes.push(element("blockquote", {}, ...blockNodes(quoted.map((each) => QUOTE.exec(each)[1]).join("\n"))));
+      nodes.push(element("blockquote", {}, ...blockNodes(quoted.map((each) => QUOTE.exec(each)[1]).join("\n"), depth + 1)));
       taken = quoted.length;
     } else if (ITEM.test(line)) {
       const [built, lineCount] = list(lines, at);

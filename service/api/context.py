@@ -6,6 +6,7 @@ from aiohttp import web
 
 from service.api.body_room import BodyRoom
 from service.api.long_lived import LongLived
+from service.audit import Audit
 from service.backend.pool import Pool
 from service.clock import Clock
 from service.config import Config, QueueConfig
@@ -29,6 +30,7 @@ QUEUE = web.AppKey("queue", QueueSettings)
 METRICS = web.AppKey("metrics", Metrics)
 JOBS = web.AppKey("jobs", Jobs)
 REVOCATIONS = web.AppKey("revocations", Revocations)
+AUDIT = web.AppKey("audit", Audit)
 HUB = web.AppKey("hub", Hub)
 CLOCK = web.AppKey("clock", Clock)
 POOL = web.AppKey("pool", Pool)

@@ -64,7 +64,7 @@ def add_routes(app: web.Application) -> None:
     # For paths that are no endpoint's: the shapes in which Ollama tells of them.
     for prefix, shape in (("/api", ollama.shape), ("/v1", openai.shape)):
         shapes.register(prefix, shape)
-    for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats"):
+    for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats", "/api/audit"):
         shapes.register(own, problem)
 
     app.add_routes(

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from service.cli.logs import say
 from service.config import Config
 from service.errors import ServiceError, StartError
 
@@ -31,7 +32,7 @@ def admin_socket_path(config: Config) -> Path | None:
 
 
 async def show_backends(
-    config: Config, action: str | None = None, name: str | None = None, *, say: Callable[[str], None] = print
+    config: Config, action: str | None = None, name: str | None = None, *, say: Callable[[str], None] = say
 ) -> int:
     """Print how the running service's backends are, after one of them was drained or resumed; the exit status.
 

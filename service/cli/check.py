@@ -12,6 +12,7 @@ from service.backend.shares import advice
 from service.backend.sharing import runs_here
 from service.cli.admin_client import NotRunningError, ask_running_service
 from service.cli.listening import bound_sockets, shown_urls
+from service.cli.logs import say
 from service.cli.openness import openness
 from service.config import BackendConfig, Config
 from service.errors import BackendError, DatabaseUnusableError, ServiceError, StartError
@@ -20,7 +21,7 @@ from service.model_limits import uncarried_limits, unreachable_limits
 from service.store.opening import open_database
 
 
-async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
+async def check(config: Config, *, say: Callable[[str], None] = say) -> int:
     """Print what was found; the exit status is 1 when something is wrong."""
     say("configuration  ok")
     for warning in (*uncarried_limits(config.models), *unreachable_limits(config.models)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 from service.cli.admin_client import show_backends
 from service.cli.check import check
 from service.cli.keys import add_key_commands, run_key_command
-from service.cli.logs import begin_log, set_level
+from service.cli.logs import begin_log, note, say, set_level
 from service.cli.serve import serve
 from service.config import Config, load_config, read_env_file, taken_names
 from service.errors import StartError
@@ -39,13 +40,15 @@ def main(arguments: Sequence[str]) -> int:
             case "demo":
                 return _run(_demo(config, read))
             case "keys":
+                # What is printed says it already; a service that runs has it in its own log.
+                logging.getLogger("service.audit").setLevel(logging.WARNING)
                 return _run(run_key_command(config, options))
             case "backends":
                 return _run(show_backends(config, options.action, options.name))
             case _:
                 return _run(serve(config, read))
     except StartError as error:
-        print(f"corral: {error}", file=sys.stderr)
+        note(f"corral: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -62,7 +65,7 @@ def _read(options: argparse.Namespace) -> Config:
     env_file = read_env_file(os.environ)
     names = taken_names(env_file, os.environ) if env_file is not None else []
     if env_file is not None and names and options.command in _SAYING:
-        print(f"Settings from {env_file.path}: {', '.join(names)}")
+        say(f"Settings from {env_file.path}: {', '.join(names)}")
     given = {"server.host": options.host, "server.port": options.port}
     instead = _DEMO_SETTINGS if options.command == "demo" else {}
     return load_config(options.config, os.environ, given, env_file=env_file, instead_of_file=instead)
@@ -98,7 +101,7 @@ async def _demo(config: Config, read: Callable[[], Config]) -> int:
     """Run the service so that it needs nothing from outside and leaves nothing behind."""
     with tempfile.TemporaryDirectory(prefix="corral-demo-") as folder:
         async with SimulatedServer(DEMO_SETTINGS) as simulated:
-            print("DEMO: answers are simulated, no model is running; the database is temporary.")
+            say("DEMO: answers are simulated, no model is running; the database is temporary.")
             path = Path(folder) / "queue.db"
 
             def demonstrated(config: Config) -> Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,11 +10,14 @@ from typing import Any
 from service.api.http.validation import validated
 from service.api.management.schema import KeyRequest
 from service.api.management.translation import key_fields, to_new_key
+from service.audit import COMMAND_LINE
 from service.cli.admin_client import NotRunningError, ask_running_service
+from service.cli.logs import note, say
 from service.clock import Clock
 from service.config import Config
 from service.errors import NotFoundError, ServiceError
 from service.keys.keyring import Keyring
+from service.shown_text import shown
 from service.store.keys import KeyStore
 from service.store.opening import open_database
 
@@ -51,8 +53,8 @@ async def run_key_command(
     config: Config,
     options: argparse.Namespace,
     *,
-    say: Callable[[str], None] = print,
-    note: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+    say: Callable[[str], None] = say,
+    note: Callable[[str], None] = note,
 ) -> int:
     """Do what was asked; the exit status. ``say`` gets what was asked for, and ``note`` what there is to know of it.
 
@@ -99,7 +101,7 @@ async def _create(config: Config, asked: dict[str, Any]) -> dict[str, Any]:
         async with _opened_store(config) as store:
             clock = Clock()
             keys = await Keyring.open(store, clock, config.auth.secret_key)
-            key, text = await keys.create(to_new_key(request))
+            key, text = await keys.create(to_new_key(request), by=COMMAND_LINE)
             return {"key": text, **key_fields(key, clock.now_ms())}
 
 
@@ -122,7 +124,7 @@ async def _revoke(config: Config, key_id: str, *, keeps_jobs: bool) -> Mapping[s
         async with _opened_store(config) as store:
             # This works without the secret, so that keys can be revoked after the secret was lost.
             # Its jobs are ended by the next start.
-            key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs)
+            key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs, by=COMMAND_LINE)
             return key_fields(key, Clock().now_ms())
 
 
@@ -148,4 +150,5 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ",".join(value) if isinstance(value, list) else str(value)
+    # Before widths are measured.
+    return shown(",".join(value) if isinstance(value, list) else str(value))

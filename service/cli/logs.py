@@ -6,6 +6,32 @@ import io
 import logging
 import sys
 
+from service.shown_text import shown
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class LineFormatter(logging.Formatter):
+    """One line for each event. Of a traceback each further line is indented, so that none looks like another event,
+    whatever text of others is in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_FORMAT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return shown(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802
+        return _indented(super().formatException(ei))  # type: ignore[arg-type]
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(text: str) -> str:
+    return "\n".join("  " + shown(line) for line in text.split("\n"))
+
 
 def begin_log() -> None:
     """Write what is logged to stderr, from INFO on, and what is printed as it comes, also where nobody looks at a
@@ -13,7 +39,9 @@ def begin_log() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def set_level(name: str) -> None:
@@ -23,3 +51,13 @@ def set_level(name: str) -> None:
     level = logging.getLevelNamesMapping()[name]
     logging.getLogger("service").setLevel(level)
     logging.getLogger().setLevel(max(level, logging.INFO))
+
+
+def say(line: str) -> None:
+    """Print a line of what was asked for."""
+    print(shown(line))
+
+
+def note(line: str) -> None:
+    """Print a line of what there is to know of it, to stderr."""
+    print(shown(line), file=sys.stderr)

@@ -23,7 +23,7 @@ from service.api.http.middlewares import AccessLogger
 from service.app import RELOADING, build_app
 from service.cli.admin_client import admin_socket_path
 from service.cli.listening import BACKLOG, bound_sockets, shown_urls
-from service.cli.logs import set_level
+from service.cli.logs import say, set_level
 from service.cli.openness import openness
 from service.cli.systemd import Notifier
 from service.config import Config
@@ -45,7 +45,7 @@ Clients written in Go close after 90 s, most others and proxies much earlier.
 """
 
 
-async def serve(config: Config, read_again: Callable[[], Config], *, announce: Callable[[str], None] = print) -> int:
+async def serve(config: Config, read_again: Callable[[], Config], *, announce: Callable[[str], None] = say) -> int:
     """Serve until SIGTERM or SIGINT; the exit status. SIGHUP takes over what ``read_again`` finds.
 
     Raises StartError when it cannot start.
@@ -111,6 +111,7 @@ def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
         config = read_again()
     except StartError as error:
         _log.error("the configuration stays as it was: %s", error)
+        app[RELOADING].refuse()
         return
     set_level(config.log.level)
     app[RELOADING].apply(config)

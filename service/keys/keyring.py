@@ -14,9 +14,11 @@ import secrets
 import uuid
 from collections.abc import Iterator, Mapping
 
+from service.audit import START, Action, Actor, audit_row, log_done
 from service.clock import Clock
 from service.errors import ConfigurationError, NotFoundError, ServiceError, UnauthenticatedError
 from service.key import KEY_REVOKED, Key, NewKey, Role, key_of_owner
+from service.keys.strength import SHORTEST_DEMO_KEY, SHORTEST_SECRET, is_short, weakness
 from service.signal import Signal
 from service.store.keys import KeyStore
 
@@ -30,6 +32,7 @@ _SECRET = "secret_key"
 _VERIFIER = "secret_verifier"
 DEMO_KEYS = {Role.ADMIN: "b0fd6901-d5fe-5871-b393-c2f98d201eb2", Role.USER: "820947f6-5438-59e9-bdbe-48bf15dde358"}
 """The ids of the keys that DEMO_ADMIN_KEY and DEMO_USER_KEY make: the same in every process and at every start."""
+_DEMO_VARIABLES = {Role.ADMIN: "DEMO_ADMIN_KEY", Role.USER: "DEMO_USER_KEY"}
 OLD_DEMO_KEYS = {Role.ADMIN: "demo-admin", Role.USER: "demo-user"}
 """Their ids where an earlier version made them; such a key keeps its id, and with it its jobs and statistics."""
 
@@ -125,39 +128,55 @@ class Keyring:
         """Every key, oldest first."""
         return [key._replace(last_used_at=self._used.get(key.id, key.last_used_at)) for key in self._by_id.values()]
 
-    async def create(self, new: NewKey) -> tuple[Key, str]:
+    async def create(self, new: NewKey, *, by: Actor) -> tuple[Key, str]:
         """A new key and its text, which nobody can find out later. Raises CannotStoreError."""
         text = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
         key = _made(str(uuid.uuid4()), new, self._clock.now_ms())
-        await self._store.insert(key, self._hash(text), _new_version())
+        done = audit_row(Action.KEY_CREATED, by, key.created_at, key.id, key.name, role=key.role)
+        await self._store.insert(key, self._hash(text), _new_version(), done)
+        log_done(done)
         await self.refresh()
         return key, text
 
-    async def revoke(self, key_id: str, *, keeps_jobs: bool) -> Key:
+    async def revoke(self, key_id: str, *, keeps_jobs: bool, by: Actor) -> Key:
         """Let nobody use the key from now on; its usage stays. Its jobs end soon, unless it ``keeps_jobs``.
 
         Raises NotFoundError, CannotStoreError.
         """
-        key = await self._store.revoke(key_id, _new_version(), keeps_jobs=keeps_jobs)
+        done = audit_row(Action.KEY_REVOKED, by, self._clock.now_ms(), key_id, keep_jobs=keeps_jobs)
+        key = await self._store.revoke(key_id, _new_version(), done, keeps_jobs=keeps_jobs)
         if key is None:
             raise NotFoundError(f"there is no key {key_id[:100]!r}")
+        log_done(done._replace(subject_name=key.name))
         await self.refresh()
         return key
 
     async def keep_demo_key(self, role: Role, text: str) -> None:
-        """Give the demo key of this role this text; "" revokes the key, when there is one, and its jobs go on."""
+        """Give the demo key of this role this text; "" revokes the key, when there is one, and its jobs go on.
+
+        Raises ConfigurationError for a text that is new and short, or another key's.
+        """
         key_id = OLD_DEMO_KEYS[role] if OLD_DEMO_KEYS[role] in self._by_id else DEMO_KEYS[role]
         known = self._by_id.get(key_id)
         if not text:
             if known is not None and known.is_active:
-                await self.revoke(key_id, keeps_jobs=True)
+                await self.revoke(key_id, keeps_jobs=True, by=START)
             return
-        if known is not None and known.is_active and self.find(text) == known:
+        found = self.find(text)
+        weak = weakness(_DEMO_VARIABLES[role], text, SHORTEST_DEMO_KEY)
+        if weak is not None:
+            if is_short(text, SHORTEST_DEMO_KEY) and (known is None or found != known):
+                raise ConfigurationError(weak)
+            _log.warning("WEAK: %s", weak)
+        if known is not None and known.is_active and found == known:
             return
-        if self.find(text) not in (None, known):
+        if found not in (None, known):
             raise ConfigurationError(f"the demo keys must differ from each other and from every other key ({key_id})")
         key = _made(key_id, NewKey(f"demo {role}", role), self._clock.now_ms())
-        await self._store.put(key, self._hash(text), _new_version())
+        action = Action.KEY_CREATED if known is None else Action.KEY_CHANGED
+        done = audit_row(action, START, key.created_at, key.id, key.name, role=role)
+        await self._store.put(key, self._hash(text), _new_version(), done)
+        log_done(done)
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -212,6 +231,10 @@ async def _open_secret(store: KeyStore, configured: str) -> bytes:
     settings = await store.settings()
     secret = configured or settings.get(_SECRET) or secrets.token_urlsafe(32)
     verifier = _verifier(secret)
+    if (weak := weakness("SECRET_KEY", secret, SHORTEST_SECRET)) is not None:
+        if is_short(secret, SHORTEST_SECRET) and settings.get(_VERIFIER) != verifier and not await store.all():
+            raise ConfigurationError(weak)
+        _log.warning("WEAK: %s", weak)
     if settings.get(_VERIFIER, verifier) != verifier:
         demo_ids = {*DEMO_KEYS.values(), *OLD_DEMO_KEYS.values()}
         if any(key.is_active and key.id not in demo_ids for _, key in await store.all()):

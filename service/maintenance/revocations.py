@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from service.audit import Actor
 from service.errors import ServiceError
 from service.jobs import Jobs
 from service.jobs.cancelling import UNFINISHED
@@ -28,13 +29,13 @@ class Revocations:
         self._changed = asyncio.Event()
         keys.changed.connect(self._changed.set)
 
-    async def revoke(self, key_id: str, *, keeps_jobs: bool) -> Key:
+    async def revoke(self, key_id: str, *, keeps_jobs: bool, by: Actor) -> Key:
         """Let nobody use the key from now on. Unless it ``keeps_jobs``, none of them is queued or runs any more when
         this returns.
 
         Raises NotFoundError, CannotStoreError.
         """
-        key = await self._keys.revoke(key_id, keeps_jobs=keeps_jobs)
+        key = await self._keys.revoke(key_id, keeps_jobs=keeps_jobs, by=by)
         if not keeps_jobs:
             # What was admitted before may still be on its way to the disk, where nothing finds it.
             await self._jobs.submission.until_earlier_is_stored()

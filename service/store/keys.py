@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.key import Key, Role
+from service.store.audit import AuditRow, statement_for_key, statement_of
 from service.store.database import Database, Row, Statement
 from service.store.texts import storable
 
@@ -36,23 +37,27 @@ _VERSION = "keys_version"
 
 
 class KeyStore:
-    """Keys, and the settings that belong to them. Every change of a key stores a new version with it."""
+    """Keys, and the settings that belong to them. Every change of a key stores a new version with it, and who did it:
+    all of it or nothing.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, key: Key, hashed: str, version: str) -> None:
+    async def insert(self, key: Key, hashed: str, version: str, audit: AuditRow) -> None:
         """Store a new key. Raises UniqueViolationError when there is one with this id or hash."""
-        await self._database.write(Statement(_INSERT, _row(key, hashed)), _set(_VERSION, version))
+        written = Statement(_INSERT, _row(key, hashed)), _set(_VERSION, version)
+        await self._database.write(*written, statement_of(audit))
 
-    async def put(self, key: Key, hashed: str, version: str) -> None:
+    async def put(self, key: Key, hashed: str, version: str, audit: AuditRow) -> None:
         """Store a key under its id. It replaces a key that has this id."""
-        await self._database.write(Statement(_PUT, _row(key, hashed)), _set(_VERSION, version))
+        written = Statement(_PUT, _row(key, hashed)), _set(_VERSION, version)
+        await self._database.write(*written, statement_of(audit))
 
-    async def revoke(self, key_id: str, version: str, *, keeps_jobs: bool) -> Key | None:
+    async def revoke(self, key_id: str, version: str, audit: AuditRow, *, keeps_jobs: bool) -> Key | None:
         """Make a key inactive. Gives the key as it is then; None when there is none with this id."""
         revoked = Statement(_REVOKE, {"id": storable(key_id), "keeps_jobs": int(keeps_jobs)})
-        rows, _ = await self._database.write(revoked, _set(_VERSION, version))
+        rows, *_ = await self._database.write(revoked, _set(_VERSION, version), statement_for_key(audit))
         return _key(rows[0]) if rows else None
 
     async def all(self) -> list[tuple[str, Key]]:

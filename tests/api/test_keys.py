@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from service.api.management.schema import KeyRequest
+from service.audit import START
 from service.cli.admin_client import admin_socket_path
 from service.clock import Clock
 from service.config import DatabaseConfig
@@ -27,6 +28,8 @@ from tests.support.access import ADMIN, made_key, service_with_keys
 from tests.support.databases import Place
 from tests.support.running import PATIENCE_SECONDS, service_in_process
 
+ONE, TWO = "one secret of thirty-two characters", "two secrets of thirty-two characters"
+DEMO_TEXT, OTHER_TEXT, SAME_TEXT = "a-demo-key-of-somebody", "another-demo-key-of-somebody", "the-same-demo-key"
 EVERYTHING = NewKey(
     name="Wörter 😀",
     role=Role.ADMIN,
@@ -52,7 +55,7 @@ async def keys(store: KeyStore) -> Keyring:
 
 
 async def test_a_key_is_found_by_its_text_and_only_by_that(keys: Keyring) -> None:
-    key, text = await keys.create(EVERYTHING)
+    key, text = await keys.create(EVERYTHING, by=START)
     assert text.startswith(KEY_PREFIX)
     assert len(text) >= len(KEY_PREFIX) + 43
     assert keys.find(text) == key == keys.get(key.id)
@@ -61,8 +64,8 @@ async def test_a_key_is_found_by_its_text_and_only_by_that(keys: Keyring) -> Non
 
 
 async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keyring) -> None:
-    key, text = await keys.create(EVERYTHING)
-    plain, _ = await keys.create(NewKey("plain"))
+    key, text = await keys.create(EVERYTHING, by=START)
+    plain, _ = await keys.create(NewKey("plain"), by=START)
     again = await Keyring.open(store, Clock())
     assert again.find(text) == key
     assert sorted(again.listed()) == sorted([key, plain])
@@ -73,7 +76,7 @@ async def test_all_that_a_key_is_outlives_a_restart(store: KeyStore, keys: Keyri
 
 
 async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Keyring) -> None:
-    _, text = await keys.create(NewKey("secret"))
+    _, text = await keys.create(NewKey("secret"), by=START)
     rows = [
         *await database.read("SELECT * FROM keys", {}),
         *await database.read("SELECT * FROM settings", {}),
@@ -83,7 +86,7 @@ async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Ke
 
 
 async def test_two_keys_are_never_alike(keys: Keyring) -> None:
-    made = [await keys.create(NewKey("same")) for _ in range(20)]
+    made = [await keys.create(NewKey("same"), by=START) for _ in range(20)]
     assert len({text for _, text in made}) == len({key.id for key, _ in made}) == 20
 
 
@@ -95,52 +98,52 @@ async def with_the_id(database: Database, key: Key, key_id: str) -> None:
 async def test_the_id_of_a_key_is_a_uuid_and_keys_with_an_older_id_go_on(
     database: Database, store: KeyStore, keys: Keyring
 ) -> None:
-    old, text = await keys.create(NewKey("old"))
-    await keys.create(NewKey("new"))
+    old, text = await keys.create(NewKey("old"), by=START)
+    await keys.create(NewKey("new"), by=START)
     for role in Role:
-        await keys.keep_demo_key(role, f"demo of {role}")
+        await keys.keep_demo_key(role, f"the demo key of {role}")
     assert [str(uuid.UUID(one.id)) for one in keys.listed()] == [one.id for one in keys.listed()]
     await with_the_id(database, old, "9f86d081884c")
     again = await Keyring.open(store, Clock())
     assert again.find(text) == old._replace(id="9f86d081884c")
-    assert not (await again.revoke("9f86d081884c", keeps_jobs=False)).is_active
+    assert not (await again.revoke("9f86d081884c", keeps_jobs=False, by=START)).is_active
 
 
 async def test_a_demo_key_of_an_earlier_version_keeps_its_id_and_its_duties(
     database: Database, store: KeyStore
 ) -> None:
-    keys = await Keyring.open(store, Clock(), "one")
-    await keys.keep_demo_key(Role.ADMIN, "demo")
+    keys = await Keyring.open(store, Clock(), ONE)
+    await keys.keep_demo_key(Role.ADMIN, DEMO_TEXT)
     [key] = keys.listed()
     await with_the_id(database, key, "demo-admin")
     # It stands in the way of no new secret.
-    again = await Keyring.open(store, Clock(), "two")
-    await again.keep_demo_key(Role.ADMIN, "other")
+    again = await Keyring.open(store, Clock(), TWO)
+    await again.keep_demo_key(Role.ADMIN, OTHER_TEXT)
     assert again.listed() == [key._replace(id="demo-admin")]
-    assert again.find("demo") is None
-    assert again.find("other") == key._replace(id="demo-admin")
+    assert again.find(DEMO_TEXT) is None
+    assert again.find(OTHER_TEXT) == key._replace(id="demo-admin")
     await again.keep_demo_key(Role.ADMIN, "")
     assert not again.has_any
 
 
 async def test_a_revoked_key_is_known_and_good_for_nothing(keys: Keyring) -> None:
-    key, text = await keys.create(NewKey("old"))
+    key, text = await keys.create(NewKey("old"), by=START)
     keys.check(key)
     assert keys.is_good(key)
-    revoked = await keys.revoke(key.id, keeps_jobs=False)
+    revoked = await keys.revoke(key.id, keeps_jobs=False, by=START)
     assert revoked == keys.find(text) == key._replace(is_active=False)
     with pytest.raises(UnauthenticatedError, match="revoked"):
         keys.check(revoked)
     assert not keys.is_good(key)
-    assert await keys.revoke(key.id, keeps_jobs=False) == revoked
+    assert await keys.revoke(key.id, keeps_jobs=False, by=START) == revoked
     with pytest.raises(NotFoundError):
-        await keys.revoke("nobody", keeps_jobs=False)
+        await keys.revoke("nobody", keeps_jobs=False, by=START)
 
 
 async def test_a_key_ends_at_its_time(store: KeyStore) -> None:
     clock = Clock()
     keys = await Keyring.open(store, clock)
-    key, _ = await keys.create(NewKey("short", expires_at=clock.now_ms() + 60_000))
+    key, _ = await keys.create(NewKey("short", expires_at=clock.now_ms() + 60_000), by=START)
     keys.check(key)
     clock.not_before(clock.now_ms() + 60_000)
     with pytest.raises(UnauthenticatedError, match="expired"):
@@ -148,8 +151,8 @@ async def test_a_key_ends_at_its_time(store: KeyStore) -> None:
 
 
 async def test_the_last_use_is_written_with_the_next_batch(store: KeyStore, keys: Keyring) -> None:
-    key, _ = await keys.create(NewKey("used"))
-    other, _ = await keys.create(NewKey("unused"))
+    key, _ = await keys.create(NewKey("used"), by=START)
+    other, _ = await keys.create(NewKey("unused"), by=START)
     keys.note_use(key)
     keys.note_use(key)
     shown = next(one.last_used_at for one in keys.listed() if one.id == key.id)
@@ -163,11 +166,11 @@ async def test_what_one_process_changes_another_learns_with_its_next_look(store:
     other = await Keyring.open(store, Clock())
     told: list[int] = []
     other.changed.connect(lambda: told.append(len(other.listed())))
-    key, text = await keys.create(NewKey("shared"))
+    key, text = await keys.create(NewKey("shared"), by=START)
     assert other.find(text) is None
     await other.refresh()
     assert other.find(text) == key
-    await keys.revoke(key.id, keeps_jobs=False)
+    await keys.revoke(key.id, keeps_jobs=False, by=START)
     await other.refresh()
     await other.refresh()
     assert not other.is_good(key)
@@ -180,15 +183,15 @@ async def test_a_secret_that_was_made_here_is_used_again(store: KeyStore, keys: 
     assert len(keys.derived_secret("a")) == 32
 
 
-@pytest.mark.parametrize(("before", "after"), [("one", "two"), ("", "two"), ("one", "")])
+@pytest.mark.parametrize(("before", "after"), [(ONE, TWO), ("", TWO), (ONE, "")])
 async def test_a_secret_that_does_not_fit_the_keys_stops_the_start(store: KeyStore, before: str, after: str) -> None:
     keys = await Keyring.open(store, Clock(), before)
-    key, text = await keys.create(NewKey("kept"))
+    key, text = await keys.create(NewKey("kept"), by=START)
     with pytest.raises(ConfigurationError, match=r"^SECRET_KEY .* set it back, or revoke") as refusal:
         await Keyring.open(store, Clock(), after)
     assert "\n" not in str(refusal.value)
     assert (await Keyring.open(store, Clock(), before)).find(text) == key
-    await keys.revoke(key.id, keeps_jobs=False)
+    await keys.revoke(key.id, keeps_jobs=False, by=START)
     assert (await Keyring.open(store, Clock(), after)).find(text) is None
 
 
@@ -198,39 +201,39 @@ async def test_a_demo_key_is_there_for_as_long_as_it_is_configured(store: KeySto
         await keys.keep_demo_key(Role.ADMIN, text)
         return keys
 
-    keys = await begun("demo")
-    key = keys.find("demo")
+    keys = await begun(DEMO_TEXT)
+    key = keys.find(DEMO_TEXT)
     assert key is not None
     assert (key.role, key.is_active) == (Role.ADMIN, True)
-    assert (await begun("demo")).listed() == [key]
-    changed = await begun("other")
-    assert changed.find("demo") is None
+    assert (await begun(DEMO_TEXT)).listed() == [key]
+    changed = await begun(OTHER_TEXT)
+    assert changed.find(DEMO_TEXT) is None
     assert [one.id for one in changed.listed()] == [key.id]
-    gone = (await begun("")).find("other")
+    gone = (await begun("")).find(OTHER_TEXT)
     assert gone is not None
     assert not gone.is_active
-    back = (await begun("demo")).find("demo")
+    back = (await begun(DEMO_TEXT)).find(DEMO_TEXT)
     assert back is not None
     assert back.is_active
 
 
 async def test_demo_keys_stand_in_the_way_of_no_new_secret(store: KeyStore) -> None:
-    await (await Keyring.open(store, Clock(), "one")).keep_demo_key(Role.USER, "demo")
-    keys = await Keyring.open(store, Clock(), "two")
-    await keys.keep_demo_key(Role.USER, "demo")
-    found = keys.find("demo")
+    await (await Keyring.open(store, Clock(), ONE)).keep_demo_key(Role.USER, DEMO_TEXT)
+    keys = await Keyring.open(store, Clock(), TWO)
+    await keys.keep_demo_key(Role.USER, DEMO_TEXT)
+    found = keys.find(DEMO_TEXT)
     assert found is not None
     assert found.is_active
 
 
 async def test_the_demo_keys_must_differ(keys: Keyring) -> None:
-    await keys.keep_demo_key(Role.ADMIN, "same")
+    await keys.keep_demo_key(Role.ADMIN, SAME_TEXT)
     with pytest.raises(ConfigurationError, match="must differ"):
-        await keys.keep_demo_key(Role.USER, "same")
+        await keys.keep_demo_key(Role.USER, SAME_TEXT)
 
 
 async def test_an_owner_has_the_weight_of_its_key(keys: Keyring) -> None:
-    key, _ = await keys.create(NewKey("heavy", weight=3.0))
+    key, _ = await keys.create(NewKey("heavy", weight=3.0), by=START)
     assert keys.weights.get(owner_of_key(key.id), 1.0) == 3.0
     assert keys.weights.get(owner_of_key(key.id, "anna"), 1.0) == 3.0
     assert keys.weights.get("192.0.2.1", 1.0) == 1.0
@@ -243,7 +246,7 @@ def test_an_owner_says_whose_key_it_is() -> None:
 
 @pytest.mark.parametrize("model", ["llama3.2", "LLAMA3.2:latest", "library/llama3.2"])
 async def test_an_allowed_model_is_matched_as_ollama_matches_names(keys: Keyring, model: str) -> None:
-    key, _ = await keys.create(NewKey("some", models=("llama3.2:LATEST", "mistral")))
+    key, _ = await keys.create(NewKey("some", models=("llama3.2:LATEST", "mistral")), by=START)
     assert key.may_use(model)
     assert not key.may_use("llama3.2:1b")
 
@@ -366,19 +369,19 @@ async def test_the_command_line_says_what_cannot_be(folder: Path) -> None:
 
 
 async def test_keys_of_a_lost_secret_can_be_revoked(tmp_path: Path) -> None:
-    await ran(tmp_path, "create", "--name", "x", SECRET_KEY="one")
-    status, _, said = await ran(tmp_path, "create", "--name", "y", SECRET_KEY="two")
+    await ran(tmp_path, "create", "--name", "x", SECRET_KEY=ONE)
+    status, _, said = await ran(tmp_path, "create", "--name", "y", SECRET_KEY=TWO)
     assert status == 1
     assert said.startswith("corral: SECRET_KEY")
     _, [_, row], _ = await ran(tmp_path, "list")
     assert (await ran(tmp_path, "revoke", row.split()[0]))[0] == 0
-    assert (await ran(tmp_path, "create", "--name", "y", SECRET_KEY="two"))[0] == 0
+    assert (await ran(tmp_path, "create", "--name", "y", SECRET_KEY=TWO))[0] == 0
 
 
 async def test_the_database_and_the_socket_are_for_the_services_own_user(tmp_path: Path) -> None:
     place = Place(DatabaseConfig(path=tmp_path / "queue.db"))
     async with place.opened() as database:
         await Keyring.open(KeyStore(database), Clock())
-        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir() if path.suffix != ".lock"}
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes
     assert set(modes.values()) == {0o600}

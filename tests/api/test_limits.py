@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.audit import START
 from service.clock import Clock
 from service.errors import LimitReachedError
 from service.job import Line
@@ -149,7 +150,7 @@ async def test_the_limit_holds_over_a_restart(tmp_path: Path) -> None:
 async def test_what_other_processes_were_asked_counts_too(database: Database) -> None:
     clock = Clock()
     keys = await Keyring.open(KeyStore(database), clock)
-    key, _ = await keys.create(NewKey("shared", requests_per_hour=5))
+    key, _ = await keys.create(NewKey("shared", requests_per_hour=5), by=START)
     rate_limits = RateLimits(KeyStore(database), keys, clock)
     rate_limits.take(key)
     store = JobStore(database, "other")
@@ -182,8 +183,8 @@ class HandTurnedClock(Clock):
 async def test_the_window_slides(database: Database) -> None:
     clock = HandTurnedClock()
     keys = await Keyring.open(KeyStore(database), clock)
-    key, _ = await keys.create(NewKey("x", requests_per_hour=2))
-    unlimited, _ = await keys.create(NewKey("y"))
+    key, _ = await keys.create(NewKey("x", requests_per_hour=2), by=START)
+    unlimited, _ = await keys.create(NewKey("y"), by=START)
     rate_limits = RateLimits(KeyStore(database), keys, clock)
     assert rate_limits.left(unlimited) is None
     rate_limits.take(unlimited)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.audit import START
 from service.clock import Clock
 from service.keys.keyring import Keyring
 from service.store.keys import KeyStore
@@ -143,7 +144,7 @@ async def test_the_next_start_ends_the_jobs_of_a_key_that_was_revoked_while_noth
         job_id = await submitted(service, bearer(made["key"]), not_before=LATER)
         config = service.config
     database = await open_database(config.database)
-    await Keyring(KeyStore(database), b"", Clock()).revoke(made["id"], keeps_jobs=keeps_jobs)
+    await Keyring(KeyStore(database), b"", Clock()).revoke(made["id"], keeps_jobs=keeps_jobs, by=START)
     await database.close()
     async with service_with_keys(folder=tmp_path) as service:
         if keeps_jobs:

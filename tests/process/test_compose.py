@@ -100,3 +100,28 @@ def test_the_image_has_what_the_database_needs_and_none_of_the_secrets() -> None
     assert [name for name in extras["postgres"] if name.startswith("asyncpg")]
     for ignored in (".dockerignore", ".gitignore"):
         assert ".env" in (ROOT / ignored).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("path", [WHOLE, SMALL], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_container_may_more_than_it_needs(path: Path) -> None:
+    services = read(path)["services"]
+    for one in services.values():
+        assert one["security_opt"] == ["no-new-privileges:true"]
+        assert one["cap_drop"] == ["ALL"]
+        assert re.fullmatch(r"\d+g", without_variables(one["mem_limit"]))
+        assert "privileged" not in one
+    [corral] = [one for one in services.values() if "build" in one]
+    assert (corral["read_only"], corral["tmpfs"], corral.get("cap_add")) == (True, ["/tmp"], None)
+    held = Config().server
+    assert int(corral["mem_limit"][:-1]) << 30 > held.max_bodies_bytes + held.max_replies_bytes
+    # What its entry point does as root: to give the folder away, and to become its user.
+    added = {name for one in services.values() for name in one.get("cap_add", ())}
+    assert added <= {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+
+
+def test_the_image_is_built_from_a_certain_version_of_everything() -> None:
+    lines = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert len(bases) == 2
+    assert {bool(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base)) for base in bases} == {True}
+    assert "--require-hashes --only-binary=:all: -r /source/deploy/constraints.txt" in " ".join(lines)

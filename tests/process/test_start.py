@@ -56,7 +56,9 @@ async def test_it_says_loudly_that_anybody_may_use_it(tmp_path: Path) -> None:
 async def test_it_says_how_to_get_in_where_keys_are_required_and_there_is_none(tmp_path: Path) -> None:
     async with running_service(tmp_path, CORRAL_AUTH__REQUIRED="true") as service:
         await service.process.hears("^CLOSED: .*keys create --name me --role admin")
-    async with running_service(tmp_path, CORRAL_AUTH__REQUIRED="true", DEMO_ADMIN_KEY="demo") as service:
+    async with running_service(
+        tmp_path, CORRAL_AUTH__REQUIRED="true", DEMO_ADMIN_KEY="a-demo-key-of-an-admin"
+    ) as service:
         await health_of(service.url)
         assert "CLOSED" not in service.process.said()
 

@@ -12,7 +12,7 @@ import aiohttp
 
 from tests.support.processes import ChildProcess, started
 
-SECRETS = ("hunter2-the-key", "hunter2-the-prompt")
+SECRETS = ("hunter2-the-demo-key", "hunter2-the-prompt")
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ OPEN = re.compile(r"/(list|static/.*|health|metrics|docs.*|redoc.*|openapi\.json
 MANAGEMENT = re.compile(
     r"/api/(pull|push|create|copy|delete|blobs/.*|signout|user/keys/.*|experimental/web_(search|fetch))/?"
 )
-FOR_ADMINS = re.compile(rf"/api/(keys.*|stats/reset|v1/backends.*)/?|{MANAGEMENT.pattern}")
+FOR_ADMINS = re.compile(rf"/api/(keys.*|audit|stats/reset|v1/backends.*)/?|{MANAGEMENT.pattern}")
 WEBSOCKET = "/api/v1/ws"
 TOKEN = "/api/token"
 

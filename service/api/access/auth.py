@@ -14,6 +14,7 @@ from service.api.access.browser_tokens import BrowserTokens, Holder
 from service.api.access.caller import CALLER, Caller
 from service.api.access.client_address import ClientAddresses
 from service.api.access.request_id import request_id_of
+from service.audit import Actor, ActorKind, Audit
 from service.clock import Clock
 from service.config import Config
 from service.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError, UnknownKeyError
@@ -39,12 +40,13 @@ _ADMIN_SOCKET = Caller("admin socket", None, Role.ADMIN, sees_all=True)
 class Auth:
     """Finds out who is asking."""
 
-    def __init__(self, keys: Keyring, rate_limits: RateLimits, clock: Clock, config: Config) -> None:
+    def __init__(self, keys: Keyring, rate_limits: RateLimits, clock: Clock, config: Config, audit: Audit) -> None:
         self.keys = keys
         self.rate_limits = rate_limits
         self.tokens = BrowserTokens(keys, clock, config.auth.token_minutes)
         self.is_required = config.auth.required
-        self._addresses = ClientAddresses(config.server.trusted_proxies)
+        self.addresses = ClientAddresses(config.server.trusted_proxies)
+        self._audit = audit
 
     def caller_of(self, request: web.Request) -> Caller:
         """Who is asking. Raises UnauthenticatedError for a key or token that is revoked or expired, and where keys are
@@ -59,10 +61,11 @@ class Auth:
             return self.without_key(request)
         if shown is not None:
             return shown
-        owner = self._addresses.owner_of(request)
+        owner = self.addresses.owner_of(request)
         if not owner and is_admin_socket(request):
             return _ADMIN_SOCKET
         if self.is_required and _shows_something(request):
+            self._note_failure(request, "unknown")
             raise UnknownKeyError(_KEY_NEEDED)
         return self.without_key(request)
 
@@ -70,35 +73,37 @@ class Auth:
         """The caller as one who has shown no key. Raises UnauthenticatedError where one is needed."""
         if self.is_required and not _is_open(request):
             raise UnauthenticatedError(_KEY_NEEDED)
-        return _anonymous(self.address_of(request), not self.is_required)
-
-    def address_of(self, request: web.Request) -> str:
-        """Where a request comes from, as one without a key is counted."""
-        return self._addresses.owner_of(request)
+        return _anonymous(self.addresses.owner_of(request), not self.is_required)
 
     def by_key(self, key: Key, request: web.Request) -> Caller:
         """The caller who has this key. Raises UnauthenticatedError when it is revoked or expired."""
         user = _user_of(request, key.owner_header) if key.owner_header is not None else None
-        return self._holder(Holder(key, user, None))
+        return self._holder(Holder(key, user, None), request)
 
     def require_good(self, key: Key | None) -> None:
         """Raises UnauthenticatedError when this key, with which a request began, has ended since then."""
         if key is not None:
             self.keys.check(self.keys.get(key.id) or key)
 
-    def by_token(self, text: str) -> Caller:
-        """The caller who has this browser token. Raises UnauthenticatedError, and UnknownKeyError where keys are
-        required.
+    def by_token(self, text: str, request: web.Request) -> Caller:
+        """The caller who has this browser token, shown on a connection that ``request`` opened.
+
+        Raises UnauthenticatedError, and UnknownKeyError where keys are required.
         """
-        found = self.tokens.read(text)
+        found = self._token(text, request)
         if found is None:
+            self._note_failure(request, "unknown")
             kind = UnknownKeyError if self.is_required else UnauthenticatedError
             raise kind("this token is not one of ours; trade a key for one at POST /api/token")
-        return self._holder(found)
+        return self._holder(found, request)
 
-    def _holder(self, holder: Holder) -> Caller:
+    def _holder(self, holder: Holder, request: web.Request) -> Caller:
         key, user, expires_at = holder
-        self.keys.check(key)
+        try:
+            self.keys.check(key)
+        except UnauthenticatedError:
+            self._note_failure(request, "expired" if key.is_active else "revoked", holder)
+            raise
         self.keys.note_use(key)
         sees_all = key.is_admin or not self.is_required
         return Caller(owner_of_key(key.id, user), key, key.role, sees_all, user, expires_at)
@@ -112,10 +117,21 @@ class Auth:
             key = self.keys.find(text)
             if key is not None:
                 return self.by_key(key, request)
-            found = self.tokens.read(text)
+            found = self._token(text, request)
             if found is not None:
-                return self._holder(found)
+                return self._holder(found, request)
         return None
+
+    def _token(self, text: str, request: web.Request) -> Holder | None:
+        try:
+            return self.tokens.read(text)
+        except UnauthenticatedError:
+            self._note_failure(request, "token ended")
+            raise
+
+    def _note_failure(self, request: web.Request, reason: str, holder: Holder | None = None) -> None:
+        by = None if holder is None else Actor(ActorKind.KEY, holder.key.id, holder.key.name, holder.user)
+        self._audit.note_failed_sign_in(self.addresses.owner_of(request), reason, by)
 
 
 AUTH = web.AppKey("auth", Auth)

@@ -25,9 +25,13 @@ class ClientAddresses:
 
     def owner_of(self, request: web.Request) -> str:
         """The client's IPv4 address or IPv6 /64, one for all of loopback; "" when the connection is gone already."""
+        return owner_named(self.address_of(request))
+
+    def address_of(self, request: web.Request) -> str:
+        """The client's own address, as far as it is told; "" when the connection is gone already."""
         peer = request.remote or ""
         if not self._trusted:
-            return owner_named(peer)
+            return peer
         address = _parsed(peer)
         for said in reversed(list(_chain(request))):
             if address is None or not self._is_trusted(address):
@@ -36,7 +40,7 @@ class ClientAddresses:
             if further is None:
                 break
             address = further
-        return owner_named(str(address)) if address is not None else peer
+        return str(address) if address is not None else peer
 
     def is_excepted(self, peer: str) -> bool:
         """Whether a connection comes from this machine or from a trusted proxy, each of which may stand for many."""

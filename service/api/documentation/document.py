@@ -15,7 +15,7 @@ from service.api.anthropic import openapi as anthropic
 from service.api.documentation.schemas import Schemas
 from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, ReplyDoc
 from service.api.live.websocket import openapi as websocket
-from service.api.management import backends, health
+from service.api.management import audit, backends, health
 from service.api.management import openapi as management
 from service.api.ollama import openapi as ollama
 from service.api.openai import openapi as openai
@@ -44,6 +44,7 @@ OPERATIONS: Operations = {
     **anthropic.OPERATIONS,
     **management.OPERATIONS,
     **backends.OPERATIONS,
+    **audit.OPERATIONS,
     **health.OPERATIONS,
     **pages.OPERATIONS,
     **_OWN,

@@ -32,6 +32,7 @@ from service.api.dropin.reading import check_names, read_large_call
 from service.api.http.bodies import read_json
 from service.api.http.failures import ERROR_SHAPES, problem
 from service.api.http.holding_back import hold_back
+from service.api.http.redaction import redacted
 from service.errors import InvalidRequestError, NoBackendError, UnauthenticatedError, UnknownKeyError
 from service.job import model_key
 
@@ -200,4 +201,4 @@ def _note(request: web.Request, path: str) -> None:
     if len(noted) > _MOST_NOTED:
         _log.info("further paths that are not known here are relayed, and no longer named")
     else:
-        _log.info("%s %s: the path is not known here, and relayed to a backend", request.method, path)
+        _log.info("%s %s: the path is not known here, and relayed to a backend", request.method, redacted(path))

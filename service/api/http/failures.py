@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from typing_extensions import TypedDict
 
 from service.api.http.json_replies import json_bytes
+from service.api.http.redaction import redacted
 from service.errors import (
     OUTPUT_FAILED,
     OUTPUT_TOO_LARGE,
@@ -123,10 +124,10 @@ def failure_of_http(error: web.HTTPException, request: web.Request) -> Failure:
     """How aiohttp's own refusals are answered: no such path, wrong method."""
     match error:
         case web.HTTPNotFound():
-            return Failure(404, f"there is nothing at {request.path}")
+            return Failure(404, f"there is nothing at {redacted(request.path)}")
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            message = f"{error.method} is not offered at {request.path}; what is: {allowed}"
+            message = f"{error.method} is not offered at {redacted(request.path)}; what is: {allowed}"
             return Failure(405, message, headers={"Allow": allowed})
         case _:
             return Failure(error.status, (error.text or error.reason).strip())

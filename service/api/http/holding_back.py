@@ -19,7 +19,7 @@ async def hold_back(request: web.Request) -> None:
     Raises LimitReachedError, at once, when too many of this address are held back, and ConnectionResetError when the
     caller has left, whose place is free then.
     """
-    address, now = request.app[AUTH].address_of(request), asyncio.get_running_loop().time()
+    address, now = request.app[AUTH].addresses.owner_of(request), asyncio.get_running_loop().time()
     with request.app[FAILED_SIGN_INS].held(address, now) as seconds:
         if seconds:
             await _held(request, seconds)

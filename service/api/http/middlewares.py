@@ -6,7 +6,6 @@ Errors become answers here and nowhere else. The access log is here, too.
 from __future__ import annotations
 
 import logging
-import re
 from time import perf_counter
 
 from aiohttp import web
@@ -21,13 +20,11 @@ from service.api.context import BODY_ROOM, METRICS
 from service.api.http.failures import Failure, failure_of_http, failure_of_ours, shaped
 from service.api.http.holding_back import hold_back
 from service.api.http.receiving import throw_rest_away
+from service.api.http.redaction import redacted
 from service.api.http.unrouted import FIND_UNROUTED, is_unrouted
 from service.errors import ServiceError, UnknownKeyError
 
 _log = logging.getLogger(__name__)
-
-_TOKEN = re.compile(r"\btoken=[^&]*")
-"""A browser's token in an address. It opens what its key opens, so it must not be logged."""
 
 
 @web.middleware
@@ -85,7 +82,7 @@ def _unknown(request: web.Request, error: Exception) -> Failure:
         # It is too late for an answer. aiohttp logs the error and closes the connection, so that no client takes half a
         # reply for a whole one.
         raise error
-    _log.error("%s %s failed by an error of ours", request.method, request.path, exc_info=error)
+    _log.error("%s %s failed by an error of ours", request.method, redacted(request.path), exc_info=error)
     return Failure(500, "internal error: the log of the service says more")
 
 
@@ -97,13 +94,12 @@ class AccessLogger(AbstractAccessLogger):
         return self.logger.isEnabledFor(logging.INFO)
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        # path_qs is still percent-encoded, so that nobody can write lines of their own into the log.
         request_id = request_id_of(request) or request.get(UNREAD)
         self.logger.info(
             "%s %s %s %d %d %.1fms%s",
             request.remote or "-",
             request.method,
-            _TOKEN.sub("token=…", request.path_qs),
+            redacted(request.path_qs),
             response.status,
             response.body_length,
             time * 1000,

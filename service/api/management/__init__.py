@@ -1,7 +1,7 @@
-"""What is offered beside the dialects: keys, browser tokens, statistics, installed models."""
+"""What is offered beside the dialects: keys, browser tokens, statistics, installed models, the audit."""
 
-from service.api.management import installed_models, keys, stats, tokens
+from service.api.management import audit, installed_models, keys, stats, tokens
 
 __all__ = ["ROUTES"]
 
-ROUTES = (*installed_models.ROUTES, *keys.ROUTES, *tokens.ROUTES, *stats.ROUTES)
+ROUTES = (*installed_models.ROUTES, *keys.ROUTES, *tokens.ROUTES, *stats.ROUTES, *audit.ROUTES)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.api.access.actor import actor_of
 from service.api.access.auth import require_admin
-from service.api.context import CLOCK, POOL
+from service.api.context import AUDIT, CLOCK, POOL
 from service.api.http.failures import PROBLEM_JSON, Problem
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, ReplyDoc, refusals
 from service.api.live.backend_shape import BackendList, BackendReply, backend_fields
+from service.audit import Action
 from service.backend.pool import Backend
 
 
@@ -23,12 +25,14 @@ async def drain(request: web.Request) -> web.StreamResponse:
     """Nothing more is sent to it; what runs there ends by itself."""
     require_admin(request)
     backend = request.app[POOL].drain(request.match_info["name"])
+    await request.app[AUDIT].record(Action.BACKEND_DRAINED, actor_of(request), backend.name)
     return json_reply(request, _fields(request, backend))
 
 
 async def resume(request: web.Request) -> web.StreamResponse:
     require_admin(request)
     backend = request.app[POOL].resume(request.match_info["name"])
+    await request.app[AUDIT].record(Action.BACKEND_RESUMED, actor_of(request), backend.name)
     return json_reply(request, _fields(request, backend))
 
 

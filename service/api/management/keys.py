@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.api.access.actor import actor_of
 from service.api.access.auth import AUTH, require_admin
 from service.api.context import CLOCK, REVOCATIONS
 from service.api.http.bodies import read_object
@@ -26,7 +27,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     """The only reply that ever holds the key itself."""
     require_admin(request)
     asked = validated(KeyRequest, await read_object(request))
-    key, text = await request.app[AUTH].keys.create(to_new_key(asked))
+    key, text = await request.app[AUTH].keys.create(to_new_key(asked), by=actor_of(request))
     created: CreatedKey = {**key_fields(key, request.app[CLOCK].now_ms()), "key": text}
     return json_reply(request, created, status=201, headers={"Location": f"/api/keys/{key.id}"})
 
@@ -44,7 +45,8 @@ async def revoke(request: web.Request) -> web.StreamResponse:
     """The key opens nothing any more. It stays in the list, and its requests stay in the statistics; its jobs end."""
     require_admin(request)
     keeps_jobs = query_of(request, RevocationQuery).keep_jobs
-    key = await request.app[REVOCATIONS].revoke(request.match_info["id"], keeps_jobs=keeps_jobs)
+    key_id, by = request.match_info["id"], actor_of(request)
+    key = await request.app[REVOCATIONS].revoke(key_id, keeps_jobs=keeps_jobs, by=by)
     return json_reply(request, key_fields(key, request.app[CLOCK].now_ms()))
 
 

@@ -24,6 +24,7 @@ from service.store.migrations.m0012_request_ids import STATEMENTS as M0012
 from service.store.migrations.m0013_served_by_model import STATEMENTS as M0013
 from service.store.migrations.m0014_revocations import STATEMENTS as M0014
 from service.store.migrations.m0015_contents import STATEMENTS as M0015
+from service.store.migrations.m0016_audit import STATEMENTS as M0016
 
 
 class Migration(NamedTuple):
@@ -33,6 +34,23 @@ class Migration(NamedTuple):
     statements: tuple[str, ...]
 
 
-_STEPS = (M0001, M0002, M0003, M0004, M0005, M0006, M0007, M0008, M0009, M0010, M0011, M0012, M0013, M0014, M0015)
+_STEPS = (
+    M0001,
+    M0002,
+    M0003,
+    M0004,
+    M0005,
+    M0006,
+    M0007,
+    M0008,
+    M0009,
+    M0010,
+    M0011,
+    M0012,
+    M0013,
+    M0014,
+    M0015,
+    M0016,
+)
 MIGRATIONS = tuple(Migration(number, step) for number, step in enumerate(_STEPS, 1))
 NEWEST = MIGRATIONS[-1].number

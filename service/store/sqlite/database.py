@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +36,7 @@ from service.store.sqlite.groups import (
     register_none,
     translated,
 )
+from service.store.sqlite.private_files import hide_from_others, take_lock
 
 _log = logging.getLogger(__name__)
 
@@ -123,12 +122,13 @@ class SqliteDatabase:
                 "use a newer Python, or DATABASE_URL for PostgreSQL"
             )
         register_none()
-        lock = _take_lock(path)
+        lock = take_lock(path)
         async with contextlib.AsyncExitStack() as opened:
             opened.callback(lock.close)
             try:
                 writer = await opened.enter_async_context(_connect(path))
                 await _prepare(writer, path)
+                await asyncio.to_thread(hide_from_others, path)
                 last_number = await _last_number(writer)
                 points = await opened.enter_async_context(_connect(path))
                 scans = await opened.enter_async_context(_connect(path))
@@ -367,32 +367,3 @@ async def _migrate(writer: aiosqlite.Connection, path: Path) -> None:
             [migration.number],
         )
         await writer.execute_fetchall("COMMIT")
-
-
-def _take_lock(path: Path) -> IO[str]:
-    """Take the lock with ``flock``, so that a killed process leaves no stale lock behind."""
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The file holds what people asked and the secret that signs tokens. Only the service's own user may read it.
-        path.touch(mode=0o600)
-        lock = lock_path.open("a+")
-    except OSError as error:
-        raise DatabaseUnusableError(
-            f"database {path}: {error.strerror or error}; "
-            "choose a folder that can be written to (database.path or OLLAMA_PROXY_DB)"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise DatabaseUnusableError(
-            f"database {path}: another process holds it (pid {holder}); "
-            "stop that one or choose another file (database.path or OLLAMA_PROXY_DB)"
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock

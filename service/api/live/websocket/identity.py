@@ -49,7 +49,7 @@ class Identity:
         LimitReachedError and ConnectionResetError as :func:`hold_back` does.
         """
         try:
-            self.caller = self._request.app[AUTH].by_token(token)
+            self.caller = self._request.app[AUTH].by_token(token, self._request)
         except UnknownKeyError:
             await hold_back(self._request)
             raise

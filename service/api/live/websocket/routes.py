@@ -15,9 +15,10 @@ async def connect(request: web.Request) -> web.WebSocketResponse:
     """Serve one websocket."""
     if request.version < HttpVersion11:
         raise InvalidRequestError("a websocket needs HTTP/1.1, which every proxy on the way has to speak")
-    if not request.headers.get("Sec-WebSocket-Key", "").isascii():
-        # aiohttp would answer it with 500.
-        raise InvalidRequestError("Sec-WebSocket-Key: must be base64", "Sec-WebSocket-Key")
+    for name in ("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Upgrade", "Connection"):
+        # aiohttp repeats it in its refusal, or encodes it, and would answer with 500.
+        if not request.headers.get(name, "").isascii():
+            raise InvalidRequestError(f"{name}: must be ASCII", name)
     limits = request.app[CONFIG].websocket
     # Compression would take more memory than all the rest of a connection.
     socket = web.WebSocketResponse(

@@ -1,0 +1,90 @@
+"""Text of others on terminals and in the log: nothing in it is obeyed, and none of it looks like another line."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from service.cli.commands import _parser
+from service.cli.keys import run_key_command
+from service.cli.logs import LineFormatter, note, say
+from service.config import load_config
+from service.shown_text import shown
+from tests.test_house import places
+
+FAKE = "2026-01-01 00:00:00,000 CRITICAL service.app: all is lost"
+HOSTILE = {
+    f"a\n{FAKE}": rf"a\n{FAKE}",
+    "a\r\nb": r"a\r\nb",
+    "a\rb": r"a\rb",
+    "\x1b[2J\x1b]0;title\x07": r"\x1b[2J\x1b]0;title\x07",
+    "\x9b2J\x85b": r"\x9b2J\x85b",
+    "nul\0del\x7ftab\tback\b": r"nul\x00del\x7ftab\tback\x08",
+    "lines\u2028and\u2029paragraphs": r"lines\u2028and\u2029paragraphs",
+    "gpj.\u202eexe\u2066x\u2069": r"gpj.\u202eexe\u2066x\u2069",
+    "adm\u200bin\ufeff\u200f\U000e0041": r"adm\u200bin\ufeff\u200f\U000e0041",
+    "half \ud800": r"half \ud800",
+}
+PLAIN = ("", "llama3.2:latest", "Wörter 😀 漢字 …", "back\\slash \\n", "no break")
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_terminal_would_obey_is_shown_as_such(text: str) -> None:
+    assert shown(text) == HOSTILE[text]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_all_else_is_shown_as_it_is(text: str) -> None:
+    assert shown(text) == text
+
+
+def logged(message: str, *arguments: object, error: BaseException | None = None) -> list[str]:
+    """What the log has of an event, as lines."""
+    info = None if error is None else (type(error), error, error.__traceback__)
+    record = logging.LogRecord("service.x", logging.INFO, "x.py", 1, message, arguments, info)
+    text = LineFormatter().format(record)
+    assert not CONTROLS.search(text)
+    return text.split("\n")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_an_event_is_one_line_of_the_log_whatever_text_is_in_it(text: str) -> None:
+    [line] = logged("the model %s of %r", text, text)
+    assert HOSTILE[text] in line
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_line_of_a_traceback_looks_like_another_event(text: str) -> None:
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        [_, *further] = logged("it failed", error=error)
+    assert "Traceback" in further[0]
+    assert {line[:2] for line in further} == {"  "}
+
+
+async def test_the_command_lines_tables_hold_what_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(environ={}, options={"database.path": str(tmp_path / "queue.db")})
+    names = [text for text in HOSTILE if "\0" not in text and "\ud800" not in text]
+    for name in names:
+        assert await run_key_command(config, _parser().parse_args(["keys", "create", f"--name={name}"])) == 0
+    capsys.readouterr()
+    assert await run_key_command(config, _parser().parse_args(["keys", "list"])) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(names)
+    assert {row.index(" user ") for row in rows} == {head.index("role") - 1}
+    for name, row in zip(names, rows, strict=True):
+        assert f" {HOSTILE[name]} " in row
+    note(names[3])
+    say(names[3])
+    assert capsys.readouterr() == (f"{HOSTILE[names[3]]}\n", f"{HOSTILE[names[3]]}\n")
+
+
+def test_only_one_place_prints() -> None:
+    where = "service/*.py", "service/[!cs]*/**/*.py", "service/cli/*.py"
+    printing = {line.split(":")[0] for line in places(r"\bprint\(", *where)}
+    assert printing == {"service/cli/logs.py"}

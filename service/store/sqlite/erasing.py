@@ -118,12 +118,25 @@ class Eraser:
         if not _truncated(execute):
             return False
         some = self._gone[:_JOBS_AT_ONCE]
-        if some:
-            # The connection writes pages as it has them in memory.
-            execute("PRAGMA shrink_memory")
-            for root, ranges in _places(execute, some):
+        if some and not self._cleared(execute, some):
+            return False
+        del self._gone[: len(some)]
+        return True
+
+    def _cleared(self, execute: Callable[..., sqlite3.Cursor], gone: Sequence[JobPlace]) -> bool:
+        """Clear the gaps around these jobs; whether nobody else has written since the log was emptied."""
+        # The connection writes pages as it has them in memory.
+        execute("PRAGMA shrink_memory")
+        # While this has the right to write, no other program appends to the log: an empty one stays so, and nobody has
+        # anything to copy from it into the file.
+        execute("BEGIN IMMEDIATE")
+        try:
+            if self._log_path.stat().st_size:
+                return False
+            for root, ranges in _places(execute, gone):
                 self._file.clear_gaps(self._file.leaves(root, ranges))
-            del self._gone[: len(some)]
+        finally:
+            execute("ROLLBACK")
         return True
 
     async def _lengthened(self) -> None:

@@ -282,7 +282,8 @@ class Attempt:
     async def _read(self, reply: Reply, reader: Reader, voice: Voice) -> int | None:
         """Read the body to its end, unless the job is cancelled when it begins; when its first bytes came.
 
-        Its caller hears nothing of a reply that has not begun: another attempt may still follow.
+        Its caller hears nothing of a reply that has not begun, since another attempt may still follow, unless it would
+        have to be sent a sign of life meanwhile.
         """
         output, relay = self.running.output, self.running.relay
         now_ms = self._clock.now_ms
@@ -300,7 +301,7 @@ class Attempt:
                 if self.running.is_cancelled:
                     break
             else:
-                self._held += data
+                self._hold(reply, data)
             if segments:
                 if not self.has_token:
                     self._pool.spoke(self.backend, self.running.job.runner, self.trial)
@@ -316,10 +317,28 @@ class Attempt:
         self._pool.answered(self.backend, job.runner)
         if job.is_streamed:
             self._sending = self._pool.shares.began(self.backend, job.runner, self.sent_at, now)
-        if self.running.relay is not None:
-            self.running.relay.begin(Head(reply.status, reply.headers))
-            self.running.relay.append(bytes(self._held) + data if self._held else data)
+        relay = self.running.relay
+        if relay is not None:
+            if not self._is_opened:
+                relay.begin(Head(reply.status, reply.headers))
+            relay.append(bytes(self._held) + data if self._held else data)
         self._held.clear()
+
+    def _hold(self, reply: Reply, data: bytes) -> None:
+        """The reply may still be a refusal: keep back what there is of it, for as long as its caller can wait."""
+        relay = self.running.relay
+        if relay is not None and self._is_opened:
+            relay.append(data)
+            return
+        self._held += data
+        if relay is not None:
+            relay.offer(Head(reply.status, reply.headers), self._held)
+
+    @property
+    def _is_opened(self) -> bool:
+        """Whether the caller has the beginning of the reply; asked before the reply has begun, or after a refusal."""
+        relay = self.running.relay
+        return relay is not None and relay.head is not None
 
     def _broken_off(self, reply: Reply, ending: Ending, failure: BackendError) -> BackendError:
         """The error of a reply that began as an answer."""
@@ -327,7 +346,7 @@ class Attempt:
         if ending.error is None and job.is_streamed and reply.content_type == "application/json":
             # Ollama sends JSON only where the whole reply is one object.
             failure = not_ollama(self.backend.name, "JSON that is no answer")
-        if ending.is_refusal:
+        if ending.is_refusal and not self._is_opened:
             self._refusal = _Refusal(Head(reply.status, reply.headers), bytes(self._held))
         elif relay is not None:
             relay.has_told_error = ending.error is not None

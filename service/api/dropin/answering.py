@@ -84,10 +84,10 @@ class Answer:
                 return await self._stream(head)
             if relay.is_ended:
                 break
-            if self._to_caller.is_due:
-                await self._to_caller.beat(self._headers)
-            else:
+            if not self._to_caller.is_due:
                 await self._changed()
+            elif not relay.open():
+                await self._to_caller.beat(self._headers)
         if head is None or relay.failure is not None:
             return await self._refused()
         return await self._whole(head)

@@ -17,6 +17,7 @@ class Kind(Enum):
     WRITES = "writes"
     EMBEDS = "embeds"
     DECIDES = "decides"
+    DRAWS = "draws"
 
 
 class Body(StrEnum):
@@ -50,6 +51,8 @@ class Endpoint(NamedTuple):
     """What Ollama decodes the body into; its refusals name it."""
     whole_reader: str
     """What reads a reply that is one object: a name in a module of :mod:`service.backend.protocols`."""
+    text_reader: str | None = None
+    """What reads a whole reply that its media type does not call JSON, named likewise and given that type."""
     streamed_reader: str | None = None
     """What reads a stream, named likewise; None: the endpoint never streams."""
     streams: Streams = Streams.NO
@@ -61,6 +64,8 @@ class Endpoint(NamedTuple):
     """Ollama refuses a request without a model (400); else it looks for the model without a name (404)."""
     has_options: bool = False
     """Whether a request carries ``options`` and ``keep_alive``."""
+    has_keep_alive: bool = False
+    """Whether it carries ``keep_alive`` without options."""
     body: Body = Body.JSON
 
     def is_streamed(self, asked: object) -> bool:
@@ -167,6 +172,45 @@ _ROWS = (
         whole_reader="responses.whole_response",
         streamed_reader="responses.ResponsesReader",
         token_field="max_output_tokens",
+    ),
+    Endpoint(
+        "/v1/audio/transcriptions",
+        door="openai",
+        errors="openai",
+        kind=Kind.WRITES,
+        content="prompt",
+        go_type="openai.TranscriptionRequest",
+        whole_reader="transcriptions.whole_transcription",
+        text_reader="transcriptions.text_transcription",
+        body=Body.MULTIPART,
+    ),
+    Endpoint(
+        "/v1/images/generations",
+        door="openai",
+        errors="openai",
+        kind=Kind.DRAWS,
+        content="prompt",
+        go_type="openai.ImageGenerationRequest",
+        whole_reader="images.ImagesReader",
+    ),
+    Endpoint(
+        "/v1/images/edits",
+        door="openai",
+        errors="openai",
+        kind=Kind.DRAWS,
+        content="prompt",
+        go_type="openai.ImageEditRequest",
+        whole_reader="images.ImagesReader",
+    ),
+    Endpoint(
+        "/v1/systemone",
+        door="openai",
+        errors="ollama",
+        kind=Kind.DECIDES,
+        content="state",
+        go_type="api.SystemOneRequest",
+        whole_reader="decisions.whole_decision",
+        has_keep_alive=True,
     ),
     Endpoint(
         "/v1/messages",

@@ -21,14 +21,15 @@ from service.backend.silence import Voice
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
-from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault, InvalidRequestError
-from service.go_json import fields_of
+from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault
+from service.form_data import sent_form
 from service.job import Outcome, Status, model_of_runner
 from service.live.held_replies import HeldReplies
 from service.live.relay import Head
 from service.scheduling.assignment import Assignment
 from service.workers.first_byte import FirstByte
 from service.workers.reply_growth import ReplyGrowth
+from service.workers.request_body import is_form, keep_alive_in
 from service.workers.retry_policy import Fail
 
 _log = logging.getLogger(__name__)
@@ -217,17 +218,21 @@ class Attempt:
     async def _exchange(self, timeouts: TimeoutsConfig) -> Outcome | None:
         running, backend = self.running, self.backend
         job, output, relay = running.job, running.output, running.relay
-        request = running.request.encode()
+        content_type = None
+        if is_form(job.endpoint):
+            content_type, request = await sent_form(running.request)
+        else:
+            request = running.request.encode()
         limits = _limits(timeouts, is_streamed=bool(job.is_streamed))
         tell_silent = None if self.call.is_streamed else partial(self._judge.note_silent, self)
         patience = FirstByte(backend, self.call, len(request), timeouts, self._clock, tell_silent)
         placement = backend.placement
-        keep_alive = _keep_alive_in(request)
+        keep_alive = keep_alive_in(request) if content_type is None else None
         carries_keep_alive = keep_alive is not None
         while carries_keep_alive and placement.has_load_beside(job.runner):
             # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
             await self._pool.changed()
-        sent = backend.client.call(job.endpoint, request, limits, patience=patience)
+        sent = backend.client.call(job.endpoint, request, limits, patience=patience, content_type=content_type)
         if carries_keep_alive:
             self.call.is_settled = partial(self._is_settled, sent)
             # The model goes when such a call is over, or very soon.
@@ -239,7 +244,7 @@ class Attempt:
             self.call.heard_at = voice.heard_at = self._clock.now_ms()
             if reply.status >= 400:
                 raise await self._refused(reply)
-            reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
+            reader = reader_for(job.endpoint, streamed=bool(job.is_streamed), media_type=reply.content_type)
             first_token_at = await self._read(reply, reader, voice)
             if running.is_cancelled:
                 return None
@@ -250,6 +255,9 @@ class Attempt:
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
             raise self._broken_off(reply, ending, failure)
+        if first_token_at is None:
+            # It is whole although nothing came: the words of a silence.
+            self._begin(reply, b"", voice.heard_at)
         if relay is not None:
             # The caller has its whole answer; it need not wait for our disk.
             relay.end()
@@ -380,11 +388,3 @@ def _limits(timeouts: TimeoutsConfig, *, is_streamed: bool) -> Deadlines:
         stall=timeouts.stall_seconds if is_streamed else None,
         attempt=timeouts.attempt_seconds,
     )
-
-
-def _keep_alive_in(request: bytes) -> object:
-    try:
-        return fields_of(request).get("keep_alive")
-    except InvalidRequestError:
-        # It was stored by an older release, which took more than one JSON value.
-        return None

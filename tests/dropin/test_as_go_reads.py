@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -43,6 +44,13 @@ class GoDecoder:
 
 @pytest.fixture(scope="module")
 def go(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoDecoder]:
+    with go_decoder(tmp_path_factory) as decoder:
+        yield decoder
+
+
+@contextmanager
+def go_decoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoDecoder]:
+    """The program, built and running; the test is skipped where there is no Go."""
     found = shutil.which("go", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/go/bin")))
     if found is None:
         pytest.skip("no Go here: its decoder cannot be asked")
@@ -101,8 +109,9 @@ def check(path: str, ours: dict[str, Any], of_go: dict[str, Any]) -> None:
         stream is None and of_go["stream"] is None
     )
     row = ENDPOINTS[path]
-    if row.has_options:
+    if row.has_options or row.has_keep_alive:
         check_keep_alive(ours.get("keep_alive"), of_go["keep_alive"])
+    if row.has_options:
         assert alike(ours.get("options") or {}) == alike(of_go["options"] or {})
     content = ours.get(row.content)
     assert (content in (None, "", [])) == of_go["is_empty"]

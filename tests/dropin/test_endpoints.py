@@ -10,7 +10,7 @@ from service.api import anthropic, ollama, openai
 from service.api.anthropic.routes import DIALECT as ANTHROPIC
 from service.api.documentation.document import OPERATIONS
 from service.api.http.failures import ERROR_SHAPES
-from service.api.http.operation import EVENT_STREAM, JSON, NDJSON
+from service.api.http.operation import EVENT_STREAM, JSON, NDJSON, TEXT
 from service.api.ollama.routes import DIALECT as OLLAMA
 from service.api.openai.routes import DIALECT as OPENAI
 from service.app import build_app
@@ -59,10 +59,12 @@ def test_the_document_tells_of_it(row: Endpoint) -> None:
     asked = set(get_type_hints(operation.request))
     assert {"model", row.content} <= asked
     assert ("options" in asked) == row.has_options
+    assert ("keep_alive" in asked) == (row.has_options or row.has_keep_alive)
     assert ("stream" in asked) == (row.streamed_reader is not None)
     assert row.has_options or row.token_field is None or row.token_field in asked
     content = operation.replies[200].content
-    assert set(content) == {JSON} | ({DIALECTS[row.door].stream_type} if row.streamed_reader else set())
+    others = {TEXT, NDJSON} if row.text_reader else {NDJSON} if row.kind is Kind.DRAWS else set()
+    assert set(content) == {JSON} | ({DIALECTS[row.door].stream_type} if row.streamed_reader else others)
 
 
 @every_endpoint
@@ -92,6 +94,23 @@ def test_a_limit_holds_in_its_field(row: Endpoint) -> None:
     without = DIALECTS[row.door].describe(row, body_of(row), "", LIMITED)
     assert without is not None
     assert not row.needs_tokens or without.body is None
+
+
+def test_the_limit_on_how_long_a_model_stays_holds_where_it_is_the_only_option() -> None:
+    limits = ModelLimits({"m": ModelConfig(keep_alive=60, default_keep_alive=30, num_ctx=512, default_num_ctx=512)})
+    row = ENDPOINTS["/v1/systemone"]
+    for asked, sent in (({"keep_alive": "1h"}, 60), ({}, 30), ({"keep_alive": 5}, None)):
+        details = OPENAI.describe(row, body_of(row, **asked), "", limits)
+        assert details is not None
+        assert details.runner == "m:latest"
+        assert (details.body or {}) == ({} if sent is None else body_of(row, keep_alive=sent))
+
+
+def test_the_words_of_a_state_that_is_no_text_are_its_json() -> None:
+    row = ENDPOINTS["/v1/systemone"]
+    details = OPENAI.describe(row, {"model": "m", "state": [{"ticket": "é"}]}, "", NO_LIMITS)
+    assert details is not None
+    assert details.prompt == '[{"ticket": "é"}]'
 
 
 @every_endpoint

@@ -34,8 +34,9 @@ _PARAMETER = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})=(?:"((?:[^"\\\x00-\x1f\x7f]|\
 _HEADER = re.compile(rf"({_TOKEN}):[ \t]*([^\r\n\0]*)")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _ESCAPED = re.compile(r"\\(.)")
+_EXTENDED = re.compile(r"(?i:utf-8|us-ascii)'[^']*'((?:[^%]|%[0-9A-Fa-f]{2})+)")
+"""A file's name as RFC 5987 writes it, as far as Go reads it."""
 _PLAIN_ENCODINGS = ("7bit", "8bit", "binary")
-_FILE_NAME_CHARSETS = ("utf-8", "us-ascii")
 
 
 class Part(NamedTuple):
@@ -210,11 +211,10 @@ def _file_name(parameters: dict[str, str]) -> str | None:
     if extended is None:
         name = _decoded(_ESCAPED.sub(r"\1", parameters.get("filename", "")))
     else:
-        charset, _, rest = extended.partition("'")
-        _, mark, encoded = rest.partition("'")
-        name = unquote_to_bytes(encoded).decode(errors="replace") if charset.lower() in _FILE_NAME_CHARSETS else ""
-        if not mark or not name:
+        found = _EXTENDED.fullmatch(extended)
+        if found is None:
             raise _refused("the name of a file cannot be read")
+        name = unquote_to_bytes(found[1]).decode(errors="replace")
     return name[:_MOST_SHOWN] or None
 
 

@@ -139,6 +139,8 @@ BODIES: dict[str, list[Any]] = {
     ],
     "/v1/images/edits": [
         b"",
+        # A form, which is what clients of OpenAI's send.
+        b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\npainter\r\n--x--\r\n',
         {"model": "painter", "prompt": "x"},
         {"model": "painter", "prompt": "x", "image": "http://x/y.png"},
         {"model": "painter", "prompt": "x", "image": "data:image/png;base64,aGk=", "size": "200x100"},

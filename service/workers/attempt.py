@@ -309,7 +309,7 @@ class Attempt:
                 if self.running.is_cancelled:
                     break
             else:
-                self._hold(reply, data)
+                self._hold(reply, data, is_opening=reader.has_opening)
             if segments:
                 if not self.has_token:
                     self._pool.spoke(self.backend, self.running.job.runner, self.trial)
@@ -332,14 +332,16 @@ class Attempt:
             relay.append(bytes(self._held) + data if self._held else data)
         self._held.clear()
 
-    def _hold(self, reply: Reply, data: bytes) -> None:
-        """The reply may still be a refusal: keep back what there is of it, for as long as its caller can wait."""
+    def _hold(self, reply: Reply, data: bytes, *, is_opening: bool) -> None:
+        """The reply may still be a refusal: keep back what there is of it, an opening only as long as its caller can
+        wait.
+        """
         relay = self.running.relay
         if relay is not None and self._is_opened:
             relay.append(data)
             return
         self._held += data
-        if relay is not None:
+        if relay is not None and is_opening:
             relay.offer(Head(reply.status, reply.headers), self._held)
 
     @property

@@ -14,7 +14,7 @@ import pytest
 
 from tests.dropin.test_callers import until_listed
 from tests.dropin.test_odd_replies import ANSWER, DIED, OPENING, event, failed
-from tests.dropin.test_signs_of_life import NONE, reading
+from tests.dropin.test_signs_of_life import NONE, RETRIES, reading
 from tests.support.drop_in import frame_of
 from tests.support.raw_server import END, Exchange, chunk, raw_server, whole
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
@@ -29,11 +29,12 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 class Backend:
     """An Ollama that sends the opening of a response, and its rest only when it is told to."""
 
-    def __init__(self, rest: bytes) -> None:
+    def __init__(self, *rests: bytes, opening: bytes = OPENING) -> None:
         self.may_go_on = asyncio.Event()
         self.is_open = asyncio.Event()
         self.asked = 0
-        self._rest = rest
+        self._rests = rests
+        self._opening = opening
 
     async def answer(self, exchange: Exchange) -> None:
         if exchange.path != PATH:
@@ -41,10 +42,10 @@ class Backend:
             await exchange.send(whole(json.dumps(told).encode()))
             return
         self.asked += 1
-        await exchange.send(HEAD + chunk(OPENING))
+        await exchange.send(HEAD + chunk(self._opening))
         self.is_open.set()
         await self.may_go_on.wait()
-        await exchange.send(chunk(self._rest) + END)
+        await exchange.send(chunk(self._rests[min(self.asked, len(self._rests)) - 1]) + END)
 
 
 @asynccontextmanager
@@ -98,6 +99,19 @@ async def test_until_then_nothing_of_them_is_sent() -> None:
         async with await asking as reply:
             assert await reply.read() == OPENING + failed("model 'x' not found")
         assert (await service.until(reply.headers["X-Job-Id"], "failed"))["error"]["code"] == "model_not_found"
+
+
+async def test_a_comment_is_no_opening_and_what_fails_after_it_is_tried_again() -> None:
+    comment = b": on its way\n\n"
+    backend = Backend(failed(DIED), ANSWER, opening=comment)
+    async with behind(backend, {**OFTEN, **RETRIES}) as service, reading(service, PATH, BODY) as caller:
+        await backend.is_open.wait()
+        await caller.sees(signs=2)
+        assert caller.body == b""
+        backend.may_go_on.set()
+        await caller.ends()
+        assert (caller.body, caller.is_whole) == (comment + ANSWER, True)
+        assert backend.asked == 2
 
 
 async def test_events_of_a_further_opening_follow_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,13 @@ async def test_a_large_form_is_sent_as_it_came_and_shown_without_its_bytes(servi
     _, told = await service.call("GET", f"/api/v1/prompt/{given.headers['X-Job-Id']}/request")
     assert told["file"]["size"] == len(SOUND * 3500)
     assert service.app[BODY_ROOM].held == 0
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_packed_form_is_unpacked_on_the_way(service: RunningService) -> None:
+    body = speech(**ASKED)
+    assert (await asked(service, gzip.compress(body), {"Content-Encoding": "gzip"})).status == 200
+    assert await arrived(service) == (body, form_type())
 
 
 @pytest.mark.parametrize(

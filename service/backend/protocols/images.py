@@ -25,6 +25,7 @@ class ImagesReader:
     """
 
     has_begun = True
+    has_opening = False
     numbers = 0
 
     def __init__(self) -> None:

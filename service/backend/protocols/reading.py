@@ -68,6 +68,10 @@ class Reader(Protocol):
         """Whether the bytes so far are an answer's: they may still be a refusal's where it is False."""
 
     @property
+    def has_opening(self) -> bool:
+        """Whether the bytes so far say something to a caller although they may still be a refusal's."""
+
+    @property
     def numbers(self) -> int:
         """How many numbers of vectors have come; 0 where the reply is of another kind."""
 
@@ -130,6 +134,7 @@ class StreamReader(ABC):
     """A reader that looks at one line after the other. What follows an error is not looked at."""
 
     has_begun = True
+    has_opening = False
     numbers = 0
 
     def __init__(self) -> None:

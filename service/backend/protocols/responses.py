@@ -54,7 +54,9 @@ class ResponsesReader(SseReader):
             self._has_failed = True
             # In an error's event the message is its own, without a response around it.
             raise _error(event if kind == "error" else mapping(mapping(event.get("response")).get("error")))
-        if kind not in _OPENING:
+        if kind in _OPENING:
+            self.has_opening = True
+        else:
             self.has_begun = True
         if (output := _DELTAS.get(str(kind))) is not None:
             add(segments, output, event.get("delta"))

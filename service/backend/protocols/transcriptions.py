@@ -19,6 +19,7 @@ class TextReader:
     """Gathers a reply that may be words alone, and reads it at its end."""
 
     has_begun = True
+    has_opening = False
     numbers = 0
     gathered_bytes = 0
 

@@ -29,6 +29,7 @@ DIALECTS: dict[str, Describe] = {
     "/v1/completions": openai.describe,
     "/v1/embeddings": openai.describe,
     "/v1/responses": openai.describe,
+    "/v1/images/generations": openai.describe,
     "/v1/messages": anthropic.describe,
 }
 NO_LIMITS = ModelLimits({})

@@ -16,7 +16,7 @@ from service.workers.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-_TAKEN_OVER = frozenset({"backends", "models", "retry", "timeouts", "output", "queue"})
+_TAKEN_OVER = frozenset({"backends", "models", "retry", "timeouts", "output", "queue", "log"})
 """The sections that a reload takes over; the others are read at the start only."""
 
 

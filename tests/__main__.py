@@ -13,12 +13,12 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.support.checkout import ROOT, search_path
-from tests.support.chromium import find_or_install_chromium
+from tests.support.outside_programs import CHROMIUM, PROXIES, find_or_install
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 """Where this interpreter's tools are, also when its environment is not activated."""
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     os.environ["PATH"] = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PATH"))))
     os.environ["PYTHONPATH"] = search_path()
     if chosen.quick:
-        failed = _browser_problem(pytest_arguments) if _names_browser_tests(pytest_arguments) else []
+        failed = _missing_programs(_named_programs(pytest_arguments))
         failed += _pytest(pytest_arguments)
     elif chosen.long:
         failed = _pytest([*_on_all_cores(), "--long", *pytest_arguments])
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def _suite(pytest_arguments: list[str]) -> list[str]:
     """The names of what failed."""
     failed = [name for name in CHECKS if name not in BESIDE and not _passes(name, CHECKS[name])]
-    failed += _browser_problem(pytest_arguments)
+    failed += _missing_programs((CHROMIUM, *PROXIES))
     with _begun_beside() as begun:
         failed += _pytest([*_on_all_cores(), *pytest_arguments])
         failed += [name for name, process in begun.items() if not _ends_well(name, process)]
@@ -82,18 +82,21 @@ def _on_all_cores() -> list[str]:
     return ["--numprocesses", str(WORKERS), "--dist", "worksteal"]
 
 
-def _names_browser_tests(pytest_arguments: list[str]) -> bool:
-    return any("browser" in argument for argument in pytest_arguments)
+def _named_programs(pytest_arguments: list[str]) -> Sequence[str]:
+    """The programs that the tests use which are named."""
+    named = " ".join(pytest_arguments)
+    return [*([CHROMIUM] if "browser" in named else []), *(PROXIES if "proxies" in named else ())]
 
 
-def _browser_problem(pytest_arguments: list[str]) -> list[str]:
-    """Find or install a Chromium; without one the browser tests are skipped, or where CI=true that is a failure."""
-    chromium = find_or_install_chromium()
-    if chromium is not None:
-        os.environ["CHROMIUM"] = chromium
-        return []
-    print("\nNo Chromium could be found or installed: the browser tests cannot run.", flush=True)
-    return ["browser"] if os.environ.get("CI") == "true" else []
+def _missing_programs(names: Sequence[str]) -> list[str]:
+    """Find or install these programs. Without one of them its tests are skipped, or where CI=true that is a failure."""
+    found = find_or_install(names)
+    if CHROMIUM in found:
+        os.environ["CHROMIUM"] = found[CHROMIUM]
+    missing = [name for name in names if name not in found]
+    if missing:
+        print(f"\nCould not be found or installed, so that their tests cannot run: {', '.join(missing)}", flush=True)
+    return missing if os.environ.get("CI") == "true" else []
 
 
 def _pytest(arguments: list[str]) -> list[str]:

@@ -13,7 +13,17 @@ from tests.support.checkout import search_path
 
 pytest_plugins = ("tests.support.databases", "tests.support.store_jobs")
 
-SETTINGS = ("CORRAL_", "OLLAMA_", "DEMO_", "NOTIFY_SOCKET", "WATCHDOG_", "DATABASE_URL", "SECRET_KEY", "ACCESS_TOKEN_")
+SETTINGS = (
+    "CORRAL_",
+    "OLLAMA_",
+    "DEMO_",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_",
+    "DATABASE_URL",
+    "SECRET_KEY",
+    "ACCESS_TOKEN_",
+    "LOG_LEVEL",
+)
 
 
 # A property does not fail because the machine is slow.

@@ -29,6 +29,7 @@ TOP_LEVEL = {
     "static",
     "tests",
     "deploy",
+    "compose.yaml",
     "config.toml",
     "pyproject.toml",
     "README.md",
@@ -204,7 +205,7 @@ def test_continuous_integration_runs_the_command_of_the_readme() -> None:
 def test_every_command_that_the_documents_name_exists() -> None:
     named = {
         command
-        for path in sources("README.md", "config.toml", "deploy/*")
+        for path in sources("README.md", "config.toml", "compose.yaml", ".env.example", "deploy/*")
         for command in re.findall(r"python -m service ([a-z]+)", path.read_text(encoding="utf-8"))
     }
     assert {"demo", "check"} <= named

@@ -24,6 +24,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
+    # A cache must not give a page of another origin what was kept for one of ours.
+    "Vary": "Origin",
 }
 
 # Written down here, since systems differ in what they say of .js: with nosniff, a wrong type is a page without script.
@@ -47,8 +49,8 @@ def prepare_pages(app: web.Application) -> None:
 async def home(request: web.Request) -> web.StreamResponse:
     """The page for a browser; for a program, what Ollama answers at this path."""
     if "text/html" in request.headers.get("Accept", ""):
-        return page(request, "index.html", {"Vary": "Accept"})
-    return web.Response(text="Ollama is running", headers={"Vary": "Accept", "Cache-Control": "no-store"})
+        return page(request, "index.html", {"Vary": "Accept, Origin"})
+    return web.Response(text="Ollama is running", headers={"Vary": "Accept, Origin", "Cache-Control": "no-store"})
 
 
 async def prompt_list(request: web.Request) -> web.StreamResponse:

@@ -20,12 +20,14 @@ from service.api import (
 from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.passing import PASSING, passing_bound
+from service.api.dropin.unknown import NOTED, find_unknown
 from service.api.http.aiohttp_internals import check_internals
 from service.api.http.callers import CALLERS, Callers
-from service.api.http.cross_origin import allow_cross_origin
+from service.api.http.cross_origin import show_to_page
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import around_handlers
 from service.api.http.raw_replies import COALESCED_WRITES, name_server
+from service.api.http.unrouted import FIND_UNROUTED
 from service.api.live import websocket
 from service.api.live.feeds import FEEDS, Feeds
 from service.api.live.websocket.stats import STATS, StatsChannel
@@ -61,7 +63,7 @@ def add_routes(app: web.Application) -> None:
     for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats"):
         shapes.register(own, problem)
 
-    interfaces = app.add_routes(
+    app.add_routes(
         [
             *prompts.ROUTES,
             *requests.ROUTES,
@@ -74,14 +76,14 @@ def add_routes(app: web.Application) -> None:
             *documentation.ROUTES,
         ]
     )
+    app[FIND_UNROUTED], app[NOTED] = find_unknown, set()
     app.add_routes(websocket.ROUTES)
     app.add_routes(pages.ROUTES)
 
     pages.prepare_pages(app)
     documentation.prepare_documentation(app)
-    allow_cross_origin(app, interfaces)
     app.cleanup_ctx.append(_followers)
-    app.on_response_prepare.extend((show_callers_headers, name_server))
+    app.on_response_prepare.extend((show_callers_headers, name_server, show_to_page))
     app.on_shutdown.append(_send_away)
 
 

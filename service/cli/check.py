@@ -11,8 +11,10 @@ from service.backend.models import InstalledModel, Serial
 from service.backend.shares import advice
 from service.backend.sharing import runs_here
 from service.cli.admin_client import NotRunningError, ask_running_service
+from service.cli.listening import bound_sockets, shown_urls
+from service.cli.openness import openness
 from service.config import BackendConfig, Config
-from service.errors import BackendError, DatabaseUnusableError, ServiceError
+from service.errors import BackendError, DatabaseUnusableError, ServiceError, StartError
 from service.job import model_key
 from service.model_limits import uncarried_limits, unreachable_limits
 from service.store.opening import open_database
@@ -23,6 +25,9 @@ async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
     say("configuration  ok")
     for warning in (*uncarried_limits(config.models), *unreachable_limits(config.models)):
         say(f"warning        {warning}")
+    if config.auth.demo_variables and not config.auth.required:
+        say(f"warning        {openness(config, has_keys=True, has_admin=True)}")
+    can_listen = _check_addresses(config, say)
     database = await _check_database(config, say)
     for line in await _model_seats(config):
         say(line)
@@ -45,9 +50,22 @@ async def check(config: Config, *, say: Callable[[str], None] = print) -> int:
     for _, lines in backends:
         for line in lines:
             say(line)
-    is_ok = database and all(ok for ok, _ in backends)
+    is_ok = can_listen and database and all(ok for ok, _ in backends)
     say("all is well" if is_ok else "something is wrong, see above")
     return 0 if is_ok else 1
+
+
+def _check_addresses(config: Config, say: Callable[[str], None]) -> bool:
+    """Any free port is tried, as the service itself may be running at the one that is configured."""
+    try:
+        sockets = bound_sockets(config.server.host, 0)
+    except StartError as error:
+        say(f"listening      FAILED: {error}")
+        return False
+    for one in sockets:
+        one.close()
+    say(f"listening      {shown_urls(config.server.host, config.server.port)}: ok")
+    return True
 
 
 async def _check_database(config: Config, say: Callable[[str], None]) -> bool:

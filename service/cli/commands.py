@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 import tempfile
@@ -16,8 +15,9 @@ from typing import Any
 from service.cli.admin_client import show_backends
 from service.cli.check import check
 from service.cli.keys import add_key_commands, run_key_command
+from service.cli.logs import begin_log, set_level
 from service.cli.serve import serve
-from service.config import Config, load_config
+from service.config import Config, load_config, read_env_file, taken_names
 from service.errors import StartError
 from service.simulated.server import SimulatedServer
 from service.simulated.settings import DEMO_SETTINGS
@@ -28,11 +28,11 @@ _SWITCH_SECONDS = 0.0005
 def main(arguments: Sequence[str]) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    begin_log()
     try:
-        given = {"server.host": options.host, "server.port": options.port}
-        read = partial(load_config, options.config, os.environ, given)
+        read = partial(_read, options)
         config = read()
+        set_level(config.log.level)
         match options.command:
             case "check":
                 return _run(check(config))
@@ -51,12 +51,31 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
+_SAYING = ("check", "demo", "serve", None)
+"""The commands that tell what was taken from ``.env``. The others print what was asked for and nothing else."""
+_DEMO_SETTINGS = {"server.host": "localhost"}
+"""What a demo shows is for who has started it, unless the command line or the environment says otherwise."""
+
+
+def _read(options: argparse.Namespace) -> Config:
+    """The configuration as it is now. Raises ConfigurationError."""
+    env_file = read_env_file(os.environ)
+    names = taken_names(env_file, os.environ) if env_file is not None else []
+    if env_file is not None and names and options.command in _SAYING:
+        print(f"Settings from {env_file.path}: {', '.join(names)}")
+    given = {"server.host": options.host, "server.port": options.port}
+    instead = _DEMO_SETTINGS if options.command == "demo" else {}
+    return load_config(options.config, os.environ, given, env_file=env_file, instead_of_file=instead)
+
+
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--config", type=Path, default=argparse.SUPPRESS, help="the configuration file (default: ./config.toml)"
     )
-    shared.add_argument("--host", default=argparse.SUPPRESS, help="the address to listen on")
+    shared.add_argument(
+        "--host", default=argparse.SUPPRESS, help="the address to listen on, or several with commas between"
+    )
     shared.add_argument("--port", type=int, default=argparse.SUPPRESS, help="the port to listen on")
     parser = argparse.ArgumentParser(
         prog="python -m service", description="A durable queue and gateway in front of Ollama.", parents=[shared]

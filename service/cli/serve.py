@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import errno
 import gc
 import logging
 import os
@@ -23,13 +22,15 @@ from service.api.http.fast_router import FastRouterRunner
 from service.api.http.middlewares import AccessLogger
 from service.app import RELOADING, build_app
 from service.cli.admin_client import admin_socket_path
+from service.cli.listening import BACKLOG, bound_sockets, shown_urls
+from service.cli.logs import set_level
+from service.cli.openness import openness
 from service.cli.systemd import Notifier
 from service.config import Config
 from service.errors import StartError
 
 _log = logging.getLogger(__name__)
 
-_BACKLOG = 1024
 _ACCEPTED_TOGETHER = 8
 """asyncio's own loop accepts so many before it tells of the first of them, and it takes three turns to that: a crowd
 would have all descriptors before one could be refused.
@@ -77,20 +78,18 @@ async def serve(config: Config, read_again: Callable[[], Config], *, announce: C
         shutdown_timeout=_CLOSE_SECONDS,
         keepalive_timeout=_KEPT_SECONDS,
     )
-    sockets = _bound_sockets(config)
+    sockets = bound_sockets(config.server.host, config.server.port)
     admin_socket: Path | None = None
     try:
         await runner.setup()
         _settle_memory()
         port = await _listen(runner, sockets, config)
         admin_socket = admin_socket_path(config)
-        line = f"Corral listens on http://{_shown_host(config.server.host)}:{port}"
+        line = f"Corral listens on {shown_urls(config.server.host, port)}"
         announce(line)
-        if not config.auth.required:
-            host = config.server.host
-            announce(_OPEN.format(host=host) + ("" if _is_of_this_machine(host) else _OR_THIS_MACHINE) + ".")
-        elif not app[AUTH].keys.has_admin:
-            announce(_NO_ADMIN)
+        keys = app[AUTH].keys
+        if said := openness(config, has_keys=keys.has_any, has_admin=keys.has_admin):
+            announce(said)
         notifier.ready(line)
         await stop.wait()
         notifier.stopping("giving running jobs time to end")
@@ -113,6 +112,7 @@ def _reload(app: web.Application, read_again: Callable[[], Config]) -> None:
     except StartError as error:
         _log.error("the configuration stays as it was: %s", error)
         return
+    set_level(config.log.level)
     app[RELOADING].apply(config)
 
 
@@ -140,57 +140,10 @@ def _settle_memory() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _BLOCK_BYTES)
 
 
-_NO_ADMIN = (
-    "CLOSED: auth.required is true and there is no admin's key yet; make one with: "
-    "python -m service keys create --name me --role admin"
-)
-_OPEN = (
-    "OPEN: anybody who reaches {host} may submit prompts and see all of them, since auth.required is false; "
-    "set CORRAL_AUTH__REQUIRED=true"
-)
-_OR_THIS_MACHINE = ", or CORRAL_SERVER__HOST=127.0.0.1 to serve this machine only"
-
-
-def _is_of_this_machine(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _shown_host(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
-        return "localhost"
-    return f"[{host}]" if ":" in host else host
-
-
-def _bound_sockets(config: Config) -> list[socket.socket]:
-    """Sockets at the configured address, bound before anything else begins. Raises StartError when it is in use."""
-    host, port = config.server.host, config.server.port
-    bound: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            one = socket.socket(family, kind, protocol)
-            bound.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(address)
-            one.listen(_BACKLOG)
-    except OSError as error:
-        for one in bound:
-            one.close()
-        remedy = (
-            "another program listens there; stop it or choose another with --port"
-            if error.errno == errno.EADDRINUSE
-            else "choose another with --host and --port"
-        )
-        raise StartError(f"address {host}:{port}: {error.strerror or error}; {remedy}") from error
-    return bound
-
-
 async def _listen(runner: web.AppRunner, sockets: list[socket.socket], config: Config) -> int:
     for one in sockets:
         await web.SockSite(runner, one, backlog=_ACCEPTED_TOGETHER).start()
-        one.listen(_BACKLOG)
+        one.listen(BACKLOG)
     await _listen_for_admin(runner, admin_socket_path(config))
     return int(sockets[0].getsockname()[1])
 

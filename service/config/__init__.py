@@ -1,6 +1,7 @@
 """The configuration: what can be set, and how it is read from file, environment and command line."""
 
-from service.config.reading import find_config_file, find_static_folder, load_config
+from service.config.env_file import EnvFile, read_env_file
+from service.config.reading import find_config_file, find_static_folder, load_config, taken_names
 from service.config.sections import (
     LONGEST_DURATION,
     AuthConfig,
@@ -9,6 +10,7 @@ from service.config.sections import (
     Config,
     DatabaseConfig,
     HealthConfig,
+    LogConfig,
     ModelConfig,
     OutputConfig,
     QueueConfig,
@@ -26,7 +28,9 @@ __all__ = [
     "BreakerConfig",
     "Config",
     "DatabaseConfig",
+    "EnvFile",
     "HealthConfig",
+    "LogConfig",
     "ModelConfig",
     "OutputConfig",
     "QueueConfig",
@@ -38,4 +42,6 @@ __all__ = [
     "find_config_file",
     "find_static_folder",
     "load_config",
+    "read_env_file",
+    "taken_names",
 ]

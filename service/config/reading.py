@@ -1,4 +1,4 @@
-"""Reading the configuration: file, then environment, then command line; the later one wins.
+"""Reading the configuration: file, then ``.env``, then environment, then command line; the later one wins.
 
 Every bad key and value is reported with the place it came from, so each source keeps its origin until the end.
 """
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
+from service.config.env_file import EnvFile
 from service.config.sections import BackendConfig, Config, ModelConfig
 from service.errors import ConfigurationError
 
@@ -38,18 +39,24 @@ def load_config(
     path: Path | None = None,
     environ: Mapping[str, str] | None = None,
     options: Mapping[str, object] | None = None,
+    *,
+    env_file: EnvFile | None = None,
+    instead_of_file: Mapping[str, object] | None = None,
 ) -> Config:
-    """The configuration from ``path`` (see ``find_config_file``), ``environ`` and the command line's ``options``.
+    """The configuration from ``path`` (see ``find_config_file``), ``env_file``, ``environ`` and the command line's
+    ``options``.
 
-    An option is ``{"server.port": 8001}``, and None means that it was not given.
+    An option is ``{"server.port": 8001}``, and None means that it was not given. ``instead_of_file`` is written in the
+    same way, and wins over the file alone.
     Raises ConfigurationError, whose text is one line: the place, the key, the value and the remedy.
     """
+    environ = environ or {}
     sources = [_file_source(find_config_file(path))]
-    sources += _named_variables(environ or {})
-    sources += _prefixed_variables(environ or {})
-    sources += [
-        Source("the command line", _nested(key, value)) for key, value in (options or {}).items() if value is not None
-    ]
+    sources += _given("this command", instead_of_file or {})
+    if env_file is not None:
+        sources += _variables(_taken(env_file, environ), f"{env_file.path}: ")
+    sources += _variables(environ)
+    sources += _given("the command line", options or {})
     merged: dict[str, Any] = {}
     for source in sources:
         merged = _overlaid(merged, source.settings)
@@ -57,6 +64,28 @@ def load_config(
         return Config(**merged)
     except ValidationError as refusal:
         raise ConfigurationError(_explained(refusal, sources)) from None
+
+
+def taken_names(env_file: EnvFile, environ: Mapping[str, str]) -> list[str]:
+    """The variables of a ``.env`` that are settings of ours, but for those that the environment has itself.
+
+    Whatever else is in it belongs to others: such a file may be another program's.
+    """
+    return [name for name, value in env_file.variables.items() if name not in environ and _is_setting(name, value)]
+
+
+def _is_setting(name: str, value: str | None) -> bool:
+    return _has_prefix(name) or (name in NAMED_VARIABLES and value != "")
+
+
+def _taken(env_file: EnvFile, environ: Mapping[str, str]) -> dict[str, str]:
+    taken = {}
+    for name in taken_names(env_file, environ):
+        value = env_file.variables[name]
+        if value is None:
+            raise ConfigurationError(f"{env_file.path}: {name}: has no value: write {name}=value")
+        taken[name] = value
+    return taken
 
 
 def find_config_file(path: Path | None = None) -> Path:
@@ -91,7 +120,7 @@ def _file_source(path: Path) -> Source:
         raise ConfigurationError(f"{path}: not TOML: {failure}") from None
     for key, variable in ENVIRONMENT_ONLY.items():
         if _value_at(settings, tuple(key.split("."))) is not None:
-            raise ConfigurationError(f"{path}: {key}: not for a file: set {variable} in the environment")
+            raise ConfigurationError(f"{path}: {key}: not for this file: set {variable} in the environment or .env")
     return Source(str(path), settings)
 
 
@@ -111,14 +140,24 @@ NAMED_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "DEMO_ADMIN_KEY": ("auth.demo_admin_key", str),
     "DEMO_USER_KEY": ("auth.demo_user_key", str),
     "ACCESS_TOKEN_EXPIRE_MINUTES": ("auth.token_minutes", str),
+    "LOG_LEVEL": ("log.level", str),
 }
 """The variables without our prefix. Of two that set the same key the later one wins; an empty one is not set."""
 
 
-def _named_variables(environ: Mapping[str, str]) -> Iterator[Source]:
+def _given(name: str, settings: Mapping[str, object]) -> Iterator[Source]:
+    return (Source(name, _nested(key, value)) for key, value in settings.items() if value is not None)
+
+
+def _variables(environ: Mapping[str, str], place: str = "") -> Iterator[Source]:
     for name, (key, read) in NAMED_VARIABLES.items():
         if value := environ.get(name):
-            yield Source(name, _nested(key, read(value)))
+            yield Source(f"{place}{name}", _nested(key, read(value)))
+    yield from _prefixed_variables(environ, place)
+
+
+def _has_prefix(name: str) -> bool:
+    return name.upper().startswith(PREFIX) and name not in CLIENT_VARIABLES
 
 
 class _OneVariable(EnvSettingsSource):
@@ -132,21 +171,18 @@ class _OneVariable(EnvSettingsSource):
         return self._variable
 
 
-def _prefixed_variables(environ: Mapping[str, str]) -> Iterator[Source]:
+def _prefixed_variables(environ: Mapping[str, str], place: str) -> Iterator[Source]:
     # Sorted by length, so that CORRAL_SERVER (a whole section as JSON) comes before CORRAL_SERVER__PORT.
-    for name in sorted(
-        (name for name in environ if name.upper().startswith(PREFIX) and name not in CLIENT_VARIABLES),
-        key=lambda name: (len(name), name),
-    ):
+    for name in sorted(filter(_has_prefix, environ), key=lambda name: (len(name), name)):
         try:
             settings = _OneVariable(name, environ[name])()
         except SettingsError as failure:
             # The value is not shown: a table of backends may hold their passwords.
-            raise ConfigurationError(f'{name}: must be JSON, such as ["a", "b"] ({failure.__cause__})') from None
+            raise ConfigurationError(f'{place}{name}: must be JSON, such as ["a", "b"] ({failure.__cause__})') from None
         if not settings:
             section = name[len(PREFIX) :].lower().partition("__")[0]
-            raise ConfigurationError(f"{name}: there is no such setting{_suggestion((section,))}")
-        yield Source(name, settings)
+            raise ConfigurationError(f"{place}{name}: there is no such setting{_suggestion((section,))}")
+        yield Source(f"{place}{name}", settings)
 
 
 def _nested(key: str, value: object) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
 from pydantic.networks import IPvAnyNetwork
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.config.addresses import database_url, listened_hosts, server_url, sqlite_path
 from service.job import RELOADING, SHIFT
 
 MIBIBYTE = 1 << 20
@@ -57,29 +58,6 @@ def duration_seconds(value: str | float) -> float:
     return -seconds if found[1] == "-" else seconds
 
 
-def _server_url(value: str) -> str:
-    """The base of an Ollama server's URL, also when a path such as ``/api/generate`` or ``/v1`` is given with it."""
-    parts = urlsplit(value.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError('write a whole URL, such as "http://127.0.0.1:11434"')
-    if parts.username is not None:
-        raise ValueError("leave name and password out of the URL and send them in the backend's headers")
-    if parts.query or parts.fragment:
-        raise ValueError("leave out everything after the path")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("the port is a number from 0 to 65535") from None
-    path = re.sub(r"/(api|v1)(/.*)?$", "", parts.path).rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _postgres_url(value: str) -> str:
-    if value and not value.startswith(("postgresql://", "postgres://")):
-        raise ValueError('write "postgresql://user:password@host/name", or leave it empty for SQLite')
-    return value
-
-
 def _file_path(value: Path) -> Path:
     if not value.name:
         raise ValueError('write the path of a file, such as "data/queue.db"')
@@ -107,7 +85,7 @@ class Section(BaseModel):
 
 
 class ServerConfig(Section):
-    host: str = Field(default="0.0.0.0", min_length=1)
+    host: Annotated[tuple[str, ...], NoDecode, BeforeValidator(listened_hosts)] = ("0.0.0.0", "::")
     port: int = Field(default=8000, ge=0, le=65_535)
     max_body: ByteSize = Field(default=ByteSize(64 * MIBIBYTE), ge=1024)
     max_bodies_bytes: ByteSize = Field(default=ByteSize(512 * MIBIBYTE), ge=MIBIBYTE)
@@ -115,17 +93,25 @@ class ServerConfig(Section):
     drain_seconds: SecondsOrNone = 20.0
     allowed_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ("*",)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    pass_unknown: bool = False
     access_log: bool = True
 
 
 class DatabaseConfig(Section):
-    url: Annotated[str, AfterValidator(_postgres_url)] = Field(default="", repr=False)
+    url: Annotated[str, AfterValidator(database_url)] = Field(default="", repr=False)
     path: Annotated[Path, AfterValidator(_file_path)] = Path("data/queue.db")
     poll_interval_seconds: Seconds = 1.0
     retention_days: Days = 30.0
     log_retention_days: Days = 90.0
     heartbeat_seconds: Seconds = 10.0
     dead_after_seconds: Seconds = 30.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_a_file_by_a_url(cls, given: Any) -> Any:
+        url = given.get("url") if isinstance(given, dict) else None
+        path = sqlite_path(url.strip()) if isinstance(url, str) else None
+        return given if path is None else {**given, "url": "", "path": path}
 
     @model_validator(mode="after")
     def _outlives_a_lost_heartbeat(self) -> Self:
@@ -186,7 +172,7 @@ class HealthConfig(Section):
 
 class BackendConfig(Section):
     name: str = Field(default="ollama", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
-    url: Annotated[str, AfterValidator(_server_url)] = "http://127.0.0.1:11434"
+    url: Annotated[str, AfterValidator(server_url)] = "http://127.0.0.1:11434"
     concurrency: int = Field(default=5, ge=1, le=1000)
     models: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Empty: every model that the server has."""
@@ -236,6 +222,12 @@ class AuthConfig(Section):
     demo_admin_key: str = Field(default="", repr=False)
     demo_user_key: str = Field(default="", repr=False)
 
+    @property
+    def demo_variables(self) -> list[str]:
+        """The variables that were set of those that make keys for a try-out."""
+        given = {"DEMO_ADMIN_KEY": self.demo_admin_key, "DEMO_USER_KEY": self.demo_user_key}
+        return [name for name, key in given.items() if key]
+
 
 class OutputConfig(Section):
     max_bytes: ByteSize = Field(default=ByteSize(16 * MIBIBYTE), ge=1024)
@@ -246,6 +238,17 @@ class WebsocketConfig(Section):
     max_message_bytes: ByteSize = Field(default=ByteSize(64 * 1024), ge=1024)
     max_outbox_messages: int = Field(default=1000, ge=10)
     heartbeat_seconds: Seconds = 30.0
+
+
+def _in_capitals(value: object) -> object:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_in_capitals)]
+
+
+class LogConfig(Section):
+    level: Level = "INFO"
 
 
 class Config(BaseSettings):
@@ -267,6 +270,7 @@ class Config(BaseSettings):
     auth: AuthConfig = AuthConfig()
     output: OutputConfig = OutputConfig()
     websocket: WebsocketConfig = WebsocketConfig()
+    log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
     def _backends_have_names_of_their_own(self) -> Self:

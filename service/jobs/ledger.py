@@ -137,6 +137,8 @@ class Ledger:
 
     def publish(self, job: Job) -> None:
         """Tell those who listen in this process."""
+        # Never what was asked or answered; a model's name is the caller's text.
+        _log.debug("job %s is %s, attempt %d: %s %r", job.id, job.status, job.attempt, job.endpoint, job.model)
         self._row_cache.put(job)
         self._hub.publish(job)
         if job.is_final:

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import logging
 import secrets
+import uuid
 from collections.abc import Iterator, Mapping
 
 from service.clock import Clock
@@ -26,8 +27,10 @@ _KEY_BYTES = 32
 _LOOKUP_BYTES = 16
 _SECRET = "secret_key"
 _VERIFIER = "secret_verifier"
-DEMO_KEYS = {Role.ADMIN: "demo-admin", Role.USER: "demo-user"}
-"""The ids of the keys that DEMO_ADMIN_KEY and DEMO_USER_KEY make."""
+DEMO_KEYS = {Role.ADMIN: "b0fd6901-d5fe-5871-b393-c2f98d201eb2", Role.USER: "820947f6-5438-59e9-bdbe-48bf15dde358"}
+"""The ids of the keys that DEMO_ADMIN_KEY and DEMO_USER_KEY make: the same in every process and at every start."""
+OLD_DEMO_KEYS = {Role.ADMIN: "demo-admin", Role.USER: "demo-user"}
+"""Their ids where an earlier version made them; such a key keeps its id, and with it its jobs and statistics."""
 
 
 class Keyring:
@@ -64,6 +67,11 @@ class Keyring:
         # Looked up by the first bytes of a keyed hash, whose timing is of no use to anybody, and compared as a whole.
         stored = self._by_hash.get(digest[:_LOOKUP_BYTES])
         return stored[1] if stored is not None and hmac.compare_digest(stored[0], digest) else None
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is a key that may be used."""
+        return any(map(self.is_good, self._by_id.values()))
 
     @property
     def has_admin(self) -> bool:
@@ -114,7 +122,7 @@ class Keyring:
     async def create(self, new: NewKey) -> tuple[Key, str]:
         """A new key and its text, which nobody can find out later. Raises CannotStoreError."""
         text = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
-        key = _made(secrets.token_hex(6), new, self._clock.now_ms())
+        key = _made(str(uuid.uuid4()), new, self._clock.now_ms())
         await self._store.insert(key, self._hash(text), _new_version())
         await self.refresh()
         return key, text
@@ -129,7 +137,7 @@ class Keyring:
 
     async def keep_demo_key(self, role: Role, text: str) -> None:
         """Give the demo key of this role this text; "" revokes the key, when there is one."""
-        key_id = DEMO_KEYS[role]
+        key_id = OLD_DEMO_KEYS[role] if OLD_DEMO_KEYS[role] in self._by_id else DEMO_KEYS[role]
         known = self._by_id.get(key_id)
         if not text:
             if known is not None and known.is_active:
@@ -194,7 +202,8 @@ async def _open_secret(store: KeyStore, configured: str) -> bytes:
     secret = configured or settings.get(_SECRET) or secrets.token_urlsafe(32)
     verifier = _verifier(secret)
     if settings.get(_VERIFIER, verifier) != verifier:
-        if any(key.is_active and key.id not in DEMO_KEYS.values() for _, key in await store.all()):
+        demo_ids = {*DEMO_KEYS.values(), *OLD_DEMO_KEYS.values()}
+        if any(key.is_active and key.id not in demo_ids for _, key in await store.all()):
             problem = "is not the one" if configured else "is not set, and there was one when"
             raise ConfigurationError(
                 f"SECRET_KEY (auth.secret_key) {problem} {'with which ' if configured else ''}"

@@ -9,7 +9,7 @@ from functools import partial
 
 from aiohttp import web
 
-from service.simulated import control, decisions, embeddings, generation, images, listings, management
+from service.simulated import account, control, decisions, embeddings, generation, images, listings, management
 from service.simulated.anthropic import read_messages
 from service.simulated.native import read_chat, read_generate
 from service.simulated.openai import read_chat_completion, read_completion
@@ -27,8 +27,13 @@ _TRANSCRIPTIONS = "/v1/audio/transcriptions"
 _INFORMATION: tuple[tuple[str, str, Inform], ...] = (
     ("GET HEAD", "/", listings.root),
     ("GET HEAD", "/api/version", listings.version),
-    ("GET", "/api/status", listings.status),
-    ("POST", "/api/me", listings.account),
+    ("GET", "/api/status", account.status),
+    ("POST", "/api/me", account.account),
+    ("POST", "/api/signout", account.sign_out),
+    ("DELETE", "/api/user/keys/{key}", account.sign_out),
+    ("POST", "/api/experimental/web_search", account.search),
+    ("POST", "/api/experimental/web_fetch", account.fetch),
+    ("GET", "/api/experimental/model-recommendations", account.recommendations),
     ("GET HEAD", "/api/tags", listings.tags),
     ("GET", "/api/ps", listings.loaded),
     ("POST", "/api/show", listings.show),
@@ -94,6 +99,8 @@ def build_simulated_app(settings: SimulatedSettings | None = None) -> web.Applic
     if behaviour.has_system_one:
         app.router.add_post(_DECISIONS, work(_DECISIONS, decisions.read_decision, decisions.serve))
         known[_DECISIONS] = {"POST"}
+    for path in simulation.settings.later_paths:
+        app.router.add_route("*", path, information(path, listings.later))
     app.router.add_routes(control.ROUTES)
     app.router.add_route("*", "/{path:.*}", unknown_route({path: frozenset(each) for path, each in known.items()}))
     return app

@@ -127,6 +127,7 @@ class Delivery:
         """A reply that is made while it is sent: here it costs no more than a piece of it."""
         begin, again, end = (part.encode() for part in (fault.body or _NOTHING_AGAIN).split("…"))
         response = web.StreamResponse(status=fault.reply_status, headers={"Content-Type": JSON})
+        _enable_chunks(self._request, response)
         await response.prepare(self._request)
         await response.write(begin)
         left, at_once = fault.amount, max(1, _FLOOD_BYTES // len(again))
@@ -155,6 +156,7 @@ class Delivery:
     async def stream(self, stream: Stream) -> web.StreamResponse:
         headers = {"Content-Type": stream.content_type, **stream.headers}
         response = web.StreamResponse(headers=headers)
+        _enable_chunks(self._request, response)
         await response.prepare(self._request)
         if self._is_at_once(stream):
             await response.write_eof(b"".join(stream.frames) + stream.closing())
@@ -276,3 +278,6 @@ class Delivery:
 def _enable_chunks(request: web.Request, response: web.StreamResponse) -> None:
     if request.version >= (1, 1):
         response.enable_chunked_encoding()
+    else:
+        # The end of the connection is that of the reply.
+        response.force_close()

@@ -1,4 +1,4 @@
-"""What is there and what is loaded: `/`, version, status, tags, ps, show, `/v1/models` (wire contract 1.1, 1.7)."""
+"""What is there and what is loaded: `/`, version, tags, ps, show, `/v1/models` (wire contract 1.1, 1.7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from service.simulated.scheduler import Runner
 from service.simulated.simulation import Simulation
 from service.simulated.wire import OPENAI, PLAIN_JSON, Reply, json_reply, moment
 
-_SIGN_IN = "https://ollama.com/connect?name=simulated&key=c2ltdWxhdGVk"
 _BLOCKS = 2
 _TENSORS_OF_A_BLOCK = (
     "attn_norm",
@@ -44,13 +43,10 @@ async def version(simulation: Simulation, request: web.Request, body: bytes) -> 
     return json_reply({"version": simulation.settings.version})
 
 
-async def status(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
-    return json_reply({"cloud": {"disabled": True, "source": "env"}})
-
-
-async def account(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
-    """Nobody has signed this server in."""
-    return json_reply({"error": "unauthorized", "signin_url": _SIGN_IN}, 401)
+async def later(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
+    """A route that no version has yet: it tells what it was asked."""
+    asked = {"method": request.method, "query": request.query_string, "body": body.decode("utf-8", "replace")}
+    return json_reply(asked)
 
 
 async def tags(simulation: Simulation, request: web.Request, body: bytes) -> Reply:

@@ -34,6 +34,7 @@ class SimulatedSettings:
     answer_style: AnswerStyle = "words"
     answer_text: str | None = None
     version: str = "0.24.0"  # what it speaks: see versions.py
+    later_paths: tuple[str, ...] = ()  # what a later version may bring: they tell what they were asked
     web_search_seconds: float = 0.0  # of each search that a server makes for its model (wire contract 2.4, 2.5)
     remembered_requests: int = 1000
     is_host_checked: bool = True  # the 403 for foreign Host and Origin headers of a server bound to loopback

@@ -141,6 +141,8 @@ class Attempt:
     async def run(self, timeouts: TimeoutsConfig) -> AttemptEnd:
         """Call the backend, and tell the pool how the call ended."""
         end: AttemptEnd
+        job, backend = self.running.job, self.backend.name
+        _log.debug("job %s: attempt %d begins at backend %s", job.id, job.attempt, backend)
         try:
             end = None if self.running.is_cancelled else await self._call(timeouts)
         except asyncio.CancelledError:
@@ -155,6 +157,9 @@ class Attempt:
             self._kept_for_load.discard(self)
             self.backend.placement.holds.call_ends(self.call, self._clock.now_ms())
         self._report(end)
+        # An error's words may be the backend's, and quote what the model wrote.
+        word = end.status if isinstance(end, Outcome) else getattr(end, "code", type(end).__name__)
+        _log.debug("job %s: attempt %d ends at backend %s: %s", job.id, job.attempt, backend, word)
         return end
 
     def stop(self) -> None:

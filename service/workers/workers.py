@@ -166,6 +166,7 @@ class Workers:
             return
         attempt.withdraw()
         pause_ms, failures, crashes = decision
+        _log.debug("job %s is tried again in %s ms, after %d failures", attempt.running.job.id, pause_ms or 0, failures)
         not_before = None if pause_ms is None else self._clock.now_ms() + pause_ms
         await self._jobs.attempts.put_back(attempt.running, Retry(not_before, error, failures, crashes))
 

@@ -156,7 +156,7 @@ async def test_who_takes_nothing_is_cut_off_sooner_where_much_waits(ask: Ask) ->
         async with silent_readers(service.url, 1) as (reader,):
             await ask(service, reader, job_id)
             callers.patience_with_much_seconds = 0.0
-            await _until_all_are_answered(service)
+            await until_all_are_answered(service)
             assert await reader.left() < LARGE // 2
         async with asyncio.timeout(PATIENCE_SECONDS):
             while service.app[REPLIES].held_bytes:
@@ -173,13 +173,13 @@ async def test_who_takes_nothing_of_little_is_given_more_time() -> None:
             await _asks_for_result(service, reader, job_id)
             result = await _result(service.session, job_id)
             left = asyncio.create_task(reader.left())
-            await _until_all_are_answered(service)
+            await until_all_are_answered(service)
             callers.patience_seconds = 0.0
             await service.stop()
             assert await left > len(result)
 
 
-async def _until_all_are_answered(service: RunningService) -> None:
+async def until_all_are_answered(service: RunningService) -> None:
     """Until nobody is left whom the service writes to."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(service.app[CALLERS]):

@@ -20,6 +20,7 @@ from service.api.http.connection_bounds import Bounds, Connections
 from service.api.live.websocket import identity
 from service.api.long_lived import MOST_WAITS
 from service.cli import serve
+from service.cli.listening import bound_sockets
 from service.config import load_config
 from tests.dropin.test_wire import connected, reply_of
 from tests.support.access import ADMIN, bearer, headers_of, made_key, service_with_keys
@@ -46,7 +47,7 @@ class Socket:
 
 def connections(bounds: Bounds, trusted: list[str] | None = None) -> Connections:
     config = load_config(options={"server.trusted_proxies": trusted or []})
-    return Connections(ClientAddresses(config.server.trusted_proxies), bounds)
+    return Connections(ClientAddresses(config.server.trusted_proxies), bounds, any_page_may_call=True)
 
 
 def entered(present: Connections, peer: Any, descriptor: int = 9) -> str | int:
@@ -89,6 +90,8 @@ async def test_a_connection_too_many_is_told_so_and_others_are_served(monkeypatc
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         told = await reader.read()
         assert told.startswith(b"HTTP/1.1 503 ")
+        # Any page may call here, so any may read it.
+        assert b"\r\nAccess-Control-Allow-Origin: *\r\n" in told
         assert b'{"error":"there are as many connections as can be; try again later"}' in told
         writer.close()
         # Who is connected goes on, and who comes after another has left is served.
@@ -204,7 +207,7 @@ async def test_of_a_crowd_only_a_few_are_accepted_before_any_can_be_refused(tmp_
     await runner.setup()
     assert runner.server is not None
     runner.server.connection_made = refuse  # type: ignore[method-assign, assignment]
-    sockets = serve._bound_sockets(config)
+    sockets = bound_sockets(config.server.host, config.server.port)
     try:
         port = await serve._listen(runner, sockets, config)
         # All of them wait in the kernel, which has room for them, before the loop has its next turn.

@@ -19,7 +19,7 @@ from tests.support.access import (
     status_of,
 )
 from tests.support.running import RunningService
-from tests.support.walking import FOR_ADMINS, MANAGEMENT, OPEN, TOKEN, USERS, WEBSOCKET, callers_of, routes_of
+from tests.support.walking import AWAY_FROM_THE_CLOUD, FOR_ADMINS, OPEN, TOKEN, USERS, WEBSOCKET, callers_of, routes_of
 
 
 async def misjudged(
@@ -50,7 +50,7 @@ async def test_every_route_serves_whom_it_should_where_keys_are_required() -> No
             return status == 400
         return status == 401
 
-    async with service_with_keys() as service:
+    async with service_with_keys(faults=AWAY_FROM_THE_CLOUD) as service:
         assert await misjudged(service, is_right) == []
 
 
@@ -62,16 +62,13 @@ async def test_without_required_keys_only_admins_routes_ask_for_one_and_bad_keys
             return status == 401
         if kind == "admin":
             return status not in (401, 403)
-        if MANAGEMENT.fullmatch(route.path):
-            # To Ollama's own clients 401 means that one is signed out of ollama.com.
-            return status == 403
         if FOR_ADMINS.fullmatch(route.path):
             return status == (403 if kind in USERS else 401)
         if route.path == TOKEN:
             return (status == 401) == (kind not in ("user", "person"))
         return status not in (401, 403)
 
-    async with service_with_keys(required=False) as service:
+    async with service_with_keys(required=False, faults=AWAY_FROM_THE_CLOUD) as service:
         assert await misjudged(service, is_right) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,8 @@ from aiohttp.test_utils import make_mocked_request
 from service.api.http.middlewares import AccessLogger
 from service.api.live.websocket import identity
 from service.api.live.websocket.session import UNAUTHENTICATED
+from service.key import Role
+from service.keys.keyring import DEMO_KEYS
 from tests.support.access import (
     ADMIN,
     Route,
@@ -75,7 +78,7 @@ async def test_a_token_ends_after_its_minutes_and_with_its_key(minutes: int) -> 
 
 async def test_a_token_does_not_outlive_its_key() -> None:
     async with service_with_keys() as service:
-        now = stored_key(service, "demo-admin").created_at
+        now = stored_key(service, DEMO_KEYS[Role.ADMIN]).created_at
         made = await made_key(service, expires=(now + 30_000) / 1000)
         _, answer = await service.call("POST", "/api/token", headers=bearer(made["key"]))
         assert answer["expires_in"] <= 30
@@ -93,10 +96,13 @@ async def test_a_token_that_somebody_else_signed_opens_nothing() -> None:
         foreign = await token_of(one, ADMIN)
         assert await status_of(two, Route("GET", "/api/keys"), bearer(foreign)) == 401
         head, _, signature = (await token_of(two, ADMIN)).split(".")
-        for claims in ("eyJzdWIiOiJkZW1vLWFkbWluIn0", "e30", ""):
+        named = base64.urlsafe_b64encode(json.dumps({"sub": DEMO_KEYS[Role.ADMIN]}).encode()).decode().rstrip("=")
+        for claims in (named, "e30", ""):
             forged = f"{head}.{claims}.{signature}"
             assert await status_of(two, Route("GET", "/api/keys"), bearer(forged)) == 401
-        unsigned = jwt.encode({"sub": "demo-admin", "aud": "corral", "exp": 9_999_999_999}, "", algorithm="none")
+        unsigned = jwt.encode(
+            {"sub": DEMO_KEYS[Role.ADMIN], "aud": "corral", "exp": 9_999_999_999}, "", algorithm="none"
+        )
         assert await status_of(two, Route("GET", "/api/keys"), bearer(unsigned)) == 401
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.dropin.test_wire import connected, reply_of
 from tests.support.running import RunningService, service_in_process
 
 ORIGIN = {"Origin": "https://chat.example.org"}
@@ -43,17 +45,32 @@ async def strict_service() -> AsyncIterator[RunningService]:
         ("GET", f"/api/v1/prompt/{UNKNOWN}/stream", None, 404),
         ("GET", "/nothing/here", None, 404),
         ("PUT", "/generate", None, 405),
-        ("OPTIONS", "/api/v1/ws", None, 405),
+        ("PUT", "/nothing/here", None, 404),
+        ("PUT", "/api/v1/ws", None, 405),
+        ("GET", "/api/v1/ws", None, 400),
+        ("GET", "/", None, 200),
+        ("HEAD", "/", None, 200),
+        ("GET", "/list", None, 200),
+        ("GET", "/static/list.js", None, 200),
+        ("GET", "/docs", None, 200),
+        ("GET", "/metrics", None, 200),
+        ("GET", "/api/tags/", None, 301),
+        ("POST", "/api//chat", None, 307),
+        ("OPTIONS", "/api/chat", None, 204),
+        ("OPTIONS", "/nothing/here", None, 204),
+        ("OPTIONS", "/", None, 204),
     ],
 )
 async def test_every_answer_can_be_read_by_a_page_of_any_origin(
     service: RunningService, method: str, path: str, body: bytes | None, status: int
 ) -> None:
-    async with service.session.request(method, path, data=body, headers=ORIGIN) as response:
+    asked = partial(service.session.request, method, path, data=body, allow_redirects=False)
+    async with asked(headers=ORIGIN) as response:
         assert response.status == status
+        assert "Origin" in response.headers["Vary"]
         assert response.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
         assert "Access-Control-Expose-Headers" in response.headers
-    async with service.session.request(method, path, data=body) as response:
+    async with asked() as response:
         assert response.status == status
         assert "Access-Control-Allow-Origin" not in response.headers
 
@@ -86,9 +103,15 @@ async def test_an_event_stream_can_be_read_by_a_page_of_any_origin(service: Runn
         ("GET", "/status/1"),
         ("GET", "/requests"),
         ("GET", "/health"),
+        ("GET", "/"),
+        ("PUT", "/api/chat"),
+        ("POST", "/nothing/here"),
+        ("POST", "/api/chat/"),
+        ("POST", "/api//chat"),
+        ("X-ODD", "/api/v1/ws"),
     ],
 )
-async def test_a_preflight_is_answered_on_every_route(service: RunningService, method: str, path: str) -> None:
+async def test_a_preflight_is_answered_on_every_path(service: RunningService, method: str, path: str) -> None:
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization, x-anything"}
     async with service.session.options(path, headers={**ORIGIN, **asked}) as response:
         assert response.status == 200, await response.text()
@@ -96,6 +119,86 @@ async def test_a_preflight_is_answered_on_every_route(service: RunningService, m
         assert response.headers["Access-Control-Allow-Methods"] == method
         allowed = response.headers["Access-Control-Allow-Headers"].lower()
         assert {"authorization", "x-anything"} <= set(allowed.split(","))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, ORIGIN, {"Access-Control-Request-Method": "POST"}, {**ORIGIN, "Access-Control-Request-Method": "a b"}],
+    ids=["plain", "without a method", "without an origin", "no method"],
+)
+async def test_what_is_no_whole_preflight_is_answered_as_by_ollama(
+    service: RunningService, headers: dict[str, str]
+) -> None:
+    for path in ("/", "/api/chat", "/api/v1/prompt", "/nothing/here"):
+        async with service.session.options(path, headers=headers) as response:
+            assert (response.status, await response.read()) == (204, b"")
+            assert "Access-Control-Allow-Methods" not in response.headers
+
+
+async def test_a_preflight_with_a_body_that_nobody_waits_for_ends_its_connection(service: RunningService) -> None:
+    asked = b"OPTIONS /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    async with connected(service) as (reader, writer):
+        writer.write(asked)
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 204 ")
+    assert b"\r\nConnection: close\r\n" in head
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://chat.example.org\r\nno header\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://chat.example.org\r\nX: %s\r\n\r\n" % (b"x" * 70_000), 400),
+    ],
+    ids=["no header", "too long"],
+)
+async def test_what_is_no_http_is_refused_readably(
+    service: RunningService, strict_service: RunningService, request_bytes: bytes, status: int
+) -> None:
+    for server, origin, shown in (
+        (service, b"https://chat.example.org", "https://chat.example.org"),
+        (strict_service, b"https://chat.example.org", "https://chat.example.org"),
+        (strict_service, b"https://elsewhere.example.org", None),
+    ):
+        async with connected(server) as (reader, writer):
+            writer.write(request_bytes.replace(b"https://chat.example.org", origin))
+            refused, headers, _ = await reply_of(reader)
+        assert (refused, headers.get("access-control-allow-origin")) == (status, shown)
+
+
+async def test_a_refusal_whose_origin_could_not_be_read_is_for_any_page_where_any_may_call(
+    service: RunningService, strict_service: RunningService
+) -> None:
+    for server, shown in ((service, "*"), (strict_service, None)):
+        async with connected(server) as (reader, writer):
+            writer.write(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            _, headers, _ = await reply_of(reader)
+        assert headers.get("access-control-allow-origin") == shown
+
+
+async def test_an_origin_that_cannot_be_written_is_answered_without(service: RunningService) -> None:
+    async with connected(service) as (reader, writer):
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nOrigin: \xff\xfe\r\n\r\n")
+        status, headers, _ = await reply_of(reader)
+    assert status == 200
+    assert "access-control-allow-origin" not in headers
+
+
+async def test_a_page_may_read_every_header(service: RunningService) -> None:
+    named = {**ORIGIN, "X-Request-ID": "mine"}
+    async with service.session.post("/api/v1/prompt", data=b'{"prompt": "x"}', headers=named) as response:
+        exposed = response.headers["Access-Control-Expose-Headers"].lower().split(", ")
+    assert {"x-request-id", "location", "server"} <= set(exposed)
+
+
+async def test_a_preflight_of_another_origin_is_refused(strict_service: RunningService) -> None:
+    asked = {"Access-Control-Request-Method": "POST"}
+    origins = ((ORIGIN["Origin"], 200), (strict_service.url, 200), ("https://elsewhere.example.org", 403))
+    for path in ("/api/v1/prompt", "/nothing"):
+        for origin, status in origins:
+            async with strict_service.session.options(path, headers={**asked, "Origin": origin}) as response:
+                assert response.status == status
+                assert ("Access-Control-Allow-Origin" in response.headers) is (origin == ORIGIN["Origin"])
 
 
 async def test_only_the_configured_origins_may_read_and_connect(strict_service: RunningService) -> None:

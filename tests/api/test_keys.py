@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,11 @@ from service.cli.admin_client import admin_socket_path
 from service.clock import Clock
 from service.config import DatabaseConfig
 from service.errors import ConfigurationError, NotFoundError, UnauthenticatedError
-from service.key import NewKey, Role, key_of_owner, owner_of_key
+from service.key import Key, NewKey, Role, key_of_owner, owner_of_key
 from service.keys.keyring import KEY_PREFIX, Keyring
-from service.store.database import Database
+from service.store.database import Database, Statement
 from service.store.keys import KeyStore
 from tests.support.access import ADMIN, made_key, service_with_keys
-from tests.support.checkout import ROOT
 from tests.support.databases import Place
 from tests.support.running import PATIENCE_SECONDS, service_in_process
 
@@ -84,6 +84,42 @@ async def test_nothing_that_is_stored_holds_the_key(database: Database, keys: Ke
 async def test_two_keys_are_never_alike(keys: Keyring) -> None:
     made = [await keys.create(NewKey("same")) for _ in range(20)]
     assert len({text for _, text in made}) == len({key.id for key, _ in made}) == 20
+
+
+async def with_the_id(database: Database, key: Key, key_id: str) -> None:
+    """Let a stored key have an id as earlier versions made them."""
+    await database.write(Statement("UPDATE keys SET id = :new WHERE id = :id", {"id": key.id, "new": key_id}))
+
+
+async def test_the_id_of_a_key_is_a_uuid_and_keys_with_an_older_id_go_on(
+    database: Database, store: KeyStore, keys: Keyring
+) -> None:
+    old, text = await keys.create(NewKey("old"))
+    await keys.create(NewKey("new"))
+    for role in Role:
+        await keys.keep_demo_key(role, f"demo of {role}")
+    assert [str(uuid.UUID(one.id)) for one in keys.listed()] == [one.id for one in keys.listed()]
+    await with_the_id(database, old, "9f86d081884c")
+    again = await Keyring.open(store, Clock())
+    assert again.find(text) == old._replace(id="9f86d081884c")
+    assert not (await again.revoke("9f86d081884c")).is_active
+
+
+async def test_a_demo_key_of_an_earlier_version_keeps_its_id_and_its_duties(
+    database: Database, store: KeyStore
+) -> None:
+    keys = await Keyring.open(store, Clock(), "one")
+    await keys.keep_demo_key(Role.ADMIN, "demo")
+    [key] = keys.listed()
+    await with_the_id(database, key, "demo-admin")
+    # It stands in the way of no new secret.
+    again = await Keyring.open(store, Clock(), "two")
+    await again.keep_demo_key(Role.ADMIN, "other")
+    assert again.listed() == [key._replace(id="demo-admin")]
+    assert again.find("demo") is None
+    assert again.find("other") == key._replace(id="demo-admin")
+    await again.keep_demo_key(Role.ADMIN, "")
+    assert not again.has_any
 
 
 async def test_a_revoked_key_is_known_and_good_for_nothing(keys: Keyring) -> None:
@@ -278,7 +314,7 @@ def test_the_end_of_a_key_can_be_said_in_several_ways(expires: Any) -> None:
 async def ran(folder: Path, *arguments: str, **environment: str) -> tuple[int, list[str], str]:
     """Exit status, lines, and what was said beside them, of ``python -m service keys …``."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service", "keys", *arguments, cwd=ROOT,
+        sys.executable, "-m", "service", "keys", *arguments, cwd=folder,
         env={**os.environ, "OLLAMA_PROXY_DB": str(folder / "queue.db"), **environment},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

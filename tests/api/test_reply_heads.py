@@ -80,6 +80,19 @@ async def test_a_head_alone_is_answered_without_a_body(service: RunningService) 
     assert json.loads(body)["version"]
 
 
+@pytest.mark.parametrize("headers", ["", CLOSE], ids=["ours", "aiohttp's"])
+async def test_every_stream_and_no_whole_reply_asks_nginx_to_collect_nothing(
+    service: RunningService, headers: str
+) -> None:
+    path = f"/api/v1/prompt/{await service.finished('long ' * 60_000)}"
+    streams = [post("/api/chat", CHAT, headers=headers), post("/v1/chat/completions", CHAT, headers=headers)]
+    streams += [get(f"{path}/{what}", headers) for what in ("stream", "request", "result")]
+    whole = [post("/api/chat", {**CHAT, "stream": False}, headers=headers)]
+    whole += [get(other, headers) for other in (f"{path}/status", "/api/tags", "/metrics", "/", "/nothing")]
+    assert [(await asked(service, one))[1].get("x-accel-buffering") for one in streams] == ["no"] * len(streams)
+    assert [(await asked(service, one))[1].get("x-accel-buffering") for one in whole] == [None] * len(whole)
+
+
 async def test_an_old_client_is_answered_as_it_understands(service: RunningService) -> None:
     async with connected(service) as (reader, writer):
         writer.write(post("/api/chat", CHAT, version="1.0"))
@@ -143,6 +156,11 @@ async def test_a_page_of_another_origin_may_read_it(service: RunningService) -> 
 def test_what_corral_says_of_a_job_counts_more_than_what_a_backend_says() -> None:
     theirs = {"X-Theirs": "somebody", "x-job-id": "theirs", "Content-Length": "5"}
     assert passed_on(theirs, {"X-Job-Id": "ours"}) == [("X-Theirs", "somebody"), ("X-Job-Id", "ours")]
+
+
+def test_a_backend_gives_no_orders_to_a_proxy_before_corral() -> None:
+    orders = {"X-Accel-Redirect": "/secret", "x-accel-buffering": "yes", "X-Sendfile": "/etc/passwd", "X-Own": "a"}
+    assert passed_on(orders) == [("X-Own", "a")]
 
 
 def test_a_header_of_more_than_one_line_is_left_to_aiohttp_to_refuse() -> None:

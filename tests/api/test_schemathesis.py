@@ -36,7 +36,7 @@ OURS = (503, 504)
 
 # The same requests in every run. A failing one is reported as it is: to look for a smaller one takes minutes.
 BOUNDED = settings(
-    max_examples=20,
+    max_examples=12,
     phases=(Phase.explicit, Phase.generate),
     derandomize=True,
     database=None,

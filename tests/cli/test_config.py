@@ -61,7 +61,15 @@ def test_environment_wins_over_the_file_and_options_over_both(folder: Path) -> N
     path = write(folder, '[server]\nhost = "a"\nport = 1\ndrain_seconds = 7\n')
     environ = {"CORRAL_SERVER__HOST": "b", "CORRAL_SERVER__PORT": "2"}
     server = load_config(path, environ, {"server.port": 3, "server.host": None}).server
-    assert (server.host, server.port, server.drain_seconds) == ("b", 3, 7)
+    assert (server.host, server.port, server.drain_seconds) == (("b",), 3, 7)
+
+
+def test_what_a_command_wants_wins_over_the_file_alone(folder: Path) -> None:
+    path = write(folder, '[server]\nhost = "a"\n')
+    wanted = {"server.host": "localhost"}
+    assert load_config(path, {}, instead_of_file=wanted).server.host == ("127.0.0.1", "::1")
+    for environ, options in (({"CORRAL_SERVER__HOST": "b"}, {}), ({}, {"server.host": "b"})):
+        assert load_config(path, environ, options, instead_of_file=wanted).server.host == ("b",)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +84,26 @@ def test_environment_wins_over_the_file_and_options_over_both(folder: Path) -> N
         ("OLLAMA_PROXY_DB", "/srv/q.db", "database.path", Path("/srv/q.db")),
         ("OLLAMA_PROXY_QUIET", "0", "server.access_log", False),
         ("DATABASE_URL", "postgresql://u:p@h/corral", "database.url", "postgresql://u:p@h/corral"),
+        ("DATABASE_URL", "postgresql+asyncpg://u:p%2F@h:1/d", "database.url", "postgresql://u:p%2F@h:1/d"),
+        ("DATABASE_URL", "postgresql+psycopg2://h/d?a=b&c=1", "database.url", "postgresql://h/d?a=b&c=1"),
+        ("DATABASE_URL", "postgresql+asyncpg://h/d?ssl=require", "database.url", "postgresql://h/d?sslmode=require"),
+        ("DATABASE_URL", "postgresql+asyncpg://h/d?ssl=true", "database.url", "postgresql://h/d?sslmode=require"),
+        ("DATABASE_URL", "postgres://h/d?ssl=x", "database.url", "postgres://h/d?ssl=x"),
+        ("DATABASE_URL", "sqlite+aiosqlite:///data/q.db", "database.path", Path("data/q.db")),
+        ("DATABASE_URL", "sqlite:////srv/q.db", "database.path", Path("/srv/q.db")),
+        ("DATABASE_URL", "sqlite:////srv/q.db", "database.url", ""),
         ("SECRET_KEY", "s3cret", "auth.secret_key", "s3cret"),
         ("DEMO_ADMIN_KEY", "admin-key", "auth.demo_admin_key", "admin-key"),
         ("DEMO_USER_KEY", "user-key", "auth.demo_user_key", "user-key"),
         ("ACCESS_TOKEN_EXPIRE_MINUTES", "15", "auth.token_minutes", 15),
+        ("LOG_LEVEL", " debug", "log.level", "DEBUG"),
+        ("CORRAL_LOG__LEVEL", "ERROR", "log.level", "ERROR"),
+        ("CORRAL_SERVER__HOST", "127.0.0.1", "server.host", ("127.0.0.1",)),
+        ("CORRAL_SERVER__HOST", "10.0.0.1, [fd00::1]", "server.host", ("10.0.0.1", "fd00::1")),
+        ("CORRAL_SERVER__HOST", '["10.0.0.1", "fd00::1"]', "server.host", ("10.0.0.1", "fd00::1")),
+        ("CORRAL_SERVER__HOST", "[::1]", "server.host", ("::1",)),
+        ("CORRAL_SERVER__HOST", "localhost,::1", "server.host", ("127.0.0.1", "::1")),
+        ("CORRAL_SERVER", '{"host": ["a", "b"]}', "server.host", ("a", "b")),
         ("CORRAL_SERVER__PORT", "8001", "server.port", 8001),
         ("corral_server__port", "8001", "server.port", 8001),
         ("CORRAL_SERVER", '{"port": 8001}', "server.port", 8001),
@@ -184,6 +208,9 @@ def test_a_ceiling_for_ever_allows_any_default_and_no_default_for_ever_fits_unde
         ('[[backends]]\nname = "a"\n[[backends]]\nname = "a"', "backends: two backends have the same name"),
         ('[[backends]]\n[backends.headers]\n"a b" = "c"', "backends.0.headers: 'a b' cannot be sent"),
         ('[models."a"]\nnum_ctxt = 1', "models.a.num_ctxt: there is no such setting; did you mean num_ctx?"),
+        ("[server]\nhost = []", "server.host: write an address"),
+        ('[server]\nhost = ["127.0.0.1", 1]', "server.host: write an address, or a list"),
+        ("[log]\nlevel = 10", "log.level = 10: must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL' (the default"),
         ("[server\n", "not TOML: Expected ']'"),
         ("\0", "not TOML:"),
     ],
@@ -203,6 +230,11 @@ def test_a_bad_file_is_refused_with_the_place_the_value_and_the_remedy(folder: P
         ("OLLAMA_URL", "box:1", "OLLAMA_URL: backends.0.url = 'box:1': write a whole URL"),
         ("OLLAMA_POLL_INTERVAL", "0", "OLLAMA_POLL_INTERVAL: database.poll_interval_seconds = '0': must be greater"),
         ("DATABASE_URL", "mysql://h", "DATABASE_URL: database.url = (not shown): write"),
+        ("DATABASE_URL", "mysql+asyncmy://h", "DATABASE_URL: database.url = (not shown): write"),
+        ("DATABASE_URL", "sqlite://", "DATABASE_URL: database: write the path of a file behind three slashes"),
+        ("DATABASE_URL", "sqlite:///:memory:", "DATABASE_URL: database: write the path of a file behind three slashes"),
+        ("CORRAL_SERVER__HOST", "127.0.0.1,", "CORRAL_SERVER__HOST: server.host = '127.0.0.1,': write an address"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL: log.level = 'LOUD': must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or"),
     ],
 )
 def test_a_bad_variable_is_refused_by_its_name(folder: Path, variable: str, value: str, expected: str) -> None:
@@ -243,7 +275,8 @@ def test_an_option_with_a_bad_value_is_refused_as_one(folder: Path) -> None:
 
 def test_keys_for_a_try_out_are_refused_in_a_file(folder: Path) -> None:
     path = write(folder, '[auth]\ndemo_admin_key = "a"\n')
-    assert refusal(path) == f"{path}: auth.demo_admin_key: not for a file: set DEMO_ADMIN_KEY in the environment"
+    remedy = "set DEMO_ADMIN_KEY in the environment or .env"
+    assert refusal(path) == f"{path}: auth.demo_admin_key: not for this file: {remedy}"
 
 
 def test_a_file_that_cannot_be_read_is_refused_with_its_name(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from service.simulated import FaultKind
 from tests.support.checkout import ROOT
-from tests.support.client_service import arm, service_for_clients
+from tests.support.client_service import arm, ran, service_for_clients
 from tests.support.drop_in import STREAMING
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -37,16 +36,6 @@ def _asked_for(request: pytest.FixtureRequest) -> None:
         pytest.skip("further client libraries are tried with --clients only")
 
 
-async def run(*command: str, folder: Path) -> str:
-    """What a command said; it must end with 0."""
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    said = (await process.communicate())[0].decode(errors="replace")
-    assert process.returncode == 0, f"{' '.join(command)}\n{said}"
-    return said
-
-
 async def talk(*command: str, folder: Path) -> None:
     """Run a script against a service that breaks off when it is asked to, and whose streams have signs of life before
     the first event and between any two.
@@ -57,14 +46,14 @@ async def talk(*command: str, folder: Path) -> None:
             arm(service, FaultKind.PACE, endpoint, seconds=0.05)
             arm(service, FaultKind.HANG_UP, endpoint, after_tokens=5, prompt="break off")
             arm(service, FaultKind.STALL, endpoint, after_tokens=5, prompt="Please stall")
-        print(await run(*command, service.url, folder=folder))
+        print(await ran(*command, service.url, folder=folder))
 
 
 @pytest.mark.parametrize("script", FROM_PYPI)
 async def test_a_library_from_pypi_works(script: str, tmp_path: Path) -> None:
-    await run(sys.executable, "-m", "venv", str(tmp_path / "venv"), folder=tmp_path)
+    await ran(sys.executable, "-m", "venv", str(tmp_path / "venv"), folder=tmp_path)
     python = str(tmp_path / "venv" / "bin" / "python")
-    await run(python, "-m", "pip", "install", "--quiet", *FROM_PYPI[script], folder=tmp_path)
+    await ran(python, "-m", "pip", "install", "--quiet", *FROM_PYPI[script], folder=tmp_path)
     await talk(python, "-m", f"tests.clients.scripts.{script.removesuffix('.py')}", folder=ROOT)
 
 
@@ -74,5 +63,5 @@ async def test_a_library_from_npm_works(script: str, tmp_path: Path) -> None:
         pytest.skip("no npm")
     for name in (script, "expecting.mjs"):
         shutil.copy(SCRIPTS / name, tmp_path)
-    await run("npm", "install", "--no-audit", "--no-fund", "--silent", *FROM_NPM[script], folder=tmp_path)
+    await ran("npm", "install", "--no-audit", "--no-fund", "--silent", *FROM_NPM[script], folder=tmp_path)
     await talk("node", script, folder=tmp_path)

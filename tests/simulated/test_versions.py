@@ -249,3 +249,18 @@ async def test_nobody_has_signed_the_server_in() -> None:
         assert json.loads(reply)["signin_url"].startswith("https://ollama.com/connect?")
         async with session.get("/api/status") as response:
             assert "cloud" in await response.json()
+        for method, path in (("POST", "/api/signout"), ("DELETE", "/api/user/keys/c2ltdWxhdGVk")):
+            async with session.request(method, path) as response:
+                assert (response.status, await response.json()) == (401, {"error": "you are not currently signed in"})
+
+
+async def test_the_cloud_is_disabled_and_its_recommendations_are_those_that_are_built_in() -> None:
+    async with simulated_ollama() as (_, session):
+        for path, what in (("web_search", "web search"), ("web_fetch", "web fetch")):
+            status, reply = await _post(session, f"/api/experimental/{path}", {"query": "x"})
+            assert (status, json.loads(reply)) == (403, {"error": f"ollama cloud is disabled: {what} is unavailable"})
+            async with session.post(f"/api/experimental/{path}") as response:
+                assert (response.status, await response.json()) == (400, {"error": "missing request body"})
+        async with session.get("/api/experimental/model-recommendations") as response:
+            listed = (await response.json())["recommendations"]
+        assert [set(one) for one in listed] == [{"model", "description", "context_length", "max_output_tokens"}] * 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from service.simulated import ArmedFault, Fault, FaultKind, SimulatedModel, SimulatedSettings
@@ -74,3 +76,13 @@ async def failures(service: RunningService) -> list[str]:
     """Why the jobs have failed, once all of them have."""
     _, listed = await service.call("GET", "/api/v1/prompts")
     return [(await service.until(job["id"], "failed"))["error"]["message"] for job in listed["prompts"]]
+
+
+async def ran(*command: str, folder: Path) -> str:
+    """What a command said; it must end with 0."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said = (await process.communicate())[0].decode(errors="replace")
+    assert process.returncode == 0, f"{' '.join(command)}\n{said}"
+    return said

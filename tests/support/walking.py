@@ -6,15 +6,24 @@ import re
 from typing import NamedTuple
 
 from service.api.access.auth import AUTH
+from service.simulated import Fault, FaultKind
 from tests.support.access import ADMIN, Route, bearer, headers_of, let_pass, made_key, token_of
 from tests.support.running import RunningService
 
 OPEN = re.compile(r"/(list|static/.*|health|metrics|docs.*|redoc.*|openapi\.json)?")
 """Whoever asks is answered; pages then ask for a key themselves."""
-MANAGEMENT = re.compile(r"/api/(pull|push|create|copy|delete|blobs/.*)/?")
+MANAGEMENT = re.compile(
+    r"/api/(pull|push|create|copy|delete|blobs/.*|signout|user/keys/.*|experimental/web_(search|fetch))/?"
+)
 FOR_ADMINS = re.compile(rf"/api/(keys.*|stats/reset|v1/backends.*)/?|{MANAGEMENT.pattern}")
 WEBSOCKET = "/api/v1/ws"
 TOKEN = "/api/token"
+
+AWAY_FROM_THE_CLOUD = [
+    Fault(kind=FaultKind.ERROR, endpoint=path, status=503, message="account unavailable")
+    for path in ("/api/me", "/api/signout", "/api/user/keys/{key}")
+]
+"""Else the simulated Ollama answers 401 of its own, as nobody has signed it in."""
 
 NOTHING = {"id": "00000000-0000-7000-8000-000000000000", "request_id": "999", "digest": "sha256:" + "0" * 64}
 """What is not there, for the parameters of a path."""

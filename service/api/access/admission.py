@@ -54,7 +54,7 @@ def require_model(request: web.Request, model: str) -> None:
 
 
 def count(request: web.Request) -> None:
-    """Count the request, which may make a job, against its key's limit. Raises LimitReachedError."""
+    """Count the request against its key's limit; it is given back when no job comes of it. Raises LimitReachedError."""
     key = request[CALLER].key
     if key is not None:
         note_count(request, key, request.app[AUTH].rate_limits)

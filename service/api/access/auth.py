@@ -1,4 +1,6 @@
-"""Who is asking: the caller of each request, found by a key, by a token or by its address."""
+"""Who is asking: the caller of each request, found by a key, by a token or by its address. aiohttp does not document
+``UrlMappingMatchInfo.http_exception``.
+"""
 
 from __future__ import annotations
 

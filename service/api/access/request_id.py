@@ -5,6 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 from multidict import istr
 
+from service.api.access.unread_head import header_in
+
 HEADER = istr("X-Request-ID")
 UNREAD = web.RequestKey("unread_request_id", str)
 """Where a request that could not be read has it."""
@@ -18,11 +20,7 @@ def request_id_of(request: web.BaseRequest) -> str | None:
 
 def request_id_in(head: bytes) -> str | None:
     """The same from the beginning of a request that cannot be read as a whole."""
-    for line in head.lstrip(b"\r\n").partition(b"\r\n\r\n")[0].split(b"\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"x-request-id":
-            return _request_id(value.decode("latin-1").strip(" \t\r"))
-    return None
+    return _request_id(header_in(head, HEADER.lower()))
 
 
 def _request_id(value: str | None) -> str | None:

@@ -24,10 +24,11 @@ LEFT = 499
 class LoggedRequest:
     """What becomes known of a request while it is handled, for its row in the log."""
 
-    __slots__ = ("at", "endpoint", "give_back", "job_id", "model")
+    __slots__ = ("at", "endpoint", "give_back", "job_id", "method", "model")
 
-    def __init__(self, endpoint: str, at: int) -> None:
+    def __init__(self, endpoint: str, method: str, at: int) -> None:
         self.endpoint = endpoint
+        self.method = method
         self.at = at
         """When it came (milliseconds since the epoch)."""
         self.give_back: Callable[[], None] | None = None
@@ -49,7 +50,11 @@ class RequestLogging:
         """Begin the row of a request that may make a job; None for any other request."""
         if route not in JOB_PATHS or request.method != "POST":
             return None
-        logged = request[LOGGED_REQUEST] = LoggedRequest(route, self._clock.now_ms())
+        return self.begin_row(request, route)
+
+    def begin_row(self, request: web.Request, endpoint: str) -> LoggedRequest:
+        """Begin a row of whatever request; to be ended by whoever begins it."""
+        logged = request[LOGGED_REQUEST] = LoggedRequest(endpoint, request.method, self._clock.now_ms())
         return logged
 
     def end(self, logged: LoggedRequest, caller: Caller | None, status: int, begun: float) -> None:
@@ -65,7 +70,7 @@ class RequestLogging:
                 key_id=caller.key_id,
                 owner=caller.owner,
                 endpoint=logged.endpoint,
-                method="POST",
+                method=logged.method,
                 status_code=status,
                 model=model_key(logged.model) if logged.model is not None else None,
                 job_id=logged.job_id,
@@ -93,3 +98,8 @@ def note_count(request: web.Request, key: Key, rate_limits: RateLimits) -> None:
     second = rate_limits.take(key)
     if second is not None:
         request[LOGGED_REQUEST].give_back = partial(rate_limits.give_back, key, second)
+
+
+def keep_count(request: web.Request) -> None:
+    """The request counts against its key's limit, although no job comes of it."""
+    request[LOGGED_REQUEST].give_back = None

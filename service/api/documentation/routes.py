@@ -71,7 +71,7 @@ async def asset(request: web.Request) -> web.StreamResponse:
     file = request.app[_VIEWERS].get(request.match_info["name"])
     if file is None:
         raise web.HTTPNotFound
-    return FileReply(file, headers={"Cache-Control": "public, max-age=86400"})
+    return FileReply(file, headers={"Cache-Control": "public, max-age=86400", "Vary": "Origin"})
 
 
 ROUTES = (

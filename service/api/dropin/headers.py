@@ -38,6 +38,13 @@ _KEPT_BACK = frozenset(
         "set-cookie",
         "set-cookie2",
         "strict-transport-security",
+        # They would have a proxy before us send its own files, and say how it passes our replies on.
+        "x-accel-buffering",
+        "x-accel-charset",
+        "x-accel-expires",
+        "x-accel-limit-rate",
+        "x-accel-redirect",
+        "x-sendfile",
         # Callers show their keys to us.
         "authentication-info",
         "www-authenticate",

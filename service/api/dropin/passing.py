@@ -18,6 +18,7 @@ from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
 from service.api.http.callers import CALLERS, WaitingCaller, hang_up
+from service.api.http.raw_replies import stream_reply
 from service.backend.http.call import Call, Reply
 from service.backend.http.deadlines import Deadlines
 from service.backend.pool import Backend
@@ -212,14 +213,16 @@ async def _streamed(
 ) -> web.StreamResponse:
     """Pass a reply on in the pieces in which it comes: nothing of it gathers here."""
     _check_size(reply, size or 0, most_bytes)
-    response = web.StreamResponse(status=reply.status, headers=passed_on(reply.headers))
-    response.content_length = size
-    await response.prepare(request)
+    response = stream_reply(request, reply.status, passed_on(reply.headers), size)
     passed = 0
     async for data in reply.chunks():
+        if not passed:
+            # Not before: of a reply that breaks off at once a status can still tell.
+            await response.prepare(request)
         passed += len(data)
         _check_size(reply, passed, most_bytes)
         await caller.write(response, data)
+    await response.prepare(request)
     await caller.end(response, b"")
     return response
 

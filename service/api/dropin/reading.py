@@ -91,7 +91,7 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[None]:
         raise InvalidRequestError(f"keep_alive: must be at most {LONGEST_DURATION} characters long", "keep_alive")
     for name in _HOLDERS:
         if isinstance(held := fields.get(name), dict):
-            _check_names(held, name)
+            check_names(held, name)
             for option, value in held.items():
                 _check_number(value, name, option)
     for name in _TURNS:
@@ -100,7 +100,7 @@ def _checks(fields: Mapping[str, Any]) -> Iterator[None]:
                 if index % _CHECKED_AT_ONCE == _CHECKED_AT_ONCE - 1:
                     yield
                 if isinstance(turn, dict):
-                    _check_names(turn, f"{name}[{index}]")
+                    check_names(turn, f"{name}[{index}]")
     context = fields.get("context")
     # It may have more than a hundred thousand numbers.
     if isinstance(context, list) and not all(-_LARGEST <= one < _LARGEST for one in context if type(one) is int):
@@ -138,7 +138,8 @@ def _folded(value: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _check_names(value: Mapping[str, Any], place: str) -> None:
+def check_names(value: Mapping[str, Any], place: str) -> None:
+    """Raise InvalidRequestError for an object in which two names are the same to Ollama; ``place`` is where it is."""
     if isinstance(value, go_json.Doubled):
         raise _is_twice(place, value.name, value.name)
     if _is_plain(value):

@@ -43,6 +43,15 @@ def no_such_model(kind: Kind, model: str) -> NotFoundError:
     return NotFoundError(embeds if kind is Kind.EMBEDS else f"model '{shown}' not found")
 
 
+def wrong_type(value: object, field: str, wanted: str) -> InvalidRequestError:
+    """What Go says of a value in a field that is of another type: ``field`` as ``PullRequest.stream``, and its type
+    (wire contract 3.2, row 3).
+    """
+    kind = next(word for known, word in _KINDS.items() if isinstance(value, known))
+    name = field.rpartition(".")[2]
+    return InvalidRequestError(f"json: cannot unmarshal {kind} into Go struct field {field} of type {wanted}", name)
+
+
 def _in_words_of_ollama(endpoint: Endpoint, value: Any, model: object) -> InvalidRequestError | NotFoundError:
     """What Ollama says of the body that holds this JSON value (wire contract 3.2, rows 2 to 4)."""
     if value is not None and not isinstance(value, dict):
@@ -50,11 +59,7 @@ def _in_words_of_ollama(endpoint: Endpoint, value: Any, model: object) -> Invali
             f"json: cannot unmarshal {_KINDS[type(value)]} into Go value of type {endpoint.go_type}"
         )
     if model is not None and not isinstance(model, str):
-        struct = endpoint.go_type.rpartition(".")[2]
-        kind = next(word for known, word in _KINDS.items() if isinstance(model, known))
-        return InvalidRequestError(
-            f"json: cannot unmarshal {kind} into Go struct field {struct}.model of type string", "model"
-        )
+        return wrong_type(model, f"{endpoint.go_type.rpartition('.')[2]}.model", "string")
     if endpoint.is_model_required:
         return InvalidRequestError("model is required", "model")
     return NotFoundError("model '' not found")

@@ -50,7 +50,7 @@ USES = (
     _Use("service.api.http.raw_replies", web.StreamResponse, "_status"),
     _Use("service.api.http.raw_replies", web.StreamResponse, "_send_headers_immediately"),
     _Use("service.api.http.receiving", StreamReader, "_buffer"),
-    _Use("service.api.http.middlewares", web.UrlMappingMatchInfo, "http_exception"),
+    _Use("service.api.access.auth", web.UrlMappingMatchInfo, "http_exception"),
     _Use("service.api.http.middlewares", AbstractStreamWriter, "output_size"),
     _Use("service.coalescing", asyncio.WriteTransport, "write"),
     _Use("service.coalescing", asyncio.WriteTransport, "is_closing"),

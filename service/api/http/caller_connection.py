@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -20,7 +21,9 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from service.api.access.request_id import HEADER, UNREAD, request_id_in
+from service.api.access.unread_head import header_in
 from service.api.http.connection_bounds import Connections
+from service.api.http.cross_origin import add_cross_origin_headers
 from service.api.http.failures import ErrorShapes, Failure
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.raw_replies import SERVER
@@ -42,6 +45,7 @@ class CallersServer(web.Server):
 
     shapes: ErrorShapes
     callers: Connections
+    allowed_origins: Collection[str]
 
     def __call__(self) -> RequestHandler:
         return CallerConnection(self, loop=self._loop, **self._kwargs)
@@ -51,6 +55,7 @@ class CallerConnection(RequestHandler):
     """One caller's connection."""
 
     __slots__ = (
+        "_allowed_origins",
         "_begun",
         "_body",
         "_body_bytes",
@@ -59,6 +64,7 @@ class CallerConnection(RequestHandler):
         "_gone",
         "_head_bytes",
         "_is_spent",
+        "_origin",
         "_path",
         "_request_id",
         "_shapes",
@@ -68,6 +74,7 @@ class CallerConnection(RequestHandler):
         super().__init__(server, **options)
         self._shapes = server.shapes
         self._connections = server.callers
+        self._allowed_origins = server.allowed_origins
         self._counted_as: str | None = None
         """The address under which the connection is counted; None: it is not."""
         self._head_bytes = 0
@@ -83,6 +90,8 @@ class CallerConnection(RequestHandler):
         """Of the request that was refused."""
         self._request_id: str | None = None
         """What its caller calls it."""
+        self._origin: str | None = None
+        """Of the page that sent it, where that could be read."""
         self._gone: asyncio.Event | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -128,6 +137,7 @@ class CallerConnection(RequestHandler):
         if self._request_id is not None:
             # For the access log, too.
             last.headers[HEADER] = request[UNREAD] = self._request_id
+        add_cross_origin_headers(last.headers, self._origin, self._allowed_origins)
         last.force_close()
         return last
 
@@ -192,6 +202,7 @@ class CallerConnection(RequestHandler):
         body, self._body = self._body, None
         if body is None or body.is_eof():
             self._path, self._request_id = _path_in(begun), request_id_in(begun)
+            self._origin = header_in(begun, "origin")
             self._parser = cast(Any, _SpentParser())
             self._is_spent = True
             return

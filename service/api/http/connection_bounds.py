@@ -39,9 +39,10 @@ class Bounds(NamedTuple):
 class Connections:
     """The connections of callers, counted by address. This machine and trusted proxies have as many as they need."""
 
-    def __init__(self, addresses: ClientAddresses, bounds: Bounds) -> None:
+    def __init__(self, addresses: ClientAddresses, bounds: Bounds, *, any_page_may_call: bool) -> None:
         self._addresses = addresses
         self._bounds = bounds
+        self._any_page_may_call = any_page_may_call
         self._by_address: dict[str, int] = {}
         self._all = 0
 
@@ -55,14 +56,14 @@ class Connections:
         socket, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
         bounds = self._bounds
         if self._all >= bounds.most or (socket is not None and socket.fileno() >= bounds.most_descriptors):
-            return _refusal(503, "Service Unavailable", "there are as many connections as can be; try again later")
+            return self._refusal(503, "Service Unavailable", "there are as many connections as can be; try again later")
         address = ""
         if isinstance(peer, tuple) and not self._addresses.is_excepted(peer[0]):
             address = owner_named(peer[0])
             own = self._by_address.get(address, 0)
             if own >= bounds.most_of_an_address:
                 what = f"this address has {own} connections already, which is the most that may; close some"
-                return _refusal(429, "Too Many Requests", what)
+                return self._refusal(429, "Too Many Requests", what)
             self._by_address[address] = own + 1
         self._all += 1
         return address
@@ -77,16 +78,17 @@ class Connections:
             else:
                 del self._by_address[address]
 
-
-def _refusal(status: int, phrase: str, what: str) -> bytes:
-    """A reply to whatever is asked: the request has not been read, so its path is not known."""
-    body = f'{{"error":"{what}"}}'
-    lines = (
-        f"HTTP/1.1 {status} {phrase}",
-        "Content-Type: application/json; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        f"Retry-After: {_RETRY_SECONDS}",
-        f"Server: {SERVER}",
-        "Connection: close",
-    )
-    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+    def _refusal(self, status: int, phrase: str, what: str) -> bytes:
+        """A reply to whatever is asked: the request has not been read, so its path is not known."""
+        body = f'{{"error":"{what}"}}'
+        lines = (
+            f"HTTP/1.1 {status} {phrase}",
+            "Content-Type: application/json; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            f"Retry-After: {_RETRY_SECONDS}",
+            f"Server: {SERVER}",
+            "Connection: close",
+            # Which page asks has not been read either.
+            *(("Access-Control-Allow-Origin: *",) if self._any_page_may_call else ()),
+        )
+        return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()

@@ -64,6 +64,8 @@ class Failure(NamedTuple):
     headers: Mapping[str, str] = {}
     error: ServiceError | None = None
     """The error of ours that it was made from; None for aiohttp's."""
+    agent: str = ""
+    """What the caller calls its program."""
 
 
 ErrorShape = Callable[[Failure], web.Response]

@@ -4,7 +4,7 @@
 
 Paths without a variable part are found in one table. aiohttp's own router looks through its resources and makes one
 object for the match and one for each middleware, which takes a tenth of a whole submission. It routes all other
-requests, except those whose path has to be tidied first.
+requests, except preflights and those whose path has to be tidied first.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from service.api.access.client_address import ClientAddresses
 from service.api.context import CONFIG
 from service.api.http.caller_connection import LONGEST_HEADER, MOST_HEADERS, CallersServer
 from service.api.http.connection_bounds import Bounds, Connections
+from service.api.http.cross_origin import answer_options
 from service.api.http.failures import ERROR_SHAPES
 from service.api.http.parameters import LONGEST_ADDRESS
 from service.api.http.unrouted import is_untidy, lead_to_tidy
@@ -60,7 +61,8 @@ class FastRouterRunner(web.AppRunner):
         server = cast(CallersServer, self.server)
         server.shapes = self.app[ERROR_SHAPES]
         addresses = ClientAddresses(self.app[CONFIG].server.trusted_proxies)
-        server.callers = Connections(addresses, Bounds.of_this_process())
+        server.allowed_origins = allowed = self.app[CONFIG].server.allowed_origins
+        server.callers = Connections(addresses, Bounds.of_this_process(), any_page_may_call="*" in allowed)
         # Every handler asks for ``request.app`` several times, and aiohttp looks it up in the match each time.
         own = type("Request", (web.Request,), {"app": self.app})
         self.server.request_factory = partial(self.app._make_request, _cls=own)
@@ -101,6 +103,8 @@ class FastRouter:
         found = self._found.get((request.method, request.raw_path))
         if is_unusual(request) and (refuse := unserved(request)) is not None:
             found = self._nowhere, refuse
+        elif found is None and request.method == hdrs.METH_OPTIONS:
+            found = self._nowhere, answer_options
         elif found is None and is_untidy(request):
             found = self._nowhere, lead_to_tidy
         elif found is None or hdrs.EXPECT in request.headers:

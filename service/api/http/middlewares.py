@@ -1,5 +1,4 @@
-"""What stands around every request. aiohttp does not document ``UrlMappingMatchInfo.http_exception`` and
-``AbstractStreamWriter.output_size``.
+"""What stands around every request. aiohttp does not document ``AbstractStreamWriter.output_size``.
 
 Errors become answers here and nowhere else. The access log is here, too.
 """
@@ -10,18 +9,18 @@ import logging
 import re
 from time import perf_counter
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler
 
 from service.api.access.auth import identify
-from service.api.access.caller import Caller
+from service.api.access.caller import CALLER, Caller
 from service.api.access.request_id import UNREAD, request_id_of
-from service.api.access.request_log import LEFT, REQUEST_LOGGING
+from service.api.access.request_log import LEFT, LOGGED_REQUEST, REQUEST_LOGGING
 from service.api.context import BODY_ROOM, METRICS
-from service.api.http.cross_origin import add_cross_origin_headers
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
 from service.api.http.receiving import throw_rest_away
+from service.api.http.unrouted import FIND_UNROUTED, is_unrouted
 from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -47,6 +46,9 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
     response: web.StreamResponse | None = None
     try:
         caller = identify(app, request)
+        if caller is None and is_unrouted(request, handler):
+            handler = await app[FIND_UNROUTED](request) or handler
+            caller, logged = request.get(CALLER), request.get(LOGGED_REQUEST)
         response = await handler(request)
     except ServiceError as error:
         response = _refusal(request, failure_of_ours(error) or _unknown(request, error))
@@ -74,11 +76,8 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
 
 
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
-    response = request.app[ERROR_SHAPES].find(request.path)(failure)
-    if request.match_info.http_exception is not None:
-        # aiohttp-cors sees no route here (404, 405), and without its headers a browser hides the answer from the page.
-        add_cross_origin_headers(request, response)
-    return response
+    failure = failure._replace(agent=request.headers.get(hdrs.USER_AGENT, ""))
+    return request.app[ERROR_SHAPES].find(request.path)(failure)
 
 
 def _unknown(request: web.Request, error: Exception) -> Failure:

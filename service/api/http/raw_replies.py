@@ -9,6 +9,8 @@ are left to aiohttp. The head of any other reply goes out in one piece with what
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import sys
 import time
 from abc import abstractmethod
@@ -33,6 +35,10 @@ COALESCED_WRITES = web.AppKey("coalesced_writes", CoalescedWrites)
 _FIRST_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _BODILESS = (204, 304)
 _MOST_LEFT_BYTES = 64 * 1024
+_UNBUFFERED = ("X-Accel-Buffering", "no")
+"""Without it nginx collects what comes before it sends it on."""
+_RESET_AT_CLOSE, _END_AT_CLOSE = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+"""Values of SO_LINGER (``socket(7)``)."""
 _END = b"0\r\n\r\n"
 """The end of a chunked body (RFC 9112, 7.1)."""
 
@@ -51,9 +57,13 @@ def stream_reply(request: web.Request, status: int, headers: Headers, size: int 
     """A reply whose body is still to come, in pieces; its head goes out with the first of them. ``size`` is the body's
     in bytes, where that is known.
     """
+    if size is None:
+        headers = [*headers, _UNBUFFERED]
     lines = _own_lines(request, status, headers)
     if lines is not None:
         return _RawStream(status, lines, request.app[COALESCED_WRITES], size)
+    if size is None and request.version < HttpVersion11:
+        return _StreamUntilClosed(request, status, headers)
     stream = _Stream(status=status, headers=headers)
     stream.content_length = size
     return stream
@@ -106,6 +116,43 @@ class _Stream(web.StreamResponse):
     """A stream whose head aiohttp writes."""
 
     _send_headers_immediately = False
+
+
+class _StreamUntilClosed(_Stream):
+    """A stream of unknown length to an HTTP/1.0 peer, which knows no chunks and takes a closed connection for the end.
+
+    Until its last byte is written, the connection is one that whatever closes it resets. Else a stream that is cut
+    would look whole; nginx, for one, asks in HTTP/1.0 unless it is told otherwise.
+    """
+
+    def __init__(self, request: web.Request, status: int, headers: Headers) -> None:
+        super().__init__(status=status, headers=headers)
+        self.force_close()
+        self._asked = request
+        self._is_reset_at_close = False
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._reset_at_close()
+        await super().write(data)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        if data:
+            self._reset_at_close()
+        await super().write_eof(data)
+        transport = self._asked.transport
+        if self._is_reset_at_close and transport is not None and not transport.is_closing():
+            self._is_reset_at_close = False
+            self._linger(_END_AT_CLOSE)
+
+    def _reset_at_close(self) -> None:
+        if not self._is_reset_at_close:
+            self._is_reset_at_close = True
+            self._linger(_RESET_AT_CLOSE)
+
+    def _linger(self, how: bytes) -> None:
+        connection = self._asked.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
 
 class _Raw(web.StreamResponse):

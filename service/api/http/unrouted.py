@@ -5,14 +5,18 @@ with needless parts (wire contract 0, 9.5; measured).
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from html import escape
 from http import HTTPStatus
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 from service.api.http.failures import Failure
+
+FIND_UNROUTED: web.AppKey[Callable[[web.Request], Awaitable[Handler | None]]] = web.AppKey("find_unrouted")
+"""Finds who answers at a path without a route, and for whom (``request[CALLER]``); None: there is nothing."""
 
 _TEXTS = {404: b"404 page not found", 405: b"405 method not allowed"}
 _LEFT_AS_IT_IS = "/%?:@!$&'()*+,;=~"
@@ -27,6 +31,12 @@ def unrouted(failure: Failure) -> web.Response | None:
         return None
     headers = {"Content-Type": "text/plain", **failure.headers}
     return web.Response(body=_TEXTS[failure.status], status=failure.status, headers=headers)
+
+
+def is_unrouted(request: web.Request, handler: Handler) -> bool:
+    """Whether this handler is aiohttp's own for a path that nobody has (404, and not 405)."""
+    match = request.match_info
+    return isinstance(match.http_exception, web.HTTPNotFound) and handler == match.handler
 
 
 def with_slashes(routes: Iterable[web.RouteDef]) -> list[web.RouteDef]:

@@ -20,12 +20,7 @@ _LOOK_SECONDS = 1.0
 _STALLED_SECONDS = 60.0
 """A client that reads nothing for so long is cut off; it may come back with its position."""
 
-_HEADERS = (
-    ("Content-Type", "text/event-stream; charset=utf-8"),
-    ("Cache-Control", "no-store"),
-    # Without it nginx collects events before it sends them on.
-    ("X-Accel-Buffering", "no"),
-)
+_HEADERS = (("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-store"))
 _NAMES = {"job": "status"}
 
 

@@ -1,4 +1,4 @@
-"""Pulling, pushing, creating and deleting models: for admins, at the backend they name, past the queue."""
+"""What changes a backend, or acts with its account at ollama.com: for admins, at one backend, past the queue."""
 
 from __future__ import annotations
 
@@ -7,55 +7,37 @@ import re
 from aiohttp import web
 
 from service.api.access.auth import require_admin
-from service.api.context import POOL
-from service.api.dropin.passing import first_answering, pass_on
-from service.api.http.receiving import PassedBody
-from service.backend.http.deadlines import Deadlines
-from service.errors import ForbiddenError, InvalidRequestError, NoBackendError, UnauthenticatedError
-
-_LIMITS = Deadlines(connect=5.0, first_byte=86_400.0, stall=3_600.0, attempt=86_400.0)
-"""A pull takes as long as the network needs; without streaming, nothing comes before it is done."""
-
+from service.api.dropin.managing import relay_for_admin
+from service.errors import InvalidRequestError
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
+_KEY = re.compile(r"[0-9A-Za-z_=-]{1,2048}")
+"""A public key in base64, as it stands in an address."""
 
 
 async def manage(request: web.Request) -> web.StreamResponse:
-    """Relay an admin's request. Its body and Ollama's progress pass as they come."""
-    _check_admin(request)
+    """Relay an admin's request."""
+    require_admin(request)
     resource = request.match_info.route.resource
     assert resource is not None
-    return await _relay(request, resource.canonical)
+    return await relay_for_admin(request, resource.canonical)
 
 
 async def blob(request: web.Request) -> web.StreamResponse:
     """The same for a blob. A digest that is none does not become a part of a backend's address: InvalidRequestError, in
     Ollama's words.
     """
-    _check_admin(request)
+    require_admin(request)
     digest = request.match_info["digest"]
     if not _DIGEST.fullmatch(digest):
         raise InvalidRequestError("invalid digest format")
-    return await _relay(request, f"/api/blobs/{digest}")
+    return await relay_for_admin(request, f"/api/blobs/{digest}")
 
 
-def _check_admin(request: web.Request) -> None:
-    try:
-        require_admin(request)
-    except UnauthenticatedError as error:
-        # Ollama's own clients take 401 to mean that the user is signed out of ollama.com, and hide our message.
-        raise ForbiddenError(str(error)) from None
-
-
-async def _relay(request: web.Request, path: str) -> web.StreamResponse:
-    name = request.headers.get("X-Backend")
-    backend = request.app[POOL].find(name) if name is not None else await first_answering(request)
-    body = PassedBody(request) if request.can_read_body else None
-    try:
-        return await pass_on(request, path, body, backend, _LIMITS, most_bytes=None)
-    except NoBackendError:
-        if body is not None and body.stalled is not None:
-            raise body.stalled from None
-        raise
-    finally:
-        backend.wants_probe.set()
+async def user_key(request: web.Request) -> web.StreamResponse:
+    """The same for a key by which ollama.com knows the backend. Raises InvalidRequestError for what is no key."""
+    require_admin(request)
+    key = request.match_info["key"]
+    if not _KEY.fullmatch(key):
+        raise InvalidRequestError("invalid key format")
+    return await relay_for_admin(request, f"/api/user/keys/{key}")

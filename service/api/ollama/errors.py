@@ -11,6 +11,9 @@ from service.api.http.failures import Failure
 from service.api.http.json_replies import json_bytes
 from service.api.http.unrouted import unrouted
 
+_COMMAND_LINE = "ollama/"
+"""How its User-Agent begins; the libraries for Python and JavaScript say ``ollama-python/`` and ``ollama-js/``."""
+
 
 class OllamaError(TypedDict):
     """An error as Ollama words it."""
@@ -22,10 +25,16 @@ class OllamaError(TypedDict):
 
 
 def shape(failure: Failure) -> web.Response:
-    """``{"error": …}``; what has no route is told in text, as Ollama's router does (wire contract 0, 3.1)."""
+    """``{"error": …}``; what has no route is told in text, as Ollama's router does (wire contract 0, 3.1).
+
+    Ollama's own command line is told 403 in place of 401, which it takes for its cloud's: it hides our message, tells
+    its user to sign in there, and exits with 0 (cmd/cmd.go, handleCloudAuthorizationError).
+    """
     text = unrouted(failure)
     if text is not None:
         return text
+    if failure.status == 401 and failure.agent.startswith(_COMMAND_LINE):
+        failure = failure._replace(status=403, headers={})
     body: OllamaError = {"error": failure.message}
     return web.Response(
         body=json_bytes(body),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -23,6 +24,7 @@ from service.api.http.operation import (
 )
 from service.api.ollama.errors import OllamaError
 from service.api.ollama.schema import (
+    OllamaAccount,
     OllamaChatReply,
     OllamaChatRequest,
     OllamaCopyRequest,
@@ -36,19 +38,25 @@ from service.api.ollama.schema import (
     OllamaGenerateRequest,
     OllamaLoaded,
     OllamaProgress,
+    OllamaRecommendations,
     OllamaShowReply,
     OllamaShowRequest,
+    OllamaStatus,
     OllamaTags,
     OllamaTransferRequest,
     OllamaVersion,
+    OllamaWebFetchRequest,
+    OllamaWebSearchRequest,
 )
 from service.endpoints import CHAT, GENERATE
 
 _TAG = "ollama"
-_REFUSED = refusals(OllamaError, JSON, 401, 503)
+_REFUSED = refusals(OllamaError, JSON, 401, 403, 503)
 _DIGEST = Parameter("digest", "path", "Of the file.", Annotated[str, Field(pattern="^sha256[:-][0-9a-f]{64}$")])
 _BACKEND = Parameter("X-Backend", "header", "The backend's name; else it is the first that answers.")
+_KEY = Parameter("key", "path", "In base64.", Annotated[str, Field(pattern="^[0-9A-Za-z_=-]{1,2048}$")])
 _RELAYED = others({JSON: OllamaError, TEXT: str})
+_MANAGED = {**_REFUSED, **refusals(OllamaError, JSON, 404, 413), "default": _RELAYED}
 
 
 def _list(summary: str, reply: ReplyDoc) -> Operation:
@@ -56,18 +64,18 @@ def _list(summary: str, reply: ReplyDoc) -> Operation:
 
 
 def _management(summary: str, request: Any, *replies: tuple[int, ReplyDoc], **more: Any) -> Operation:
-    refused = refusals(OllamaError, JSON, 403, 404, 413)
     return Operation(
         summary=summary,
         description="At one backend, past the queue.",
         tag=_TAG,
         access=Access.ADMIN,
         request=request,
-        replies={**dict(replies), **_REFUSED, **refused, "default": _RELAYED},
+        replies={**dict(replies), **_MANAGED},
         **{"parameters": (_BACKEND,), **more},
     )
 
 
+_ONE = "As one backend tells it."
 _DONE = (200, ReplyDoc("Done."))
 _PROGRESS = (
     200,
@@ -108,7 +116,17 @@ OPERATIONS: Operations = {
             "default": _RELAYED,
         },
     ),
-    ("POST", "/api/pull"): _management("Pull a model", OllamaTransferRequest, _PROGRESS),
+    ("GET", "/api/status"): _list("Tell whether the cloud may be used", ReplyDoc(_ONE, {JSON: OllamaStatus})),
+    ("POST", "/api/me"): _list("Tell the account at ollama.com", ReplyDoc(_ONE, {JSON: OllamaAccount})),
+    ("GET", "/api/experimental/model-recommendations"): _list(
+        "List recommended models", ReplyDoc(_ONE, {JSON: OllamaRecommendations})
+    ),
+    ("POST", "/api/pull"): replace(
+        _management("Pull a model", OllamaTransferRequest, _PROGRESS),
+        description="At one backend, past the queue. Without an admin's key, a model that is there: `success` at once.",
+        access=Access.CALLER,
+        replies={**_MANAGED, **refusals(OllamaError, JSON, 400, 408, 415), 200: _PROGRESS[1]},
+    ),
     ("POST", "/api/push"): _management("Push a model", OllamaTransferRequest, _PROGRESS),
     ("POST", "/api/create"): _management("Create a model", OllamaCreateRequest, _PROGRESS),
     ("POST", "/api/copy"): _management("Copy a model", OllamaCopyRequest, _DONE),
@@ -123,5 +141,15 @@ OPERATIONS: Operations = {
     ),
     ("HEAD", "/api/blobs/{digest}"): _management(
         "Look for a file", None, (200, ReplyDoc("It is there.")), parameters=(_DIGEST, _BACKEND)
+    ),
+    ("POST", "/api/signout"): _management("Sign out of ollama.com", None, _DONE),
+    ("DELETE", "/api/user/keys/{key}"): _management(
+        "Sign out of ollama.com by a key", None, _DONE, parameters=(_KEY, _BACKEND)
+    ),
+    ("POST", "/api/experimental/web_search"): _management(
+        "Search the web", OllamaWebSearchRequest, (200, ReplyDoc("What was found.", {JSON: dict[str, Any]}))
+    ),
+    ("POST", "/api/experimental/web_fetch"): _management(
+        "Fetch a page of the web", OllamaWebFetchRequest, (200, ReplyDoc("The page.", {JSON: dict[str, Any]}))
     ),
 }

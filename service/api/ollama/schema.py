@@ -237,6 +237,40 @@ class OllamaVersion(TypedDict):
     version: str
 
 
+class OllamaStatus(TypedDict):
+    """Whether the server may use the cloud, and who decided that."""
+
+    cloud: NotRequired[dict[str, Any]]
+
+
+class OllamaAccount(TypedDict):
+    """The account as which the server is signed in."""
+
+    id: NotRequired[str]
+    email: NotRequired[str]
+    name: NotRequired[str]
+    plan: NotRequired[str]
+
+
+class OllamaRecommendations(TypedDict):
+    """The models that are recommended."""
+
+    recommendations: list[dict[str, Any]]
+
+
+class OllamaWebSearchRequest(TypedDict):
+    """``POST /api/experimental/web_search``."""
+
+    query: str
+    max_results: NotRequired[int]
+
+
+class OllamaWebFetchRequest(TypedDict):
+    """``POST /api/experimental/web_fetch``."""
+
+    url: str
+
+
 class OllamaShowReply(TypedDict):
     """What is known of a model."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from service.api.context import CONFIG, LONG_LIVED
 from service.api.http.cross_origin import is_allowed_origin
@@ -16,6 +16,8 @@ async def connect(request: web.Request) -> web.WebSocketResponse:
     """Serve one websocket. Browsers send no preflight for it, so the page's origin is checked here."""
     if not is_allowed_origin(request):
         raise ForbiddenError("pages of this origin may not connect (server.allowed_origins)")
+    if request.version < HttpVersion11:
+        raise InvalidRequestError("a websocket needs HTTP/1.1, which every proxy on the way has to speak")
     if not request.headers.get("Sec-WebSocket-Key", "").isascii():
         # aiohttp would answer it with 500.
         raise InvalidRequestError("Sec-WebSocket-Key: must be base64", "Sec-WebSocket-Key")

@@ -248,6 +248,13 @@ class WebsocketConfig(Section):
     heartbeat_seconds: Seconds = 30.0
 
 
+StreamDefault = Literal["auto", "always", "never"]
+
+
+class ChatConfig(Section):
+    stream_default: StreamDefault = "auto"
+
+
 class Config(BaseSettings):
     """The whole configuration. ``Config()`` has the defaults; ``load_config`` returns what the user wants."""
 
@@ -265,6 +272,7 @@ class Config(BaseSettings):
     backends: tuple[BackendConfig, ...] = Field(default=(BackendConfig(),), min_length=1)
     models: dict[str, ModelConfig] = {}
     auth: AuthConfig = AuthConfig()
+    chat: ChatConfig = ChatConfig()
     output: OutputConfig = OutputConfig()
     websocket: WebsocketConfig = WebsocketConfig()
 

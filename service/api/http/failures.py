@@ -64,6 +64,8 @@ class Failure(NamedTuple):
     headers: Mapping[str, str] = {}
     error: ServiceError | None = None
     """The error of ours that it was made from; None for aiohttp's."""
+    has_detail: bool = False
+    """Told to a caller that looks for the message in ``detail``."""
 
 
 ErrorShape = Callable[[Failure], web.Response]

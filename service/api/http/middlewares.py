@@ -22,6 +22,7 @@ from service.api.context import BODY_ROOM, METRICS
 from service.api.http.cross_origin import add_cross_origin_headers
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
 from service.api.http.receiving import throw_rest_away
+from service.api.http.unsaid_stream import reads_detail
 from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
 
 
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
+    if reads_detail(request):
+        failure = failure._replace(has_detail=True)
     response = request.app[ERROR_SHAPES].find(request.path)(failure)
     if request.match_info.http_exception is not None:
         # aiohttp-cors sees no route here (404, 405), and without its headers a browser hides the answer from the page.

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -30,7 +31,7 @@ async def test_a_prompt_is_accepted_with_its_id_position_and_address(service: Ru
     assert response.status == 202
     assert UUID.fullmatch(answer["id"])
     assert (answer["status"], answer["position"]) == ("queued", 1)
-    assert response.headers["Location"] == f"/api/v1/prompt/{answer['id']}/status"
+    assert urljoin(str(response.url), response.headers["Location"]).endswith(f"/api/v1/prompt/{answer['id']}/status")
     assert response.headers["Cache-Control"] == "no-store"
 
 

@@ -8,6 +8,7 @@ from service.api.access.auth import AUTH, require_admin
 from service.api.context import CLOCK
 from service.api.http.bodies import read_object
 from service.api.http.json_replies import json_reply
+from service.api.http.trailing_slash import below
 from service.api.http.validation import validated
 from service.api.management.schema import CreatedKey, KeyList, KeyRequest
 from service.api.management.translation import key_fields, to_new_key
@@ -27,7 +28,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     asked = validated(KeyRequest, await read_object(request))
     key, text = await request.app[AUTH].keys.create(to_new_key(asked))
     created: CreatedKey = {**key_fields(key, request.app[CLOCK].now_ms()), "key": text}
-    return json_reply(request, created, status=201, headers={"Location": f"/api/keys/{key.id}"})
+    return json_reply(request, created, status=201, headers={"Location": below(request, key.id)})
 
 
 async def shown(request: web.Request) -> web.StreamResponse:

@@ -12,7 +12,6 @@ from service.api.http.trailing_slash import below
 from service.api.http.validation import validated
 from service.api.management.schema import CreatedKey, KeyList, KeyRequest
 from service.api.management.translation import key_fields, to_new_key
-from service.errors import NotFoundError
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
@@ -33,11 +32,8 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def shown(request: web.Request) -> web.StreamResponse:
     require_admin(request)
-    key_id = request.match_info["id"]
-    found = next((key for key in request.app[AUTH].keys.listed() if key.id == key_id), None)
-    if found is None:
-        raise NotFoundError(f"there is no key {key_id[:100]!r}")
-    return json_reply(request, key_fields(found, request.app[CLOCK].now_ms()))
+    key = request.app[AUTH].keys.shown(request.match_info["id"])
+    return json_reply(request, key_fields(key, request.app[CLOCK].now_ms()))
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:

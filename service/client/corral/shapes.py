@@ -93,7 +93,7 @@ class AcceptedJob(TypedDict):
 
     id: str
     status: StatusWord
-    final: NotRequired[bool]
+    final: bool
     position: int | None
     position_is_exact: NotRequired[bool]
     estimated_start_seconds: NotRequired[float]
@@ -104,7 +104,7 @@ class JobStatus(TypedDict):
 
     id: str
     status: StatusWord
-    final: NotRequired[bool]
+    final: bool
     """Whether the status stays so."""
     position: NotRequired[int]
     position_is_exact: NotRequired[bool]

@@ -60,6 +60,7 @@ async def test_every_route_of_corrals_api_answers_with_a_slash_as_without(servic
             path = path.replace(key_id, "nothing")
         options = {"json": POSTED.get(path, {})} if method == "POST" else {}
         assert await seen(service, method, path + "/", **options) == await seen(service, method, path, **options)
+        assert await seen(service, "PATCH", path + "/") == await seen(service, "PATCH", path)
         tried += 1
     assert tried > 25
 

@@ -122,7 +122,7 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> Result
     if prompt is not None:
         fields["prompt"], fields["endpoint"] = prompt, job.endpoint
     if job.status in _WITH_ERROR:
-        fields["result"] = sorry(job)
+        fields["result"] = end_in_words(job)
     if job.status != Status.COMPLETED:
         return fields
     fields["result"] = result.joined("text") if result else ""
@@ -140,7 +140,7 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> Result
     return fields
 
 
-def sorry(job: Job) -> str:
+def end_in_words(job: Job) -> str:
     """What is read where the answer would be, of a job that failed or was cancelled."""
     what = "The prompt was cancelled" if job.status == Status.CANCELLED else "The prompt failed"
     return f"{what}: {job.error_message}" if job.error_message else f"{what}."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from service.api.live.job_shape import moment, sorry
+from service.api.live.job_shape import end_in_words, moment
 from service.api.requests.schema import AcceptedRequest, GenerateRequest, RequestReply, RequestRow
 from service.endpoints import GENERATE
 from service.errors import InvalidRequestError
@@ -67,5 +67,5 @@ def request_fields(job: Job, prompt: str, result: Result | None) -> RequestReply
     row = row_fields(job, prompt)
     fields = cast(RequestReply, {**row, "response": response, "done_reason": job.done_reason})
     if fields["status"] == "failed":
-        fields["error"], fields["result"] = job.error_message, sorry(job)
+        fields["error"], fields["result"] = job.error_message, end_in_words(job)
     return fields

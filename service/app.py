@@ -14,6 +14,7 @@ from service.api.access.auth import AUTH, Auth
 from service.api.access.request_log import REQUEST_LOGGING, RequestLogging
 from service.api.body_room import BodyRoom
 from service.api.context import BODY_ROOM, CLOCK, CONFIG, HUB, JOBS, METRICS, MODEL_LIMITS, POOL, QUEUE, QueueSettings
+from service.api.http.trailing_slash import accept_trailing_slashes
 from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
 from service.backend.http.connections import Connections
@@ -87,7 +88,7 @@ def build_app(config: Config) -> web.Application:
     # Jobs are drained before anybody who watches them is sent away.
     app.on_shutdown.append(_drain)
     add_routes(app)
-    app.router.add_get("/metrics", show_metrics)
+    accept_trailing_slashes(app, answering=[app.router.add_get("/metrics", show_metrics)], redirecting=())
     return app
 
 

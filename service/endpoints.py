@@ -33,7 +33,9 @@ class Streams(Enum):
     YES = "yes"
     NO = "no"
     BY_CALLER = "by caller"
-    """Yes for a caller that accepts streams; for any other the translation writes ``"stream": false`` into the body."""
+    """Yes, unless the caller is one that expects one object (:mod:`service.api.http.unsaid_stream`): then the
+    translation writes ``"stream": false`` into the body.
+    """
 
 
 class Endpoint(NamedTuple):

@@ -27,6 +27,7 @@ from service.api.http.cross_origin import show_to_page
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import around_handlers
 from service.api.http.raw_replies import COALESCED_WRITES, name_server
+from service.api.http.trailing_slash import accept_trailing_slashes
 from service.api.http.unrouted import FIND_UNROUTED
 from service.api.live import websocket
 from service.api.live.feeds import FEEDS, Feeds
@@ -63,22 +64,15 @@ def add_routes(app: web.Application) -> None:
     for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats"):
         shapes.register(own, problem)
 
-    app.add_routes(
-        [
-            *prompts.ROUTES,
-            *requests.ROUTES,
-            *ollama.ROUTES,
-            *openai.ROUTES,
-            *anthropic.ROUTES,
-            *backends.ROUTES,
-            *management.ROUTES,
-            *health.ROUTES,
-            *documentation.ROUTES,
-        ]
+    ours = app.add_routes(
+        [*prompts.ROUTES, *requests.ROUTES, *backends.ROUTES, *management.ROUTES, *health.ROUTES],
     )
+    app.add_routes([*ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES])
+    documents = app.add_routes(documentation.ROUTES)
+    sockets = app.add_routes(websocket.ROUTES)
+    shown = app.add_routes(pages.ROUTES)
+    accept_trailing_slashes(app, answering=[*ours, *sockets], redirecting=[*documents, *shown])
     app[FIND_UNROUTED], app[NOTED] = find_unknown, set()
-    app.add_routes(websocket.ROUTES)
-    app.add_routes(pages.ROUTES)
 
     pages.prepare_pages(app)
     documentation.prepare_documentation(app)

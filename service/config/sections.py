@@ -251,6 +251,13 @@ class LogConfig(Section):
     level: Level = "INFO"
 
 
+StreamDefault = Literal["auto", "always", "never"]
+
+
+class ChatConfig(Section):
+    stream_default: StreamDefault = "auto"
+
+
 class Config(BaseSettings):
     """The whole configuration. ``Config()`` has the defaults; ``load_config`` returns what the user wants."""
 
@@ -268,6 +275,7 @@ class Config(BaseSettings):
     backends: tuple[BackendConfig, ...] = Field(default=(BackendConfig(),), min_length=1)
     models: dict[str, ModelConfig] = {}
     auth: AuthConfig = AuthConfig()
+    chat: ChatConfig = ChatConfig()
     output: OutputConfig = OutputConfig()
     websocket: WebsocketConfig = WebsocketConfig()
     log: LogConfig = LogConfig()

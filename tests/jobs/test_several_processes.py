@@ -82,7 +82,7 @@ async def test_followers_at_the_other_process_see_status_and_the_final_output(bo
         await there.ollama.observations.until(lambda seen: seen.stalled == 1)
         stalled.release()
         events = [event async for event in listener]
-    assert events[-1].data == {"id": job_id, "status": "completed", "done_reason": "stop"}
+    assert events[-1].data == {"id": job_id, "status": "completed", "final": True, "done_reason": "stop"}
     assert text_of(events) == (await result_of(there, job_id))["result"]
     assert await all_events(there, job_id)
 

@@ -16,6 +16,7 @@ from service.api.http.callers import is_gone
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
 from service.api.http.operation import EVENT_STREAM, NDJSON
 from service.api.http.raw_replies import whole_reply
+from service.api.http.unsaid_stream import reads_detail
 from service.backend.classification import message_of
 from service.errors import CallEndedError, ServiceError, StoppingError
 from service.job import Job
@@ -104,7 +105,7 @@ class Answer:
         if isinstance(failure, CallEndedError):
             headers |= _NO_RETRY
         shape = self._request.app[ERROR_SHAPES].find(self._job.endpoint)
-        return shape(told._replace(headers=headers))
+        return shape(told._replace(headers=headers, has_detail=reads_detail(self._request)))
 
     async def _whole(self, head: Head) -> web.StreamResponse:
         if self._to_caller.is_begun:

@@ -22,8 +22,9 @@ from service.api.dropin.reading import read_large_call
 from service.api.dropin.repeating import Admitted, answer_repeatable
 from service.api.dropin.unnamed import refuse_unnamed
 from service.api.http.bodies import read_json
+from service.api.http.unsaid_stream import decide_stream
 from service.backend.pool import Pool
-from service.endpoints import ENDPOINTS, Body, Endpoint
+from service.endpoints import ENDPOINTS, Body, Endpoint, Streams
 from service.errors import InvalidRequestError, NotFoundError
 from service.go_json import text_of
 from service.job import NewJob, Priority
@@ -51,7 +52,8 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
         else:
             body = told = await read_json(request)
             fields = await read_large_call(body, dialect.nothing)
-        details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
+        is_whole = endpoint.streams is Streams.BY_CALLER and decide_stream(request, fields)
+        details = dialect.describe(endpoint, fields, is_whole, app[MODEL_LIMITS])
         if details is None:
             return await refuse_unnamed(request, endpoint, body, fields.get("model"))
         if details.is_unload:

@@ -66,6 +66,8 @@ class Failure(NamedTuple):
     """The error of ours that it was made from; None for aiohttp's."""
     agent: str = ""
     """What the caller calls its program."""
+    has_detail: bool = False
+    """Told to a caller that looks for the message in ``detail``."""
 
 
 ErrorShape = Callable[[Failure], web.Response]

@@ -21,6 +21,7 @@ from service.api.context import BODY_ROOM, METRICS
 from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
 from service.api.http.receiving import throw_rest_away
 from service.api.http.unrouted import FIND_UNROUTED, is_unrouted
+from service.api.http.unsaid_stream import reads_detail
 from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
 
 
 def _refusal(request: web.Request, failure: Failure) -> web.Response:
-    failure = failure._replace(agent=request.headers.get(hdrs.USER_AGENT, ""))
+    failure = failure._replace(agent=request.headers.get(hdrs.USER_AGENT, ""), has_detail=reads_detail(request))
     return request.app[ERROR_SHAPES].find(request.path)(failure)
 
 

@@ -59,11 +59,11 @@ def is_untidy(request: web.BaseRequest) -> bool:
 
 async def lead_to_tidy(request: web.Request) -> web.Response:
     """Redirect to the path without such segments. As in Ollama, it does not matter whether anything is there."""
-    return _redirection(request, 307, _tidy(request.rel_url.raw_path))
+    return redirection(request, 307, _tidy(request.rel_url.raw_path))
 
 
 async def _without_slash(request: web.Request) -> web.Response:
-    return _redirection(request, 301 if request.method == "GET" else 307, request.rel_url.raw_path.removesuffix("/"))
+    return redirection(request, 301 if request.method == "GET" else 307, request.rel_url.raw_path.removesuffix("/"))
 
 
 async def _expect_nothing(_request: web.Request) -> None:
@@ -78,7 +78,8 @@ def _tidy(path: str) -> str:
     return tidy + "/" if path.endswith("/") and tidy != "/" else tidy
 
 
-def _redirection(request: web.Request, status: int, path: str) -> web.Response:
+def redirection(request: web.Request, status: int, path: str) -> web.Response:
+    """Lead to this path, which may be relative to the request's; the query goes along."""
     query = request.rel_url.raw_query_string
     location = quote(f"{path}?{query}" if query else path, safe=_LEFT_AS_IT_IS, errors="surrogateescape")
     response = web.Response(status=status, headers={"Location": location})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from service.api.live.job_shape import moment
+from service.api.live import job_shape
 from service.api.management.schema import KeyReply, KeyRequest, StatisticsReply
 from service.api.management.schema import Sums as SumsReply
 from service.job import Priority
@@ -31,6 +31,11 @@ def to_new_key(request: KeyRequest) -> NewKey:
         owner_header=request.owner_header,
         expires_at=request.expires,
     )
+
+
+def moment(milliseconds: int) -> str:
+    """Milliseconds since the epoch as these routes write them: ``2026-11-20T10:10:19.960Z``."""
+    return job_shape.moment(milliseconds).replace("+00:00", "Z")
 
 
 def key_fields(key: Key, now: int) -> KeyReply:

@@ -19,6 +19,7 @@ from service.api.http.callers import while_there
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
 from service.api.http.piecewise import piecewise_json
+from service.api.http.trailing_slash import below
 from service.api.http.validation import validated
 from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
@@ -57,7 +58,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
 
 
 def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.StreamResponse:
-    headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
+    headers = {"Location": below(request, f"{view.job.id}/status"), **place_headers(view), **said}
     return json_reply(request, accepted_fields(view), status=202, headers=headers)
 
 

@@ -37,6 +37,8 @@ _ESCAPED = re.compile(r"\\(.)")
 _EXTENDED = re.compile(r"(?i:utf-8|us-ascii)'[^']*'((?:[^%]|%[0-9A-Fa-f]{2})+)")
 """A file's name as RFC 5987 writes it, as far as Go reads it."""
 _PLAIN_ENCODINGS = ("7bit", "8bit", "binary")
+_OF_THE_TYPE = {"boundary", "charset"}
+"""Another parameter may be another boundary: Go reads ``boundary*`` and ``boundary*0`` (RFC 2231), and prefers them."""
 
 
 class Part(NamedTuple):
@@ -135,6 +137,8 @@ def _boundary_in(content_type: str) -> bytes:
     boundary = parameters.get("boundary")
     if boundary is None:
         raise _refused("no multipart boundary param in Content-Type")
+    if parameters.keys() - _OF_THE_TYPE or not content_type.isascii():
+        raise _refused("a Content-Type must have nothing but a boundary and a charset")
     if not _BOUNDARY.fullmatch(boundary):
         raise _refused("the boundary must be 1 to 70 of the characters that RFC 2046 allows")
     return boundary.encode()

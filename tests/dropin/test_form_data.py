@@ -89,6 +89,10 @@ def test_its_type_may_be_written_as_clients_do(content_type: str) -> None:
         (f"multipart/form-data; boundary={BOUNDARY}; boundary=other", "occurs twice"),
         (f"multipart/form-data; boundary*0={BOUNDARY}", "no multipart boundary"),
         ('multipart/form-data; boundary="a\\b"', "RFC 2046"),
+        (f"{form_type()}; boundary*=utf-8''other", "nothing but a boundary"),
+        (f"{form_type()}; Boundary*0=ot; boundary*1=her", "nothing but a boundary"),
+        (f"{form_type()}; boundary*0*=us-ascii'en'other", "nothing but a boundary"),
+        (f'{form_type()}; charset="\udcff"', "nothing but a boundary"),
     ],
 )
 def test_what_is_no_form_is_refused_in_the_words_of_go_where_it_has_any(content_type: str, words: str) -> None:
@@ -194,6 +198,10 @@ PARTS = st.lists(
 TYPES = st.sampled_from(
     [form_type()] * 8
     + [f'multipart/form-data; boundary="{BOUNDARY}"', form_type() + ";", f"multipart/form-data;boundary*={BOUNDARY}"]
+    + [
+        form_type() + more
+        for more in ("; boundary*0=x", "; boundary*=utf-8''x", "; charset=utf-8", '; x="\\"; boundary=x"')
+    ]
 )
 
 

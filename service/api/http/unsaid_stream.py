@@ -4,7 +4,8 @@ for other chat APIs expect one object, and are known by their headers and fields
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -16,6 +17,7 @@ from service.api.http.operation import JSON, NDJSON
 from service.config import StreamDefault
 from service.endpoints import CHAT
 
+_REFUSED = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
 _FIELDS_OF_OTHERS = ("temperature", "max_tokens", "model_name")
 """Top-level fields that Ollama's own chats do not have."""
 
@@ -34,13 +36,21 @@ def unsaid_stream(
     """What a chat is answered with whose ``stream`` is absent or null; the first rule that applies decides. ``accept``
     are the values of the header, ``fields`` those of the body; one that is null says nothing.
     """
-    accepted = {one.partition(";")[0].strip().lower() for value in accept for one in value.split(",")}
+    accepted = set(_media_types(accept))
     if NDJSON in accepted:
         return Unsaid.STREAM
     if default != "auto":
         return Unsaid.STREAM if default == "always" else Unsaid.WHOLE
     is_of_others = any(fields.get(name) is not None for name in _FIELDS_OF_OTHERS)
     return Unsaid.OBJECT if JSON in accepted or is_key_sent or is_of_others else Unsaid.STREAM
+
+
+def _media_types(accept: Iterable[str]) -> Iterator[str]:
+    """What a caller takes; what it weighs with 0 it does not (RFC 9110, 12.4.2)."""
+    for one in ",".join(accept).lower().split(","):
+        kind, *parameters = one.split(";")
+        if not any(_REFUSED.fullmatch(parameter) for parameter in parameters):
+            yield kind.strip()
 
 
 _ANSWERED_WITH = web.RequestKey("answered_with", Unsaid)

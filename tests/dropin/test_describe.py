@@ -159,7 +159,7 @@ def test_every_field_is_kept_or_put_where_ollama_looks_for_it(
         if name == "num_predict":
             values.append(as_option(name, body.get("max_tokens")))
         asked = next((value for value in values if value is not None), None)
-        assert options.get(name) == given.get(name, asked)
+        assert options.get(name) == (asked if given.get(name) is None else given[name])
     for name in (*MOVED, "max_tokens"):
         is_moved = as_option(name, body.get(name)) is not None
         assert sent.get(name) == (None if is_moved else body.get(name))
@@ -173,6 +173,8 @@ def test_every_field_is_kept_or_put_where_ollama_looks_for_it(
         ({"num_predict": "5", "max_tokens": 9}, {"num_predict": 9}, {"num_predict": "5"}),
         ({"num_predict": 5, "max_tokens": 9, "options": {"num_predict": 1}}, {"num_predict": 1}, {}),
         ({"temperature": 0, "options": {"Temperature": 1}}, {"Temperature": 1}, {}),
+        ({"max_tokens": 9, "top_k": 1, "options": {"num_predict": None}}, {"num_predict": 9, "top_k": 1}, {}),
+        ({"top_k": 1, "options": {"TOP_K": None, "seed": None}}, {"top_k": 1, "seed": None}, {}),
         ({"stop": "END"}, {"stop": ["END"]}, {}),
         ({"stop": ["a", "b"], "top_k": 3, "options": None}, {"stop": ["a", "b"], "top_k": 3}, {}),
         ({"stop": "", "seed": True, "top_p": "1"}, None, {"stop": "", "seed": True, "top_p": "1"}),

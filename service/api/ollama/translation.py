@@ -74,11 +74,14 @@ def _accommodated(endpoint: Endpoint, body: dict[str, Any], is_whole: bool) -> d
 
 
 def _with_options(body: dict[str, Any]) -> dict[str, Any]:
-    """The body with the options that stand beside ``options`` among them; what stands there already wins."""
+    """The body with the options that stand beside ``options`` among them; what stands there already wins. One that is
+    null there says nothing, to Ollama too.
+    """
     options = body.get("options")
     if body.keys().isdisjoint(_MOVED) or not isinstance(options, dict | None):
         return body
-    standing = {fold(name) for name in options or ()}
+    options = options or {}
+    standing = {fold(name) for name, value in options.items() if value is not None}
     left, added = dict(body), dict[str, Any]()
     for theirs, ours in _MOVED.items():
         value = _option(ours, body.get(theirs))
@@ -87,7 +90,10 @@ def _with_options(body: dict[str, Any]) -> dict[str, Any]:
             del left[theirs]
             if ours not in standing:
                 added.setdefault(ours, value)
-    return body if len(left) == len(body) else {**left, "options": {**added, **(options or {})}}
+    if len(left) == len(body):
+        return body
+    kept = {name: value for name, value in options.items() if fold(name) not in added}
+    return {**left, "options": {**added, **kept}}
 
 
 def _option(name: str, value: Any) -> Any:

@@ -104,6 +104,15 @@ async def test_location_leads_to_what_was_made_from_either_path_also_below_a_pre
         assert (await service.call("GET", urljoin(address, location), headers=ADMIN))[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/api/v1/prompt", "/generate"])
+async def test_a_request_that_is_sent_again_with_a_slash_more_is_known(service: RunningService, path: str) -> None:
+    headers = {**ADMIN, "Idempotency-Key": f"with and without at {path}"}
+    first, again = [await service.call("POST", path + slash, {"prompt": "x"}, headers=headers) for slash in ("", "/")]
+    assert first[0] == again[0] < 400
+    name = "id" if "id" in first[1] else "request_id"
+    assert first[1][name] == again[1][name]
+
+
 async def test_such_a_request_is_logged_and_measured_as_one_to_the_route(service: RunningService) -> None:
     async with service.session.post("/generate/", json={"prompt": "x"}, headers=ADMIN) as reply:
         assert reply.status == 200

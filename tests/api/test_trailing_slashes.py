@@ -91,6 +91,37 @@ async def test_pages_lead_to_the_path_without_it_and_keep_the_query(service: Run
         assert "\\" not in reply.headers["Location"]
 
 
+async def test_from_slashes_too_many_a_relative_reference_leads_to_what_is_corrals_own(service: RunningService) -> None:
+    for method, untidy, tidy in (
+        ("POST", "//api/v1/prompt", "/api/v1/prompt"),
+        ("POST", "/api/v1//prompt/?a=//b", "/api/v1/prompt/?a=//b"),
+        ("POST", "///generate", "/generate"),
+        ("GET", "//status/1", "/status/1"),
+        ("HEAD", "/list//", "/list/"),
+    ):
+        address = as_it_is(service, untidy)
+        async with service.session.request(method, address, headers=ADMIN, allow_redirects=False) as reply:
+            assert reply.status == 307
+            location = URL(reply.headers["Location"], encoded=True)
+        assert not location.absolute
+        for prefix in ("", "/behind/a/proxy"):
+            # As browsers and curl do, and not Python's urljoin, which leaves out empty segments first.
+            assert resolved(prefix + untidy, str(location)) == prefix + tidy
+    # Ollama's own paths lead where they do with Ollama.
+    async with service.session.get(as_it_is(service, "//api/tags"), headers=ADMIN, allow_redirects=False) as reply:
+        assert reply.headers["Location"] == "/api/tags"
+
+
+def resolved(base: str, reference: str) -> str:
+    """The path to which a relative reference leads (RFC 3986, 5.2)."""
+    path, mark, query = reference.partition("?")
+    segments = base.partition("?")[0].split("/")[:-1]
+    while path.startswith("../"):
+        path = path.removeprefix("../")
+        segments.pop()
+    return "/".join([*segments, path]) + mark + query
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_location_leads_to_what_was_made_from_either_path_also_below_a_prefix(
     service: RunningService, slash: str

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 from yarl import URL
 
-from service.api.http.unrouted import redirection
+from service.api.http.unrouted import OWN, redirection
 
 _Resolved = tuple[web.UrlMappingMatchInfo | None, set[str]]
 
@@ -32,6 +32,7 @@ def accept_trailing_slashes(
     for routes, redirects in ((answering, False), (redirecting, True)):
         # A home page's path is the slash itself.
         resources = {route.resource: None for route in routes if route.resource and route.resource.canonical != "/"}
+        app[OWN] = app.get(OWN, frozenset()) | resources.keys()
         for resource in resources:
             app.router.register_resource(_WithSlash(resource, redirects=redirects))
 

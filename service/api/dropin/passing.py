@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy
 
 from service.api.access.caller import CALLER
@@ -18,6 +18,7 @@ from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
 from service.api.http.callers import CALLERS, WaitingCaller, hang_up
+from service.api.http.operation import JSON
 from service.api.http.raw_replies import stream_reply
 from service.backend.http.call import Call, Reply
 from service.backend.http.deadlines import Deadlines
@@ -101,6 +102,11 @@ def _call(
         # It names the person behind the key.
         kept = request.headers.copy()
         kept.popall(key.owner_header, None)
+        headers = CIMultiDictProxy(kept)
+    if isinstance(body, bytes) and headers.get(hdrs.CONTENT_TYPE, JSON) != JSON:
+        # It was read as JSON, whatever its caller calls it. As the fields of a form it could say something else.
+        kept = headers.copy()
+        kept[hdrs.CONTENT_TYPE] = JSON
         headers = CIMultiDictProxy(kept)
     return backend.client.call(endpoint, body, limits, method=request.method, headers=headers)
 

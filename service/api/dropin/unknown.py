@@ -43,8 +43,13 @@ _COUNTING = "/v1/messages/count_tokens"
 """Anthropic's clients ask there, and estimate where they get 404, as they do from every Ollama so far."""
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 """Of keys that are no admin's: the others change what is there."""
-_NAMES = frozenset({"model", "name", "from", "source", "destination", "alias", "target"})
-"""Fields of a body, or of a query, in which Ollama's requests name a model. Deeper in a body only ``model`` does."""
+_MODEL = "model"
+_NAMES = frozenset({"name", "from", "source", "destination", "alias", "target"})
+"""Fields of a body, or of a query, in which Ollama's requests name a model, beside those whose own names have the word
+in them. Deeper in a body only those do.
+"""
+_MOST_STEPS = 4
+"""Of a path, in the name of a model: a host, and what Ollama's longest has behind it."""
 _LOOKED_AT_ONCE = 1_000
 """Values of a body."""
 _MOST_NOTED = 200
@@ -65,7 +70,7 @@ async def find_unknown(request: web.Request) -> Handler | None:
     target = f"{path}?{query}" if query else path
     if caller.is_admin:
         handler: Handler = partial(_relay_for_admin, path=path, target=target)
-    elif path == _COUNTING:
+    elif _is_counting(request, path):
         handler = _count_tokens
     elif request.method in _METHODS and not _address_names_a_model(request, path):
         handler = partial(_relay_for_user, path=path, target=target)
@@ -102,17 +107,36 @@ def _caller_of(request: web.Request, path: str) -> Caller | None:
     except UnauthenticatedError:
         return None
     may_pass = caller.key is not None and request.app[CONFIG].server.pass_unknown
-    may_count = path == _COUNTING and request.method == "POST"
-    return caller if caller.is_admin or may_pass or may_count else None
+    return caller if caller.is_admin or may_pass or _is_counting(request, path) else None
+
+
+def _is_counting(request: web.Request, path: str) -> bool:
+    return path == _COUNTING and request.method == "POST"
 
 
 def _address_names_a_model(request: web.Request, path: str) -> bool:
-    steps, catalogue = path.split("/")[2:], request.app[POOL].catalogue
+    steps, installed, query = path.split("/")[2:], _installed(request), request.query
     # A name may have slashes.
-    parts = {*steps, *("/".join(steps[first:]) for first in range(len(steps)))}
-    return any(map(catalogue.knows, (*parts, *request.query.values()))) or any(
-        go_json.fold(name) in _NAMES for name in request.query
+    ends = range(1, _MOST_STEPS + 1)
+    parts = ("/".join(steps[first : first + end]) for first in range(len(steps)) for end in ends)
+    return any(model_key(text) in installed for text in (*parts, *query, *query.values())) or any(
+        _is_for_a_name(name) for name in query
     )
+
+
+def _is_for_a_model(name: str) -> bool:
+    """Whether a field of this name is for a model, or for several, or for what is one's."""
+    return _MODEL in go_json.fold(name)
+
+
+def _is_for_a_name(name: str) -> bool:
+    return _is_for_a_model(name) or go_json.fold(name) in _NAMES
+
+
+def _installed(request: web.Request) -> set[str]:
+    """The keys of all models that the backends have, those too that the configuration does not let us use."""
+    lists = (backend.installed_list.last_told for backend in request.app[POOL])
+    return {model_key(model.name) for last in lists if last is not None for model in last.models}
 
 
 async def _relay_for_admin(request: web.Request, path: str, target: str) -> web.StreamResponse:
@@ -160,14 +184,16 @@ async def _count_tokens(request: web.Request) -> web.StreamResponse:
 
 
 async def _names_a_model(request: web.Request, fields: dict[str, Any]) -> bool:
-    """Whether the body has a field for a model's name, or anywhere the name of one that is there. Others have their
-    turn in between. Raises InvalidRequestError for a name that occurs twice in an object, since any may be a struct.
+    """Whether the body has a field for a model's name, or anywhere the name of one that is there, also as a field's.
+    Others have their turn in between. Raises InvalidRequestError for a name that occurs twice in an object, since any
+    may be a struct.
     """
-    known = {model_key(model.name) for _, model in request.app[POOL].catalogue.known()}
+    installed = _installed(request)
     for index, (name, value) in enumerate(_values(fields)):
-        if go_json.fold(name) == "model" or (
-            isinstance(value, str) and len(value) <= _LONGEST and model_key(value) in known
-        ):
+        if _is_for_a_model(name):
+            return True
+        texts = (name, value) if isinstance(value, str) else (name,)
+        if any(text and len(text) <= _LONGEST and model_key(text) in installed for text in texts):
             return True
         if index % _LOOKED_AT_ONCE == _LOOKED_AT_ONCE - 1:
             await asyncio.sleep(0)

@@ -24,6 +24,7 @@ FROM_ELSEWHERE = "hf.co/unsloth/gemma:Q4"
 LATER = (
     *("/api/later", "/v1/later/thing", "/api/later/llama3.2", f"/api/later/{FROM_ELSEWHERE}/more"),
     *("/api/keys/later", "/api/v1/later", COUNT_TOKENS),
+    *("/api/user/keys", "/api/web_search", "/v1/Web_Fetch/later"),
 )
 NOTHING = (404, "text/plain", "404 page not found")
 
@@ -215,6 +216,9 @@ async def test_a_key_may_pass_where_the_operator_says_so(
         ("GET", "/api/later?which=llama3.2:latest", None, 404),
         ("DELETE", "/api/later", None, 404),
         ("PUT", "/api/later", b"{}", 404),
+        ("GET", "/api/user/keys", None, 404),
+        ("POST", "/api/web_search", b'{"query": "x"}', 404),
+        ("POST", "/v1/Web_Fetch/later", b"{}", 404),
         ("GET", COUNT_TOKENS, b'{"model": "llama3.2"}', 404),
         ("DELETE", COUNT_TOKENS, b'{"messages": []}', 404),
     ],

@@ -1,8 +1,8 @@
 """Paths that nobody here knows, and a newer Ollama may: relayed to one backend, past the queue, for those who may.
 
 An admin may. With ``server.pass_unknown`` every key may, where nothing names a model, since what a call does to one is
-not known. For everybody else there is nothing (404), as with an Ollama that does not have the path. Of one path it is
-known what it is for: whoever may use a model may have its tokens counted.
+not known, and where no account at ollama.com is used. For everybody else there is nothing (404), as with an Ollama that
+does not have the path. Of one path it is known what it is for: whoever may use a model may have its tokens counted.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ _NAMES = frozenset({"name", "from", "source", "destination", "alias", "target"})
 """Fields of a body, or of a query, in which Ollama's requests name a model, beside those whose own names have the word
 in them. Deeper in a body only those do.
 """
+_ACCOUNT = frozenset({"user", "signin", "signout", "web_search", "web_fetch"})
+"""Steps of paths that act with a backend's account at ollama.com, as the known ones do, which are for admins."""
 _MOST_STEPS = 4
 """Of a path, in the name of a model: a host, and what Ollama's longest has behind it."""
 _LOOKED_AT_ONCE = 1_000
@@ -72,7 +74,7 @@ async def find_unknown(request: web.Request) -> Handler | None:
         handler: Handler = partial(_relay_for_admin, path=path, target=target)
     elif _is_counting(request, path):
         handler = _count_tokens
-    elif request.method in _METHODS and not _address_names_a_model(request, path):
+    elif request.method in _METHODS and not _is_for_admins(request, path):
         handler = partial(_relay_for_user, path=path, target=target)
         request.app[REQUEST_LOGGING].begin_row(request, path)
     else:
@@ -114,8 +116,11 @@ def _is_counting(request: web.Request, path: str) -> bool:
     return path == _COUNTING and request.method == "POST"
 
 
-def _address_names_a_model(request: web.Request, path: str) -> bool:
+def _is_for_admins(request: web.Request, path: str) -> bool:
+    """Whether the address names a model, or a path that acts with a backend's account."""
     steps, installed, query = path.split("/")[2:], _installed(request), request.query
+    if not _ACCOUNT.isdisjoint(step.lower() for step in steps):
+        return True
     # A name may have slashes.
     ends = range(1, _MOST_STEPS + 1)
     parts = ("/".join(steps[first : first + end]) for first in range(len(steps)) for end in ends)

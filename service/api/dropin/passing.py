@@ -77,7 +77,8 @@ async def pass_to_first(
     limits: Deadlines = _LIMITS,
 ) -> web.StreamResponse:
     """Relay a call as it is to a backend that has ``model``, else to any. When one is silent or refuses, the next is
-    asked, too; where none has the model, the first refusal is the answer. Raises NoBackendError when nobody replies.
+    asked, too; where none has the model, the first refusal is the answer of those whose version has the path. Raises
+    NoBackendError when nobody replies.
     """
     backends = await answering(request)
     key = model_key(model) if model else ""
@@ -86,8 +87,17 @@ async def pass_to_first(
         return await pass_on(request, endpoint, body, (holders or backends)[0], limits)
     calls = [_call(request, backend, endpoint, body, limits) for backend in holders or backends]
     patience_seconds = request.app[POOL].catalogue.patience_seconds
-    replying = first_answer(calls, patience_seconds, lambda reply: not holders or reply.status < 400)
+    replying = first_answer(calls, patience_seconds, _has_path if not holders else _is_no_refusal)
     return await _passed(request, replying, "no backend gave an answer", MOST_BYTES)
+
+
+def _is_no_refusal(reply: Reply) -> bool:
+    return reply.status < 400
+
+
+def _has_path(reply: Reply) -> bool:
+    """Whether this is not what Ollama says of a path that its version does not have. Its refusals are JSON."""
+    return reply.status != 404 or reply.content_type != "text/plain"
 
 
 def _call(

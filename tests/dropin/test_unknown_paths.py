@@ -15,7 +15,7 @@ from service.api.access.request_log import REQUEST_LOGGING
 from service.api.context import POOL
 from service.api.dropin.unknown import NOTED
 from service.simulated import SimulatedModel, SimulatedSettings
-from tests.support.access import ADMIN, headers_of, service_with_keys
+from tests.support.access import ADMIN, headers_of, let_pass, service_with_keys
 from tests.support.log_rows import written
 from tests.support.running import MODELS, RunningService
 
@@ -250,6 +250,20 @@ async def test_such_a_key_names_no_model_that_the_configuration_hides() -> None:
         assert backend.hides("llama3.2:latest")
         for path, body in (("/api/later", b'{"x": "llama3.2"}'), ("/api/later/llama3.2", b"{}")):
             assert await told(service, "POST", path, user, body) == NOTHING
+        assert came(service) == before
+
+
+async def test_such_a_key_names_no_model_that_is_new() -> None:
+    async with before_a_newer_ollama(pass_unknown=True) as service:
+        user, before = await headers_of(service), came(service)
+        for number, (query, body) in enumerate((("", b'{"x": "%b"}'), ("?x=%b", b"{}"))):
+            name = f"new-{number}"
+            copying = {"source": "llama3.2", "destination": name}
+            async with service.session.post(f"{service.ollama.url}/api/copy", json=copying) as copied:
+                assert copied.status == 200
+            let_pass(service, 2_000)
+            path = "/api/later" + query.replace("%b", name)
+            assert await told(service, "POST", path, user, body.replace(b"%b", name.encode())) == NOTHING
         assert came(service) == before
 
 

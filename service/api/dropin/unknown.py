@@ -74,7 +74,7 @@ async def find_unknown(request: web.Request) -> Handler | None:
         handler: Handler = partial(_relay_for_admin, path=path, target=target)
     elif _is_counting(request, path):
         handler = _count_tokens
-    elif request.method in _METHODS and not _is_for_admins(request, path):
+    elif request.method in _METHODS and not await _is_for_admins(request, path):
         handler = partial(_relay_for_user, path=path, target=target)
         request.app[REQUEST_LOGGING].begin_row(request, path)
     else:
@@ -116,11 +116,12 @@ def _is_counting(request: web.Request, path: str) -> bool:
     return path == _COUNTING and request.method == "POST"
 
 
-def _is_for_admins(request: web.Request, path: str) -> bool:
+async def _is_for_admins(request: web.Request, path: str) -> bool:
     """Whether the address names a model, or a path that acts with a backend's account."""
-    steps, installed, query = path.split("/")[2:], _installed(request), request.query
+    steps, query = path.split("/")[2:], request.query
     if not _ACCOUNT.isdisjoint(step.lower() for step in steps):
         return True
+    installed = await _installed(request)
     # A name may have slashes.
     ends = range(1, _MOST_STEPS + 1)
     parts = ("/".join(steps[first : first + end]) for first in range(len(steps)) for end in ends)
@@ -138,9 +139,13 @@ def _is_for_a_name(name: str) -> bool:
     return _is_for_a_model(name) or go_json.fold(name) in _NAMES
 
 
-def _installed(request: web.Request) -> set[str]:
-    """The keys of all models that the backends have, those too that the configuration does not let us use."""
-    lists = (backend.installed_list.last_told for backend in request.app[POOL])
+async def _installed(request: web.Request) -> set[str]:
+    """The keys of all models that the backends have, those too that the configuration does not let us use. They are
+    asked again, since one may be new.
+    """
+    pool = request.app[POOL]
+    await pool.catalogue.refresh()
+    lists = (backend.installed_list.last_told for backend in pool)
     return {model_key(model.name) for last in lists if last is not None for model in last.models}
 
 
@@ -193,7 +198,7 @@ async def _names_a_model(request: web.Request, fields: dict[str, Any]) -> bool:
     Others have their turn in between. Raises InvalidRequestError for a name that occurs twice in an object, since any
     may be a struct.
     """
-    installed = _installed(request)
+    installed = await _installed(request)
     for index, (name, value) in enumerate(_values(fields)):
         if _is_for_a_model(name):
             return True

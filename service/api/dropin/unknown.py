@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -50,6 +50,8 @@ in them. Deeper in a body only those do.
 """
 _ACCOUNT = frozenset({"user", "signin", "signout", "web_search", "web_fetch"})
 """Steps of paths that act with a backend's account at ollama.com, as the known ones do, which are for admins."""
+_FIELD_ENDS = re.compile("[&;]")
+"""Some servers end a query's fields by the one, and some by both."""
 _MOST_STEPS = 4
 """Of a path, in the name of a model: a host, and what Ollama's longest has behind it."""
 _LOOKED_AT_ONCE = 1_000
@@ -118,25 +120,24 @@ def _is_counting(request: web.Request, path: str) -> bool:
 
 async def _is_for_admins(request: web.Request, path: str) -> bool:
     """Whether the address names a model, or a path that acts with a backend's account."""
-    steps, query = path.split("/")[2:], request.query
+    steps = path.split("/")[2:]
     if not _ACCOUNT.isdisjoint(step.lower() for step in steps):
         return True
     installed = await _installed(request)
     # A name may have slashes.
     ends = range(1, _MOST_STEPS + 1)
-    parts = ("/".join(steps[first : first + end]) for first in range(len(steps)) for end in ends)
-    return any(model_key(text) in installed for text in (*parts, *query, *query.values())) or any(
-        _is_for_a_name(name) for name in query
-    )
+    texts = ["/".join(steps[first : first + end]) for first in range(len(steps)) for end in ends]
+    for field in _FIELD_ENDS.split(request.rel_url.raw_query_string):
+        name, _, value = map(unquote_plus, field.partition("="))
+        texts += name, value
+        if _is_for_a_model(name) or go_json.fold(name) in _NAMES:
+            return True
+    return any(model_key(text) in installed for text in texts)
 
 
 def _is_for_a_model(name: str) -> bool:
     """Whether a field of this name is for a model, or for several, or for what is one's."""
     return _MODEL in go_json.fold(name)
-
-
-def _is_for_a_name(name: str) -> bool:
-    return _is_for_a_model(name) or go_json.fold(name) in _NAMES
 
 
 async def _installed(request: web.Request) -> set[str]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -32,6 +33,10 @@ PERSONAL = (
     "X-OpenWebUI-User-Role", "X-Pomerium-Claim-Email", "X-Remote-User", "X-Token-User-Email", "X-User", "X-User-Email",
     "X-User-Id", "X-Username", "X-Vouch-User", "X-Webauth-User",
 )  # fmt: skip
+JUDGED_OTHERWISE = (
+    "X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL",
+)  # fmt: skip
+"""Servers that believe them take the request for another one."""
 SPEAKING_FOR_US = (
     "Alt-Svc", "Clear-Site-Data", "NEL", "Report-To", "Set-Cookie", "Strict-Transport-Security", "Via",
     "WWW-Authenticate", "X-Powered-By",
@@ -55,10 +60,10 @@ async def answer(exchange: Exchange) -> None:
 
 
 @asynccontextmanager
-async def staged() -> AsyncIterator[tuple[RunningService, RawServer]]:
+async def staged(options: dict[str, Any] | None = None) -> AsyncIterator[tuple[RunningService, RawServer]]:
     async with (
         raw_server(answer) as ollama,
-        service_with_keys({"backends": [{"name": "box", "url": ollama.url}]}) as service,
+        service_with_keys({"backends": [{"name": "box", "url": ollama.url}], **(options or {})}) as service,
     ):
         await until_answering(service, 1)
         yield service, ollama
@@ -71,14 +76,14 @@ def asked_of(ollama: RawServer, start: int) -> list[str]:
 
 async def test_who_calls_does_not_reach_a_backend_and_what_it_says_of_itself_no_caller() -> None:
     async with staged() as (service, ollama):
-        sent = {**dict.fromkeys(PERSONAL, "somebody"), "X-Chat": "passes", **ADMIN}
+        sent = {**dict.fromkeys((*PERSONAL, *JUDGED_OTHERWISE), "somebody"), "X-Chat": "passes", **ADMIN}
         async with service.session.get("/v1/models/none", headers=sent) as response:
             assert response.status == 200
             told = response.headers
         [asked] = [one for one in ollama.requests if one.path == "/v1/models/none"]
         got = {name.lower() for name in asked.headers}
         assert "x-chat" in got
-        assert not got & {name.lower() for name in (*PERSONAL, "Authorization")}
+        assert not got & {name.lower() for name in (*PERSONAL, *JUDGED_OTHERWISE, "Authorization")}
         assert told["X-Theirs"] == "passes"
         assert not set(told) & {*SPEAKING_FOR_US, "X-Hop"}
         assert told.getall("Server") == ["Corral"]
@@ -91,6 +96,17 @@ async def test_the_header_that_names_the_person_behind_a_key_does_not_reach_a_ba
             await response.read()
         [asked] = [one for one in ollama.requests if one.path == "/v1/models/none"]
         assert "X-Whoever" not in asked.headers
+
+
+async def test_a_body_that_was_read_as_json_is_sent_as_json() -> None:
+    async with staged({"server.pass_unknown": True}) as (service, ollama):
+        as_form = {"Content-Type": "application/x-www-form-urlencoded", **await headers_of(service)}
+        for path in ("/api/show", "/v1/messages/count_tokens", "/api/later", "/api/generate"):
+            async with service.session.post(path, data=b'{"x": "&model=llama3.2&"}', headers=as_form) as response:
+                assert response.status == 200
+            [asked] = [one for one in ollama.requests if one.path == path]
+            types = [value for name, value in asked.headers.items() if name.lower() == "content-type"]
+            assert types == ["application/json"]
 
 
 def test_headers_of_one_connection_are_kept_back_whichever_line_names_them() -> None:

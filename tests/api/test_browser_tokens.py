@@ -15,6 +15,7 @@ import jwt
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from yarl import URL
 
 from service.api.http.middlewares import AccessLogger
 from service.api.live.websocket import identity
@@ -106,9 +107,12 @@ async def test_a_token_that_somebody_else_signed_opens_nothing() -> None:
         assert await status_of(two, Route("GET", "/api/keys"), bearer(unsigned)) == 401
 
 
-@pytest.mark.parametrize("query", ["token=aaa.bbb.ccc", "page=1&token=aaa.bbb.ccc&q=x"])
+@pytest.mark.parametrize(
+    "query", ["token=aaa.bbb.ccc", "page=1&token=aaa.bbb.ccc&q=x", "tok%65n=aaa.bbb.ccc", "x=1&%74o%6Be%6e=aaa.bbb.ccc"]
+)
 def test_a_token_does_not_stand_in_the_access_log(query: str, caplog: pytest.LogCaptureFixture) -> None:
-    request = make_mocked_request("GET", f"/api/v1/prompt/1/stream?{query}")
+    address = URL(f"/api/v1/prompt/1/stream?{query}", encoded=True)
+    request = make_mocked_request("GET", "/").clone(rel_url=address)
     with caplog.at_level(logging.INFO):
         AccessLogger(logging.getLogger("service.access"), "").log(request, web.Response(), 0.1)
     assert "/api/v1/prompt/1/stream" in caplog.text

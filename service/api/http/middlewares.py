@@ -26,8 +26,9 @@ from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
 
-_TOKEN = re.compile(r"\btoken=[^&]*")
-"""A browser's token in an address. It opens what its key opens, so it must not be logged."""
+_TOKEN = re.compile("".join(f"(?:{letter}|%{ord(letter):x})" for letter in "token") + "=[^&]*", re.IGNORECASE)
+"""A browser's token in an address, however its name is written. It opens what its key opens, so it must not be logged.
+"""
 
 
 @web.middleware

@@ -10,8 +10,8 @@ _DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+://")
 """SQLAlchemy writes the driver's name behind the database's."""
 _SQLITE = re.compile(r"^sqlite(?:\+\w+)?://(.*)$")
 _SQLALCHEMY_SSL = {"true": "require", "false": "disable"}
-_LOCALHOST = ("127.0.0.1", "::1")
-"""What "localhost" means, whatever the machine's table of hosts says: its clients may try either."""
+_NAMED = {"localhost": ("127.0.0.1", "::1"), "*": ("0.0.0.0", "::")}
+"""What a name means, whatever the machine's table of hosts says: clients of "localhost" may try either."""
 
 
 def listened_hosts(value: object) -> object:
@@ -26,7 +26,7 @@ def listened_hosts(value: object) -> object:
     names = [one.strip().removeprefix("[").removesuffix("]") for one in value]
     if not names or not all(names):
         raise ValueError('write an address, such as "127.0.0.1", or leave it out for all of this machine\'s')
-    return tuple(dict.fromkeys(host for name in names for host in (_LOCALHOST if name == "localhost" else (name,))))
+    return tuple(dict.fromkeys(host for name in names for host in _NAMED.get(name.lower(), (name,))))
 
 
 def _listed(text: str) -> object:

@@ -103,6 +103,8 @@ def test_what_a_command_wants_wins_over_the_file_alone(folder: Path) -> None:
         ("CORRAL_SERVER__HOST", '["10.0.0.1", "fd00::1"]', "server.host", ("10.0.0.1", "fd00::1")),
         ("CORRAL_SERVER__HOST", "[::1]", "server.host", ("::1",)),
         ("CORRAL_SERVER__HOST", "localhost,::1", "server.host", ("127.0.0.1", "::1")),
+        ("CORRAL_SERVER__HOST", "LocalHost", "server.host", ("127.0.0.1", "::1")),
+        ("CORRAL_SERVER__HOST", "*", "server.host", ("0.0.0.0", "::")),
         ("CORRAL_SERVER", '{"host": ["a", "b"]}', "server.host", ("a", "b")),
         ("CORRAL_SERVER__PORT", "8001", "server.port", 8001),
         ("corral_server__port", "8001", "server.port", 8001),

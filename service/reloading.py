@@ -34,7 +34,7 @@ class Reloading:
         model_limits: ModelLimits,
         queue: QueueSettings,
     ) -> None:
-        self._config = config
+        self._at_start = config
         self._connections = connections
         self._clock = clock
         self._backlog = backlog
@@ -53,9 +53,8 @@ class Reloading:
         self._workers.reconfigure(config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
         names = ", ".join(backend.name for backend in config.backends)
         _log.info("the configuration was read again; backends: %s", names)
-        if left := _changes_for_a_restart(self._config, config):
+        if left := _changes_for_a_restart(self._at_start, config):
             _log.warning("these changes wait for a restart: %s", ", ".join(left))
-        self._config = config
 
 
 def limits_of(config: Config) -> QueueLimits:
@@ -70,10 +69,10 @@ def boosts_ms_of(config: Config) -> dict[int, float]:
     return {priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()}
 
 
-def _changes_for_a_restart(before: Config, after: Config) -> list[str]:
+def _changes_for_a_restart(at_start: Config, now: Config) -> list[str]:
     left = []
     for section in Config.model_fields:
-        old, new = getattr(before, section), getattr(after, section)
+        old, new = getattr(at_start, section), getattr(now, section)
         if section not in _TAKEN_OVER:
             left += [f"{section}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
     return left

@@ -20,7 +20,7 @@ from service.api import (
 from service.api.access.auth import AUTH, OPEN_PATHS, show_callers_headers
 from service.api.context import HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.passing import PASSING, passing_bound
-from service.api.dropin.unknown import NOTED, find_unknown
+from service.api.dropin.unknown import NOTED, RELAYED, find_unknown
 from service.api.http.aiohttp_internals import check_internals
 from service.api.http.callers import CALLERS, Callers
 from service.api.http.cross_origin import show_to_page
@@ -85,7 +85,7 @@ async def _followers(app: web.Application) -> AsyncIterator[None]:
     app[COALESCED_WRITES] = CoalescedWrites(asyncio.get_running_loop())
     feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
-    app[PASSING] = passing_bound()
+    app[PASSING], app[RELAYED] = passing_bound(), passing_bound()
     app[AUTH].keys.changed.connect(lambda: app[LONG_LIVED].dismiss_holders(app[AUTH].keys.is_good))
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
     rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]

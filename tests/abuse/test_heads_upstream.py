@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from service.backend.http.headers import base_headers, with_callers
 from tests.support.access import ADMIN, headers_of, service_with_keys
 from tests.support.backends import until_answering
 from tests.support.raw_server import Exchange, RawServer, raw_server, whole
-from tests.support.running import RunningService
+from tests.support.running import PATIENCE_SECONDS, RunningService
 
 DIGEST = "0123456789abcdefABCDEF" + "0" * 42
 PERSONAL = (
@@ -41,6 +41,9 @@ SPEAKING_FOR_US = (
     "Alt-Svc", "Clear-Site-Data", "NEL", "Report-To", "Set-Cookie", "Strict-Transport-Security", "Via",
     "WWW-Authenticate", "X-Powered-By",
 )  # fmt: skip
+COUNT_TOKENS = "/v1/messages/count_tokens"
+AT_ONCE = 32
+"""Calls on paths that are not known here, relayed at once."""
 _LISTS = {
     "/api/version": {"version": "0.40.0"},
     "/api/tags": {"models": [{"name": "llama3.2:latest", "model": "llama3.2:latest"}]},
@@ -60,9 +63,11 @@ async def answer(exchange: Exchange) -> None:
 
 
 @asynccontextmanager
-async def staged(options: dict[str, Any] | None = None) -> AsyncIterator[tuple[RunningService, RawServer]]:
+async def staged(
+    options: dict[str, Any] | None = None, handler: Callable[[Exchange], Awaitable[None]] = answer
+) -> AsyncIterator[tuple[RunningService, RawServer]]:
     async with (
-        raw_server(answer) as ollama,
+        raw_server(handler) as ollama,
         service_with_keys({"backends": [{"name": "box", "url": ollama.url}], **(options or {})}) as service,
     ):
         await until_answering(service, 1)
@@ -107,6 +112,34 @@ async def test_a_body_that_was_read_as_json_is_sent_as_json() -> None:
             [asked] = [one for one in ollama.requests if one.path == path]
             types = [value for name, value in asked.headers.items() if name.lower() == "content-type"]
             assert types == ["application/json"]
+
+
+async def test_what_ollama_is_slow_to_answer_on_unknown_paths_holds_up_no_refusals() -> None:
+    all_came, came = asyncio.Event(), 0
+
+    async def silent(exchange: Exchange) -> None:
+        nonlocal came
+        if exchange.path != COUNT_TOKENS:
+            await answer(exchange)
+            return
+        came += 1
+        if came == AT_ONCE:
+            all_came.set()
+        await exchange.until_gone()
+
+    async with staged(handler=silent) as (service, ollama):
+        key = await headers_of(service)
+        body = b'{"model": "llama3.2"}'
+        counting = [asyncio.create_task(service.call("POST", COUNT_TOKENS, body, headers=key)) for _ in range(AT_ONCE)]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await all_came.wait()
+            status, _ = await service.call("POST", "/api/generate", b"{}", headers=key)
+        assert status == 200
+        assert len([one for one in ollama.requests if one.path == "/api/generate"]) == 1
+        assert not any(one.done() for one in counting)
+        for one in counting:
+            one.cancel()
+        await asyncio.gather(*counting, return_exceptions=True)
 
 
 def test_headers_of_one_connection_are_kept_back_whichever_line_names_them() -> None:

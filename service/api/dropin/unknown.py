@@ -27,7 +27,7 @@ from service.api.access.caller import CALLER, Caller
 from service.api.access.request_log import REQUEST_LOGGING, keep_count
 from service.api.context import CONFIG, POOL
 from service.api.dropin.managing import relay_for_admin
-from service.api.dropin.passing import PASSING, first_answering, pass_on, pass_to_first
+from service.api.dropin.passing import first_answering, pass_on, pass_to_first
 from service.api.dropin.reading import check_names, read_large_call
 from service.api.http.bodies import read_json
 from service.api.http.failures import ERROR_SHAPES, problem
@@ -60,6 +60,8 @@ _MOST_NOTED = 200
 
 NOTED = web.AppKey("noted_unknown_paths", set[str])
 """The paths of which the log has told."""
+RELAYED = web.AppKey("relayed_unknown", asyncio.Semaphore)
+"""The bound on calls of others than admins that are under way. They may be slow, and hold up no refusals."""
 
 
 async def find_unknown(request: web.Request) -> Handler | None:
@@ -168,7 +170,7 @@ async def _relay_for_user(request: web.Request, path: str, target: str) -> web.S
             raise web.HTTPNotFound
     count(request)
     _note(request, path)
-    async with request.app[PASSING]:
+    async with request.app[RELAYED]:
         response = await pass_on(request, target, body or None, await first_answering(request))
     keep_count(request)
     return response
@@ -188,7 +190,7 @@ async def _count_tokens(request: web.Request) -> web.StreamResponse:
             raise web.HTTPNotFound
     _note(request, _COUNTING)
     try:
-        async with request.app[PASSING]:
+        async with request.app[RELAYED]:
             return await pass_to_first(request, _COUNTING, body, named)
     except NoBackendError:
         raise web.HTTPNotFound from None

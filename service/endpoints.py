@@ -183,7 +183,7 @@ _ROWS = (
         content="prompt",
         go_type="openai.TranscriptionRequest",
         whole_reader="transcriptions.whole_transcription",
-        text_reader="transcriptions.text_transcription",
+        text_reader="transcriptions.TextReader",
         body=Body.MULTIPART,
     ),
     Endpoint(

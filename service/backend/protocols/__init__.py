@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from service.backend.protocols.reading import Ending, Reader
-from service.endpoints import ENDPOINTS
+from service.endpoints import ENDPOINTS, Body
 
 __all__ = ["Ending", "Reader", "reader_for"]
 
@@ -27,7 +27,6 @@ def _maker(name: str) -> Callable[[], Reader]:
     return make
 
 
-_JSON = "application/json"
 _WHOLE = {path: _maker(row.whole_reader) for path, row in ENDPOINTS.items()}
 _STREAMED = {path: _maker(row.streamed_reader) for path, row in ENDPOINTS.items() if row.streamed_reader is not None}
 _TEXT: Mapping[str, Callable[[str], Reader]] = {
@@ -35,14 +34,14 @@ _TEXT: Mapping[str, Callable[[str], Reader]] = {
 }
 
 
-def reader_for(endpoint: str, *, streamed: bool, media_type: str = _JSON) -> Reader:
+def reader_for(endpoint: str, *, streamed: bool, media_type: str = Body.JSON) -> Reader:
     """A new reader for one reply of status 200; ``streamed`` says what the request asked for, and ``media_type`` what
     the reply calls itself.
 
     The reply to a load or unload request is one object although a stream was asked for: the reader of streams takes
     that as well. Raises KeyError for a path that is no drop-in endpoint's.
     """
-    if media_type != _JSON and (text := _TEXT.get(endpoint)) is not None:
+    if media_type != Body.JSON and (text := _TEXT.get(endpoint)) is not None:
         return text(media_type)
     make = _STREAMED.get(endpoint) if streamed else None
     return (make or _WHOLE[endpoint])()

@@ -7,18 +7,17 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from service.backend.protocols.reading import Ending, count, mapping
+from service.backend.protocols.reading import Ending, counts_in
 from service.backend.protocols.whole import WholeReader
-from service.job import TEXT, Counts, Segment
+from service.job import TEXT, Segment
 
 
 def _read_decision(reply: dict[str, Any]) -> Ending:
     answers = reply.get("answers")
     if not isinstance(answers, dict):
         return Ending(is_complete=False)
-    usage = mapping(reply.get("usage"))
-    counts = Counts(prompt_tokens=count(usage.get("input_tokens")), completion_tokens=count(usage.get("output_tokens")))
-    return Ending(is_complete=True, counts=counts, segments=(Segment(TEXT, to_json(answers).decode()),))
+    segment = Segment(TEXT, to_json(answers).decode())
+    return Ending(is_complete=True, counts=counts_in(reply), segments=(segment,))
 
 
 whole_decision = partial(WholeReader, _read_decision)

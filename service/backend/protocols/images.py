@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from service.backend.protocols.reading import Ending, ReplyError, TooLargeError, count, error_of_last, mapping, parsed
-from service.job import Counts, Segment
+from service.backend.protocols.reading import Ending, ReplyError, TooLargeError, counts_in, error_of_last, parsed
+from service.job import Segment
 
 _MOST_AROUND_BYTES = 1024 * 1024
 _SHORTEST_BYTES = 256
@@ -61,11 +61,8 @@ class ImagesReader:
 
     def _read(self, document: bytes) -> Ending:
         reply = parsed(document)
-        usage = mapping(reply.get("usage"))
-        return Ending(
-            is_complete=bool(reply.get("data")) and isinstance(reply["data"], list),
-            counts=Counts(count(usage.get("input_tokens")), count(usage.get("output_tokens"))),
-        )
+        data = reply.get("data")
+        return Ending(is_complete=bool(data) and isinstance(data, list), counts=counts_in(reply))
 
 
 def _short_only(found: re.Match[bytes]) -> bytes:

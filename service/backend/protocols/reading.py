@@ -220,6 +220,16 @@ def count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < _LARGEST_COUNT else None
 
 
+def counts_in(reply: dict[str, Any], done_reason: str | None = None) -> Counts:
+    """The counts of a reply, or of an event, whose ``usage`` has ``input_tokens`` and ``output_tokens``."""
+    usage = mapping(reply.get("usage"))
+    return Counts(
+        prompt_tokens=count(usage.get("input_tokens")),
+        completion_tokens=count(usage.get("output_tokens")),
+        done_reason=done_reason,
+    )
+
+
 def milliseconds(nanoseconds: object) -> int | None:
     """A duration as Ollama gives it, in the unit that is kept."""
     value = count(nanoseconds)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from service.backend.protocols.reading import Ending, UnreadableError, count, mapping, parsed
+from service.backend.protocols.reading import Ending, UnreadableError, counts_in, parsed
 from service.backend.protocols.whole import WholeBody, WholeReader
-from service.job import TEXT, Counts, Segment
+from service.job import TEXT, Segment
 
 
 class TextReader:
@@ -48,10 +48,7 @@ def _read_transcription(reply: dict[str, Any]) -> Ending:
     text = reply.get("text")
     if not isinstance(text, str):
         return Ending(is_complete=False)
-    usage = mapping(reply.get("usage"))
-    counts = Counts(prompt_tokens=count(usage.get("input_tokens")), completion_tokens=count(usage.get("output_tokens")))
-    return Ending(is_complete=True, counts=counts, segments=(Segment(TEXT, text),) if text else ())
+    return Ending(is_complete=True, counts=counts_in(reply), segments=(Segment(TEXT, text),) if text else ())
 
 
 whole_transcription = partial(WholeReader, _read_transcription)
-text_transcription = TextReader

@@ -70,6 +70,11 @@ class Endpoint(NamedTuple):
     """Whether it carries ``keep_alive`` without options."""
     body: Body = Body.JSON
 
+    @property
+    def is_form(self) -> bool:
+        """Whether the request is a form, which is kept in another way than it is sent (:mod:`service.form_data`)."""
+        return self.body is Body.MULTIPART
+
     def is_streamed(self, asked: object) -> bool:
         """Whether the reply is a stream when the request's ``stream`` is this. What is neither true nor false says
         nothing; Ollama refuses it.

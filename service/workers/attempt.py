@@ -21,6 +21,7 @@ from service.backend.silence import Voice
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
+from service.endpoints import ENDPOINTS
 from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault
 from service.form_data import sent_form
 from service.job import Outcome, Status, model_of_runner
@@ -29,7 +30,7 @@ from service.live.relay import Head
 from service.scheduling.assignment import Assignment
 from service.workers.first_byte import FirstByte
 from service.workers.reply_growth import ReplyGrowth
-from service.workers.request_body import is_form, keep_alive_in
+from service.workers.request_body import keep_alive_in
 from service.workers.retry_policy import Fail
 
 _log = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ class Attempt:
         running, backend = self.running, self.backend
         job, output, relay = running.job, running.output, running.relay
         content_type = None
-        if is_form(job.endpoint):
+        if ENDPOINTS[job.endpoint].is_form:
             content_type, request = await sent_form(running.request)
         else:
             request = running.request.encode()

@@ -24,7 +24,7 @@ from service.api.dropin.unnamed import refuse_unnamed
 from service.api.http.bodies import read_json
 from service.api.http.unsaid_stream import decide_stream
 from service.backend.pool import Pool
-from service.endpoints import ENDPOINTS, Body, Endpoint, Streams
+from service.endpoints import ENDPOINTS, Endpoint, Streams
 from service.errors import InvalidRequestError, NotFoundError
 from service.go_json import text_of
 from service.job import NewJob, Priority
@@ -42,11 +42,10 @@ def queued_routes(dialect: Dialect) -> list[web.RouteDef]:
 
 def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
     """A handler that queues a call and answers with Ollama's reply."""
-    is_form = endpoint.body is Body.MULTIPART
 
     async def handle(request: web.Request) -> web.StreamResponse:
         app = request.app
-        if is_form:
+        if endpoint.is_form:
             # What is kept of a form is its body from here on.
             fields, body, told = await read_form(request)
         else:

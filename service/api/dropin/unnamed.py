@@ -10,7 +10,7 @@ from aiohttp import web
 from service import go_json
 from service.api.access.admission import count
 from service.api.dropin.passing import pass_refusal
-from service.endpoints import Body, Endpoint, Kind
+from service.endpoints import Endpoint, Kind
 from service.errors import InvalidRequestError, NoBackendError, NotFoundError
 
 _LONGEST_SHOWN = 600
@@ -27,7 +27,7 @@ async def refuse_unnamed(request: web.Request, endpoint: Endpoint, body: bytes, 
     count(request)
     if isinstance(model, str) and model.strip():
         raise no_such_model(endpoint.kind, model)
-    if endpoint.body is Body.MULTIPART:
+    if endpoint.is_form:
         # What is kept of it is no form that a backend could read.
         raise InvalidRequestError("model is required")
     try:

@@ -36,7 +36,7 @@ from service.api.prompts.schema import (
     StatusQuery,
 )
 from service.api.prompts.translation import to_job
-from service.endpoints import ENDPOINTS, Body
+from service.endpoints import ENDPOINTS
 from service.errors import ForbiddenError
 from service.form_data import shown_form
 from service.go_json import fields_of
@@ -93,7 +93,7 @@ def _result_fields(job: Job, result: Result | None, prompt: str) -> Mapping[str,
 async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     text = await request.app[JOBS].views.request(view.job)
-    if text is not None and ENDPOINTS[view.job.endpoint].body is Body.MULTIPART:
+    if text is not None and ENDPOINTS[view.job.endpoint].is_form:
         # Its files are in its text, behind the first line.
         return json_reply(request, shown_form(await text.first_line()))
     if text is None or text.is_short:

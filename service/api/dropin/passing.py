@@ -10,7 +10,6 @@ from collections.abc import AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDictProxy
 
 from service.api.access.caller import CALLER
 from service.api.context import POOL
@@ -107,17 +106,13 @@ def _call(
     body: bytes | AsyncIterable[bytes] | None,
     limits: Deadlines,
 ) -> Call:
-    headers, key = request.headers, request[CALLER].key
+    headers, key = request.headers.copy(), request[CALLER].key
     if key is not None and key.owner_header is not None:
         # It names the person behind the key.
-        kept = request.headers.copy()
-        kept.popall(key.owner_header, None)
-        headers = CIMultiDictProxy(kept)
-    if isinstance(body, bytes) and headers.get(hdrs.CONTENT_TYPE, JSON) != JSON:
+        headers.popall(key.owner_header, None)
+    if isinstance(body, bytes):
         # It was read as JSON, whatever its caller calls it. As the fields of a form it could say something else.
-        kept = headers.copy()
-        kept[hdrs.CONTENT_TYPE] = JSON
-        headers = CIMultiDictProxy(kept)
+        headers[hdrs.CONTENT_TYPE] = JSON
     return backend.client.call(endpoint, body, limits, method=request.method, headers=headers)
 
 

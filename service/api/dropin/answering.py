@@ -13,10 +13,9 @@ from service.api.dropin.boundaries import Boundaries
 from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.headers import media_type, passed_on
 from service.api.http.callers import is_gone
-from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
+from service.api.http.failures import Failure, failure_of_ours, shaped
 from service.api.http.operation import EVENT_STREAM, NDJSON
 from service.api.http.raw_replies import whole_reply
-from service.api.http.unsaid_stream import reads_detail
 from service.backend.classification import message_of
 from service.errors import CallEndedError, ServiceError, StoppingError
 from service.job import Job
@@ -104,8 +103,7 @@ class Answer:
         headers = {**told.headers, **self._headers}
         if isinstance(failure, CallEndedError):
             headers |= _NO_RETRY
-        shape = self._request.app[ERROR_SHAPES].find(self._job.endpoint)
-        return shape(told._replace(headers=headers, has_detail=reads_detail(self._request)))
+        return shaped(self._request, told._replace(headers=headers))
 
     async def _whole(self, head: Head) -> web.StreamResponse:
         if self._to_caller.is_begun:

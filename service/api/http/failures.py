@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple, NotRequired
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from typing_extensions import TypedDict
 
 from service.api.http.json_replies import json_bytes
+from service.api.http.unsaid_stream import reads_detail
 from service.errors import (
     OUTPUT_FAILED,
     OUTPUT_TOO_LARGE,
@@ -93,6 +94,13 @@ class ErrorShapes:
 
 
 ERROR_SHAPES = web.AppKey("error_shapes", ErrorShapes)
+
+
+def shaped(request: web.Request, failure: Failure) -> web.Response:
+    """The answer to a request that failed so, as the errors of its path look and as its caller reads them."""
+    agent = request.headers.get(hdrs.USER_AGENT, "")
+    told = failure._replace(agent=agent, has_detail=reads_detail(request))
+    return request.app[ERROR_SHAPES].find(request.path)(told)
 
 
 def failure_of_ours(error: ServiceError) -> Failure | None:

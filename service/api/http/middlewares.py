@@ -9,7 +9,7 @@ import logging
 import re
 from time import perf_counter
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler
 
@@ -18,10 +18,9 @@ from service.api.access.caller import CALLER, Caller
 from service.api.access.request_id import UNREAD, request_id_of
 from service.api.access.request_log import LEFT, LOGGED_REQUEST, REQUEST_LOGGING
 from service.api.context import BODY_ROOM, METRICS
-from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_http, failure_of_ours
+from service.api.http.failures import Failure, failure_of_http, failure_of_ours, shaped
 from service.api.http.receiving import throw_rest_away
 from service.api.http.unrouted import FIND_UNROUTED, is_unrouted
-from service.api.http.unsaid_stream import reads_detail
 from service.errors import ServiceError
 
 _log = logging.getLogger(__name__)
@@ -53,19 +52,19 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
             caller, logged = request.get(CALLER), request.get(LOGGED_REQUEST)
         response = await handler(request)
     except ServiceError as error:
-        response = _refusal(request, failure_of_ours(error) or _unknown(request, error))
+        response = shaped(request, failure_of_ours(error) or _unknown(request, error))
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = _refusal(request, failure_of_http(error, request))
+        response = shaped(request, failure_of_http(error, request))
     except web.RequestPayloadError as error:
-        response = _refusal(request, Failure(400, f"the body could not be read: {error}"))
+        response = shaped(request, Failure(400, f"the body could not be read: {error}"))
     except Exception as error:
         if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
             # The client is gone or about to be, which is no error of ours; nobody reads this reply.
             response = web.Response(status=LEFT)
         else:
-            response = _refusal(request, _unknown(request, error))
+            response = shaped(request, _unknown(request, error))
     finally:
         app[BODY_ROOM].release(request)
         if logged is not None:
@@ -75,11 +74,6 @@ async def around_handlers(request: web.Request, handler: Handler) -> web.StreamR
     if not request.content.is_eof():
         await throw_rest_away(request, response)
     return response
-
-
-def _refusal(request: web.Request, failure: Failure) -> web.Response:
-    failure = failure._replace(agent=request.headers.get(hdrs.USER_AGENT, ""), has_detail=reads_detail(request))
-    return request.app[ERROR_SHAPES].find(request.path)(failure)
 
 
 def _unknown(request: web.Request, error: Exception) -> Failure:

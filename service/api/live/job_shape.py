@@ -25,12 +25,12 @@ _PRIORITY_WORDS = {int(priority): priority.word for priority in Priority}
 _WITH_ERROR = frozenset({Status.FAILED, Status.CANCELLED})
 
 
-def moment(milliseconds: int) -> str:
+def moment(milliseconds: int, zone: str = "+00:00") -> str:
     """Milliseconds since the epoch as RFC 3339, in UTC: ``2026-11-20T10:10:19.960+00:00``. Before 3.11 Python's
-    ``fromisoformat`` does not read a ``Z``.
+    ``fromisoformat`` does not read a ``Z``, which is the same ``zone``.
     """
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03d}+00:00"
+    return f"{_second(seconds)}.{rest:03d}{zone}"
 
 
 @lru_cache(maxsize=4096)

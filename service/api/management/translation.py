@@ -35,7 +35,7 @@ def to_new_key(request: KeyRequest) -> NewKey:
 
 def moment(milliseconds: int) -> str:
     """Milliseconds since the epoch as these routes write them: ``2026-11-20T10:10:19.960Z``."""
-    return job_shape.moment(milliseconds).replace("+00:00", "Z")
+    return job_shape.moment(milliseconds, "Z")
 
 
 def key_fields(key: Key, now: int) -> KeyReply:

@@ -16,7 +16,9 @@ _UNESCAPED = (
     "%5B for [ and %25 for %"
 )
 _SQLALCHEMY_SSL = {"true": "require", "false": "disable"}
-_NAMED = {"localhost": ("127.0.0.1", "::1"), "*": ("0.0.0.0", "::")}
+LOOPBACK = ("127.0.0.1", "::1")
+EVERY_ADDRESS = ("0.0.0.0", "::")
+_NAMED = {"localhost": LOOPBACK, "*": EVERY_ADDRESS}
 """What a name means, whatever the machine's table of hosts says: clients of "localhost" may try either."""
 
 

@@ -73,25 +73,18 @@ async def serve(
     try:
         model = _checked_model(simulation, call)
         options = read_options(model, {}, shift=True, automatic_context=simulation.settings.context_length)
-        runner = await simulation.scheduler.acquire(model, options.runner, None)
-        try:
-            async with runner.seat():
-                simulation.observations.seated(model.name)
-                try:
-                    await hold(runner, delivery, disruption)
-                    await delivery.before_first_byte()
-                    if (end := disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE)) is not None:
-                        runner.is_dead = end.kind is FaultKind.RUNNER_KILLED or runner.is_dead
-                        if end.after_tokens == 0:
-                            raise ReplyError(end.reply_status, end.reply_message)
-                        return await delivery.whole(_SWALLOWED)
-                    seconds = model.token_seconds or simulation.settings.token_seconds
-                    await delivery.pass_time(_STEPS, seconds, is_endless=False)
-                finally:
-                    simulation.observations.unseated(model.name)
+        async with simulation.scheduler.acquired(model, options.runner, None) as runner:
+            async with simulation.scheduler.seated(runner, model):
+                await hold(runner, delivery, disruption)
+                await delivery.before_first_byte()
+                if (end := disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE)) is not None:
+                    runner.is_dead = end.kind is FaultKind.RUNNER_KILLED or runner.is_dead
+                    if end.after_tokens == 0:
+                        raise ReplyError(end.reply_status, end.reply_message)
+                    return await delivery.whole(_SWALLOWED)
+                seconds = model.token_seconds or simulation.settings.token_seconds
+                await delivery.pass_time(_STEPS, seconds, is_endless=False)
             return await delivery.whole(_picture(call) if model.can(IMAGE) else _SWALLOWED)
-        finally:
-            simulation.scheduler.release(runner)
     except ReplyError as error:
         return await delivery.whole(call.failure(error, family))
 

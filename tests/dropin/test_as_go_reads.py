@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import Phase, example, given, settings
 
 from service.api.dropin.reading import read_call
 from service.config.sections import duration_seconds
@@ -21,6 +21,7 @@ from service.endpoints import ENDPOINTS
 from service.errors import InvalidRequestError
 from tests.support.bodies_of_calls import calls
 from tests.support.checkout import ROOT
+from tests.support.same_chance import SAME_EVERY_TIME
 
 SOURCE = ROOT / "tests/support/go_decoder.go"
 SECOND = 10**9
@@ -120,13 +121,7 @@ def check(path: str, ours: dict[str, Any], of_go: dict[str, Any]) -> None:
         assert [alike(one or "") for one in told] == [alike(one or "") for one in of_go["contents"]]
 
 
-@settings(
-    max_examples=300,
-    phases=(Phase.explicit, Phase.generate),
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(SAME_EVERY_TIME, max_examples=300)
 @given(call=calls())
 @example(call=("/api/generate", b'{"model":"forbidden","Model":null,"prompt":"x"}'))
 @example(call=("/api/generate", b'{"model":"m","prompt":"x","Prompt":null,"keep_alive":0}'))

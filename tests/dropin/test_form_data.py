@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequestError
 from service.form_data import Form, sent_form, shown_form
 from tests.dropin.test_as_go_reads import GoDecoder, go_decoder
 from tests.support.forms import BOUNDARY, PATH, SOUND, field, file, form, form_type, part, speech
+from tests.support.same_chance import SAME_EVERY_TIME
 
 GOOD = speech(model="m", prompt="Grüße", response_format="text")
 
@@ -214,13 +215,7 @@ def forms(draw: st.DrawFn) -> tuple[str, bytes]:
     ]
 
 
-@settings(
-    max_examples=400,
-    phases=(Phase.explicit, Phase.generate),
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(SAME_EVERY_TIME, max_examples=400)
 @given(sent=forms())
 def test_what_is_taken_is_read_as_go_reads_it(go: GoDecoder, sent: tuple[str, bytes]) -> None:
     content_type, body = sent

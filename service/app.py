@@ -27,6 +27,7 @@ from service.api.context import (
     REVOCATIONS,
     QueueSettings,
 )
+from service.api.http.trailing_slash import accept_trailing_slashes
 from service.api.management.metrics import show_metrics
 from service.api.routes import add_routes
 from service.audit import Audit
@@ -106,7 +107,7 @@ def build_app(config: Config) -> web.Application:
     # Jobs are drained before anybody who watches them is sent away.
     app.on_shutdown.append(_drain)
     add_routes(app)
-    app.router.add_get("/metrics", show_metrics)
+    accept_trailing_slashes(app, answering=[app.router.add_get("/metrics", show_metrics)], redirecting=())
     return app
 
 

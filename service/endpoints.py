@@ -17,6 +17,7 @@ class Kind(Enum):
     WRITES = "writes"
     EMBEDS = "embeds"
     DECIDES = "decides"
+    DRAWS = "draws"
 
 
 class Body(StrEnum):
@@ -32,7 +33,9 @@ class Streams(Enum):
     YES = "yes"
     NO = "no"
     BY_CALLER = "by caller"
-    """Yes for a caller that accepts streams; for any other the translation writes ``"stream": false`` into the body."""
+    """Yes, unless the caller is one that expects one object (:mod:`service.api.http.unsaid_stream`): then the
+    translation writes ``"stream": false`` into the body.
+    """
 
 
 class Endpoint(NamedTuple):
@@ -50,6 +53,8 @@ class Endpoint(NamedTuple):
     """What Ollama decodes the body into; its refusals name it."""
     whole_reader: str
     """What reads a reply that is one object: a name in a module of :mod:`service.backend.protocols`."""
+    text_reader: str | None = None
+    """What reads a whole reply that its media type does not call JSON, named likewise and given that type."""
     streamed_reader: str | None = None
     """What reads a stream, named likewise; None: the endpoint never streams."""
     streams: Streams = Streams.NO
@@ -61,7 +66,14 @@ class Endpoint(NamedTuple):
     """Ollama refuses a request without a model (400); else it looks for the model without a name (404)."""
     has_options: bool = False
     """Whether a request carries ``options`` and ``keep_alive``."""
+    has_keep_alive: bool = False
+    """Whether it carries ``keep_alive`` without options."""
     body: Body = Body.JSON
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the request is a form, which is kept in another way than it is sent (:mod:`service.form_data`)."""
+        return self.body is Body.MULTIPART
 
     def is_streamed(self, asked: object) -> bool:
         """Whether the reply is a stream when the request's ``stream`` is this. What is neither true nor false says
@@ -167,6 +179,45 @@ _ROWS = (
         whole_reader="responses.whole_response",
         streamed_reader="responses.ResponsesReader",
         token_field="max_output_tokens",
+    ),
+    Endpoint(
+        "/v1/audio/transcriptions",
+        door="openai",
+        errors="openai",
+        kind=Kind.WRITES,
+        content="prompt",
+        go_type="openai.TranscriptionRequest",
+        whole_reader="transcriptions.whole_transcription",
+        text_reader="transcriptions.TextReader",
+        body=Body.MULTIPART,
+    ),
+    Endpoint(
+        "/v1/images/generations",
+        door="openai",
+        errors="openai",
+        kind=Kind.DRAWS,
+        content="prompt",
+        go_type="openai.ImageGenerationRequest",
+        whole_reader="images.ImagesReader",
+    ),
+    Endpoint(
+        "/v1/images/edits",
+        door="openai",
+        errors="openai",
+        kind=Kind.DRAWS,
+        content="prompt",
+        go_type="openai.ImageEditRequest",
+        whole_reader="images.ImagesReader",
+    ),
+    Endpoint(
+        "/v1/systemone",
+        door="openai",
+        errors="ollama",
+        kind=Kind.DECIDES,
+        content="state",
+        go_type="api.SystemOneRequest",
+        whole_reader="decisions.whole_decision",
+        has_keep_alive=True,
     ),
     Endpoint(
         "/v1/messages",

@@ -120,7 +120,7 @@ class NewJob(NamedTuple):
     model: str
     """As the caller wrote it."""
     request: str
-    """The body for the backend, JSON."""
+    """The body for the backend: JSON, or a form as :mod:`service.form_data` keeps it."""
     prompt: str
     """The words to show in a list and to search for."""
     priority: int = Priority.NORMAL

@@ -15,7 +15,7 @@ from service.endpoints import ENDPOINTS
 from service.job import RELOADING, SHIFT, model_key
 
 _UNCARRIED = ("num_ctx", "default_num_ctx", "keep_alive", "default_keep_alive")
-"""The settings that no ``/v1`` route has a field for."""
+"""The settings that no ``/v1`` route has a field for, but ``/v1/systemone``, which has ``keep_alive``."""
 
 
 class ModelLimits:
@@ -41,6 +41,8 @@ class ModelLimits:
         if row.has_options:
             allowed = _with_allowed(limits, body)
             return _with_changes(allowed, _native_changes(limits, allowed, field))
+        if row.has_keep_alive:
+            return _with_changes(body, {"keep_alive": _keep_alive(limits, body.get("keep_alive"))})
         if field is None or (row.needs_tokens and not _is_positive(body.get(field))):
             return body
         return _with_changes(body, {field: _tokens(limits, body.get(field))})

@@ -38,7 +38,7 @@ class Reloading:
         queue: QueueSettings,
         audit: Audit,
     ) -> None:
-        self._config = config
+        self._at_start = self._config = config
         self._connections = connections
         self._clock = clock
         self._backlog = backlog
@@ -58,7 +58,8 @@ class Reloading:
         self._workers.reconfigure(config.timeouts, config.retry, holds_busy=config.queue.hold_busy)
         names = ", ".join(backend.name for backend in config.backends)
         _log.info("the configuration was read again; backends: %s", names)
-        taken, left = _changes(self._config, config)
+        taken = _changes(self._config, config, is_taken=True)
+        left = _changes(self._at_start, config, is_taken=False)
         if left:
             _log.warning("these changes wait for a restart: %s", ", ".join(left))
         self._audit.note(Action.RELOADED, SIGNAL, changed=taken, waiting=left)
@@ -81,15 +82,15 @@ def boosts_ms_of(config: Config) -> dict[int, float]:
     return {priority: seconds * 1000 for priority, seconds in config.queue.boosts.items()}
 
 
-def _changes(before: Config, after: Config) -> tuple[list[str], list[str]]:
-    """The names of what has changed: what holds from now on, and what waits for a restart. No value is told."""
-    taken: list[str] = []
-    left: list[str] = []
+def _changes(before: Config, after: Config, *, is_taken: bool) -> list[str]:
+    """The names of what has changed and holds from now on, or waits for a restart. No value is told."""
+    changed: list[str] = []
     for section in Config.model_fields:
         old, new = getattr(before, section), getattr(after, section)
-        found = taken if section in _TAKEN_OVER else left
-        if not isinstance(old, BaseModel):
-            found += [section] if old != new else []
-        else:
-            found += [f"{section}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
-    return taken, left
+        if (section in _TAKEN_OVER) is not is_taken:
+            continue
+        if isinstance(old, BaseModel):
+            changed += [f"{section}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
+        elif old != new:
+            changed.append(section)
+    return changed

@@ -130,7 +130,7 @@ export class JobView {
       this.#thinking.clear();
       this.#showThinking(result.thinking);
     }
-    if (result.result) this.#answer.replace(result.result);
+    if (result.result && !result.error) this.#answer.replace(result.result);
     if (result.tool_calls?.length && this.#toolCalls.isEmpty) this.#showToolCalls(JSON.stringify(result.tool_calls, null, 2));
     this.#foldThinking();
     setText(byId("thinking-summary"), "Thinking");

@@ -17,6 +17,7 @@ class Row {
   #model = cell("model");
   #priority = cell("priority");
   #created = element("time");
+  #updated = element("time");
 
   constructor(job) {
     this.element = element(
@@ -27,6 +28,7 @@ class Row {
       this.#model,
       this.#priority,
       cell("created", this.#created),
+      cell("updated", this.#updated),
     );
     this.#link.href = jobAddress(job.id);
     this.job = {};
@@ -45,14 +47,21 @@ class Row {
     setText(this.#model, this.job.model ?? "");
     this.#priority.dataset.priority = this.job.priority ?? "";
     setText(this.#priority, this.job.priority ?? "");
-    this.#created.dateTime = this.job.created_at;
-    this.#created.title = fullTime(this.job.created_at);
+    for (const [time, moment] of this.#times()) {
+      time.dateTime = moment;
+      time.title = fullTime(moment);
+    }
     this.showAge();
     if (status !== undefined && status !== this.job.status) this.#flash();
   }
 
   showAge() {
-    setText(this.#created, ago(this.job.created_at));
+    for (const [time, moment] of this.#times()) setText(time, ago(moment));
+  }
+
+  #times() {
+    const { created_at: created, updated_at: updated } = this.job;
+    return [[this.#created, created], [this.#updated, updated ?? created]];
   }
 
   #flash() {

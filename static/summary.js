@@ -12,7 +12,8 @@ export function detailOf(job, { hasOutput, isHeld }) {
     if (job.position !== undefined) parts.push(job.position <= 1 ? "Next in line" : `Position ${count(job.position)}`);
     if (isHeld) parts.push("held until a model server answers");
     else if (job.estimated_start_seconds !== undefined) parts.push(`starts in ${estimate(job.estimated_start_seconds)}`);
-    if (job.next_attempt_at) parts.push(`tried again at ${fullTime(job.next_attempt_at)}`);
+    // One that was never tried waits because it was asked for later.
+    if (job.next_attempt_at) parts.push(`${job.attempt ? "tried again" : "starts"} at ${fullTime(job.next_attempt_at)}`);
   }
   // A model that has to be loaded first says nothing for a minute.
   if (job.status === "processing" && !hasOutput) parts.push("waiting for the first word");

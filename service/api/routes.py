@@ -22,13 +22,14 @@ from service.api.access.failed_sign_ins import FAILED_SIGN_INS, FailedSignIns
 from service.api.access.origins import ORIGINS, AllowedOrigins
 from service.api.context import CONFIG, HUB, JOBS, LONG_LIVED, POOL
 from service.api.dropin.passing import PASSING, passing_bound
-from service.api.dropin.unknown import NOTED, find_unknown
+from service.api.dropin.unknown import NOTED, RELAYED, find_unknown
 from service.api.http.aiohttp_internals import check_internals
 from service.api.http.callers import CALLERS, Callers
 from service.api.http.cross_origin import show_to_page
 from service.api.http.failures import ERROR_SHAPES, ErrorShape, ErrorShapes, problem
 from service.api.http.middlewares import around_handlers
 from service.api.http.raw_replies import COALESCED_WRITES, name_server
+from service.api.http.trailing_slash import accept_trailing_slashes
 from service.api.http.unrouted import FIND_UNROUTED
 from service.api.live import websocket
 from service.api.live.feeds import FEEDS, Feeds
@@ -67,22 +68,15 @@ def add_routes(app: web.Application) -> None:
     for own in ("/api/v1", "/api/models", "/api/keys", "/api/token", "/api/stats", "/api/audit"):
         shapes.register(own, problem)
 
-    app.add_routes(
-        [
-            *prompts.ROUTES,
-            *requests.ROUTES,
-            *ollama.ROUTES,
-            *openai.ROUTES,
-            *anthropic.ROUTES,
-            *backends.ROUTES,
-            *management.ROUTES,
-            *health.ROUTES,
-            *documentation.ROUTES,
-        ]
+    ours = app.add_routes(
+        [*prompts.ROUTES, *requests.ROUTES, *backends.ROUTES, *management.ROUTES, *health.ROUTES],
     )
+    app.add_routes([*ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES])
+    documents = app.add_routes(documentation.ROUTES)
+    sockets = app.add_routes(websocket.ROUTES)
+    shown = app.add_routes(pages.ROUTES)
+    accept_trailing_slashes(app, answering=[*ours, *sockets], redirecting=[*documents, *shown])
     app[FIND_UNROUTED], app[NOTED] = find_unknown, set()
-    app.add_routes(websocket.ROUTES)
-    app.add_routes(pages.ROUTES)
 
     pages.prepare_pages(app)
     documentation.prepare_documentation(app)
@@ -95,7 +89,7 @@ async def _followers(app: web.Application) -> AsyncIterator[None]:
     app[COALESCED_WRITES] = CoalescedWrites(asyncio.get_running_loop())
     feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
-    app[PASSING] = passing_bound()
+    app[PASSING], app[RELAYED] = passing_bound(), passing_bound()
     app[AUTH].keys.changed.connect(lambda: app[LONG_LIVED].dismiss_holders(app[AUTH].keys.is_good))
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
     rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]

@@ -59,13 +59,17 @@ class BackendClient:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
         patience: Patience | None = None,
+        content_type: str | None = None,
     ) -> Call:
         """Send a request, to be used as ``async with client.call(…) as reply``. ``headers`` are the caller's;
-        ``patience`` decides how long the first byte may take, in place of the limits.
+        ``patience`` decides how long the first byte may take, in place of the limits; ``content_type`` is the body's
+        where that is not JSON.
 
         Entering raises BackendError when no head of a reply came; leaving early closes the connection, which is how
         Ollama is told to stop. The reply's status is for the caller to judge.
         """
+        if content_type is not None:
+            headers = {**(headers or {}), "Content-Type": content_type}
         head = self._heads.get((method, endpoint)) if headers is None else None
         if head is None:
             # A body that is passed on while it comes was not unpacked.

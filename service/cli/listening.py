@@ -9,14 +9,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
+from service.config.addresses import EVERY_ADDRESS, LOOPBACK
 from service.errors import StartError
 
 _log = logging.getLogger(__name__)
 
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
-_EVERY_ADDRESS = ("0.0.0.0", "::")
-_LOOPBACK = ("127.0.0.1", "::1")
 _TRIES = 20
 """How often any free port is chosen that must be free at all addresses."""
 
@@ -52,14 +51,14 @@ def is_of_this_machine(hosts: Iterable[str]) -> bool:
 
 def shown_urls(hosts: Sequence[str], port: int) -> str:
     """Where the service is found, for people: one URL, or several with "and" between."""
-    if any(host in _EVERY_ADDRESS for host in hosts) or set(hosts) == set(_LOOPBACK):
+    if any(host in EVERY_ADDRESS for host in hosts) or set(hosts) == set(LOOPBACK):
         return f"http://localhost:{port}"
     return " and ".join(f"http://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts)
 
 
 def shown_hosts(hosts: Sequence[str]) -> str:
     """Who is meant by the addresses, within a sentence."""
-    return "this machine" if any(host in _EVERY_ADDRESS for host in hosts) else " or ".join(hosts)
+    return "this machine" if any(host in EVERY_ADDRESS for host in hosts) else " or ".join(hosts)
 
 
 def _places(hosts: Sequence[str]) -> list[_Place]:
@@ -72,8 +71,8 @@ def _places(hosts: Sequence[str]) -> list[_Place]:
         for family, _, _, _, sockaddr in known:
             found[_Place(family, str(sockaddr[0]), sockaddr)] = None
     # An address of its own would be in the way of every address of its family.
-    whole = {place.family for place in found if place.address in _EVERY_ADDRESS}
-    return [place for place in found if place.address in _EVERY_ADDRESS or place.family not in whole]
+    whole = {place.family for place in found if place.address in EVERY_ADDRESS}
+    return [place for place in found if place.address in EVERY_ADDRESS or place.family not in whole]
 
 
 def _bound(places: Sequence[_Place], port: int) -> list[socket.socket]:
@@ -115,7 +114,7 @@ def _socket_at(place: _Place, port: int) -> socket.socket:
 
 def _is_lacking(place: _Place, error: OSError) -> bool:
     """Whether the machine has nothing of this family, rather than not this address."""
-    is_general = place.address in (*_EVERY_ADDRESS, *_LOOPBACK)
+    is_general = place.address in (*EVERY_ADDRESS, *LOOPBACK)
     return error.errno == errno.EAFNOSUPPORT or (is_general and error.errno == errno.EADDRNOTAVAIL)
 
 

@@ -9,9 +9,17 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 _DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+://")
 """SQLAlchemy writes the driver's name behind the database's."""
 _SQLITE = re.compile(r"^sqlite(?:\+\w+)?://(.*)$")
+_PLACE = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
+"""A host and its port, both of which may be left out."""
+_UNESCAPED = (
+    'write "postgresql://user:password@host/name", with %2F for / in the password, %3F for ?, %23 for #, %40 for @, '
+    "%5B for [ and %25 for %"
+)
 _SQLALCHEMY_SSL = {"true": "require", "false": "disable"}
-_LOCALHOST = ("127.0.0.1", "::1")
-"""What "localhost" means, whatever the machine's table of hosts says: its clients may try either."""
+LOOPBACK = ("127.0.0.1", "::1")
+EVERY_ADDRESS = ("0.0.0.0", "::")
+_NAMED = {"localhost": LOOPBACK, "*": EVERY_ADDRESS}
+"""What a name means, whatever the machine's table of hosts says: clients of "localhost" may try either."""
 
 
 def listened_hosts(value: object) -> object:
@@ -26,7 +34,7 @@ def listened_hosts(value: object) -> object:
     names = [one.strip().removeprefix("[").removesuffix("]") for one in value]
     if not names or not all(names):
         raise ValueError('write an address, such as "127.0.0.1", or leave it out for all of this machine\'s')
-    return tuple(dict.fromkeys(host for name in names for host in (_LOCALHOST if name == "localhost" else (name,))))
+    return tuple(dict.fromkeys(host for name in names for host in _NAMED.get(name.lower(), (name,))))
 
 
 def _listed(text: str) -> object:
@@ -47,7 +55,7 @@ def server_url(value: str) -> str:
     parts = urlsplit(value.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError('write a whole URL, such as "http://127.0.0.1:11434"')
-    if parts.username is not None:
+    if parts.username is not None or "@" in parts.path:
         raise ValueError("leave name and password out of the URL and send them in the backend's headers")
     if parts.query or parts.fragment:
         raise ValueError("leave out everything after the path")
@@ -70,6 +78,7 @@ def database_url(value: str) -> str:
         raise ValueError(
             'write "postgresql://user:password@host/name", or "sqlite:///data/queue.db", or leave it empty for SQLite'
         )
+    _check_places(url)
     if url == value or "?" not in url:
         return url
     base, _, query = url.partition("?")
@@ -78,6 +87,22 @@ def database_url(value: str) -> str:
         for name, said in parse_qsl(query, keep_blank_values=True)
     ]
     return f"{base}?{urlencode(fields)}"
+
+
+def _check_places(url: str) -> None:
+    """Raise ValueError for a PostgreSQL URL whose password is not escaped. A part of it would be taken for the host,
+    the port or the name of the database, and they are logged.
+    """
+    try:
+        parts = urlsplit(url)
+        parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        parts = None
+    if parts is None or not all(map(_PLACE.fullmatch, parts.netloc.rpartition("@")[2].split(","))):
+        raise ValueError(_UNESCAPED)
+    rest = f"{parts.path}#{parts.fragment}" if "@" in parts.netloc else url.partition("://")[2]
+    if "@" in rest or parts.fragment:
+        raise ValueError(_UNESCAPED)
 
 
 def sqlite_path(url: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,7 @@ def read_env_file(environ: Mapping[str, str]) -> EnvFile | None:
         line = data.count(b"\n", 0, failure.start) + 1
         raise ConfigurationError(f"{path}: line {line}: not UTF-8: save the file as UTF-8 text") from None
     variables: dict[str, str | None] = {}
+    known = ChainMap[str, str | None](dict(environ), variables)
     for binding in parse_stream(io.StringIO(text, newline="")):
         if binding.error:
             raise ConfigurationError(
@@ -49,7 +51,7 @@ def read_env_file(environ: Mapping[str, str]) -> EnvFile | None:
                 "a value that begins with a quote ends with one"
             )
         if binding.key is not None:
-            variables[binding.key] = _resolved(binding, {**variables, **environ})
+            variables[binding.key] = _resolved(binding, known)
     return EnvFile(path, variables)
 
 

@@ -15,13 +15,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from service.config.env_file import EnvFile
-from service.config.sections import BackendConfig, Config, ModelConfig
+from service.config.sections import DEMO_VARIABLES, BackendConfig, Config, ModelConfig
 from service.errors import ConfigurationError
 
 PREFIX = "CORRAL_"
 CLIENT_VARIABLES = frozenset({"CORRAL_URL", "CORRAL_KEY", "CORRAL_DEBUG"})
 """The client library's, which may be set where the service runs too. They are passed over and never read."""
-ENVIRONMENT_ONLY = {"auth.demo_admin_key": "DEMO_ADMIN_KEY", "auth.demo_user_key": "DEMO_USER_KEY"}
+ENVIRONMENT_ONLY = {f"auth.{name}": variable for name, variable in DEMO_VARIABLES.items()}
 """API keys for a try-out: they must not be left lying in a file."""
 
 _SECRET = ("auth.", "database.url", "headers")
@@ -137,8 +137,7 @@ NAMED_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "OLLAMA_PROXY_QUIET": ("server.access_log", lambda _anything: False),
     "DATABASE_URL": ("database.url", str),
     "SECRET_KEY": ("auth.secret_key", str),
-    "DEMO_ADMIN_KEY": ("auth.demo_admin_key", str),
-    "DEMO_USER_KEY": ("auth.demo_user_key", str),
+    **{variable: (key, str) for key, variable in ENVIRONMENT_ONLY.items()},
     "ACCESS_TOKEN_EXPIRE_MINUTES": ("auth.token_minutes", str),
     "LOG_LEVEL": ("log.level", str),
 }

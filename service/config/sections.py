@@ -237,6 +237,10 @@ class ModelConfig(Section):
         return self
 
 
+DEMO_VARIABLES = {"demo_admin_key": "DEMO_ADMIN_KEY", "demo_user_key": "DEMO_USER_KEY"}
+"""The variables for the keys of a try-out, by what they set."""
+
+
 class AuthConfig(Section):
     required: bool = False
     token_minutes: float = Field(default=60.0, gt=0, le=525_600, allow_inf_nan=False)
@@ -246,9 +250,8 @@ class AuthConfig(Section):
 
     @property
     def demo_variables(self) -> list[str]:
-        """The variables that were set of those that make keys for a try-out."""
-        given = {"DEMO_ADMIN_KEY": self.demo_admin_key, "DEMO_USER_KEY": self.demo_user_key}
-        return [name for name, key in given.items() if key]
+        """Those that were set."""
+        return [variable for name, variable in DEMO_VARIABLES.items() if getattr(self, name)]
 
 
 class MetricsConfig(Section):
@@ -277,6 +280,13 @@ class LogConfig(Section):
     level: Level = "INFO"
 
 
+StreamDefault = Literal["auto", "always", "never"]
+
+
+class ChatConfig(Section):
+    stream_default: StreamDefault = "auto"
+
+
 class Config(BaseSettings):
     """The whole configuration. ``Config()`` has the defaults; ``load_config`` returns what the user wants."""
 
@@ -295,6 +305,7 @@ class Config(BaseSettings):
     models: dict[str, ModelConfig] = {}
     auth: AuthConfig = AuthConfig()
     metrics: MetricsConfig = MetricsConfig()
+    chat: ChatConfig = ChatConfig()
     output: OutputConfig = OutputConfig()
     websocket: WebsocketConfig = WebsocketConfig()
     log: LogConfig = LogConfig()

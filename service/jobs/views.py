@@ -113,7 +113,7 @@ class Views:
         return await self._queries.prompt(job.seq)
 
     async def request(self, job: Job) -> StoredText | None:
-        """The body with which a backend is asked, JSON."""
+        """The body with which a backend is asked, as it is kept (``NewJob.request``)."""
         return await self._queries.request(job.seq)
 
     async def page(self, which: Filter, limit: int, offset: int, before: str | None = None) -> Page:

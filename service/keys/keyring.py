@@ -126,7 +126,14 @@ class Keyring:
 
     def listed(self) -> list[Key]:
         """Every key, oldest first."""
-        return [key._replace(last_used_at=self._used.get(key.id, key.last_used_at)) for key in self._by_id.values()]
+        return [self._with_last_use(key) for key in self._by_id.values()]
+
+    def shown(self, key_id: str) -> Key:
+        """The key with this id, and when it was used last. Raises NotFoundError."""
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise NotFoundError(f"there is no key {key_id[:100]!r}")
+        return self._with_last_use(key)
 
     async def create(self, new: NewKey, *, by: Actor) -> tuple[Key, str]:
         """A new key and its text, which nobody can find out later. Raises CannotStoreError."""
@@ -149,7 +156,8 @@ class Keyring:
             raise NotFoundError(f"there is no key {key_id[:100]!r}")
         log_done(done._replace(subject_name=key.name))
         await self.refresh()
-        return key
+        # Shown as everywhere else: SQLite's RETURNING gives 1 for the weight 1.0, and uses may not be stored yet.
+        return self.shown(key.id)
 
     async def keep_demo_key(self, role: Role, text: str) -> None:
         """Give the demo key of this role this text; "" revokes the key, when there is one, and its jobs go on.
@@ -204,6 +212,9 @@ class Keyring:
                 await self.refresh()
             except ServiceError as error:
                 _log.warning("the keys could not be read again: %s", error)
+
+    def _with_last_use(self, key: Key) -> Key:
+        return key._replace(last_used_at=self._used.get(key.id, key.last_used_at))
 
     def _hash(self, text: str) -> str:
         return hmac.digest(self._secret, text.encode("utf-8", "replace"), "sha256").hex()

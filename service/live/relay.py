@@ -35,6 +35,7 @@ class Relay:
     __slots__ = (
         "_chunks",
         "_is_settled",
+        "_opening",
         "_waiters",
         "failure",
         "has_told_error",
@@ -84,13 +85,32 @@ class Relay:
         self.held_part: HeldPart | None = None
         """What counts them among all replies, once there are many. Set by the attempt."""
         self._is_settled = False
+        self._opening: tuple[Head, bytearray] | None = None
         self._chunks: list[bytes] = []
         self._waiters: list[asyncio.Future[None]] = []
 
     def begin(self, head: Head) -> None:
         """Ollama answers."""
+        self._opening = None
         self.head = head
         self._wake()
+
+    def offer(self, head: Head, opening: bytearray) -> None:
+        """Ollama has sent this beginning of a stream, which may still be a refusal's. The attempt holds it on."""
+        self._opening = (head, opening)
+
+    def open(self) -> bool:
+        """Begin with what was offered, which is taken from the attempt: its caller can wait no longer for what follows.
+        False: nothing was offered.
+        """
+        if self._opening is None:
+            return False
+        head, opening = self._opening
+        data = bytes(opening)
+        opening.clear()
+        self.begin(head)
+        self.append(data)
+        return True
 
     def append(self, data: bytes) -> None:
         """More of the body. It is let go of where nobody reads it any more, and nobody can come."""
@@ -103,6 +123,7 @@ class Relay:
     def reset(self) -> None:
         """The attempt failed and another will follow. Only to be called while nobody was sent a byte."""
         self.head = None
+        self._opening = None
         self.has_told_error = False
         self._let_go()
         self.size = 0

@@ -9,18 +9,20 @@ from functools import partial
 
 from aiohttp import web
 
-from service.simulated import account, control, decisions, embeddings, generation, listings, management
+from service.simulated import account, control, decisions, embeddings, generation, images, listings, management
 from service.simulated.anthropic import read_messages
 from service.simulated.native import read_chat, read_generate
 from service.simulated.openai import read_chat_completion, read_completion
 from service.simulated.responses import read_responses
-from service.simulated.routes import Inform, Read, information, unknown_route, work
+from service.simulated.routes import Inform, Read, form_work, information, unknown_route, work
 from service.simulated.settings import SimulatedSettings
 from service.simulated.simulation import SIMULATION, Simulation
+from service.simulated.transcriptions import read_transcription
 from service.simulated.versions import Behaviour
 
 _LARGEST_BODY = 1 << 30
 _DECISIONS = "/v1/systemone"
+_TRANSCRIPTIONS = "/v1/audio/transcriptions"
 
 _INFORMATION: tuple[tuple[str, str, Inform], ...] = (
     ("GET HEAD", "/", listings.root),
@@ -65,6 +67,9 @@ _VECTORS = (
 )
 
 
+_IMAGES = (("/v1/images/generations", images.read_generation), ("/v1/images/edits", images.read_edit))
+
+
 def build_simulated_app(settings: SimulatedSettings | None = None) -> web.Application:
     """A simulated Ollama; its state is `app[SIMULATION]`. Raises ValueError where the version is none.
 
@@ -85,6 +90,11 @@ def build_simulated_app(settings: SimulatedSettings | None = None) -> web.Applic
         known[path] = {"POST"}
     for path, read_vectors in _VECTORS:
         app.router.add_post(path, work(path, read_vectors, embeddings.serve))
+        known[path] = {"POST"}
+    app.router.add_post(_TRANSCRIPTIONS, form_work(_TRANSCRIPTIONS, read_transcription, generation.serve))
+    known[_TRANSCRIPTIONS] = {"POST"}
+    for path, read_image in _IMAGES if behaviour.draws_images else ():
+        app.router.add_post(path, work(path, read_image, images.serve))
         known[path] = {"POST"}
     if behaviour.has_system_one:
         app.router.add_post(_DECISIONS, work(_DECISIONS, decisions.read_decision, decisions.serve))

@@ -76,24 +76,17 @@ async def serve(
     try:
         model = _checked_model(simulation, call)
         options = read_options(model, {}, shift=True, automatic_context=simulation.settings.context_length)
-        runner = await simulation.scheduler.acquire(model, options.runner, call.keep_alive_seconds)
-        try:
-            async with runner.seat():
-                simulation.observations.seated(model.name)
-                try:
-                    await hold(runner, delivery, disruption)
-                    await delivery.before_first_byte()
-                    if (end := disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE)) is not None:
-                        runner.is_dead = end.kind is FaultKind.RUNNER_KILLED or runner.is_dead
-                        raise ReplyError(500, end.message or RUNNER_DIED)
-                    await asyncio.sleep(model.token_seconds or simulation.settings.token_seconds)
-                finally:
-                    simulation.observations.unseated(model.name)
+        async with simulation.scheduler.acquired(model, options.runner, call.keep_alive_seconds) as runner:
+            async with simulation.scheduler.seated(runner, model):
+                await hold(runner, delivery, disruption)
+                await delivery.before_first_byte()
+                if (end := disruption.fault(FaultKind.RUNNER_KILLED, FaultKind.ERROR_LINE)) is not None:
+                    runner.is_dead = end.kind is FaultKind.RUNNER_KILLED or runner.is_dead
+                    raise ReplyError(500, end.message or RUNNER_DIED)
+                await asyncio.sleep(model.token_seconds or simulation.settings.token_seconds)
             answers = {name: _answer(call.state, name, question) for name, question in call.questions.items()}
             usage = {"input_tokens": call.input_tokens, "output_tokens": len(answers)}
             return await delivery.whole(json_reply({"model": call.model, "answers": answers, "usage": usage}))
-        finally:
-            simulation.scheduler.release(runner)
     except ReplyError as error:
         return await delivery.whole(call.failure(error, family))
 

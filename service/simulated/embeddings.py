@@ -121,8 +121,7 @@ async def serve(
         model = _checked_model(simulation, call)
         automatic = simulation.settings.context_length
         options = read_options(model, call.options, shift=True, automatic_context=automatic)
-        runner = await simulation.scheduler.acquire(model, options.runner, call.keep_alive_seconds)
-        try:
+        async with simulation.scheduler.acquired(model, options.runner, call.keep_alive_seconds) as runner:
             loaded = time.monotonic_ns()
             await hold(runner, delivery, disruption)
             await delivery.before_first_byte()
@@ -130,8 +129,6 @@ async def serve(
             await _embed(simulation, disruption, runner, call, options.runner.num_ctx)
             measures = Measures(tokens, time.monotonic_ns() - started, max(1, loaded - started))
             return await delivery.whole(call.render(model, measures))
-        finally:
-            simulation.scheduler.release(runner)
     except ReplyError as error:
         return await delivery.whole(call.failure(error, family))
 
@@ -155,13 +152,9 @@ async def _embed(
     for text in call.inputs:
         if not call.truncate and count_tokens(len(text)) > context:
             raise ReplyError(400, "the input length exceeds the context length")
-        async with runner.seat():
-            simulation.observations.seated(model.name)
-            try:
-                if seconds:
-                    await asyncio.sleep(seconds)
-            finally:
-                simulation.observations.unseated(model.name)
+        async with simulation.scheduler.seated(runner, model):
+            if seconds:
+                await asyncio.sleep(seconds)
 
 
 def _checked_model(simulation: Simulation, call: EmbeddingCall) -> SimulatedModel:

@@ -78,23 +78,16 @@ async def serve(
             return await delivery.whole(_without_words(call, "unload"))
         is_thinking = _is_thinking(call, model)
         options = _options(simulation, call, model)
-        runner = await simulation.scheduler.acquire(model, options.runner, call.keep_alive_seconds)
-        try:
+        async with simulation.scheduler.acquired(model, options.runner, call.keep_alive_seconds) as runner:
             loaded = time.monotonic_ns()
             if call.is_empty:
                 return await delivery.whole(_without_words(call, "load"))
-            async with runner.seat() as seat:
+            async with simulation.scheduler.seated(runner, model) as seat:
                 seated = time.monotonic_ns()
-                simulation.observations.seated(model.name)
-                try:
-                    await hold(runner, delivery, disruption)
-                    given = _answer(simulation, call, model, options, is_thinking)
-                    generation = _Generation(simulation.settings, call, runner, seat, given, started, loaded, seated)
-                    return await generation.deliver(delivery, disruption)
-                finally:
-                    simulation.observations.unseated(model.name)
-        finally:
-            simulation.scheduler.release(runner)
+                await hold(runner, delivery, disruption)
+                given = _answer(simulation, call, model, options, is_thinking)
+                generation = _Generation(simulation.settings, call, runner, seat, given, started, loaded, seated)
+                return await generation.deliver(delivery, disruption)
     except ReplyError as error:
         return await delivery.whole(call.failure(error, family))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import time
 from typing import Any
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -45,7 +46,14 @@ async def version(simulation: Simulation, request: web.Request, body: bytes) -> 
 
 async def later(simulation: Simulation, request: web.Request, body: bytes) -> Reply:
     """A route that no version has yet: it tells what it was asked."""
-    asked = {"method": request.method, "query": request.query_string, "body": body.decode("utf-8", "replace")}
+    asked: dict[str, Any] = {
+        "method": request.method,
+        "query": request.query_string,
+        "body": body.decode("utf-8", "replace"),
+    }
+    if request.content_type == "application/x-www-form-urlencoded":
+        # Go's Request.FormValue goes by the type.
+        asked["form"] = dict(parse_qsl(asked["body"]))
     return json_reply(asked)
 
 

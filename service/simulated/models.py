@@ -17,6 +17,7 @@ VISION = "vision"
 EMBEDDING = "embedding"
 INSERT = "insert"
 DECISION = "decision"
+IMAGE = "image"
 
 _MLX_FORMAT = "safetensors"
 _SERIAL_FAMILIES = frozenset(

@@ -188,6 +188,11 @@ DECISION = Struct(
     },
 )
 
+_picture = {"model": string, "prompt": string, "size": string, "seed": integer}
+
+IMAGE_GENERATION = Struct("ImageGenerationRequest", {**_picture, "n": integer, "response_format": string})
+IMAGE_EDIT = Struct("ImageEditRequest", {**_picture, "image": string})
+
 RESPONSES = Struct(
     "ResponsesRequest",
     {

@@ -42,12 +42,22 @@ class _Call(Protocol):
 
 C = TypeVar("C", bound=_Call)
 Read = Callable[[bytes], C]
+ReadForm = Callable[[str, bytes], C]
 Serve = Callable[[Simulation, Delivery, Disruption, C, Family], Awaitable[web.StreamResponse]]
 Inform = Callable[[Simulation, web.Request, bytes], Awaitable[Reply | Stream]]
 
 
 def work(path: str, read: Read[C], serve: Serve[C]) -> Handler:
     """The handler of a route that needs a model: what `read` makes of the body, `serve` answers."""
+    return _worker(path, lambda request: partial(_unpacked_first, read) if _is_packed(path, request) else read, serve)
+
+
+def form_work(path: str, read: ReadForm[C], serve: Serve[C]) -> Handler:
+    """The same of a body whose type says how to read it, which `read` is given before the body."""
+    return _worker(path, lambda request: partial(read, request.headers.get("Content-Type", "")), serve)
+
+
+def _worker(path: str, reader_of: Callable[[web.Request], Read[C]], serve: Serve[C]) -> Handler:
     family = family_of(path)
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -57,7 +67,7 @@ def work(path: str, read: Read[C], serve: Serve[C]) -> Handler:
             return web.Response(status=403)
         body = await request.read()
         observations.requests[path] += 1
-        call, refusal = _read(partial(_unpacked_first, read) if _is_packed(path, request) else read, body)
+        call, refusal = _read(reader_of(request), body)
         model, prompt = (call.model, call.prompt) if call is not None else ("", "")
         observations.arrived(path, model, prompt, body, request.headers)
         disruption = simulation.faults.take(path, model, prompt)

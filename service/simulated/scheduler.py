@@ -94,8 +94,28 @@ class Scheduler:
         """What `/api/ps` shows: a model that is still loading is not in it."""
         return tuple(self._loaded.values())
 
-    async def acquire(self, model: SimulatedModel, options: RunnerOptions, keep_alive_seconds: float | None) -> Runner:
-        """A runner for one request, which must `release` it. Raises ReplyError: the queue is full, the load failed."""
+    @asynccontextmanager
+    async def acquired(
+        self, model: SimulatedModel, options: RunnerOptions, keep_alive_seconds: float | None
+    ) -> AsyncIterator[Runner]:
+        """A runner for one request. Raises ReplyError: the queue is full, the load failed."""
+        runner = await self._acquire(model, options, keep_alive_seconds)
+        try:
+            yield runner
+        finally:
+            self._release(runner)
+
+    @asynccontextmanager
+    async def seated(self, runner: Runner, asked: SimulatedModel) -> AsyncIterator[Seat]:
+        """A seat for one request, which is seen to have it under the name that it asked for."""
+        async with runner.seat() as seat:
+            self._observations.seated(asked.name)
+            try:
+                yield seat
+            finally:
+                self._observations.unseated(asked.name)
+
+    async def _acquire(self, model: SimulatedModel, options: RunnerOptions, keep_alive_seconds: float | None) -> Runner:
         runner = self._loaded.get(model.weights)
         if runner is not None and runner.can_serve(options):
             # The fast path of contract 4.2: past the buffer, and past a runner's being drained for another model.
@@ -111,10 +131,10 @@ class Scheduler:
         except asyncio.CancelledError:
             # The request was granted and cancelled in the same moment: nobody else knows of its reference.
             if request.granted.done() and not request.granted.cancelled() and request.granted.exception() is None:
-                self.release(request.granted.result())
+                self._release(request.granted.result())
             raise
 
-    def release(self, runner: Runner) -> None:
+    def _release(self, runner: Runner) -> None:
         runner.references -= 1
         if runner.references > 0:
             return

@@ -21,6 +21,7 @@ class Behaviour:
     searches_web_in_responses: bool  # 2.4: and refuses inside the stream there
     tells_token_repeats: bool  # 2.1 (a), 3.2, row 39b: before, such a stream just ended
     has_system_one: bool  # 1.7
+    draws_images: bool  # 1.9: until it was taken out
 
     @property
     def most_repeats(self) -> int:
@@ -39,6 +40,7 @@ def behaviour_of(version: str) -> Behaviour:
         searches_web_in_responses=number >= (0, 32, 10),
         tells_token_repeats=number >= (0, 34, 1),
         has_system_one=number >= (0, 35, 0),
+        draws_images=number < (0, 32, 6),
     )
 
 

@@ -9,7 +9,8 @@ import asyncio
 import codecs
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import NamedTuple
 
 from service.errors import StoreError
@@ -39,7 +40,7 @@ class StoredText:
         self.is_short = len(first.data) == first.total
         self._all = first.data if self.is_short else b""
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """All of it, in UTF-8, cut anywhere. Raises StoreError where it is deleted meanwhile."""
         if self.is_short:
             yield self._all
@@ -59,6 +60,17 @@ class StoredText:
         async for piece in self.pieces():
             if text := decoder.decode(piece):
                 yield text
+
+    async def first_line(self) -> str:
+        """What stands before its first line end. Raises StoreError where it is deleted meanwhile."""
+        line = b""
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                begin, end, _ = piece.partition(b"\n")
+                line += begin
+                if end:
+                    break
+        return line.decode(errors="replace")
 
     async def whole(self) -> str:
         """All of it at once; for one that is short."""

@@ -21,14 +21,16 @@ from service.backend.silence import Voice
 from service.cancel_scope import CancelScope
 from service.clock import Clock
 from service.config import TimeoutsConfig
-from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault, InvalidRequestError
-from service.go_json import fields_of
+from service.endpoints import ENDPOINTS
+from service.errors import NOT_OLLAMA, REPEATED, BackendError, CallFailedError, Fault
+from service.form_data import sent_form
 from service.job import Outcome, Status, model_of_runner
 from service.live.held_replies import HeldReplies
 from service.live.relay import Head
 from service.scheduling.assignment import Assignment
 from service.workers.first_byte import FirstByte
 from service.workers.reply_growth import ReplyGrowth
+from service.workers.request_body import keep_alive_in
 from service.workers.retry_policy import Fail
 
 _log = logging.getLogger(__name__)
@@ -222,17 +224,21 @@ class Attempt:
     async def _exchange(self, timeouts: TimeoutsConfig) -> Outcome | None:
         running, backend = self.running, self.backend
         job, output, relay = running.job, running.output, running.relay
-        request = running.request.encode()
+        content_type = None
+        if ENDPOINTS[job.endpoint].is_form:
+            content_type, request = await sent_form(running.request)
+        else:
+            request = running.request.encode()
         limits = _limits(timeouts, is_streamed=bool(job.is_streamed))
         tell_silent = None if self.call.is_streamed else partial(self._judge.note_silent, self)
         patience = FirstByte(backend, self.call, len(request), timeouts, self._clock, tell_silent)
         placement = backend.placement
-        keep_alive = _keep_alive_in(request)
+        keep_alive = keep_alive_in(request) if content_type is None else None
         carries_keep_alive = keep_alive is not None
         while carries_keep_alive and placement.has_load_beside(job.runner):
             # It would rewrite when its model is to go, and a load that waits for that would wait for ever (4.3).
             await self._pool.changed()
-        sent = backend.client.call(job.endpoint, request, limits, patience=patience)
+        sent = backend.client.call(job.endpoint, request, limits, patience=patience, content_type=content_type)
         if carries_keep_alive:
             self.call.is_settled = partial(self._is_settled, sent)
             # The model goes when such a call is over, or very soon.
@@ -244,7 +250,7 @@ class Attempt:
             self.call.heard_at = voice.heard_at = self._clock.now_ms()
             if reply.status >= 400:
                 raise await self._refused(reply)
-            reader = reader_for(job.endpoint, streamed=bool(job.is_streamed))
+            reader = reader_for(job.endpoint, streamed=bool(job.is_streamed), media_type=reply.content_type)
             first_token_at = await self._read(reply, reader, voice)
             if running.is_cancelled:
                 return None
@@ -255,6 +261,9 @@ class Attempt:
         failure = failure_of_ending(ending, job.endpoint)
         if failure is not None:
             raise self._broken_off(reply, ending, failure)
+        if first_token_at is None:
+            # It is whole although nothing came: the words of a silence.
+            self._begin(reply, b"", voice.heard_at)
         if relay is not None:
             # The caller has its whole answer; it need not wait for our disk.
             relay.end()
@@ -287,7 +296,8 @@ class Attempt:
     async def _read(self, reply: Reply, reader: Reader, voice: Voice) -> int | None:
         """Read the body to its end, unless the job is cancelled when it begins; when its first bytes came.
 
-        Its caller hears nothing of a reply that has not begun: another attempt may still follow.
+        Its caller hears nothing of a reply that has not begun, since another attempt may still follow, unless it would
+        have to be sent a sign of life meanwhile.
         """
         output, relay = self.running.output, self.running.relay
         now_ms = self._clock.now_ms
@@ -305,7 +315,7 @@ class Attempt:
                 if self.running.is_cancelled:
                     break
             else:
-                self._held += data
+                self._hold(reply, data, is_opening=reader.has_opening)
             if segments:
                 if not self.has_token:
                     self._pool.spoke(self.backend, self.running.job.runner, self.trial)
@@ -321,10 +331,30 @@ class Attempt:
         self._pool.answered(self.backend, job.runner)
         if job.is_streamed:
             self._sending = self._pool.shares.began(self.backend, job.runner, self.sent_at, now)
-        if self.running.relay is not None:
-            self.running.relay.begin(Head(reply.status, reply.headers))
-            self.running.relay.append(bytes(self._held) + data if self._held else data)
+        relay = self.running.relay
+        if relay is not None:
+            if not self._is_opened:
+                relay.begin(Head(reply.status, reply.headers))
+            relay.append(bytes(self._held) + data if self._held else data)
         self._held.clear()
+
+    def _hold(self, reply: Reply, data: bytes, *, is_opening: bool) -> None:
+        """The reply may still be a refusal: keep back what there is of it, an opening only as long as its caller can
+        wait.
+        """
+        relay = self.running.relay
+        if relay is not None and self._is_opened:
+            relay.append(data)
+            return
+        self._held += data
+        if relay is not None and is_opening:
+            relay.offer(Head(reply.status, reply.headers), self._held)
+
+    @property
+    def _is_opened(self) -> bool:
+        """Whether the caller has the beginning of the reply; asked before the reply has begun, or after a refusal."""
+        relay = self.running.relay
+        return relay is not None and relay.head is not None
 
     def _broken_off(self, reply: Reply, ending: Ending, failure: BackendError) -> BackendError:
         """The error of a reply that began as an answer."""
@@ -332,7 +362,7 @@ class Attempt:
         if ending.error is None and job.is_streamed and reply.content_type == "application/json":
             # Ollama sends JSON only where the whole reply is one object.
             failure = not_ollama(self.backend.name, "JSON that is no answer")
-        if ending.is_refusal:
+        if ending.is_refusal and not self._is_opened:
             self._refusal = _Refusal(Head(reply.status, reply.headers), bytes(self._held))
         elif relay is not None:
             relay.has_told_error = ending.error is not None
@@ -366,11 +396,3 @@ def _limits(timeouts: TimeoutsConfig, *, is_streamed: bool) -> Deadlines:
         stall=timeouts.stall_seconds if is_streamed else None,
         attempt=timeouts.attempt_seconds,
     )
-
-
-def _keep_alive_in(request: bytes) -> object:
-    try:
-        return fields_of(request).get("keep_alive")
-    except InvalidRequestError:
-        # It was stored by an older release, which took more than one JSON value.
-        return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,7 +18,7 @@ from service.backend.http.headers import base_headers, with_callers
 from tests.support.access import ADMIN, headers_of, service_with_keys
 from tests.support.backends import until_answering
 from tests.support.raw_server import Exchange, RawServer, raw_server, whole
-from tests.support.running import RunningService
+from tests.support.running import PATIENCE_SECONDS, RunningService
 
 DIGEST = "0123456789abcdefABCDEF" + "0" * 42
 PERSONAL = (
@@ -32,10 +33,17 @@ PERSONAL = (
     "X-OpenWebUI-User-Role", "X-Pomerium-Claim-Email", "X-Remote-User", "X-Token-User-Email", "X-User", "X-User-Email",
     "X-User-Id", "X-Username", "X-Vouch-User", "X-Webauth-User",
 )  # fmt: skip
+JUDGED_OTHERWISE = (
+    "X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL",
+)  # fmt: skip
+"""Servers that believe them take the request for another one."""
 SPEAKING_FOR_US = (
     "Alt-Svc", "Clear-Site-Data", "NEL", "Report-To", "Set-Cookie", "Strict-Transport-Security", "Via",
     "WWW-Authenticate", "X-Powered-By",
 )  # fmt: skip
+COUNT_TOKENS = "/v1/messages/count_tokens"
+AT_ONCE = 32
+"""Calls on paths that are not known here, relayed at once."""
 _LISTS = {
     "/api/version": {"version": "0.40.0"},
     "/api/tags": {"models": [{"name": "llama3.2:latest", "model": "llama3.2:latest"}]},
@@ -55,10 +63,12 @@ async def answer(exchange: Exchange) -> None:
 
 
 @asynccontextmanager
-async def staged() -> AsyncIterator[tuple[RunningService, RawServer]]:
+async def staged(
+    options: dict[str, Any] | None = None, handler: Callable[[Exchange], Awaitable[None]] = answer
+) -> AsyncIterator[tuple[RunningService, RawServer]]:
     async with (
-        raw_server(answer) as ollama,
-        service_with_keys({"backends": [{"name": "box", "url": ollama.url}]}) as service,
+        raw_server(handler) as ollama,
+        service_with_keys({"backends": [{"name": "box", "url": ollama.url}], **(options or {})}) as service,
     ):
         await until_answering(service, 1)
         yield service, ollama
@@ -71,14 +81,14 @@ def asked_of(ollama: RawServer, start: int) -> list[str]:
 
 async def test_who_calls_does_not_reach_a_backend_and_what_it_says_of_itself_no_caller() -> None:
     async with staged() as (service, ollama):
-        sent = {**dict.fromkeys(PERSONAL, "somebody"), "X-Chat": "passes", **ADMIN}
+        sent = {**dict.fromkeys((*PERSONAL, *JUDGED_OTHERWISE), "somebody"), "X-Chat": "passes", **ADMIN}
         async with service.session.get("/v1/models/none", headers=sent) as response:
             assert response.status == 200
             told = response.headers
         [asked] = [one for one in ollama.requests if one.path == "/v1/models/none"]
         got = {name.lower() for name in asked.headers}
         assert "x-chat" in got
-        assert not got & {name.lower() for name in (*PERSONAL, "Authorization")}
+        assert not got & {name.lower() for name in (*PERSONAL, *JUDGED_OTHERWISE, "Authorization")}
         assert told["X-Theirs"] == "passes"
         assert not set(told) & {*SPEAKING_FOR_US, "X-Hop"}
         assert told.getall("Server") == ["Corral"]
@@ -91,6 +101,45 @@ async def test_the_header_that_names_the_person_behind_a_key_does_not_reach_a_ba
             await response.read()
         [asked] = [one for one in ollama.requests if one.path == "/v1/models/none"]
         assert "X-Whoever" not in asked.headers
+
+
+async def test_a_body_that_was_read_as_json_is_sent_as_json() -> None:
+    async with staged({"server.pass_unknown": True}) as (service, ollama):
+        as_form = {"Content-Type": "application/x-www-form-urlencoded", **await headers_of(service)}
+        for path in ("/api/show", "/v1/messages/count_tokens", "/api/later", "/api/generate"):
+            async with service.session.post(path, data=b'{"x": "&model=llama3.2&"}', headers=as_form) as response:
+                assert response.status == 200
+            [asked] = [one for one in ollama.requests if one.path == path]
+            types = [value for name, value in asked.headers.items() if name.lower() == "content-type"]
+            assert types == ["application/json"]
+
+
+async def test_what_ollama_is_slow_to_answer_on_unknown_paths_holds_up_no_refusals() -> None:
+    all_came, came = asyncio.Event(), 0
+
+    async def silent(exchange: Exchange) -> None:
+        nonlocal came
+        if exchange.path != COUNT_TOKENS:
+            await answer(exchange)
+            return
+        came += 1
+        if came == AT_ONCE:
+            all_came.set()
+        await exchange.until_gone()
+
+    async with staged(handler=silent) as (service, ollama):
+        key = await headers_of(service)
+        body = b'{"model": "llama3.2"}'
+        counting = [asyncio.create_task(service.call("POST", COUNT_TOKENS, body, headers=key)) for _ in range(AT_ONCE)]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await all_came.wait()
+            status, _ = await service.call("POST", "/api/generate", b"{}", headers=key)
+        assert status == 200
+        assert len([one for one in ollama.requests if one.path == "/api/generate"]) == 1
+        assert not any(one.done() for one in counting)
+        for one in counting:
+            one.cancel()
+        await asyncio.gather(*counting, return_exceptions=True)
 
 
 def test_headers_of_one_connection_are_kept_back_whichever_line_names_them() -> None:

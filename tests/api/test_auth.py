@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
+from service.api.access.client_address import ClientAddresses
 from service.cli.admin_client import admin_socket_path
 from tests.support.access import (
     ADMIN,
@@ -155,6 +158,20 @@ async def test_behind_a_trusted_proxy_the_client_counts(headers: dict[str, str],
     trusted = {"server.trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]}
     async with service_with_keys(trusted, required=False) as service:
         assert await owner_of(service, headers) == owner
+
+
+@pytest.mark.parametrize(
+    ("trusted", "peer", "owner"),
+    [
+        ("127.0.0.1", "::1", "203.0.113.7"),
+        ("::1", "127.0.0.1", "203.0.113.7"),
+        ("192.0.2.0/24", "::1", "127.0.0.1"),
+        ("127.0.0.1", "2001:db8::1", "2001:db8::/64"),
+    ],
+)
+def test_a_proxy_on_this_machine_is_believed_by_either_family(trusted: str, peer: str, owner: str) -> None:
+    request = make_mocked_request("GET", "/", {"X-Forwarded-For": "203.0.113.7"}).clone(remote=peer)
+    assert ClientAddresses([ip_network(trusted)]).owner_of(request) == owner
 
 
 async def test_from_anybody_else_such_headers_are_not_believed() -> None:

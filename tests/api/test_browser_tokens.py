@@ -16,6 +16,7 @@ import jwt
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from yarl import URL
 
 from service.api.context import CLOCK, LONG_LIVED
 from service.api.http.middlewares import AccessLogger
@@ -152,9 +153,12 @@ async def test_who_polls_with_a_key_is_told_when_it_is_revoked() -> None:
                 assert (status, answer["error"]) == (401, "this API key was revoked; ask an admin for another")
 
 
-@pytest.mark.parametrize("query", ["token=aaa.bbb.ccc", "page=1&token=aaa.bbb.ccc&q=x"])
+@pytest.mark.parametrize(
+    "query", ["token=aaa.bbb.ccc", "page=1&token=aaa.bbb.ccc&q=x", "tok%65n=aaa.bbb.ccc", "x=1&%74o%6Be%6e=aaa.bbb.ccc"]
+)
 def test_a_token_does_not_stand_in_the_access_log(query: str, caplog: pytest.LogCaptureFixture) -> None:
-    request = make_mocked_request("GET", f"/api/v1/prompt/1/stream?{query}")
+    address = URL(f"/api/v1/prompt/1/stream?{query}", encoded=True)
+    request = make_mocked_request("GET", "/").clone(rel_url=address)
     with caplog.at_level(logging.INFO):
         AccessLogger(logging.getLogger("service.access"), "").log(request, web.Response(), 0.1)
     assert "/api/v1/prompt/1/stream" in caplog.text

@@ -40,7 +40,7 @@ async def test_a_query_behind_the_path_changes_nothing(service: RunningService) 
     ("method", "path", "status"),
     [
         ("GET", "/generate", 405), ("PUT", "/api/v1/prompt", 405), ("POST", "/api/v1/prompts", 405),
-        ("POST", "/api/v1/prompt/", 404), ("GET", "/nothing", 404), ("OPTIONS", "/api/v1/prompt", 204),
+        ("PUT", "/api/v1/prompt/", 405), ("GET", "/nothing", 404), ("OPTIONS", "/api/v1/prompt", 204),
     ],
 )  # fmt: skip
 async def test_what_is_not_there_is_answered_as_ever(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
 
@@ -59,6 +59,10 @@ class Received(NamedTuple):
     @property
     def body(self) -> bytes:
         return self.data.partition(b"\r\n\r\n")[2]
+
+
+Begin = Callable[[web.StreamResponse, asyncio.WriteTransport], Awaitable[bytes]]
+"""Begins a stream; returns what its end is to bring."""
 
 
 class Peer:
@@ -273,20 +277,43 @@ async def test_who_takes_no_events_is_cut_off_with_a_reset(
         assert (await peer.rest()).is_reset
 
 
-async def test_a_stream_that_is_cut_in_its_only_write_ends_with_a_reset() -> None:
+async def fill(_response: web.StreamResponse, _transport: asyncio.WriteTransport) -> bytes:
+    """The whole stream is its end."""
+    return bytes(32 << 20)
+
+
+async def overfill(response: web.StreamResponse, transport: asyncio.WriteTransport) -> bytes:
+    """Write a little more than the kernel takes, and nothing in the end."""
+    while not transport.get_write_buffer_size():
+        await response.write(bytes(16 << 10))
+    return b""
+
+
+@pytest.mark.parametrize("begin", [fill, overfill])
+async def test_a_stream_that_is_cut_while_its_end_waits_to_be_sent_ends_with_a_reset(begin: Begin) -> None:
+    may_read = asyncio.Event()
+
     async def answer(request: web.Request) -> web.StreamResponse:
         response = stream_reply(request, 200, ())
         await response.prepare(request)
+        assert isinstance(request.transport, asyncio.WriteTransport)
+        end = await begin(response, request.transport)
         # It comes when the write has sent what the kernel takes, and waits.
         asyncio.get_running_loop().call_soon(cut_off, request)
-        await response.write_eof(bytes(32 << 20))
+        try:
+            await response.write_eof(end)
+        finally:
+            may_read.set()
         raise AssertionError("all of it was taken")
 
     app = web.Application()
     app.add_routes([web.get("/", answer)])
-    async with test_utils.TestServer(app) as server:
-        reply = await received(Address(str(server.make_url("")).rstrip("/")), get("/"))
-    assert reply.is_reset
+    async with (
+        test_utils.TestServer(app) as server,
+        peer_of(Address(str(server.make_url("")).rstrip("/")), get("/")) as peer,
+    ):
+        await may_read.wait()
+        assert (await peer.rest()).is_reset
 
 
 async def test_a_stream_that_the_stop_of_the_service_cuts_ends_with_a_reset() -> None:

@@ -24,7 +24,7 @@ from service.key import Key, NewKey, Role, key_of_owner, owner_of_key
 from service.keys.keyring import KEY_PREFIX, Keyring
 from service.store.database import Database, Statement
 from service.store.keys import KeyStore
-from tests.support.access import ADMIN, made_key, service_with_keys
+from tests.support.access import ADMIN, bearer, made_key, service_with_keys
 from tests.support.databases import Place
 from tests.support.running import PATIENCE_SECONDS, service_in_process
 
@@ -277,6 +277,20 @@ async def test_an_admin_makes_lists_and_revokes_keys() -> None:
             assert (status, revoked) == (200, {**shown, "is_active": False})
         for method in ("GET", "DELETE"):
             assert (await service.call(method, "/api/keys/nobody", headers=ADMIN))[0] == 404
+
+
+async def test_revoking_a_key_shows_it_as_it_is_shown_elsewhere() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service, weight=1)
+        # What is used now is stored with the next batch.
+        assert (await service.call("GET", "/api/v1/prompts", headers=bearer(made["key"])))[0] == 200
+        revoked, shown = [
+            await (await service.session.request(method, f"/api/keys/{made['id']}", headers=ADMIN)).text()
+            for method in ("DELETE", "GET")
+        ]
+        assert revoked == shown
+        assert '"weight":1.0' in revoked
+        assert '"last_used_at":null' not in revoked
 
 
 @pytest.mark.parametrize(

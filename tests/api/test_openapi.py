@@ -15,6 +15,7 @@ import schemathesis
 from service.api.documentation.document import OPERATIONS, TAGS
 from service.simulated import SimulatedModel, SimulatedSettings
 from tests.support.access import ADMIN, finished, headers_of, made_key, service_with_keys
+from tests.support.forms import form_type, speech
 from tests.support.openapi import Document, served_routes
 from tests.support.running import PATIENCE_SECONDS, RunningService
 
@@ -23,7 +24,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODELS = (
     SimulatedModel("llama3.2", capabilities=("completion", "tools", "thinking")),
     SimulatedModel("nomic-embed-text", capabilities=("embedding",)),
+    SimulatedModel("painter", capabilities=("image",)),
 )
+PICTURE = "data:image/png;base64,aGk="
+FORM = {"Content-Type": form_type()}
 CHAT = [{"role": "user", "content": "Why is the sky blue?"}]
 UNKNOWN = "01890a5d-ac96-774b-bcce-b302099a8057"
 
@@ -181,6 +185,15 @@ CALLS = [
     *relayed("/v1/completions", {**NAMED, "prompt": "x"}),
     *relayed("/v1/responses", {**NAMED, "input": "x"}),
     *relayed("/v1/messages", {**NAMED, "messages": CHAT, "max_tokens": 9}),
+    *relayed("/v1/images/generations", {"model": "painter", "prompt": "x"}, stream=False),
+    *relayed("/v1/images/edits", {"model": "painter", "prompt": "x", "image": PICTURE}, stream=False),
+    # An Ollama of the tests' version has no such route.
+    Call("POST", "/v1/systemone", 404, {"model": "llama3.2", "state": "x", "questions": {}}),
+    Call("POST", "/v1/systemone", 400, b"{"),
+    Call("POST", "/v1/audio/transcriptions", 200, speech(model="llama3.2"), FORM),
+    Call("POST", "/v1/audio/transcriptions", 404, speech(model="nosuch"), FORM),
+    Call("POST", "/v1/audio/transcriptions", 400, speech(), FORM),
+    Call("POST", "/v1/audio/transcriptions", 413, b"x" * 5000, FORM),
     *relayed("/api/embed", {"model": "nomic-embed-text", "input": ["x", "y"]}, stream=False),
     *relayed("/api/embeddings", {"model": "nomic-embed-text", "prompt": "x"}, stream=False),
     *relayed("/v1/embeddings", {"model": "nomic-embed-text", "input": "x"}, stream=False),

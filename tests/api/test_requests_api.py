@@ -36,6 +36,8 @@ async def test_a_request_is_pending_until_it_is_completed_with_its_response(serv
     for request_id in (running, waiting):
         status, answer = await service.call("GET", f"/status/{request_id}")
         assert (status, answer["status"], answer["response"], answer["completed_at"]) == (200, "pending", None, None)
+        assert answer["final"] is False
+        assert not {"error", "result"} & answer.keys()
         assert answer["done_reason"] is None
     stalled.release()
     job_id = await job_of(service, waiting)
@@ -43,8 +45,10 @@ async def test_a_request_is_pending_until_it_is_completed_with_its_response(serv
     _, answer = await service.call("GET", f"/status/{waiting}")
     _, result = await service.call("GET", f"/api/v1/prompt/{job_id}/result")
     assert answer == {
+        "id": waiting,
         "request_id": waiting,
         "status": "completed",
+        "final": True,
         "prompt": "second",
         "model": "llama3.2",
         "response": result["result"],
@@ -74,6 +78,8 @@ async def test_failed_and_cancelled_are_failed_with_a_message(service: RunningSe
         _, answer = await service.call("GET", f"/status/{request_id}")
         assert answer["status"] == "failed"
         assert answer["completed_at"] is not None
+        assert (answer["final"], answer["response"], answer["error"]) == (True, None, answer["error_message"])
+        assert answer["result"].endswith(answer["error"])
         messages.append(answer["error_message"])
     assert messages[0] == "bad"
     assert "cancelled" in messages[1]
@@ -102,7 +108,9 @@ async def test_the_list_has_pages_and_the_three_statuses(service: RunningService
         assert [row["request_id"] for row in answer["requests"]] == ids, query
         per_page = int(query.get("per_page", 10))
         assert (answer["total"], answer["per_page"]) == (total, per_page)
-        assert answer["total_pages"] == -(-total // per_page)
+        assert answer["total_pages"] == answer["pages"] == -(-total // per_page)
+        assert answer["page"] == answer["current_page"] == int(query.get("page", 1))
+        assert all(row["id"] == row["request_id"] for row in answer["requests"])
     stalled.release()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
@@ -23,6 +23,7 @@ from service.simulated import SimulatedModel, SimulatedSettings
 from tests.support.access import ADMIN, service_with_keys
 from tests.support.openapi import Document
 from tests.support.running import PATIENCE_SECONDS
+from tests.support.same_chance import SAME_EVERY_TIME
 
 MODELS = (
     SimulatedModel("llama3.2", capabilities=("completion", "tools", "thinking", "insert", "vision")),
@@ -34,15 +35,7 @@ BOUNDED_ANSWERS = {"models": {"llama3.2": {"max_tokens": 16}}}
 OURS = (503, 504)
 """The only failures of ours that may be told."""
 
-# The same requests in every run. A failing one is reported as it is: to look for a smaller one takes minutes.
-BOUNDED = settings(
-    max_examples=12,
-    phases=(Phase.explicit, Phase.generate),
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+BOUNDED = settings(SAME_EVERY_TIME, max_examples=12)
 
 
 class Target(logging.Handler):

@@ -31,6 +31,15 @@ async def test_every_page_leads_to_the_document(visitor: Visitor, path: str) -> 
     await expect(page.get_by_role("heading", level=2)).to_contain_text("Corral")
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_the_document_leads_back_to_the_pages(visitor: Visitor, path: str) -> None:
+    page = await visitor.open(path)
+    pages = page.get_by_role("navigation", name="Pages")
+    await expect(pages.locator("[aria-current=page]")).to_have_attribute("href", path.removeprefix("/"))
+    await pages.get_by_role("link", name="All prompts").click()
+    await expect(page).to_have_url(f"{visitor.url}/list")
+
+
 async def test_swagger_ui_shows_the_document_and_asks_nobody_else(visitor: Visitor) -> None:
     page, foreign = await foreign_requests_of(visitor, "/docs")
     await expect(page.get_by_role("heading", level=2)).to_contain_text("Corral")

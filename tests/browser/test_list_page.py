@@ -123,8 +123,16 @@ async def test_what_is_new_or_changes_among_ten_thousand_is_seen_at_once(
     job_id = await crowded_stage.submit("The newest of all")
     await expect(crowded_page.rows.first).to_contain_text("The newest of all")
     await expect(crowded_page.rows.first).to_contain_text("Queued")
+    created, updated = (crowded_page.rows.first.locator(f".{name} time") for name in ("created", "updated"))
+    made_at = str(await created.get_attribute("datetime"))
+    await expect(updated).to_have_attribute("datetime", made_at)
     await crowded_stage.cancel(job_id)
     await expect(crowded_page.rows.first).to_contain_text("Cancelled")
+    await expect(updated).not_to_have_attribute("datetime", made_at)
+    await expect(created).to_have_attribute("datetime", made_at)
+    for width in (1280, 390):
+        await crowded_page.page.set_viewport_size({"width": width, "height": 700})
+        await expect(updated).to_be_in_viewport()
     await expect(crowded_page.rows).to_have_count(25)
 
 

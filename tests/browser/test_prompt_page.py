@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -142,6 +143,17 @@ async def test_a_prompt_can_be_edited_and_asked(stage: Stage, prompt_page: Promp
     await expect(prompt_page.priority).to_have_value("low")
     await prompt_page.ask("Edited")
     await prompt_page.shows("Completed", "Edited")
+
+
+async def test_a_prompt_for_later_says_when_it_starts_and_not_that_it_was_tried(
+    stage: Stage, prompt_page: PromptPage
+) -> None:
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    job_id = await stage.submit("Not before tomorrow", not_before=tomorrow)
+    await prompt_page.page.goto(f"{stage.url}/?job={job_id}")
+    await prompt_page.shows("Queued")
+    await expect(prompt_page.detail).to_have_text(re.compile("^starts at .* · llama3.2$"))
+    await stage.cancel(job_id)
 
 
 async def test_the_long_prompt_of_another_browser_can_be_read_whole_and_asked_again(

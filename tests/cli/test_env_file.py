@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections import UserDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,25 @@ def test_only_what_is_ours_is_taken_and_named() -> None:
 )
 def test_a_line_is_read_as_others_read_it(line: str, model: str) -> None:
     assert loaded(line, {"FROM_OUTSIDE": " outside"}).queue.default_model == model
+
+
+class _Counted(UserDict[str, str]):
+    """Variables, and how often all of them were gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_a_large_file_of_others_is_read_in_one_pass() -> None:
+    environ = _Counted(HOME="/home/me")
+    Path(".env").write_text("".join(f"A{number}=${{HOME}}\n" for number in range(500)), encoding="utf-8")
+    env_file = read_env_file(environ)
+    assert env_file is not None
+    assert env_file.variables["A499"] == "/home/me"
+    assert environ.times <= 1
 
 
 @pytest.mark.parametrize(

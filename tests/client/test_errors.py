@@ -39,6 +39,7 @@ PROMISED: dict[type[CorralError], tuple[type[Exception], ...]] = {
 JOB: JobStatus = {
     "id": "j",
     "status": "failed",
+    "final": True,
     "model": "m",
     "priority": "high",
     "attempt": 1,

@@ -49,6 +49,26 @@ async def test_a_chat_whole_and_streamed_under_every_spelling(client: openai.Asy
     assert chunks[-1].usage.completion_tokens == 20
 
 
+async def test_sounds_are_written_down(client: openai.AsyncOpenAI) -> None:
+    sound = ("größe.wav", b"RIFF" + bytes(range(256)), "audio/wav")
+    told = await client.audio.transcriptions.create(
+        model="llama3.2",
+        file=sound,
+        prompt="names",
+        timestamp_granularities=["word", "segment"],
+        response_format="json",
+    )
+    words = await client.audio.transcriptions.create(
+        model="llama3.2", file=sound, prompt="names", response_format="text"
+    )
+    assert told.text
+    assert words == told.text
+    with pytest.raises(openai.NotFoundError, match="'nosuch' not found"):
+        await client.audio.transcriptions.create(model="nosuch", file=sound)
+    with pytest.raises(openai.BadRequestError, match="audio file is empty"):
+        await client.audio.transcriptions.create(model="llama3.2", file=("empty.wav", b""))
+
+
 async def test_tools_pictures_formats_and_reasoning(client: openai.AsyncOpenAI) -> None:
     class Country(BaseModel):
         name: str
@@ -168,6 +188,8 @@ async def test_a_client_that_stops_reading_ends_the_answer(service: RunningServi
         stream = await client.chat.completions.create(model="llama3.2", messages=QUESTION, stream=True)
         async for _ in stream:
             break
+        # A call that ends before its stall is never seen to stall.
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
         await stream.close()
         whole = asyncio.create_task(client.chat.completions.create(model="llama3.2", messages=QUESTION))
         await service.ollama.observations.until(lambda seen: seen.stalled == 2)

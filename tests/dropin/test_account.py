@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,26 @@ async def test_one_of_several_backends_is_asked_and_the_next_when_it_is_silent()
             one.arm(Fault(kind=FaultKind.HANG_UP, endpoint="/api/status"))
             assert (await reply(service.url, service, "GET", "/api/status", None, **ADMIN))[0] == 200
             assert two.observations.requests["/api/status"] == 1
+
+
+async def test_a_backend_whose_version_lacks_the_path_does_not_answer_for_one_that_has_it() -> None:
+    asked: tuple[tuple[str, Any, int], ...] = (
+        ("/v1/systemone", {"state": "x"}, 400),
+        ("/v1/messages/count_tokens", {"messages": []}, 200),
+    )
+    older, newer = models("one", version="0.34.0"), models("two", version="0.35.0")
+    newer = replace(newer, later_paths=("/v1/messages/count_tokens",))
+    async with SimulatedServer(older) as one, SimulatedServer(newer) as two:
+        backends = [{"name": "one", "url": one.url}, {"name": "two", "url": two.url}]
+        async with service_with_keys({"backends": backends}) as service:
+            await service.call("GET", "/api/tags", headers=ADMIN)
+            user = await headers_of(service)
+            for path, body, status in asked:
+                assert (await reply(service.url, service, "POST", path, body, **user))[0] == status
+            nowhere = {"model": "none", "messages": []}
+            assert (await reply(service.url, service, "POST", asked[1][0], nowhere, **user))[0] == 200
+            await two.stop()
+            assert (await reply(service.url, service, "POST", "/v1/systemone", {"state": "x"}, **user))[0] == 404
 
 
 async def test_a_key_that_is_none_does_not_become_part_of_an_address() -> None:

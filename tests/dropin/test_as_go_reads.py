@@ -9,10 +9,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import Phase, example, given, settings
 
 from service.api.dropin.reading import read_call
 from service.config.sections import duration_seconds
@@ -20,6 +21,7 @@ from service.endpoints import ENDPOINTS
 from service.errors import InvalidRequestError
 from tests.support.bodies_of_calls import calls
 from tests.support.checkout import ROOT
+from tests.support.same_chance import SAME_EVERY_TIME
 
 SOURCE = ROOT / "tests/support/go_decoder.go"
 SECOND = 10**9
@@ -43,6 +45,13 @@ class GoDecoder:
 
 @pytest.fixture(scope="module")
 def go(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoDecoder]:
+    with go_decoder(tmp_path_factory) as decoder:
+        yield decoder
+
+
+@contextmanager
+def go_decoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GoDecoder]:
+    """The program, built and running; the test is skipped where there is no Go."""
     found = shutil.which("go", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/go/bin")))
     if found is None:
         pytest.skip("no Go here: its decoder cannot be asked")
@@ -101,8 +110,9 @@ def check(path: str, ours: dict[str, Any], of_go: dict[str, Any]) -> None:
         stream is None and of_go["stream"] is None
     )
     row = ENDPOINTS[path]
-    if row.has_options:
+    if row.has_options or row.has_keep_alive:
         check_keep_alive(ours.get("keep_alive"), of_go["keep_alive"])
+    if row.has_options:
         assert alike(ours.get("options") or {}) == alike(of_go["options"] or {})
     content = ours.get(row.content)
     assert (content in (None, "", [])) == of_go["is_empty"]
@@ -111,13 +121,7 @@ def check(path: str, ours: dict[str, Any], of_go: dict[str, Any]) -> None:
         assert [alike(one or "") for one in told] == [alike(one or "") for one in of_go["contents"]]
 
 
-@settings(
-    max_examples=300,
-    phases=(Phase.explicit, Phase.generate),
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(SAME_EVERY_TIME, max_examples=300)
 @given(call=calls())
 @example(call=("/api/generate", b'{"model":"forbidden","Model":null,"prompt":"x"}'))
 @example(call=("/api/generate", b'{"model":"m","prompt":"x","Prompt":null,"keep_alive":0}'))

@@ -233,7 +233,7 @@ async def test_a_model_that_was_pulled_a_moment_ago_is_used() -> None:
     async with service_in_process(settings=QUICK) as service:
         async with aiohttp.ClientSession(service.ollama.url) as direct:
             await direct.post("/api/copy", json={"source": "llama3.2", "destination": "brand-new"})
-        status, answer = await service.call("POST", "/api/chat", {**CHAT, "model": "Brand-New"})
+        status, answer = await service.call("POST", "/api/chat", {**CHAT, "model": "Brand-New", "stream": False})
         assert (status, answer["model"]) == (200, "Brand-New")
 
 

@@ -26,7 +26,11 @@ CASES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sor
 
 # The recorded models never stop by themselves; requests without a limit of their own are held to num_predict 32.
 SETTINGS = SimulatedSettings(
-    models=(*RECORDED_MODELS, SimulatedModel("thinker:7b", capabilities=("completion", "thinking", "tools"))),
+    models=(
+        *RECORDED_MODELS,
+        SimulatedModel("thinker:7b", capabilities=("completion", "thinking", "tools")),
+        SimulatedModel("painter", capabilities=("image",)),
+    ),
     tokens=None,
     parallel=4,
 )

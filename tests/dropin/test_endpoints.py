@@ -10,7 +10,7 @@ from service.api import anthropic, ollama, openai
 from service.api.anthropic.routes import DIALECT as ANTHROPIC
 from service.api.documentation.document import OPERATIONS
 from service.api.http.failures import ERROR_SHAPES
-from service.api.http.operation import EVENT_STREAM, JSON, NDJSON
+from service.api.http.operation import JSON, NDJSON, TEXT
 from service.api.ollama.routes import DIALECT as OLLAMA
 from service.api.openai.routes import DIALECT as OPENAI
 from service.app import build_app
@@ -59,39 +59,61 @@ def test_the_document_tells_of_it(row: Endpoint) -> None:
     asked = set(get_type_hints(operation.request))
     assert {"model", row.content} <= asked
     assert ("options" in asked) == row.has_options
+    assert ("keep_alive" in asked) == (row.has_options or row.has_keep_alive)
     assert ("stream" in asked) == (row.streamed_reader is not None)
     assert row.has_options or row.token_field is None or row.token_field in asked
     content = operation.replies[200].content
-    assert set(content) == {JSON} | ({DIALECTS[row.door].stream_type} if row.streamed_reader else set())
+    others = {TEXT, NDJSON} if row.text_reader else {NDJSON} if row.kind is Kind.DRAWS else set()
+    assert set(content) == {JSON} | ({DIALECTS[row.door].stream_type} if row.streamed_reader else others)
 
 
 @every_endpoint
 def test_its_dialect_translates_a_request(row: Endpoint) -> None:
     dialect = DIALECTS[row.door]
-    details = dialect.describe(row, body_of(row), "", NO_LIMITS)
+    details = dialect.describe(row, body_of(row), False, NO_LIMITS)
     assert details is not None
     assert (details.model, details.prompt, details.is_unload) == ("m", "why", False)
-    assert details.is_streamed == (row.streams is Streams.YES)
-    accepting = dialect.describe(row, body_of(row), f"{NDJSON}, {EVENT_STREAM}", NO_LIMITS)
-    assert accepting is not None
-    assert accepting.is_streamed == (row.streams is not Streams.NO)
+    assert details.is_streamed == (row.streams is not Streams.NO)
+    if row.streams is Streams.BY_CALLER:
+        whole = dialect.describe(row, body_of(row), True, NO_LIMITS)
+        assert whole is not None
+        assert not whole.is_streamed
+        assert whole.body is not None
+        assert whole.body["stream"] is False
     for said in (True, False):
-        told = dialect.describe(row, body_of(row, stream=said), "", NO_LIMITS)
+        told = dialect.describe(row, body_of(row, stream=said), False, NO_LIMITS)
         assert told is not None
         assert told.is_streamed == (said and row.streamed_reader is not None)
-    assert dialect.describe(row, body_of(row, model=5), "", NO_LIMITS) is None
+    assert dialect.describe(row, body_of(row, model=5), False, NO_LIMITS) is None
 
 
 @every_endpoint
 def test_a_limit_holds_in_its_field(row: Endpoint) -> None:
-    details = DIALECTS[row.door].describe(row, body_of(row, max_tokens=9, max_output_tokens=9), "", LIMITED)
+    details = DIALECTS[row.door].describe(row, body_of(row, max_tokens=9, max_output_tokens=9), False, LIMITED)
     assert details is not None
     sent = details.body or {}
     bounds = sent.get("options", {}) if row.has_options else sent
     assert row.token_field is None or bounds[row.token_field] == 7
-    without = DIALECTS[row.door].describe(row, body_of(row), "", LIMITED)
+    without = DIALECTS[row.door].describe(row, body_of(row), False, LIMITED)
     assert without is not None
     assert not row.needs_tokens or without.body is None
+
+
+def test_the_limit_on_how_long_a_model_stays_holds_where_it_is_the_only_option() -> None:
+    limits = ModelLimits({"m": ModelConfig(keep_alive=60, default_keep_alive=30, num_ctx=512, default_num_ctx=512)})
+    row = ENDPOINTS["/v1/systemone"]
+    for asked, sent in (({"keep_alive": "1h"}, 60), ({}, 30), ({"keep_alive": 5}, None)):
+        details = OPENAI.describe(row, body_of(row, **asked), False, limits)
+        assert details is not None
+        assert details.runner == "m:latest"
+        assert (details.body or {}) == ({} if sent is None else body_of(row, keep_alive=sent))
+
+
+def test_the_words_of_a_state_that_is_no_text_are_its_json() -> None:
+    row = ENDPOINTS["/v1/systemone"]
+    details = OPENAI.describe(row, {"model": "m", "state": [{"ticket": "é"}]}, False, NO_LIMITS)
+    assert details is not None
+    assert details.prompt == '[{"ticket": "é"}]'
 
 
 @every_endpoint

@@ -98,7 +98,7 @@ async def test_models_are_pulled_and_deleted_with_an_admin_key_in_the_connection
     async with service_with_keys() as service:
         user = await headers_of(service)
         for method, path, body in (
-            ("POST", "/api/pull", {"model": "llama3.2", "stream": False}),
+            ("POST", "/api/pull", {"model": "tinyllama", "stream": False}),
             ("DELETE", "/api/delete", {"model": "llama3.2"}),
         ):
             status, answer = await service.call(method, path, body, headers=user)

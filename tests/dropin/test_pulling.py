@@ -78,6 +78,7 @@ async def test_it_is_one_object_for_who_wants_no_stream(pulling: Pulling) -> Non
         (b'{"model": "own", "Model": "nosuch"}', 400),
         (b'{"model": "own", "name": 5}', 400),
         (b'{"model": "own", "stream": "no"}', 400),
+        (b'{"model": "own", "username": 1}', 400),
         (b'{"model": "own"} {"model": "nosuch"}', 400),
     ],
 )

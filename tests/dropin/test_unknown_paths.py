@@ -12,14 +12,20 @@ import pytest_asyncio
 from yarl import URL
 
 from service.api.access.request_log import REQUEST_LOGGING
+from service.api.context import POOL
 from service.api.dropin.unknown import NOTED
-from service.simulated import SimulatedSettings
-from tests.support.access import ADMIN, headers_of, service_with_keys
+from service.simulated import SimulatedModel, SimulatedSettings
+from tests.support.access import ADMIN, headers_of, let_pass, service_with_keys
 from tests.support.log_rows import written
 from tests.support.running import MODELS, RunningService
 
 COUNT_TOKENS = "/v1/messages/count_tokens"
-LATER = ("/api/later", "/v1/later/thing", "/api/later/llama3.2", "/api/keys/later", "/api/v1/later", COUNT_TOKENS)
+FROM_ELSEWHERE = "hf.co/unsloth/gemma:Q4"
+LATER = (
+    *("/api/later", "/v1/later/thing", "/api/later/llama3.2", f"/api/later/{FROM_ELSEWHERE}/more"),
+    *("/api/keys/later", "/api/v1/later", COUNT_TOKENS),
+    *("/api/user/keys", "/api/web_search", "/v1/Web_Fetch/later"),
+)
 NOTHING = (404, "text/plain", "404 page not found")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,7 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @asynccontextmanager
 async def before_a_newer_ollama(**options: Any) -> AsyncIterator[RunningService]:
     required = options.pop("required", True)
-    settings = SimulatedSettings(models=MODELS, later_paths=LATER)
+    settings = SimulatedSettings(models=(*MODELS, SimulatedModel(FROM_ELSEWHERE)), later_paths=LATER)
     passing = {f"server.{name}": value for name, value in options.items()}
     async with service_with_keys(passing, required=required, settings=settings) as service:
         # The models are known from here on.
@@ -199,11 +205,24 @@ async def test_a_key_may_pass_where_the_operator_says_so(
         ("POST", "/api/later", b'{"\\u006dodel": "x"}', 404),
         ("POST", "/api/later", b'{"x": [{"y": {"Model": "x"}}]}', 404),
         ("POST", "/api/later", b'{"x": ["y", "LLAMA3.2:latest"]}', 404),
+        ("POST", "/api/later", b'{"models": ["x"]}', 404),
+        ("POST", "/api/later", b'{"x": [{"base_Model": "x"}]}', 404),
+        ("POST", "/api/later", b'{"x": {"llama3.2": 1}}', 404),
         ("POST", "/api/later?Model=x", b"{}", 404),
+        ("POST", "/api/later?models=x", b"{}", 404),
+        ("POST", "/api/later?x=1;alias=y", b"{}", 404),
+        ("GET", "/api/later?llama3.2", None, 404),
+        ("GET", "/api/later?x=1&%20Llama3.2%3Alatest=", None, 404),
         ("GET", "/api/later/llama3.2", None, 404),
+        ("GET", f"/api/later/{FROM_ELSEWHERE}/more", None, 404),
         ("GET", "/api/later?which=llama3.2:latest", None, 404),
         ("DELETE", "/api/later", None, 404),
         ("PUT", "/api/later", b"{}", 404),
+        ("GET", "/api/user/keys", None, 404),
+        ("POST", "/api/web_search", b'{"query": "x"}', 404),
+        ("POST", "/v1/Web_Fetch/later", b"{}", 404),
+        ("GET", COUNT_TOKENS, b'{"model": "llama3.2"}', 404),
+        ("DELETE", COUNT_TOKENS, b'{"messages": []}', 404),
     ],
 )
 async def test_what_names_a_model_changes_something_or_is_no_object_is_not_for_such_a_key(
@@ -214,6 +233,40 @@ async def test_what_names_a_model_changes_something_or_is_no_object_is_not_for_s
     assert status == expected, text
     assert media_type == ("text/plain" if expected == 404 else "application/json")
     assert came(passing) == before
+
+
+async def test_what_was_read_as_json_is_json_to_the_backend(passing: RunningService) -> None:
+    user, body = await headers_of(passing), '{"x": "&model=llama3.2&"}'
+    for path, text in (("/api/later", body), (COUNT_TOKENS, '{"messages": "&model=llama3.2&"}')):
+        for kind in ("application/x-www-form-urlencoded", "Application/X-WWW-form-urlencoded; charset=utf-8"):
+            status, answer = await passing.call("POST", path, text.encode(), headers={**user, "Content-Type": kind})
+            assert (status, answer) == (200, {"method": "POST", "query": "", "body": text})
+
+
+async def test_such_a_key_names_no_model_that_the_configuration_hides() -> None:
+    async with before_a_newer_ollama(pass_unknown=True) as service:
+        user, before = await headers_of(service), came(service)
+        (backend,) = service.app[POOL]
+        hiding = backend.config.model_copy(update={"models": ("thinker",)})
+        backend.reconfigure(hiding, max_swap_wait_ms=backend.placement.max_swap_wait_ms)
+        assert backend.hides("llama3.2:latest")
+        for path, body in (("/api/later", b'{"x": "llama3.2"}'), ("/api/later/llama3.2", b"{}")):
+            assert await told(service, "POST", path, user, body) == NOTHING
+        assert came(service) == before
+
+
+async def test_such_a_key_names_no_model_that_is_new() -> None:
+    async with before_a_newer_ollama(pass_unknown=True) as service:
+        user, before = await headers_of(service), came(service)
+        for number, (query, body) in enumerate((("", b'{"x": "%b"}'), ("?x=%b", b"{}"))):
+            name = f"new-{number}"
+            copying = {"source": "llama3.2", "destination": name}
+            async with service.session.post(f"{service.ollama.url}/api/copy", json=copying) as copied:
+                assert copied.status == 200
+            let_pass(service, 2_000)
+            path = "/api/later" + query.replace("%b", name)
+            assert await told(service, "POST", path, user, body.replace(b"%b", name.encode())) == NOTHING
+        assert came(service) == before
 
 
 async def test_such_a_call_counts_as_a_request_and_is_written_down(passing: RunningService) -> None:

@@ -101,7 +101,7 @@ async def test_the_stream_of_a_running_job_ends_after_done_with_the_whole_answer
     assert set(names) <= {"status", "output", "done"}
     assert names[0] == "status"
     assert names[-2:] == ["status", "done"]
-    assert seen[-1].data == {"id": job_id, "status": "completed", "done_reason": "stop"}
+    assert seen[-1].data == {"id": job_id, "status": "completed", "final": True, "done_reason": "stop"}
     _, result = await service.call("GET", f"/api/v1/prompt/{job_id}/result")
     assert text_of(seen) == result["result"]
 

@@ -107,7 +107,8 @@ async def test_a_followed_job_is_seen_from_its_snapshot_to_done(service: Running
         assert output["position"] == f"{output['attempt']}.{output['offset'] + len(output['data'])}"
         stalled.release()
         done = await client.hears_type("done")
-        assert done == {"type": "done", "id": job_id, "status": "completed", "done_reason": "stop"}
+        ended = {"status": "completed", "final": True, "done_reason": "stop"}
+        assert done == {"type": "done", "id": job_id, **ended}
         assert client.heard[-2]["type"] == "job"
         assert client.heard[-2]["status"] == "completed"
         _, result = await service.call("GET", f"/api/v1/prompt/{job_id}/result")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from service.app import RELOADING
 from service.config import Config, load_config
@@ -153,6 +154,22 @@ async def test_new_models_may_be_used_once_the_configuration_allows_them() -> No
         assert (await service.call("POST", "/api/v1/prompt", {"prompt": "p", "model": "beta"}))[0] == 404
         reload(service, backends(ollama, models=["alpha", "beta"]))
         await service.finished(model="beta")
+
+
+async def test_what_waits_for_a_restart_is_what_differs_from_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    async with SimulatedServer(QUICK) as ollama, service_in_process(backends(ollama)) as service:
+        as_started = {**backends(ollama), "server.drain_seconds": 0}
+
+        def waits(options: dict[str, Any]) -> list[str]:
+            caplog.clear()
+            reload(service, {**as_started, **options})
+            said = (record.getMessage().partition("wait for a restart: ") for record in caplog.records)
+            return [names for _, found, names in said if found]
+
+        changed = {"websocket.max_subscriptions": 7}
+        assert waits(changed) == ["websocket.max_subscriptions"]
+        assert waits(changed | {"log.level": "ERROR"}) == ["websocket.max_subscriptions"]
+        assert waits({}) == []
 
 
 async def test_sighup_reads_the_file_again_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:

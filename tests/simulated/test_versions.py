@@ -44,6 +44,8 @@ def test_versions_are_compared_as_numbers() -> None:
     assert not behaviour_of("0.9.3-rc1").has_capabilities_in_tags
     assert not behaviour_of("0.32.5").has_finish_chunk
     assert behaviour_of("0.32.6-rc0").has_finish_chunk
+    assert behaviour_of("0.32.5").draws_images
+    assert not behaviour_of("0.32.6").draws_images
     assert behaviour_of("v0.100").has_system_one
     assert behaviour_of("1.0.0").tells_token_repeats
     with pytest.raises(ValueError, match="no version"):

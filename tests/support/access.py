@@ -27,9 +27,11 @@ DOORS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("/v1/chat/completions", MESSAGES, ("error", "message")),
     ("/v1/completions", PROMPT, ("error", "message")),
     ("/v1/responses", {"model": "llama3.2", "input": "Hello"}, ("error", "message")),
+    ("/v1/images/generations", PROMPT, ("error", "message")),
+    ("/v1/systemone", {"model": "llama3.2", "state": "Hello", "questions": {}}, ("error",)),
     ("/v1/messages", {**MESSAGES, "max_tokens": 20}, ("error", "message")),
 ]
-"""Every route that makes jobs, with a body, and where its refusals have their message."""
+"""The routes that make jobs of JSON, each with a body, and where its refusals have their message."""
 
 
 @asynccontextmanager

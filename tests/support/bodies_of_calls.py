@@ -19,6 +19,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "/v1/completions": ("model", "stream", "prompt", "max_tokens"),
     "/v1/embeddings": ("model", "input", "dimensions"),
     "/v1/responses": ("model", "stream", "input", "max_output_tokens"),
+    "/v1/images/generations": ("model", "prompt", "seed"),
+    "/v1/images/edits": ("model", "prompt", "image"),
+    "/v1/systemone": ("model", "state", "questions", "keep_alive"),
     "/v1/messages": ("model", "stream", "messages", "max_tokens", "system"),
 }
 """The fields of each path's requests that matter here."""

@@ -125,6 +125,28 @@ BODIES: dict[str, list[Any]] = {
         {"model": "nosuch", "input": "x"},
     ],
     "/v1/responses": [b"", {}, {"model": "nosuch", "input": "x"}, {"model": "tiny1", "input": 5}],
+    "/v1/images/generations": [
+        b"",
+        b"[]",
+        {},
+        {"model": "painter"},
+        {"prompt": "x"},
+        {"model": 5, "prompt": "x"},
+        {"model": "nosuch", "prompt": "x"},
+        {"model": "painter", "prompt": "x", "size": 5},
+        {"model": "painter", "prompt": "x", "size": "5000x1"},
+        {"Model": "painter", "prompt": "x", "size": "20x10", "n": 2},
+    ],
+    "/v1/images/edits": [
+        b"",
+        # A form, which is what clients of OpenAI's send.
+        b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\npainter\r\n--x--\r\n',
+        {"model": "painter", "prompt": "x"},
+        {"model": "painter", "prompt": "x", "image": "http://x/y.png"},
+        {"model": "painter", "prompt": "x", "image": "data:image/png;base64,aGk=", "size": "200x100"},
+    ],
+    # An Ollama of this version has no such route.
+    "/v1/systemone": [{"model": "tiny1", "state": "x", "questions": {}}],
     "/v1/messages": [
         b"",
         {"model": "tiny1"},

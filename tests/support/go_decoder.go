@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"mime"
+	"mime/multipart"
 	"os"
 	"strings"
 	"time"
@@ -196,6 +198,44 @@ type messagesBody struct {
 	System    any            `json:"system"`
 }
 
+type pictureBody struct {
+	Model  string `json:"model"`
+	Prompt string `json:"prompt"`
+	Image  string `json:"image"`
+	Seed   *int64 `json:"seed"`
+}
+
+type decisionBody struct {
+	Model     string         `json:"model"`
+	State     any            `json:"state"`
+	Questions map[string]any `json:"questions"`
+	KeepAlive *period        `json:"keep_alive"`
+}
+
+// A form, behind a line with its type; its fields and the sizes of its files, each with the first of its values.
+func readForm(body []byte) (reading, error) {
+	kind, form, _ := bytes.Cut(body, []byte("\n"))
+	media, parameters, err := mime.ParseMediaType(string(kind))
+	if err != nil || media != "multipart/form-data" || parameters["boundary"] == "" {
+		return reading{}, errors.New("no form")
+	}
+	read, err := multipart.NewReader(bytes.NewReader(form), parameters["boundary"]).ReadForm(25 << 20)
+	if err != nil {
+		return reading{}, err
+	}
+	told := reading{Options: map[string]any{}}
+	for name, values := range read.Value {
+		told.Options[name] = values[0]
+	}
+	for name, files := range read.File {
+		told.Options[name] = files[0].Size
+	}
+	if len(read.Value["model"]) > 0 {
+		told.Model = read.Value["model"][0]
+	}
+	return told, nil
+}
+
 type reading struct {
 	Error     string         `json:"error,omitempty"`
 	Model     string         `json:"model"`
@@ -221,6 +261,18 @@ func isNothing(value any) bool {
 func read(path string, body []byte) (reading, error) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	switch path {
+	case "/v1/audio/transcriptions":
+		return readForm(body)
+	case "/v1/images/generations", "/v1/images/edits":
+		var it pictureBody
+		err := decoder.Decode(&it)
+		return reading{Model: it.Model, Stream: new(bool), IsEmpty: it.Prompt == ""}, err
+	case "/v1/systemone":
+		var it decisionBody
+		err := decoder.Decode(&it)
+		told := native{Model: it.Model, KeepAlive: it.KeepAlive}
+		told.Stream = new(bool)
+		return told.told(reading{IsEmpty: isNothing(it.State)}), err
 	case "/api/generate":
 		var it generateBody
 		err := decoder.Decode(&it)

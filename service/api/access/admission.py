@@ -136,6 +136,7 @@ def request_key(request: web.Request, body: bytes) -> RequestKey:
     key = request.headers[HEADER]
     if not key or len(key) > _LONGEST or not (key.isascii() and key.isprintable()):
         raise InvalidRequestError(f"{HEADER}: must be 1 to {_LONGEST} printable ASCII characters", HEADER)
-    fingerprint = sha256(f"{request.method} {request.path}\n".encode())
+    # A slash at the end is no difference: it leads to the same route.
+    fingerprint = sha256(f"{request.method} {request.path.removesuffix('/')}\n".encode())
     fingerprint.update(body)
     return RequestKey(request[CALLER].owner, key, fingerprint.hexdigest())

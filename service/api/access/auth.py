@@ -188,6 +188,11 @@ def require_admin(request: web.Request) -> Caller:
     return caller
 
 
+def has_sent_key(request: web.Request) -> bool:
+    """Whether the caller shows a key or token where one is looked for, be it known or not."""
+    return any(_credentials(request))
+
+
 def _credentials(request: web.Request) -> Iterator[str]:
     headers = request.headers
     authorization = headers.get(hdrs.AUTHORIZATION)

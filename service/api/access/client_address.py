@@ -15,6 +15,7 @@ _NEIGHBOURHOOD = 64
 """The bits of an IPv6 address that name its owner: one who has an address usually has the whole /64 around it."""
 _LOOPBACK = "127.0.0.1"
 """The owner on this machine, whose programs try ``::1`` and then ``127.0.0.1``."""
+_LOOPBACKS = (ip_address(_LOOPBACK), ip_address("::1"))
 
 
 class ClientAddresses:
@@ -22,6 +23,8 @@ class ClientAddresses:
 
     def __init__(self, trusted: Networks) -> None:
         self._trusted = trusted
+        # A proxy that knows us as "localhost" comes from either.
+        self._trusts_loopback = any(one in network for one in _LOOPBACKS for network in trusted)
 
     def owner_of(self, request: web.Request) -> str:
         """The client's IPv4 address or IPv6 /64, one for all of loopback; "" when the connection is gone already."""
@@ -53,7 +56,7 @@ class ClientAddresses:
         return address is not None and self._is_trusted(address)
 
     def _is_trusted(self, address: _Address) -> bool:
-        return any(address in network for network in self._trusted)
+        return (self._trusts_loopback and address.is_loopback) or any(address in network for network in self._trusted)
 
 
 def _chain(request: web.Request) -> Iterable[str]:

@@ -23,7 +23,7 @@ _ERROR_TYPES = {
 }
 
 
-def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
+def describe(endpoint: Endpoint, body: dict[str, Any], is_whole: bool, limits: ModelLimits) -> CallDetails | None:
     """What the queue must know of the request; None where it names no model that Ollama could have."""
     return describe_without_options(endpoint, body, limits)
 

@@ -13,7 +13,7 @@ from service.api.dropin.boundaries import Boundaries
 from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.headers import media_type, passed_on
 from service.api.http.callers import is_gone
-from service.api.http.failures import ERROR_SHAPES, Failure, failure_of_ours
+from service.api.http.failures import Failure, failure_of_ours, shaped
 from service.api.http.operation import EVENT_STREAM, NDJSON
 from service.api.http.raw_replies import whole_reply
 from service.api.live.delivery import note_sent
@@ -88,10 +88,10 @@ class Answer:
                 return await self._stream(head)
             if relay.is_ended:
                 break
-            if self._to_caller.is_due:
-                await self._to_caller.beat(self._headers)
-            else:
+            if not self._to_caller.is_due:
                 await self._changed()
+            elif not relay.open():
+                await self._to_caller.beat(self._headers)
         if head is None or relay.failure is not None:
             return await self._refused()
         return await self._whole(head)
@@ -107,8 +107,7 @@ class Answer:
         headers = {**told.headers, **self._headers}
         if isinstance(failure, CallEndedError):
             headers |= _NO_RETRY
-        shape = self._request.app[ERROR_SHAPES].find(self._job.endpoint)
-        return shape(told._replace(headers=headers))
+        return shaped(self._request, told._replace(headers=headers))
 
     async def _whole(self, head: Head) -> web.StreamResponse:
         if self._to_caller.is_begun:

@@ -10,9 +10,9 @@ from service.api.dropin.details import CallDetails
 from service.endpoints import Endpoint
 from service.model_limits import ModelLimits
 
-Describe = Callable[[Endpoint, dict[str, Any], str, ModelLimits], CallDetails | None]
-"""From endpoint, body, the caller's Accept header and the operator's limits to what the queue must know; None: the body
-names no model that Ollama could have, so that Ollama refuses it.
+Describe = Callable[[Endpoint, dict[str, Any], bool, ModelLimits], CallDetails | None]
+"""From endpoint, body, whether one object is wanted although the body does not say so, and the operator's limits to
+what the queue must know; None: the body names no model that Ollama could have, so that Ollama refuses it.
 """
 
 

@@ -11,6 +11,7 @@ from service.api.http.fields import PriorityWords
 from service.api.http.operation import (
     IDEMPOTENCY_KEY,
     JSON,
+    TEXT,
     Operation,
     Operations,
     Parameter,
@@ -20,6 +21,7 @@ from service.api.http.operation import (
 )
 from service.endpoints import ENDPOINTS
 
+_NOT_HERE = "There is no such model, or the Ollama that was asked has no such route: not every version has it."
 _JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")
 LISTED = "Those of all backends, newest first; while none of them answers, those that they told last."
 _ASKED = (
@@ -40,9 +42,12 @@ _ASKED = (
 )
 
 
-def relayed(path: str, summary: str, request: Any, content: Mapping[str, Any], error: Any) -> Operations:
+def relayed(
+    path: str, summary: str, request: Any, content: Mapping[str, Any], error: Any, *, is_everywhere: bool = True
+) -> Operations:
     """An endpoint whose calls are relayed byte for byte when their turn has come. ``content`` is the type of Ollama's
-    reply for each media type, and ``error`` is the type of the dialect's errors.
+    reply for each media type, and ``error`` is the type of the dialect's errors. Ollamas that lack the endpoint, where
+    it is not ``is_everywhere``, say so in text.
     """
     endpoint = ENDPOINTS[path]
     operation = Operation(
@@ -64,6 +69,7 @@ def relayed(path: str, summary: str, request: Any, content: Mapping[str, Any], e
             ),
             **refusals(error, JSON, 401, 403, 408, 413, 415, 422),
             **refusals(error, JSON, 400, 404, 429, 499, 500, 503, 504, headers=_JOB),
+            **({} if is_everywhere else {404: ReplyDoc(_NOT_HERE, {JSON: error, TEXT: str}, _JOB)}),
             "default": others({JSON: error}, _JOB),
         },
     )

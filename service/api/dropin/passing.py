@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from aiohttp import web
-from multidict import CIMultiDictProxy
+from aiohttp import hdrs, web
 
 from service.api.access.caller import CALLER
 from service.api.context import POOL
@@ -18,6 +17,7 @@ from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
 from service.api.http.callers import CALLERS, WaitingCaller, hang_up
+from service.api.http.operation import JSON
 from service.api.http.raw_replies import stream_reply
 from service.backend.http.call import Call, Reply
 from service.backend.http.deadlines import Deadlines
@@ -76,7 +76,8 @@ async def pass_to_first(
     limits: Deadlines = _LIMITS,
 ) -> web.StreamResponse:
     """Relay a call as it is to a backend that has ``model``, else to any. When one is silent or refuses, the next is
-    asked, too; where none has the model, the first refusal is the answer. Raises NoBackendError when nobody replies.
+    asked, too; where none has the model, the first refusal is the answer of those whose version has the path. Raises
+    NoBackendError when nobody replies.
     """
     backends = await answering(request)
     key = model_key(model) if model else ""
@@ -85,8 +86,17 @@ async def pass_to_first(
         return await pass_on(request, endpoint, body, (holders or backends)[0], limits)
     calls = [_call(request, backend, endpoint, body, limits) for backend in holders or backends]
     patience_seconds = request.app[POOL].catalogue.patience_seconds
-    replying = first_answer(calls, patience_seconds, lambda reply: not holders or reply.status < 400)
+    replying = first_answer(calls, patience_seconds, _has_path if not holders else _is_no_refusal)
     return await _passed(request, replying, "no backend gave an answer", MOST_BYTES)
+
+
+def _is_no_refusal(reply: Reply) -> bool:
+    return reply.status < 400
+
+
+def _has_path(reply: Reply) -> bool:
+    """Whether this is not what Ollama says of a path that its version does not have. Its refusals are JSON."""
+    return reply.status != 404 or reply.content_type != "text/plain"
 
 
 def _call(
@@ -96,12 +106,13 @@ def _call(
     body: bytes | AsyncIterable[bytes] | None,
     limits: Deadlines,
 ) -> Call:
-    headers, key = request.headers, request[CALLER].key
+    headers, key = request.headers.copy(), request[CALLER].key
     if key is not None and key.owner_header is not None:
         # It names the person behind the key.
-        kept = request.headers.copy()
-        kept.popall(key.owner_header, None)
-        headers = CIMultiDictProxy(kept)
+        headers.popall(key.owner_header, None)
+    if isinstance(body, bytes):
+        # It was read as JSON, whatever its caller calls it. As the fields of a form it could say something else.
+        headers[hdrs.CONTENT_TYPE] = JSON
     return backend.client.call(endpoint, body, limits, method=request.method, headers=headers)
 
 

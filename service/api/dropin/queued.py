@@ -16,13 +16,15 @@ from service.api.dropin.answering import Answer, place_headers
 from service.api.dropin.caller_stream import CallerStream
 from service.api.dropin.details import CallDetails
 from service.api.dropin.dialect import Dialect
+from service.api.dropin.forms import read_form
 from service.api.dropin.passing import pass_unload
 from service.api.dropin.reading import read_large_call
 from service.api.dropin.repeating import Admitted, answer_repeatable
 from service.api.dropin.unnamed import refuse_unnamed
 from service.api.http.bodies import read_json
+from service.api.http.unsaid_stream import decide_stream
 from service.backend.pool import Pool
-from service.endpoints import ENDPOINTS, Endpoint
+from service.endpoints import ENDPOINTS, Endpoint, Streams
 from service.errors import InvalidRequestError, NotFoundError
 from service.go_json import text_of
 from service.job import NewJob, Priority
@@ -43,9 +45,14 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         app = request.app
-        body = await read_json(request)
-        fields = await read_large_call(body, dialect.nothing)
-        details = dialect.describe(endpoint, fields, request.headers.get("Accept", ""), app[MODEL_LIMITS])
+        if endpoint.is_form:
+            # What is kept of a form is its body from here on.
+            fields, body, told = await read_form(request)
+        else:
+            body = told = await read_json(request)
+            fields = await read_large_call(body, dialect.nothing)
+        is_whole = endpoint.streams is Streams.BY_CALLER and decide_stream(request, fields)
+        details = dialect.describe(endpoint, fields, is_whole, app[MODEL_LIMITS])
         if details is None:
             return await refuse_unnamed(request, endpoint, body, fields.get("model"))
         if details.is_unload:
@@ -53,9 +60,9 @@ def _queued(dialect: Dialect, endpoint: Endpoint) -> Handler:
             return await pass_unload(request, endpoint.path, _sent(details, body).encode(), details.model)
         make = partial(_make, request, endpoint, details, body)
         admitted = Admitted(partial(admit, request, details.model, partial(_find, app[POOL]), make))
-        key = request_key(request, body) if HEADER in request.headers else None
+        key = request_key(request, told) if HEADER in request.headers else None
         # Once its job is stored, a call that waits keeps nothing of its body.
-        del body, fields, details, make
+        del body, told, fields, details, make
         if key is not None:
             return await answer_repeatable(request, dialect, key, admitted)
         relay = Relay()

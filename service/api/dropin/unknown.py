@@ -1,8 +1,8 @@
 """Paths that nobody here knows, and a newer Ollama may: relayed to one backend, past the queue, for those who may.
 
 An admin may. With ``server.pass_unknown`` every key may, where nothing names a model, since what a call does to one is
-not known. For everybody else there is nothing (404), as with an Ollama that does not have the path. Of one path it is
-known what it is for: whoever may use a model may have its tokens counted.
+not known, and where no account at ollama.com is used. For everybody else there is nothing (404), as with an Ollama that
+does not have the path. Of one path it is known what it is for: whoever may use a model may have its tokens counted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -27,7 +27,7 @@ from service.api.access.caller import CALLER, Caller
 from service.api.access.request_log import REQUEST_LOGGING, keep_count
 from service.api.context import CONFIG, POOL
 from service.api.dropin.managing import relay_for_admin
-from service.api.dropin.passing import PASSING, first_answering, pass_on, pass_to_first
+from service.api.dropin.passing import first_answering, pass_on, pass_to_first
 from service.api.dropin.reading import check_names, read_large_call
 from service.api.http.bodies import read_json
 from service.api.http.failures import ERROR_SHAPES, problem
@@ -45,14 +45,25 @@ _COUNTING = "/v1/messages/count_tokens"
 """Anthropic's clients ask there, and estimate where they get 404, as they do from every Ollama so far."""
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 """Of keys that are no admin's: the others change what is there."""
-_NAMES = frozenset({"model", "name", "from", "source", "destination", "alias", "target"})
-"""Fields of a body, or of a query, in which Ollama's requests name a model. Deeper in a body only ``model`` does."""
+_MODEL = "model"
+_NAMES = frozenset({"name", "from", "source", "destination", "alias", "target"})
+"""Fields of a body, or of a query, in which Ollama's requests name a model, beside those whose own names have the word
+in them. Deeper in a body only those do.
+"""
+_ACCOUNT = frozenset({"user", "signin", "signout", "web_search", "web_fetch"})
+"""Steps of paths that act with a backend's account at ollama.com, as the known ones do, which are for admins."""
+_FIELD_ENDS = re.compile("[&;]")
+"""Some servers end a query's fields by the one, and some by both."""
+_MOST_STEPS = 4
+"""Of a path, in the name of a model: a host, and what Ollama's longest has behind it."""
 _LOOKED_AT_ONCE = 1_000
 """Values of a body."""
 _MOST_NOTED = 200
 
 NOTED = web.AppKey("noted_unknown_paths", set[str])
 """The paths of which the log has told."""
+RELAYED = web.AppKey("relayed_unknown", asyncio.Semaphore)
+"""The bound on calls of others than admins that are under way. They may be slow, and hold up no refusals."""
 
 
 async def find_unknown(request: web.Request) -> Handler | None:
@@ -67,9 +78,9 @@ async def find_unknown(request: web.Request) -> Handler | None:
     target = f"{path}?{query}" if query else path
     if caller.is_admin:
         handler: Handler = partial(_relay_for_admin, path=path, target=target)
-    elif path == _COUNTING:
+    elif _is_counting(request, path):
         handler = _count_tokens
-    elif request.method in _METHODS and not _address_names_a_model(request, path):
+    elif request.method in _METHODS and not await _is_for_admins(request, path):
         handler = partial(_relay_for_user, path=path, target=target)
         request.app[REQUEST_LOGGING].begin_row(request, path)
     else:
@@ -107,17 +118,43 @@ async def _caller_of(request: web.Request, path: str) -> Caller | None:
     except UnauthenticatedError:
         return None
     may_pass = caller.key is not None and request.app[CONFIG].server.pass_unknown
-    may_count = path == _COUNTING and request.method == "POST"
-    return caller if caller.is_admin or may_pass or may_count else None
+    return caller if caller.is_admin or may_pass or _is_counting(request, path) else None
 
 
-def _address_names_a_model(request: web.Request, path: str) -> bool:
-    steps, catalogue = path.split("/")[2:], request.app[POOL].catalogue
+def _is_counting(request: web.Request, path: str) -> bool:
+    return path == _COUNTING and request.method == "POST"
+
+
+async def _is_for_admins(request: web.Request, path: str) -> bool:
+    """Whether the address names a model, or a path that acts with a backend's account."""
+    steps = path.split("/")[2:]
+    if not _ACCOUNT.isdisjoint(step.lower() for step in steps):
+        return True
+    installed = await _installed(request)
     # A name may have slashes.
-    parts = {*steps, *("/".join(steps[first:]) for first in range(len(steps)))}
-    return any(map(catalogue.knows, (*parts, *request.query.values()))) or any(
-        go_json.fold(name) in _NAMES for name in request.query
-    )
+    ends = range(1, _MOST_STEPS + 1)
+    texts = ["/".join(steps[first : first + end]) for first in range(len(steps)) for end in ends]
+    for field in _FIELD_ENDS.split(request.rel_url.raw_query_string):
+        name, _, value = map(unquote_plus, field.partition("="))
+        texts += name, value
+        if _is_for_a_model(name) or go_json.fold(name) in _NAMES:
+            return True
+    return any(model_key(text) in installed for text in texts)
+
+
+def _is_for_a_model(name: str) -> bool:
+    """Whether a field of this name is for a model, or for several, or for what is one's."""
+    return _MODEL in go_json.fold(name)
+
+
+async def _installed(request: web.Request) -> set[str]:
+    """The keys of all models that the backends have, those too that the configuration does not let us use. They are
+    asked again, since one may be new.
+    """
+    pool = request.app[POOL]
+    await pool.catalogue.refresh()
+    lists = (backend.installed_list.last_told for backend in pool)
+    return {model_key(model.name) for last in lists if last is not None for model in last.models}
 
 
 async def _relay_for_admin(request: web.Request, path: str, target: str) -> web.StreamResponse:
@@ -138,7 +175,7 @@ async def _relay_for_user(request: web.Request, path: str, target: str) -> web.S
             raise web.HTTPNotFound
     count(request)
     _note(request, path)
-    async with request.app[PASSING]:
+    async with request.app[RELAYED]:
         response = await pass_on(request, target, body or None, await first_answering(request))
     keep_count(request)
     return response
@@ -158,21 +195,23 @@ async def _count_tokens(request: web.Request) -> web.StreamResponse:
             raise web.HTTPNotFound
     _note(request, _COUNTING)
     try:
-        async with request.app[PASSING]:
+        async with request.app[RELAYED]:
             return await pass_to_first(request, _COUNTING, body, named)
     except NoBackendError:
         raise web.HTTPNotFound from None
 
 
 async def _names_a_model(request: web.Request, fields: dict[str, Any]) -> bool:
-    """Whether the body has a field for a model's name, or anywhere the name of one that is there. Others have their
-    turn in between. Raises InvalidRequestError for a name that occurs twice in an object, since any may be a struct.
+    """Whether the body has a field for a model's name, or anywhere the name of one that is there, also as a field's.
+    Others have their turn in between. Raises InvalidRequestError for a name that occurs twice in an object, since any
+    may be a struct.
     """
-    known = {model_key(model.name) for _, model in request.app[POOL].catalogue.known()}
+    installed = await _installed(request)
     for index, (name, value) in enumerate(_values(fields)):
-        if go_json.fold(name) == "model" or (
-            isinstance(value, str) and len(value) <= _LONGEST and model_key(value) in known
-        ):
+        if _is_for_a_model(name):
+            return True
+        texts = (name, value) if isinstance(value, str) else (name,)
+        if any(text and len(text) <= _LONGEST and model_key(text) in installed for text in texts):
             return True
         if index % _LOOKED_AT_ONCE == _LOOKED_AT_ONCE - 1:
             await asyncio.sleep(0)

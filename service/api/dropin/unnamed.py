@@ -27,6 +27,9 @@ async def refuse_unnamed(request: web.Request, endpoint: Endpoint, body: bytes, 
     count(request)
     if isinstance(model, str) and model.strip():
         raise no_such_model(endpoint.kind, model)
+    if endpoint.is_form:
+        # What is kept of it is no form that a backend could read.
+        raise InvalidRequestError("model is required")
     try:
         return await pass_refusal(request, endpoint.path, body)
     except NoBackendError:

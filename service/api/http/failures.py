@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from service.api.http.json_replies import json_bytes
 from service.api.http.redaction import redacted
+from service.api.http.unsaid_stream import reads_detail
 from service.errors import (
     OUTPUT_FAILED,
     OUTPUT_TOO_LARGE,
@@ -69,6 +70,8 @@ class Failure(NamedTuple):
     """The error of ours that it was made from; None for aiohttp's."""
     agent: str = ""
     """What the caller calls its program."""
+    has_detail: bool = False
+    """Told to a caller that looks for the message in ``detail``."""
 
 
 ErrorShape = Callable[[Failure], web.Response]
@@ -97,9 +100,10 @@ ERROR_SHAPES = web.AppKey("error_shapes", ErrorShapes)
 
 
 def shaped(request: web.Request, failure: Failure) -> web.Response:
-    """The refusal of a request, in the shape of its path."""
-    failure = failure._replace(agent=request.headers.get(hdrs.USER_AGENT, ""))
-    return request.app[ERROR_SHAPES].find(request.path)(failure)
+    """The answer to a request that failed so, as the errors of its path look and as its caller reads them."""
+    agent = request.headers.get(hdrs.USER_AGENT, "")
+    told = failure._replace(agent=agent, has_detail=reads_detail(request))
+    return request.app[ERROR_SHAPES].find(request.path)(told)
 
 
 def failure_of_ours(error: ServiceError) -> Failure | None:

@@ -138,8 +138,12 @@ class _StreamUntilClosed(_Stream):
     async def write_eof(self, data: bytes = b"") -> None:
         if data:
             self._reset_at_close()
-        await super().write_eof(data)
         transport = self._asked.transport
+        if self._is_reset_at_close and transport is not None and not transport.is_closing():
+            # What the kernel has is sent whatever becomes of this process, so nothing must wait here for its turn.
+            transport.set_write_buffer_limits(0)
+        await super().write_eof(data)
+        await self._asked.writer.drain()
         if self._is_reset_at_close and transport is not None and not transport.is_closing():
             self._is_reset_at_close = False
             self._linger(_END_AT_CLOSE)

@@ -12,11 +12,15 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from yarl import URL
 
 from service.api.http.failures import Failure
 
 FIND_UNROUTED: web.AppKey[Callable[[web.Request], Awaitable[Handler | None]]] = web.AppKey("find_unrouted")
 """Finds who answers at a path without a route, and for whom (``request[CALLER]``); None: there is nothing."""
+
+OWN: web.AppKey[frozenset[web.AbstractResource | None]] = web.AppKey("own")
+"""What is Corral's own, and not Ollama's too."""
 
 _TEXTS = {404: b"404 page not found", 405: b"405 method not allowed"}
 _LEFT_AS_IT_IS = "/%?:@!$&'()*+,;=~"
@@ -58,12 +62,20 @@ def is_untidy(request: web.BaseRequest) -> bool:
 
 
 async def lead_to_tidy(request: web.Request) -> web.Response:
-    """Redirect to the path without such segments. As in Ollama, it does not matter whether anything is there."""
-    return _redirection(request, 307, _tidy(request.rel_url.raw_path))
+    """Redirect to the path without such segments. As in Ollama, it does not matter whether anything is there. To what
+    is Corral's own a relative reference leads, which holds behind a proxy that serves all below a path of its own.
+    """
+    path = request.rel_url.raw_path
+    tidy = _tidy(path)
+    found = await request.app.router.resolve(request.clone(rel_url=URL.build(path=tidy, encoded=True)))
+    # Up to the root, empty segments counted. Those with dots no client counts, and hardly one sends.
+    if found.route.resource in request.app[OWN] and "/." not in path:
+        tidy = "../" * (path.count("/") - 1) + tidy[1:]
+    return redirection(request, 307, tidy)
 
 
 async def _without_slash(request: web.Request) -> web.Response:
-    return _redirection(request, 301 if request.method == "GET" else 307, request.rel_url.raw_path.removesuffix("/"))
+    return redirection(request, 301 if request.method == "GET" else 307, request.rel_url.raw_path.removesuffix("/"))
 
 
 async def _expect_nothing(_request: web.Request) -> None:
@@ -78,7 +90,8 @@ def _tidy(path: str) -> str:
     return tidy + "/" if path.endswith("/") and tidy != "/" else tidy
 
 
-def _redirection(request: web.Request, status: int, path: str) -> web.Response:
+def redirection(request: web.Request, status: int, path: str) -> web.Response:
+    """Lead to this path, which may be relative to the request's; the query goes along."""
     query = request.rel_url.raw_query_string
     location = quote(f"{path}?{query}" if query else path, safe=_LEFT_AS_IT_IS, errors="surrogateescape")
     response = web.Response(status=status, headers={"Location": location})

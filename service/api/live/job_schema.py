@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api.http.fields import JobId, Moment, PriorityWord, StatusWord, one_of
+
+IsFinal = Annotated[bool, Field(description="Whether it stays so: it is completed, failed or cancelled.")]
 
 
 class JobError(TypedDict):
@@ -23,6 +26,7 @@ class JobReply(TypedDict):
 
     id: JobId
     status: StatusWord
+    final: IsFinal
     position: NotRequired[int]
     """How many jobs go first, and this one; only while it waits for its turn."""
     position_is_exact: NotRequired[bool]
@@ -61,6 +65,7 @@ class AcceptedReply(TypedDict):
 
     id: JobId
     status: StatusWord
+    final: IsFinal
     position: int | None
     """How many jobs go first, and this one; null when it does not wait for its turn."""
     position_is_exact: NotRequired[bool]
@@ -93,6 +98,7 @@ class ResultReply(JobReply):
     endpoint: NotRequired[str]
     """What the model was asked by; only when the job is final."""
     result: NotRequired[str]
+    """What the model has written; of a job that failed or was cancelled a sentence that says so, beside ``error``."""
     thinking: NotRequired[str]
     tool_calls: NotRequired[list[Any]]
     done_reason: NotRequired[str]
@@ -127,6 +133,7 @@ class DoneMessage(TypedDict):
 
     id: JobId
     status: StatusWord
+    final: IsFinal
     done_reason: NotRequired[str]
     """Why the model stopped, in the words of the backend."""
     error: NotRequired[JobError]

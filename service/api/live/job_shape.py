@@ -25,10 +25,12 @@ _PRIORITY_WORDS = {int(priority): priority.word for priority in Priority}
 _WITH_ERROR = frozenset({Status.FAILED, Status.CANCELLED})
 
 
-def moment(milliseconds: int) -> str:
-    """Milliseconds since the epoch as RFC 3339, in UTC: ``2026-11-20T10:10:19.960Z``."""
+def moment(milliseconds: int, zone: str = "+00:00") -> str:
+    """Milliseconds since the epoch as RFC 3339, in UTC: ``2026-11-20T10:10:19.960+00:00``. Before 3.11 Python's
+    ``fromisoformat`` does not read a ``Z``, which is the same ``zone``.
+    """
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03d}Z"
+    return f"{_second(seconds)}.{rest:03d}{zone}"
 
 
 @lru_cache(maxsize=4096)
@@ -51,6 +53,7 @@ def job_fields(
     fields: JobReply = {
         "id": job.id,
         "status": status,
+        "final": job.is_final,
         "model": job.model,
         "priority": _PRIORITY_WORDS[job.priority],
         "attempt": job.attempt,
@@ -91,7 +94,8 @@ def view_fields(view: View) -> JobReply:
 
 def accepted_fields(view: View) -> AcceptedReply:
     """The answer to a submission."""
-    fields: AcceptedReply = {"id": view.job.id, "status": view.job.status, "position": view.position}
+    job = view.job
+    fields: AcceptedReply = {"id": job.id, "status": job.status, "final": job.is_final, "position": view.position}
     if view.position is not None:
         fields["position_is_exact"] = view.is_exact
     if view.estimated_start_seconds is not None:
@@ -110,7 +114,8 @@ def place_headers(view: View) -> dict[str, str]:
 
 
 def result_fields(job: Job, result: Result | None, prompt: str | None) -> ResultReply:
-    """What a job has brought: the whole of it once it is completed, else where it stands.
+    """What a job has brought: the whole of it once it is completed, else where it stands; of one that failed or was
+    cancelled a sentence that says so.
 
     ``prompt`` is the whole prompt of a job that is final. ``endpoint`` then tells how to take it: with
     ``/api/generate`` it is all that the model was given, else only the last words of a longer request.
@@ -118,6 +123,8 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> Result
     fields = cast(ResultReply, job_fields(job))  # a result to which nothing is added yet
     if prompt is not None:
         fields["prompt"], fields["endpoint"] = prompt, job.endpoint
+    if job.status in _WITH_ERROR:
+        fields["result"] = end_in_words(job)
     if job.status != Status.COMPLETED:
         return fields
     fields["result"] = result.joined("text") if result else ""
@@ -133,6 +140,12 @@ def result_fields(job: Job, result: Result | None, prompt: str | None) -> Result
         fields["completion_tokens"] = job.completion_tokens
     fields["timings"] = _timings(job)
     return fields
+
+
+def end_in_words(job: Job) -> str:
+    """What is read where the answer would be, of a job that failed or was cancelled."""
+    what = "The prompt was cancelled" if job.status == Status.CANCELLED else "The prompt failed"
+    return f"{what}: {job.error_message}" if job.error_message else f"{what}."
 
 
 def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> OutputEvent | RestartEvent | DoneEvent:
@@ -151,7 +164,7 @@ def event_fields(event: OutputArrived | Restarted | Done, job_id: str) -> Output
         case Restarted(attempt):
             return {"type": "restart", "id": job_id, "attempt": attempt}
         case Done(job):
-            done: DoneEvent = {"type": "done", "id": job_id, "status": job.status}
+            done: DoneEvent = {"type": "done", "id": job_id, "status": job.status, "final": True}
             if job.done_reason is not None:
                 done["done_reason"] = job.done_reason
             if job.error_code is not None:

@@ -10,10 +10,10 @@ from service.api.context import CLOCK, REVOCATIONS
 from service.api.http.bodies import read_object
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of
+from service.api.http.trailing_slash import below
 from service.api.http.validation import validated
 from service.api.management.schema import CreatedKey, KeyList, KeyRequest, RevocationQuery
 from service.api.management.translation import key_fields, to_new_key
-from service.errors import NotFoundError
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
@@ -29,16 +29,13 @@ async def create(request: web.Request) -> web.StreamResponse:
     asked = validated(KeyRequest, await read_object(request))
     key, text = await request.app[AUTH].keys.create(to_new_key(asked), by=actor_of(request))
     created: CreatedKey = {**key_fields(key, request.app[CLOCK].now_ms()), "key": text}
-    return json_reply(request, created, status=201, headers={"Location": f"/api/keys/{key.id}"})
+    return json_reply(request, created, status=201, headers={"Location": below(request, key.id)})
 
 
 async def shown(request: web.Request) -> web.StreamResponse:
     require_admin(request)
-    key_id = request.match_info["id"]
-    found = next((key for key in request.app[AUTH].keys.listed() if key.id == key_id), None)
-    if found is None:
-        raise NotFoundError(f"there is no key {key_id[:100]!r}")
-    return json_reply(request, key_fields(found, request.app[CLOCK].now_ms()))
+    key = request.app[AUTH].keys.shown(request.match_info["id"])
+    return json_reply(request, key_fields(key, request.app[CLOCK].now_ms()))
 
 
 async def revoke(request: web.Request) -> web.StreamResponse:

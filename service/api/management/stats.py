@@ -8,9 +8,8 @@ from service.api.access.auth import AUTH, require_admin
 from service.api.access.caller import CALLER
 from service.api.access.request_log import REQUEST_LOGGING
 from service.api.http.json_replies import json_reply
-from service.api.live.job_shape import moment
 from service.api.management.schema import PeriodReply
-from service.api.management.translation import statistics_fields
+from service.api.management.translation import moment, statistics_fields
 from service.store.request_log import Scope
 
 

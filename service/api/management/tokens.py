@@ -8,8 +8,8 @@ from service.api.access.auth import AUTH
 from service.api.access.caller import CALLER
 from service.api.context import CLOCK
 from service.api.http.json_replies import json_reply
-from service.api.live.job_shape import moment
 from service.api.management.schema import TokenReply
+from service.api.management.translation import moment
 from service.errors import UnauthenticatedError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from service.api.live.job_shape import moment
+from service.api.live import job_shape
 from service.api.management.schema import KeyReply, KeyRequest, StatisticsReply
 from service.api.management.schema import Sums as SumsReply
 from service.job import Priority
@@ -32,6 +32,11 @@ def to_new_key(request: KeyRequest) -> NewKey:
         expires_at=request.expires,
         retention_days=request.retention_days,
     )
+
+
+def moment(milliseconds: int) -> str:
+    """Milliseconds since the epoch as these routes write them: ``2026-11-20T10:10:19.960Z``."""
+    return job_shape.moment(milliseconds, "Z")
 
 
 def key_fields(key: Key, now: int) -> KeyReply:

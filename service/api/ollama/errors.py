@@ -19,6 +19,8 @@ class OllamaError(TypedDict):
     """An error as Ollama words it."""
 
     error: str
+    detail: NotRequired[str]
+    """The same as ``error``: on ``/api/chat``, for who gets one object as a program written for another API."""
     signin_url: NotRequired[str]
     status: NotRequired[int]
     """In a stream that had signs of life only: the status that the refusal would have had."""
@@ -36,6 +38,8 @@ def shape(failure: Failure) -> web.Response:
     if failure.status == 401 and failure.agent.startswith(_COMMAND_LINE):
         failure = failure._replace(status=403, headers={})
     body: OllamaError = {"error": failure.message}
+    if failure.has_detail:
+        body["detail"] = failure.message
     return web.Response(
         body=json_bytes(body),
         status=failure.status,

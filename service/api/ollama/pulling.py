@@ -21,7 +21,10 @@ from service.api.http.operation import JSON, NDJSON
 from service.job import model_key
 
 _PATH = "/api/pull"
-_TYPES = (("model", str, "string"), ("name", str, "string"), ("insecure", bool, "bool"), ("stream", bool, "bool"))
+_TYPES = (
+    *((name, str, "string") for name in ("model", "name", "username", "password")),
+    *((name, bool, "bool") for name in ("insecure", "stream")),
+)
 _SUCCESS = json_bytes({"status": "success"})
 
 

@@ -53,9 +53,21 @@ class _Common(TypedDict):
 
 class _Generation(_Common):
     stream: NotRequired[bool]
-    """One object a line, as they come. Unless it is said: yes; on ``/api/chat`` when the caller accepts
-    ``application/x-ndjson``.
+    """One object a line, as they come. Unless it is said: yes. On ``/api/chat`` without it: yes where ``Accept`` has
+    ``application/x-ndjson``; else what ``chat.stream_default`` says; with its ``auto`` no where ``Accept`` has
+    ``application/json``, a key is sent, or ``temperature``, ``max_tokens`` or ``model_name`` stand beside the messages
+    (then errors of Corral's carry their message as ``detail``, too); else yes.
     """
+    temperature: NotRequired[float]
+    """Moved to ``options`` as the next ones are; what stands there already wins."""
+    top_p: NotRequired[float]
+    top_k: NotRequired[int]
+    seed: NotRequired[int]
+    stop: NotRequired[str | list[str]]
+    num_ctx: NotRequired[int]
+    num_predict: NotRequired[int]
+    max_tokens: NotRequired[int]
+    """Moved to ``options.num_predict``, unless there is a ``num_predict``."""
     format: NotRequired[Literal["", "json"] | dict[str, Any]]
     """``json``, or the JSON schema that the answer is to follow."""
     think: NotRequired[bool | Literal["low", "medium", "high", "max"]]
@@ -83,10 +95,8 @@ class OllamaChatRequest(_Generation):
 
     messages: NotRequired[list[OllamaMessage]]
     tools: NotRequired[list[OllamaTool]]
-    temperature: NotRequired[float]
-    """Moved to ``options``."""
-    max_tokens: NotRequired[int]
-    """Moved to ``options.num_predict``."""
+    model_name: NotRequired[str]
+    """Taken for a ``model`` that is missing or null."""
 
 
 class OllamaEmbedRequest(_Common):

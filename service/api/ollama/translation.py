@@ -6,20 +6,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.api.dropin.details import CallDetails, frame_bytes, model_asked, words_of
-from service.api.http.operation import NDJSON
 from service.config import duration_seconds
-from service.endpoints import GENERATE, Endpoint, Kind, Streams
+from service.endpoints import CHAT, GENERATE, Endpoint, Kind
+from service.go_json import fold
 from service.job import runner_key
 from service.model_limits import ModelLimits
 
 DOOR = "ollama"
 
-_MOVED = {"temperature": "temperature", "max_tokens": "num_predict"}
+_MOVED = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "seed": "seed",
+    "stop": "stop",
+    "num_ctx": "num_ctx",
+    "num_predict": "num_predict",
+    "max_tokens": "num_predict",
+}
+"""Fields that other APIs have beside the messages, and the options that Ollama has for them; of two for one option the
+first goes.
+"""
 
 
-def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
+def describe(endpoint: Endpoint, body: dict[str, Any], is_whole: bool, limits: ModelLimits) -> CallDetails | None:
     """What the queue must know of the request; None where it names no model that Ollama could have."""
-    fields = _accommodated(body, accept) if endpoint.streams is Streams.BY_CALLER else body
+    fields = _accommodated(endpoint, body, is_whole) if endpoint.kind is Kind.WRITES else body
     model = model_asked(fields)
     if model is None:
         return None
@@ -48,23 +60,49 @@ def heartbeat(endpoint: str, model: str, now_ms: int) -> bytes:
     return frame_bytes({"model": model, "created_at": created_at, **content, "done": False}) + b"\n"
 
 
-def _accommodated(body: dict[str, Any], accept: str) -> dict[str, Any]:
-    """The body with the fields that Ollama does not know in a chat moved to where it reads them; itself without any."""
-    changed = dict(body)
-    if "model_name" in changed:
-        name = changed.pop("model_name")
-        if changed.get("model") is None:
-            changed["model"] = name
-    options = changed.get("options")
+def _accommodated(endpoint: Endpoint, body: dict[str, Any], is_whole: bool) -> dict[str, Any]:
+    """The body with the fields that Ollama does not know moved to where it reads them; itself without any."""
+    fields = _with_options(body)
+    if endpoint.path != CHAT:
+        return fields
+    if "model_name" in fields:
+        fields = dict(fields)
+        name = fields.pop("model_name")
+        if fields.get("model") is None:
+            fields["model"] = name
+    return {**fields, "stream": False} if is_whole else fields
+
+
+def _with_options(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with the options that stand beside ``options`` among them; what stands there already wins. One that is
+    null there says nothing, to Ollama too.
+    """
+    options = body.get("options")
+    if body.keys().isdisjoint(_MOVED) or not isinstance(options, dict | None):
+        return body
+    options = options or {}
+    standing = {fold(name) for name, value in options.items() if value is not None}
+    left, added = dict(body), dict[str, Any]()
     for theirs, ours in _MOVED.items():
-        value = changed.get(theirs)
-        # A value that is no number stays where it is, and Ollama ignores it.
-        if isinstance(value, int | float) and not isinstance(value, bool) and isinstance(options, dict | None):
-            changed["options"] = options = {ours: changed.pop(theirs), **(options or {})}
-    if changed.get("stream") is None and NDJSON not in accept:
-        # A caller that does not accept a stream gets one object, which is also a stream of one line.
-        changed["stream"] = False
-    return body if changed == body else changed
+        value = _option(ours, body.get(theirs))
+        # A value of another type stays where it is, and Ollama ignores it.
+        if value is not None:
+            del left[theirs]
+            if ours not in standing:
+                added.setdefault(ours, value)
+    if len(left) == len(body):
+        return body
+    kept = {name: value for name, value in options.items() if fold(name) not in added}
+    return {**left, "options": {**added, **kept}}
+
+
+def _option(name: str, value: Any) -> Any:
+    """The value as Ollama takes it for this option; None for one that it would refuse."""
+    if name != "stop":
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    # An empty text would end every answer before its first word.
+    words = [value] if isinstance(value, str) and value else value
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
 
 
 def _is_unload(endpoint: Endpoint, fields: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from service.api.dropin.openapi import LISTED, relayed
 from service.api.http.operation import (
     EVENT_STREAM,
     JSON,
+    NDJSON,
     TEXT,
     Operation,
     Operations,
@@ -21,13 +22,21 @@ from service.api.openai.schema import (
     ChatCompletionRequest,
     Completion,
     CompletionRequest,
+    Decision,
+    DecisionRequest,
     Embeddings,
     EmbeddingsRequest,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    Images,
+    NativeError,
     OpenAIModel,
     OpenAIModelList,
     ResponsesEvent,
     ResponsesReply,
     ResponsesRequest,
+    Transcription,
+    TranscriptionForm,
 )
 
 _TAG = "openai"
@@ -54,6 +63,39 @@ OPERATIONS: Operations = {
     **relayed("/v1/embeddings", "Embed texts", EmbeddingsRequest, {JSON: Embeddings}, OpenAIError),
     **relayed(
         "/v1/responses", "Respond", ResponsesRequest, {JSON: ResponsesReply, EVENT_STREAM: ResponsesEvent}, OpenAIError
+    ),
+    **relayed(
+        "/v1/audio/transcriptions",
+        "Write down what is said",
+        TranscriptionForm,
+        # Ollama calls both forms x-ndjson once it has sent its head.
+        {JSON: Transcription, NDJSON: Transcription | str, TEXT: str},
+        OpenAIError,
+        is_everywhere=False,
+    ),
+    **relayed(
+        "/v1/images/generations",
+        "Draw a picture",
+        ImageGenerationRequest,
+        {JSON: Images, NDJSON: Images},
+        OpenAIError,
+        is_everywhere=False,
+    ),
+    **relayed(
+        "/v1/images/edits",
+        "Change a picture",
+        ImageEditRequest,
+        {JSON: Images, NDJSON: Images},
+        OpenAIError,
+        is_everywhere=False,
+    ),
+    **relayed(
+        "/v1/systemone",
+        "Answer questions about a state of things by probabilities",
+        DecisionRequest,
+        {JSON: Decision},
+        NativeError,
+        is_everywhere=False,
     ),
     ("GET", "/v1/models"): Operation(
         summary="List the models",

@@ -82,6 +82,51 @@ class ResponsesRequest(TypedDict):
     stream: NotRequired[bool]
 
 
+class TranscriptionForm(TypedDict):
+    """``POST /v1/audio/transcriptions``, a form. Each field once, but for those whose names end with ``[]``."""
+
+    model: ModelName
+    file: Annotated[str, Field(json_schema_extra={"format": "binary"})]
+    """The sound, with a file's name."""
+    prompt: NotRequired[str]
+    language: NotRequired[str]
+    response_format: NotRequired[str]
+    """``text`` for the words alone."""
+
+
+class _Picture(TypedDict):
+    model: ModelName
+    prompt: str
+    size: NotRequired[str]
+    """Such as ``1024x768``."""
+    seed: NotRequired[int]
+
+
+class ImageGenerationRequest(_Picture):
+    """``POST /v1/images/generations``."""
+
+    n: NotRequired[int]
+    response_format: NotRequired[str]
+
+
+class ImageEditRequest(_Picture):
+    """``POST /v1/images/edits``, as JSON."""
+
+    image: str
+    """``data:image/png;base64,…``"""
+
+
+class DecisionRequest(TypedDict):
+    """``POST /v1/systemone``."""
+
+    model: ModelName
+    state: str | dict[str, Any] | list[Any]
+    questions: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=64)]
+    images: NotRequired[list[str]]
+    """In base64."""
+    keep_alive: NotRequired[str | float]
+
+
 class TokenUsage(TypedDict):
     """Token counts."""
 
@@ -115,6 +160,33 @@ class Embeddings(TypedDict):
     data: list[dict[str, Any]]
     model: str
     usage: NotRequired[TokenUsage]
+
+
+class NativeError(TypedDict):
+    """An error as Ollama words it, which is what ``/v1/systemone`` has."""
+
+    error: str
+
+
+class Transcription(TypedDict):
+    """What was said."""
+
+    text: str
+
+
+class Images(TypedDict):
+    """The pictures, in base64."""
+
+    created: int
+    data: list[dict[str, Any]]
+
+
+class Decision(TypedDict):
+    """An answer to each question, by its name."""
+
+    model: str
+    answers: dict[str, dict[str, Any]]
+    usage: NotRequired[dict[str, Any]]
 
 
 class OpenAIModel(TypedDict):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from service.api.dropin.details import CallDetails, describe_without_options, frame_bytes
-from service.endpoints import Endpoint
+from service.endpoints import Endpoint, Kind
 from service.model_limits import ModelLimits
 
 DOOR = "openai"
@@ -20,9 +21,15 @@ _ERROR_TYPES = {
 }
 
 
-def describe(endpoint: Endpoint, body: dict[str, Any], accept: str, limits: ModelLimits) -> CallDetails | None:
+def describe(endpoint: Endpoint, body: dict[str, Any], is_whole: bool, limits: ModelLimits) -> CallDetails | None:
     """What the queue must know of the request; None where it names no model that Ollama could have."""
-    return describe_without_options(endpoint, body, limits)
+    details = describe_without_options(endpoint, body, limits)
+    if details is None or endpoint.kind is not Kind.DECIDES:
+        return details
+    state = body.get(endpoint.content)
+    if not isinstance(state, dict | list):
+        return details
+    return details._replace(prompt=json.dumps(state, ensure_ascii=False))
 
 
 def error_type(status: int) -> str:

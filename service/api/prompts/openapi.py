@@ -84,7 +84,8 @@ OPERATIONS: Operations = {
         description=(
             "The body of the call as it is sent, with the operator's limits in it. Of a job made here every field but "
             "``stream`` is one that a submission takes: posted again without it, it asks the same. "
-            "One of more than 256 KiB is given as it was sent, with its names in any case."
+            "One of more than 256 KiB is given as it was sent, with its names in any case. Of a form there are its "
+            "fields, and in place of a file its name, type and size."
         ),
         tag=_TAG,
         parameters=(_ID,),

@@ -18,6 +18,7 @@ from service.api.http.callers import while_there
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
 from service.api.http.piecewise import piecewise_json
+from service.api.http.trailing_slash import below
 from service.api.http.validation import validated
 from service.api.live.delivery import note_sent
 from service.api.live.events import EventStream, position_of
@@ -34,6 +35,8 @@ from service.api.prompts.schema import (
     StatusQuery,
 )
 from service.api.prompts.translation import to_job
+from service.endpoints import ENDPOINTS
+from service.form_data import shown_form
 from service.go_json import fields_of
 from service.job import Job, Result, Status, model_key
 from service.jobs import View
@@ -52,7 +55,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
 
 
 def _accepted(request: web.Request, view: View, said: Mapping[str, str]) -> web.StreamResponse:
-    headers = {"Location": f"/api/v1/prompt/{view.job.id}/status", **place_headers(view), **said}
+    headers = {"Location": below(request, f"{view.job.id}/status"), **place_headers(view), **said}
     return json_reply(request, accepted_fields(view), status=202, headers=headers)
 
 
@@ -91,6 +94,9 @@ async def asked(request: web.Request) -> web.StreamResponse:
     view = await visible_view(request, job_id_of(request))
     require_contents(view.job)
     text = await request.app[JOBS].views.request(view.job)
+    if text is not None and ENDPOINTS[view.job.endpoint].is_form:
+        # Its files are in its text, behind the first line.
+        return json_reply(request, shown_form(await text.first_line()))
     if text is None or text.is_short:
         return json_reply(request, fields_of((await text.whole()).encode()) if text is not None else None)
     # It is JSON already, and goes as it was sent.

@@ -64,12 +64,15 @@ async def listed(request: web.Request) -> web.StreamResponse:
     which = request[CALLER].only_visible(Filter(STATUSES[query.status] if query.status else ()))
     found = request.app[JOBS].views.page(which, query.per_page, (query.page - 1) * query.per_page)
     page = await (found if which.is_plain else while_there(request, found))
+    pages = -(-page.total // query.per_page)
     fields: RequestPage = {
         "requests": [row_fields(job, job.preview) for job in page.jobs],
         "page": query.page,
+        "current_page": query.page,
         "per_page": query.per_page,
         "total": page.total,
-        "total_pages": -(-page.total // query.per_page),
+        "total_pages": pages,
+        "pages": pages,
     }
     return json_reply(request, fields)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
@@ -33,19 +33,26 @@ class ListQuery(BaseModel):
 RequestStatus = Annotated[str, one_of(["pending", "completed", "failed"])]
 
 
+IsFinal = Annotated[bool, Field(description="Whether it stays so: it is completed or failed.")]
+
+
 class AcceptedRequest(TypedDict):
     """The answer to a submission."""
 
     request_id: int
     status: RequestStatus
+    final: IsFinal
     message: str
 
 
 class RequestRow(TypedDict):
     """A request as a list shows it; what does not apply is null."""
 
+    id: int
+    """The same as ``request_id``."""
     request_id: int
     status: RequestStatus
+    final: IsFinal
     prompt: str
     """In a list the first 200 characters."""
     model: str
@@ -60,6 +67,10 @@ class RequestReply(RequestRow):
     response: str | None
     done_reason: str | None
     """Why the model stopped, in the words of the backend: ``stop``, ``length``, …"""
+    error: NotRequired[str | None]
+    """The same as ``error_message``; of a failed one only."""
+    result: NotRequired[str]
+    """A sentence that says that it failed, and why; of a failed one only."""
 
 
 class RequestPage(TypedDict):
@@ -67,6 +78,10 @@ class RequestPage(TypedDict):
 
     requests: list[RequestRow]
     page: int
+    current_page: int
+    """The same as ``page``."""
     per_page: int
     total: int
     total_pages: int
+    pages: int
+    """The same as ``total_pages``."""

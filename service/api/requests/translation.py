@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from service.api.live.job_shape import moment
+from service.api.live.job_shape import end_in_words, moment
 from service.api.requests.schema import AcceptedRequest, GenerateRequest, RequestReply, RequestRow
 from service.endpoints import GENERATE
 from service.errors import CONTENTS_DELETED, InvalidRequestError
@@ -42,15 +42,17 @@ def to_job(request: GenerateRequest, default_model: str, limits: ModelLimits, ow
 def accepted_fields(job: Job) -> AcceptedRequest:
     """The answer to a submission."""
     message = f"queued; ask for /status/{job.seq}"
-    return {"request_id": job.seq, "status": _WORDS[job.status], "message": message}
+    return {"request_id": job.seq, "status": _WORDS[job.status], "final": job.is_final, "message": message}
 
 
 def row_fields(job: Job, prompt: str) -> RequestRow:
     """A request as a list shows it; what does not apply is null."""
     is_failed = _WORDS[job.status] == "failed"
     return {
+        "id": job.seq,
         "request_id": job.seq,
         "status": _WORDS[job.status],
+        "final": job.is_final,
         "prompt": prompt,
         "model": job.model,
         "error_message": _error_message(job) if is_failed else None,
@@ -66,4 +68,8 @@ def _error_message(job: Job) -> str | None:
 def request_fields(job: Job, prompt: str, result: Result | None) -> RequestReply:
     """A request with its response."""
     response = result.joined("text") if result and job.status == Status.COMPLETED else None
-    return {**row_fields(job, prompt), "response": response, "done_reason": job.done_reason}
+    row = row_fields(job, prompt)
+    fields = cast(RequestReply, {**row, "response": response, "done_reason": job.done_reason})
+    if fields["status"] == "failed":
+        fields["error"], fields["result"] = job.error_message, end_in_words(job)
+    return fields

@@ -38,6 +38,12 @@ _KEPT_BACK = frozenset(
         "host",
         "origin",
         "referer",
+        # They would have a server take the request for one of another method, or to another path, than we have judged.
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-url",
+        "x-rewrite-url",
         # They are meant for us.
         "authorization",
         "cookie",

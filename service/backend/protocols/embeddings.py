@@ -54,6 +54,7 @@ class EmbeddingsReader:
     """
 
     has_begun = True
+    has_opening = False
     gathered_bytes = 0
 
     def __init__(self, layout: VectorLayout) -> None:

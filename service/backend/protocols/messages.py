@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from service.backend.protocols.reading import Ending, add, add_tool_calls, count, decoded, items, mapping, reason
+from service.backend.protocols.reading import Ending, add, add_tool_calls, counts_in, decoded, items, mapping, reason
 from service.backend.protocols.sse import SseReader
 from service.backend.protocols.whole import WholeReader
 from service.job import TEXT, THINKING, Counts, Segment
@@ -69,12 +69,7 @@ def _read_message(reply: dict[str, Any]) -> Ending:
 
 
 def _counts(ended: dict[str, Any], counted: dict[str, Any]) -> Counts:
-    usage = mapping(counted.get("usage"))
-    return Counts(
-        prompt_tokens=count(usage.get("input_tokens")),
-        completion_tokens=count(usage.get("output_tokens")),
-        done_reason=reason(ended.get("stop_reason")),
-    )
+    return counts_in(counted, reason(ended.get("stop_reason")))
 
 
 whole_message = partial(WholeReader, _read_message)

@@ -68,6 +68,10 @@ class Reader(Protocol):
         """Whether the bytes so far are an answer's: they may still be a refusal's where it is False."""
 
     @property
+    def has_opening(self) -> bool:
+        """Whether the bytes so far say something to a caller although they may still be a refusal's."""
+
+    @property
     def numbers(self) -> int:
         """How many numbers of vectors have come; 0 where the reply is of another kind."""
 
@@ -130,6 +134,7 @@ class StreamReader(ABC):
     """A reader that looks at one line after the other. What follows an error is not looked at."""
 
     has_begun = True
+    has_opening = False
     numbers = 0
 
     def __init__(self) -> None:
@@ -213,6 +218,16 @@ def add_tool_calls(segments: list[Segment], calls: object) -> None:
 def count(value: object) -> int | None:
     """A number of tokens, None when it is not one (or beyond what a database holds)."""
     return value if type(value) is int and 0 <= value < _LARGEST_COUNT else None
+
+
+def counts_in(reply: dict[str, Any], done_reason: str | None = None) -> Counts:
+    """The counts of a reply, or of an event, whose ``usage`` has ``input_tokens`` and ``output_tokens``."""
+    usage = mapping(reply.get("usage"))
+    return Counts(
+        prompt_tokens=count(usage.get("input_tokens")),
+        completion_tokens=count(usage.get("output_tokens")),
+        done_reason=done_reason,
+    )
 
 
 def milliseconds(nanoseconds: object) -> int | None:

@@ -10,7 +10,7 @@ from service.backend.protocols.reading import (
     ReplyError,
     add,
     add_tool_calls,
-    count,
+    counts_in,
     items,
     mapping,
     reason,
@@ -54,7 +54,9 @@ class ResponsesReader(SseReader):
             self._has_failed = True
             # In an error's event the message is its own, without a response around it.
             raise _error(event if kind == "error" else mapping(mapping(event.get("response")).get("error")))
-        if kind not in _OPENING:
+        if kind in _OPENING:
+            self.has_opening = True
+        else:
             self.has_begun = True
         if (output := _DELTAS.get(str(kind))) is not None:
             add(segments, output, event.get("delta"))
@@ -91,12 +93,7 @@ def _add_tool_call(item: dict[str, Any], segments: list[Segment]) -> None:
 
 
 def _counts(response: dict[str, Any]) -> Counts:
-    usage = mapping(response.get("usage"))
-    return Counts(
-        prompt_tokens=count(usage.get("input_tokens")),
-        completion_tokens=count(usage.get("output_tokens")),
-        done_reason=reason(mapping(response.get("incomplete_details")).get("reason")),
-    )
+    return counts_in(response, reason(mapping(response.get("incomplete_details")).get("reason")))
 
 
 def _error(error: dict[str, Any]) -> ReplyError:

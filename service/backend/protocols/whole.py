@@ -62,6 +62,7 @@ class WholeReader:
     """Gathers the reply and reads it at its end: all its output is in ``finish().segments``."""
 
     has_begun = True
+    has_opening = False
     numbers = 0
     gathered_bytes = 0
 

@@ -93,6 +93,7 @@ class AcceptedJob(TypedDict):
 
     id: str
     status: StatusWord
+    final: bool
     position: int | None
     position_is_exact: NotRequired[bool]
     estimated_start_seconds: NotRequired[float]
@@ -103,6 +104,8 @@ class JobStatus(TypedDict):
 
     id: str
     status: StatusWord
+    final: bool
+    """Whether the status stays so."""
     position: NotRequired[int]
     position_is_exact: NotRequired[bool]
     estimated_start_seconds: NotRequired[float]
@@ -128,6 +131,7 @@ class JobResult(JobStatus):
 
     endpoint: NotRequired[str]
     result: NotRequired[str]
+    """Of a job that failed or was cancelled a sentence that says so."""
     thinking: NotRequired[str]
     tool_calls: NotRequired[list[Any]]
     done_reason: NotRequired[str]

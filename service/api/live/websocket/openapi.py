@@ -24,7 +24,7 @@ The server sends:
 - `output`: a piece of a job's output, with `attempt`, `offset`, `kind` (`text`, `thinking`, `tool_calls`), `data` and
   the `position` behind it;
 - `restart`: another attempt begins, and what was read so far is worth nothing;
-- `done`: the job is final;
+- `done`: the job is final, and its status is told;
 - `stats`: the figures;
 - `error`: what was asked cannot be done;
 - `reset`: there were too many changes to tell; read the list again.

@@ -62,31 +62,32 @@ class Purging:
         """Remove a job. Raises CannotStoreError."""
         return await self._purged(await self._remove([job_id]))
 
-    async def purge_all(self, which: Filter, statuses: Sequence[Status]) -> Purged:
-        """Remove the jobs that a filter finds, of those that were there at the call. Raises CannotStoreError."""
-        newest, gone = await self._store.queries.newest(), list[JobPlace]()
+    async def purge_all(self, which: Filter, statuses: Sequence[Status], gone: list[JobPlace]) -> Purged:
+        """Remove the jobs that a filter finds, of those that were there at the call. Each joins ``gone`` when it is,
+        also when it does not come to the end. Raises CannotStoreError.
+        """
+        newest = await self._store.queries.newest()
         for _ in range(_MOST_PASSES):
             # One that begins or ends meanwhile may have passed by all lookups. Where not all that it may become is
             # asked for, it is left alone.
-            found = await self._once(which, statuses, newest)
-            gone += found
-            if not found or not (set(statuses) & set(UNFINISHED)):
+            before = len(gone)
+            await self._once(which, statuses, newest, gone)
+            if len(gone) == before or not (set(statuses) & set(UNFINISHED)):
                 break
         return await self._purged(gone)
 
     async def _purged(self, gone: Sequence[JobPlace]) -> Purged:
         return Purged(len(gone), not gone or await self._contents.erase(gone))
 
-    async def _once(self, which: Filter, statuses: Sequence[Status], newest: int) -> list[JobPlace]:
-        loop, purged = asyncio.get_running_loop(), list[JobPlace]()
+    async def _once(self, which: Filter, statuses: Sequence[Status], newest: int, gone: list[JobPlace]) -> None:
+        loop = asyncio.get_running_loop()
         for status in statuses:
             async for ids in found_ids(self._store.queries, which._replace(statuses=(str(status),)), newest):
                 for start in range(0, len(ids), AT_ONCE):
                     begun = loop.time()
-                    purged += await self._remove(ids[start : start + AT_ONCE], is_final=status in FINAL)
+                    gone += await self._remove(ids[start : start + AT_ONCE], is_final=status in FINAL)
                     # It rests as long as it has worked: half of the time at least is everybody else's.
                     await asyncio.sleep(loop.time() - begun)
-        return purged
 
     async def _remove(self, ids: Sequence[str], *, is_final: bool = False) -> list[JobPlace]:
         if not is_final:

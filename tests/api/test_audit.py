@@ -67,6 +67,26 @@ async def test_what_an_admin_does_is_written_down_and_told(caplog: pytest.LogCap
     assert len([record for record in caplog.records if record.name == "service.audit"]) == len(found)
 
 
+async def test_a_purge_is_written_down_without_what_was_searched_for() -> None:
+    async with service_with_keys() as service:
+        user = await headers_of(service, name="anna")
+        _, one = await service.call("POST", "/api/v1/prompt", {"prompt": "Hello"}, headers=user)
+        for _ in range(2):
+            await service.call("POST", "/api/v1/prompt", {"prompt": "the marked word"}, headers=user)
+        status, _ = await service.call("DELETE", f"/api/v1/prompt/{one['id']}?purge=true", headers=user)
+        assert status == 200
+        await service.call("DELETE", f"/api/v1/prompt/{one['id']}?purge=true", headers=user)
+        for _ in range(2):
+            body = {"filter": {"q": "marked", "to": "2100-01-01T00:00:00Z"}}
+            assert (await service.call("POST", "/api/v1/prompts/purge", body, headers=user))[0] == 200
+        found = await entries(service, action="purged")
+        assert [(entry["subject"] and entry["subject"]["id"], entry["details"]) for entry in found] == [
+            (None, {"jobs": 2, "filter": {"q": "…", "to": "2100-01-01T00:00:00Z"}, "everybody": False}),
+            (one["id"], {}),
+        ]
+        assert {entry["actor"]["key_name"] for entry in found} == {"anna"}
+
+
 async def test_pages_go_on_behind_the_last_entry_whatever_comes_meanwhile() -> None:
     async with service_with_keys() as service:
         for number in range(5):

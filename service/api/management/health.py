@@ -8,7 +8,7 @@ from aiohttp import web
 from typing_extensions import TypedDict
 
 from service.api.access.caller import CALLER
-from service.api.context import JOBS, POOL
+from service.api.context import CONFIG, JOBS, POOL
 from service.api.http.fields import Moment, one_of
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, ReplyDoc
@@ -81,7 +81,7 @@ async def health(request: web.Request) -> web.StreamResponse:
     is_served = any(backend.is_answering for backend in request.app[POOL])
     status = _UNAVAILABLE if trouble else _OK if is_served else _WAITING
     fields: HealthReply = {"service": _SERVICE, "status": status, "reason": _REASONS[status]}
-    if request[CALLER].is_known:
+    if request[CALLER].is_known or request.app[CONFIG].metrics.public:
         counts = count_jobs(jobs)
         fields["database"] = _database_fields(jobs)
         fields["backends"] = [_backend_fields(backend) for backend in request.app[POOL]]
@@ -123,7 +123,7 @@ OPERATIONS: Operations = {
     ("GET", "/health"): Operation(
         summary="Ask how the service is",
         description="It is well without a backend, too: jobs then wait. Where keys are required, who has none is "
-        "told ``service``, ``status`` and ``reason`` only.",
+        "told ``service``, ``status`` and ``reason`` only (all by ``metrics.public``).",
         tag="operation",
         access=Access.OPEN,
         replies={

@@ -6,28 +6,32 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from aiohttp import web
 
+from service.api.access.actor import actor_of
 from service.api.access.caller import CALLER, Caller
 from service.api.access.client_address import owner_named
 from service.api.access.visibility import require_visible, visible_view
-from service.api.context import JOBS
+from service.api.context import AUDIT, JOBS
 from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
 from service.api.http.validation import validated
-from service.api.live.job_shape import job_fields
+from service.api.live.job_shape import job_fields, moment
 from service.api.prompts.schema import (
     CancelReply,
     CancelRequest,
     DeleteQuery,
     JobFilter,
+    PurgeFilter,
     PurgeReply,
     PurgeRequest,
 )
+from service.audit import Action
 from service.errors import ForbiddenError, InvalidRequestError
 from service.job import Status, model_key
 from service.jobs.cancelling import UNFINISHED
 from service.jobs.purging import Purged
+from service.store.database import JobPlace
 from service.store.job_filters import Filter
 
 
@@ -43,7 +47,10 @@ async def _purge(request: web.Request, job_id: str) -> web.StreamResponse:
     view = await visible_view(request, job_id)
     if not request[CALLER].may_purge(view.job):
         raise ForbiddenError("a prompt is purged by whoever has made it, or with an admin's API key")
-    return _purged(request, await request.app[JOBS].purging.purge(job_id))
+    purged = await request.app[JOBS].purging.purge(job_id)
+    if purged.jobs:
+        await request.app[AUDIT].record(Action.PURGED, actor_of(request), job_id)
+    return _purged(request, purged)
 
 
 async def cancel_many(request: web.Request) -> web.StreamResponse:
@@ -64,9 +71,23 @@ async def purge_many(request: web.Request) -> web.StreamResponse:
     if asked.everybody and caller.key is None and not caller.is_admin:
         raise ForbiddenError("everybody: jobs of other addresses are purged with an admin's API key")
     which = _wanted(caller, wanted, "purged", everybody=asked.everybody)
-    statuses = tuple(map(Status, wanted.status or Status))
+    statuses, gone = tuple(map(Status, wanted.status or Status)), list[JobPlace]()
     async with _turn(request, which):
-        return _purged(request, await request.app[JOBS].purging.purge_all(which, statuses))
+        try:
+            return _purged(request, await request.app[JOBS].purging.purge_all(which, statuses, gone))
+        finally:
+            if gone:
+                told, who = _noted(wanted), actor_of(request)
+                await request.app[AUDIT].record(
+                    Action.PURGED, who, jobs=len(gone), filter=told, everybody=asked.everybody
+                )
+
+
+def _noted(wanted: PurgeFilter) -> dict[str, object]:
+    """The filter as it is written down: what was searched for may be part of what was removed."""
+    fields = wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+    told = {name: moment(fields[name]) for name in ("from", "to") if name in fields}
+    return fields | told | ({} if wanted.q is None else {"q": "…"})
 
 
 def _wanted(caller: Caller, wanted: JobFilter, done: str, *, everybody: bool) -> Filter:

@@ -81,7 +81,7 @@ async def test_a_purge_is_written_down_without_what_was_searched_for() -> None:
             assert (await service.call("POST", "/api/v1/prompts/purge", body, headers=user))[0] == 200
         found = await entries(service, action="purged")
         assert [(entry["subject"] and entry["subject"]["id"], entry["details"]) for entry in found] == [
-            (None, {"jobs": 2, "filter": {"q": "…", "to": "2100-01-01T00:00:00Z"}, "everybody": False}),
+            (None, {"jobs": 2, "filter": {"q": "…", "to": "2100-01-01T00:00:00.000+00:00"}, "everybody": False}),
             (one["id"], {}),
         ]
         assert {entry["actor"]["key_name"] for entry in found} == {"anna"}

@@ -17,7 +17,6 @@ from service.jobs.submission import ON_REQUEST, Submission
 from service.queue.backlog import Backlog
 from service.queue.gauges import Gauge
 from service.store.contents import AT_ONCE, ContentStore
-from service.store.database import JobPlace
 from service.store.job_filters import Filter
 from service.store.jobs import JobStore
 
@@ -60,26 +59,27 @@ class Purging:
 
     async def purge(self, job_id: str) -> Purged:
         """Remove a job. Raises CannotStoreError."""
-        return await self._purged(await self._remove([job_id]))
+        gone = await self._remove([job_id])
+        return Purged(len(gone), not gone or await self._contents.erase())
 
-    async def purge_all(self, which: Filter, statuses: Sequence[Status], gone: list[JobPlace]) -> Purged:
-        """Remove the jobs that a filter finds, of those that were there at the call. Each joins ``gone`` when it is,
-        also when it does not come to the end. Raises CannotStoreError.
+    async def purge_all(self, which: Filter, statuses: Sequence[Status], gone: list[str]) -> Purged:
+        """Remove the jobs that a filter finds, of those that were there at the call. The id of each joins ``gone`` when
+        it is, also when it does not come to the end; and what is gone is erased then, too. Raises CannotStoreError.
         """
         newest = await self._store.queries.newest()
-        for _ in range(_MOST_PASSES):
-            # One that begins or ends meanwhile may have passed by all lookups. Where not all that it may become is
-            # asked for, it is left alone.
-            before = len(gone)
-            await self._once(which, statuses, newest, gone)
-            if len(gone) == before or not (set(statuses) & set(UNFINISHED)):
-                break
-        return await self._purged(gone)
+        try:
+            for _ in range(_MOST_PASSES):
+                # One that begins or ends meanwhile may have passed by all lookups. Where not all that it may become is
+                # asked for, it is left alone.
+                before = len(gone)
+                await self._once(which, statuses, newest, gone)
+                if len(gone) == before or not (set(statuses) & set(UNFINISHED)):
+                    break
+        finally:
+            erased = self._contents.erase() if gone else None
+        return Purged(len(gone), erased is None or await erased)
 
-    async def _purged(self, gone: Sequence[JobPlace]) -> Purged:
-        return Purged(len(gone), not gone or await self._contents.erase(gone))
-
-    async def _once(self, which: Filter, statuses: Sequence[Status], newest: int, gone: list[JobPlace]) -> None:
+    async def _once(self, which: Filter, statuses: Sequence[Status], newest: int, gone: list[str]) -> None:
         loop = asyncio.get_running_loop()
         for status in statuses:
             async for ids in found_ids(self._store.queries, which._replace(statuses=(str(status),)), newest):
@@ -89,7 +89,7 @@ class Purging:
                     # It rests as long as it has worked: half of the time at least is everybody else's.
                     await asyncio.sleep(loop.time() - begun)
 
-    async def _remove(self, ids: Sequence[str], *, is_final: bool = False) -> list[JobPlace]:
+    async def _remove(self, ids: Sequence[str], *, is_final: bool = False) -> list[str]:
         if not is_final:
             await asyncio.gather(*(self._submission.was_cancelled(job_id, ON_REQUEST) for job_id in ids))
             await self._until_ended(ids)
@@ -100,7 +100,7 @@ class Purging:
             self._ledger.tell_of_loss(job)
         if gone:
             self._store.tell(LOOK_AGAIN)
-        return [JobPlace(job.seq, job.id) for job in gone]
+        return [job.id for job in gone]
 
     async def _until_ended(self, ids: Iterable[str]) -> None:
         """Wait until no attempt of these jobs holds anything of them here, but for those that sit out a load."""

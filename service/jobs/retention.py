@@ -12,7 +12,6 @@ from service.job import Job
 from service.jobs.ledger import Ledger
 from service.jobs.row_cache import RowCache
 from service.store.contents import AT_ONCE, Candidate, ContentStore
-from service.store.database import JobPlace
 
 _log = logging.getLogger(__name__)
 
@@ -64,37 +63,55 @@ class Retention:
         """Delete the contents whose time has come by then (milliseconds since the epoch); of how many jobs. Raises
         CannotStoreError.
         """
-        gone: list[JobPlace] = []
-        while found := await self._contents.due(now) or await self._contents.never_begun(now - _NEVER_BEGUN_MS):
-            gone += (await self._empty(found))[0]
-        if gone:
-            await self._contents.erase(gone)
-        return len(gone)
+        gone = 0
+        try:
+            while found := await self._contents.due(now) or await self._contents.never_begun(now - _NEVER_BEGUN_MS):
+                gone += (await self._empty(found))[0]
+        finally:
+            erased = self._contents.erase() if gone else None
+        if erased is not None:
+            await erased
+        return gone
 
     async def make_room(self) -> int:
         """Delete the oldest contents while more is stored than may be; of how many jobs. Raises CannotStoreError."""
         if not self.max_bytes:
             return 0
-        gone: list[JobPlace] = []
-        used = self.used_bytes = await self._contents.used_bytes()
-        while used > self.max_bytes * (_AMPLE if gone else _FULL):
+        before = self.jobs_emptied
+        try:
+            await self._empty_oldest()
+            has_more = True
+            while has_more:
+                has_more = await self._contents.give_back(self.max_bytes)
+        finally:
+            gone = self.jobs_emptied - before
+            self._tell(gone)
+            erased = self._contents.erase() if gone else None
+        if erased is not None:
+            await erased
+        return gone
+
+    async def _empty_oldest(self) -> None:
+        used, is_making_room = await self._measured(), False
+        while used > self.max_bytes * (_AMPLE if is_making_room else _FULL):
             found = await self._next_to_go()
             if not found:
                 break
-            places, freed = await self._empty(_enough(found, used - int(self.max_bytes * _AMPLE)))
-            gone += places
+            emptied, freed = await self._empty(_enough(found, used - int(self.max_bytes * _AMPLE)))
+            if not emptied:
+                # Another process makes room: what it deletes is enough for both.
+                break
+            is_making_room = True
+            self.jobs_emptied += emptied
             # It rests a moment: others write, too.
             await asyncio.sleep(0)
             used -= freed
             if used <= self.max_bytes * _AMPLE:
-                used = self.used_bytes = await self._contents.used_bytes()
-        self._tell(len(gone))
-        has_more = True
-        while has_more:
-            has_more = await self._contents.give_back(self.max_bytes)
-        if gone:
-            await self._contents.erase(gone)
-        return len(gone)
+                used = await self._measured()
+
+    async def _measured(self) -> int:
+        self.used_bytes = await self._contents.used_bytes()
+        return self.used_bytes
 
     async def _next_to_go(self) -> list[Candidate]:
         found = await self._contents.never_begun(self._clock.now_ms())
@@ -104,14 +121,15 @@ class Retention:
             self._oldest_since = found[0].finished_at if len(found) == AT_ONCE else 0
         return found or await self._contents.oldest(0)
 
-    async def _empty(self, found: Sequence[Candidate]) -> tuple[list[JobPlace], int]:
+    async def _empty(self, found: Sequence[Candidate]) -> tuple[int, int]:
+        """Of how many jobs the contents are deleted, and about how many bytes these were."""
         ids = [one.id for one in found]
         emptied, freed = await self._ledger.tracked(self._contents.empty(ids, self._clock.now_ms()))
         for job in emptied:
             if self._row_cache.get(job.id) is not None:
                 self._row_cache.put(job)
             self._ledger.tell_of_loss(job)
-        return [JobPlace(job.seq, job.id) for job in emptied], freed
+        return len(emptied), freed
 
     async def _note_sent(self, job_id: str) -> None:
         try:
@@ -121,7 +139,6 @@ class Retention:
 
     def _tell(self, deleted: int) -> None:
         if deleted:
-            self.jobs_emptied += deleted
             self.last_emptied_at = self._clock.now_ms()
             _log.warning("the contents of %d old jobs were deleted, since database.max_bytes was nearly full", deleted)
         is_beyond = self.used_bytes is not None and self.used_bytes > self.max_bytes

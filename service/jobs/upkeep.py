@@ -20,6 +20,8 @@ class Upkeep:
         self._backlog = backlog
         self._row_cache = row_cache
         self._clock = clock
+        self._has_pruned = False
+        """Something was, since it was last erased."""
 
     async def tend(self) -> int | None:
         """Make ready what is due and fail what has expired; when to look again (milliseconds since the epoch)."""
@@ -58,7 +60,10 @@ class Upkeep:
             self._backlog.leave(gauge)
         if pruned:
             self._store.tell(LOOK_AGAIN)
-        if 0 < len(pruned) < PRUNED_AT_ONCE:
+            self._has_pruned = True
+        if self._has_pruned and len(pruned) < PRUNED_AT_ONCE:
+            # These were the last.
+            self._has_pruned = False
             await self._store.erase()
         return len(pruned)
 

@@ -7,11 +7,11 @@ names the row that it expects.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple
 
 from service.job import Job
-from service.store.database import Database, JobPlace, Row, Statement
+from service.store.database import Database, Row, Statement
 from service.store.job_queries import job_of
 from service.store.job_statements import COLUMNS
 
@@ -147,11 +147,11 @@ class ContentStore:
         """Return some free room to the disk, see :meth:`service.store.database.Database.give_back`."""
         return await self._database.give_back(above_bytes)
 
-    async def erase(self, gone: Sequence[JobPlace]) -> bool:
-        """Have nothing left in the files of what these jobs held, and of all that was deleted before; whether that is
-        certain.
+    def erase(self) -> Awaitable[bool]:
+        """Have nothing left in the files of what was deleted before, as
+        :meth:`service.store.database.Database.erase` says.
         """
-        return await self._database.erase(gone)
+        return self._database.erase()
 
     async def _candidates(self, sql: str, row: dict[str, Any]) -> list[Candidate]:
         rows = await self._database.read(sql, {**row, "most": AT_ONCE}, is_scan=True)

@@ -88,13 +88,6 @@ class LongText(NamedTuple):
     seq: int
 
 
-class JobPlace(NamedTuple):
-    """Where a job stands, or stood."""
-
-    seq: int
-    id: str
-
-
 class TextPiece(NamedTuple):
     """A piece of a text, in UTF-8, and the bytes of the whole."""
 
@@ -165,9 +158,9 @@ class Database(Protocol):
         Raises CannotStoreError.
         """
 
-    async def erase(self, gone: Sequence[JobPlace]) -> bool:
-        """Have nothing left in the files of what was deleted before this call, of these jobs above all; whether that is
-        certain. It may take some seconds, and goes on by itself where it could not be done so soon.
+    def erase(self) -> Awaitable[bool]:
+        """Have nothing left in the files of what was deleted before this call; whether that is certain. It begins at
+        once, may take some seconds, and goes on by itself when nobody waits, and where it could not be done so soon.
         """
 
     def notify(self, payload: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -248,9 +248,11 @@ class JobStore:
             Rescued(job_of(row), status) for status, rows in zip(before.values(), answers, strict=True) for row in rows
         ]
 
-    async def erase(self) -> bool:
-        """Have nothing left in the files of what was deleted before; whether that is certain."""
-        return await self._database.erase(())
+    def erase(self) -> Awaitable[bool]:
+        """Have nothing left in the files of what was deleted before, as
+        :meth:`service.store.database.Database.erase` says.
+        """
+        return self._database.erase()
 
     async def prune(self, before: int, most: int = PRUNED_AT_ONCE) -> list[Gauge]:
         """Delete finished jobs older than ``before``. Gives a gauge of one job for each."""

@@ -74,7 +74,7 @@ async def test_a_file_that_has_grown_beyond_the_bound_is_shortened(tmp_path: Pat
         path = service.config.database.path
         for _ in range(10):
             await service.finished(long_prompt())
-        await service.jobs.retention._contents.erase(())
+        await service.jobs.retention._contents.erase()
         assert path.stat().st_size > 18 * MIB
         assert await service.jobs.retention.make_room() > 0
         assert path.stat().st_size <= 16 * MIB

@@ -12,14 +12,14 @@ import pytest
 from service.config import DatabaseConfig
 from service.job import Outcome, Segment, Status
 from service.store.contents import AT_ONCE, ContentStore
-from service.store.database import JobPlace, Statement
+from service.store.database import Statement
 from service.store.jobs import JobStore
 from service.store.opening import open_database
-from service.store.sqlite.page_gaps import DatabaseFile, merged
+from service.store.sqlite.page_gaps import DatabaseFile
 from tests.support.databases import Place
 from tests.support.files import texts_in
 from tests.support.running import PATIENCE_SECONDS
-from tests.support.store_jobs import LINE, NOW, look, stored
+from tests.support.store_jobs import LINE, NOW, duplicated, finished, look, stored
 
 
 def mark(number: int) -> str:
@@ -45,48 +45,60 @@ async def test_texts_that_were_moved_about_before_they_were_purged_are_in_no_fil
                     assert done is not None
                     ended.append(done)
         gone = chance.sample(ended, 200)
-        purged = []
         for start in range(0, len(gone), AT_ONCE):
-            purged += await contents.purge([job.id for job in gone[start : start + AT_ONCE]], NOW)
-        assert await contents.erase([JobPlace(job.seq, job.id) for job in purged])
+            await contents.purge([job.id for job in gone[start : start + AT_ONCE]], NOW)
+        assert await contents.erase()
         assert texts_in(folder, [job.preview[:13] for job in gone]) == {}
         # Nor do they come back with what is written to the same pages later.
         await database.write(Statement("UPDATE jobs SET request_id = 'a longer row than it was before'", {}))
-        assert await contents.erase(())
+        assert await contents.erase()
         assert texts_in(folder, [job.preview[:13] for job in gone]) == {}
         left = [job.preview[:13] for job in ended if job not in gone]
         assert set(texts_in(folder, left)) == set(left)
         assert (folder / "queue.db-wal").stat().st_size < 1 << 20
 
 
-def test_the_gaps_of_all_pages_of_a_table_are_found_and_its_rows_stay_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page_bytes", "vacuum"), [(512, "INCREMENTAL"), (4_096, "INCREMENTAL"), (4_096, "NONE")])
+def test_what_is_left_behind_in_any_page_is_found_and_all_rows_stay_as_they_are(
+    tmp_path: Path, page_bytes: int, vacuum: str
+) -> None:
     chance, path = random.Random(1), tmp_path / "some.db"
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA secure_delete = OFF")
-    connection.execute("CREATE TABLE texts (number INTEGER PRIMARY KEY, words TEXT)")
-    numbers = list(range(1, 3_001))
+    # As an earlier version wrote; a file that was made anew has no map of its pages, and no free ones.
+    for pragma in (f"page_size = {page_bytes}", f"auto_vacuum = {vacuum}", "secure_delete = OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("CREATE TABLE texts (number INTEGER PRIMARY KEY, name TEXT UNIQUE, words TEXT)")
+    numbers = list(range(3_000))
     chance.shuffle(numbers)
     connection.execute("BEGIN")
     for number in numbers:
         words = mark(number) * chance.choice([1, 4, 20, 600])
-        connection.execute("INSERT INTO texts VALUES (?, ?)", (number, words))
+        connection.execute("INSERT INTO texts VALUES (?, ?, ?)", (number, f"{chance.random()} {mark(number)}", words))
+    gone = [number for number in numbers if number % 5 == 0 or 1_000 < number < 1_500]
+    for number in gone:
+        connection.execute("DELETE FROM texts WHERE number = ?", (number,))
     connection.execute("COMMIT")
-    [(root,)] = connection.execute("SELECT rootpage FROM sqlite_master").fetchall()
+    if vacuum == "NONE":
+        connection.execute("VACUUM")
     rows = connection.execute("SELECT * FROM texts").fetchall()
+    assert (texts_in(tmp_path, map(mark, gone)) == {}) == (vacuum == "NONE")
     file = DatabaseFile(path)
     try:
-        some, everything = list(file.leaves(root, [(100, 120), (2_000, 2_000)])), list(file.leaves(root, [(1, 3_000)]))
-        assert set(some) < set(everything)
-        assert file.clear_gaps(some) > 0
-        assert file.clear_gaps(some) == 0
-        assert file.clear_gaps(everything) > 0
-        assert file.clear_gaps(everything) == 0
+        while not file.is_clear:
+            # One stretch of pages at a time.
+            file.clear(lambda: True)
+        file.begin_anew()
+        assert file.clear(lambda: False) == 0
     finally:
         file.close()
+    assert texts_in(tmp_path, map(mark, gone)) == {}
     connection.close()
-    again = sqlite3.connect(path)
+    again = sqlite3.connect(path, isolation_level=None)
     assert again.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert again.execute("SELECT * FROM texts").fetchall() == rows
+    again.executemany("INSERT INTO texts VALUES (?, ?, ?)", [(number, str(number), mark(1) * 90) for number in gone])
+    again.execute("PRAGMA incremental_vacuum")
+    assert again.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     again.close()
 
 
@@ -97,7 +109,7 @@ async def test_the_log_is_long_again_when_nothing_more_is_erased(
     log = sqlite_place.config.path.with_name("queue.db-wal")
     async with sqlite_place.opened() as database:
         await database.prepare()
-        assert await database.erase(())
+        assert await database.erase()
         job = await stored(JobStore(database, "one"))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while log.stat().st_size < 32 << 20:
@@ -108,14 +120,10 @@ async def test_the_log_is_long_again_when_nothing_more_is_erased(
 
 async def test_after_the_end_nothing_is_waited_for(sqlite_place: Place) -> None:
     async with sqlite_place.opened() as database:
-        waiting = asyncio.create_task(database.erase([JobPlace(1, "one")]))
+        waiting = database.erase()
         await database.read("SELECT 1", {})
     assert await waiting in (True, False)
-    assert await database.erase(()) is False
-
-
-def test_ranges_that_touch_are_one() -> None:
-    assert merged([(5, 9), (1, 3), (9, 12), (2, 2), (20, 20)]) == [(1, 3), (5, 12), (20, 20)]
+    assert await database.erase() is False
 
 
 async def test_a_start_erases_what_a_killed_process_had_deleted(sqlite_place: Place, tmp_path: Path) -> None:
@@ -137,3 +145,46 @@ async def test_a_start_erases_what_a_killed_process_had_deleted(sqlite_place: Pl
         assert (left / "queue.db-wal").stat().st_size >= 32 << 20
     finally:
         await database.close()
+
+
+async def test_a_start_erases_what_an_earlier_version_has_left_in_the_pages(sqlite_place: Place) -> None:
+    path = sqlite_place.config.path
+    async with sqlite_place.opened() as database:
+        job = await stored(JobStore(database, "one"))
+    texts = [mark(number) for number in range(40)]
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA secure_delete = OFF")
+    for number, words in enumerate(texts):
+        row = (job.seq + 1 + number, words, words * 20 * number)
+        connection.execute("INSERT INTO bodies VALUES (?, ?, ?)", row)
+    connection.commit()
+    connection.execute("DELETE FROM bodies WHERE seq > ?", (job.seq,))
+    connection.commit()
+    connection.close()
+    assert len(texts_in(path.parent, texts)) > 30
+    async with sqlite_place.opened() as database:
+        await database.prepare()
+        assert texts_in(path.parent, texts) == {}
+        assert await look(JobStore(database, "one"), job) == job
+
+
+_RESULTS = """
+    INSERT INTO results SELECT seq, 1, 'PLANTED' || (10000 + seq) || hex(zeroblob(350 + seq * seq % 7 * 16)) FROM jobs
+    WHERE (seq % 150 = 0) = :is_early ORDER BY seq
+"""
+
+
+async def test_an_answer_that_came_long_before_those_to_earlier_questions_leaves_nothing_among_them(
+    sqlite_place: Place,
+) -> None:
+    async with sqlite_place.opened() as database:
+        await database.prepare()
+        store, contents = JobStore(database, "one"), ContentStore(database)
+        await duplicated(database, (await finished(store)).seq, 5_000)
+        await database.write(Statement("DELETE FROM results", {}))
+        for is_early in (1, 0):
+            await database.write(Statement(_RESULTS, {"is_early": is_early}))
+        early = await database.read("SELECT seq, id FROM jobs WHERE seq % 150 = 0", {})
+        await contents.purge([job_id for _, job_id in early], NOW)
+        assert await contents.erase()
+        assert texts_in(sqlite_place.config.path.parent, [f"PLANTED{10_000 + seq}" for seq, _ in early]) == {}

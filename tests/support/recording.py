@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from service.store.database import Batch, Database, JobPlace, LongText, Row, Settle, Statement, TextPiece, Written
+from service.store.database import Batch, Database, LongText, Row, Settle, Statement, TextPiece, Written
 from tests.support.databases import Place
 
 
@@ -52,8 +52,8 @@ class Recording:
     async def give_back(self, above_bytes: int) -> bool:
         return await self._database.give_back(above_bytes)
 
-    async def erase(self, gone: Sequence[JobPlace]) -> bool:
-        return await self._database.erase(gone)
+    def erase(self) -> Awaitable[bool]:
+        return self._database.erase()
 
     def notify(self, payload: str) -> None:
         self._database.notify(payload)

@@ -31,7 +31,6 @@ from service.errors import ForbiddenError, InvalidRequestError
 from service.job import Status, model_key
 from service.jobs.cancelling import UNFINISHED
 from service.jobs.purging import Purged
-from service.store.database import JobPlace
 from service.store.job_filters import Filter
 
 
@@ -71,7 +70,7 @@ async def purge_many(request: web.Request) -> web.StreamResponse:
     if asked.everybody and caller.key is None and not caller.is_admin:
         raise ForbiddenError("everybody: jobs of other addresses are purged with an admin's API key")
     which = _wanted(caller, wanted, "purged", everybody=asked.everybody)
-    statuses, gone = tuple(map(Status, wanted.status or Status)), list[JobPlace]()
+    statuses, gone = tuple(map(Status, wanted.status or Status)), list[str]()
     async with _turn(request, which):
         try:
             return _purged(request, await request.app[JOBS].purging.purge_all(which, statuses, gone))

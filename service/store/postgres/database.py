@@ -18,7 +18,7 @@ import asyncpg
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.metrics.values import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, JobPlace, LongText, Row, Settle, Statement, TextPiece, Written
+from service.store.database import Batch, LongText, Row, Settle, Statement, TextPiece, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.pending import Read, Write
 from service.store.postgres.connections import Link, connect, is_in_the_way, lost, shown, translated
@@ -151,9 +151,11 @@ class PostgresDatabase:
         """The server's vacuum does that."""
         return False
 
-    async def erase(self, gone: Sequence[JobPlace]) -> bool:
+    def erase(self) -> asyncio.Future[bool]:
         """Not certain: deleted rows are in the server's files until they are vacuumed, and in its log and backups."""
-        return False
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future.set_result(False)
+        return future
 
     def notify(self, payload: str) -> None:
         self._notices.send(payload)

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -21,7 +21,7 @@ import aiosqlite
 
 from service.errors import CannotStoreError, DatabaseUnusableError
 from service.metrics.values import COMMIT_BOUNDS, Histogram
-from service.store.database import Batch, JobPlace, LongText, Row, Settle, Statement, TextPiece, Written
+from service.store.database import Batch, LongText, Row, Settle, Statement, TextPiece, Written
 from service.store.migrations import MIGRATIONS, NEWEST
 from service.store.pending import PieceRead, Read, Write
 from service.store.sqlite.erasing import Eraser
@@ -186,8 +186,8 @@ class SqliteDatabase:
     async def give_back(self, above_bytes: int) -> bool:
         return await given_back(self, above_bytes)
 
-    async def erase(self, gone: Sequence[JobPlace]) -> bool:
-        return await self._eraser.erased(gone)
+    def erase(self) -> asyncio.Future[bool]:
+        return self._eraser.erased()
 
     def notify(self, payload: str) -> None:
         """Nobody else shares the file."""

@@ -2,8 +2,8 @@
 
 With ``secure_delete`` the pages of what is deleted are overwritten with zeros, but the log still holds them as they
 were. A checkpoint that truncates the log ends that. All deletions that wait share one, and there is at most one a
-second: after it the next commits are slow, until the log has its length again. What SQLite leaves between the entries
-of its pages is overwritten then, too (page_gaps.py).
+second: after it the next commits are slow, until the log has its length again. What SQLite leaves in its pages is
+overwritten then, too (page_gaps.py): in a large file in several turns, between which others write.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import aiosqlite
 
-from service.store.database import JobPlace
 from service.store.sqlite.groups import GROUPED, GroupingConnection
-from service.store.sqlite.page_gaps import DatabaseFile, merged
+from service.store.sqlite.page_gaps import DatabaseFile
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +32,8 @@ _CALM_PAUSES = 5
 """So long nobody must have asked for it before the log is made long again."""
 _TRIES = 20
 _TRY_AGAIN_SECONDS = 0.1
-_REACH = 100
-"""Rows on each side of one that is gone, whose pages may have had it before."""
-_JOBS_AT_ONCE = 100
+_TURN_SECONDS = 0.005
+"""So long pages are cleared at a time, while nothing else is written."""
 _BUSY_MS = 50
 """So long a checkpoint waits for those who read what was before it. Our own reads are over by then, mostly."""
 
@@ -48,28 +47,29 @@ class Eraser:
         self._log_path = database.with_name(f"{database.name}-wal")
         self._file = DatabaseFile(database)
         self._waiting: list[asyncio.Future[bool]] = []
-        self._gone: list[JobPlace] = []
-        """Jobs around whose places the pages are to be looked through."""
         self._running: asyncio.Task[None] | None = None
         self._is_closed = False
 
     async def begin(self) -> None:
-        """Give the log its length. A killed process may have left in it what was deleted."""
-        await self._run(_truncated)
+        """Give the log its length. A killed process may have left in the files what was deleted, and an earlier version
+        what was moved.
+        """
+        is_erased = await self._run(self._emptied) and self._file.is_clear
         await self._lengthened()
+        if not is_erased:
+            self._running = asyncio.create_task(self._erase())
 
-    async def erased(self, gone: Sequence[JobPlace]) -> bool:
-        """Wait until nothing is left in the files of what was deleted before; False where another program reads the
-        database and has not let go of it in time. It is tried again until it is done.
+    def erased(self) -> asyncio.Future[bool]:
+        """Done when nothing is left in the files of what was deleted before; False where another program reads the
+        database and has not let go of it in time. It goes on, also when nobody waits for it, until it is done.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        self._gone += gone
         if self._is_closed:
             self._answer(is_erased=False)
         elif self._running is None:
             self._running = asyncio.create_task(self._erase())
-        return await future
+        return future
 
     async def close(self) -> None:
         """Nobody is waited for any more: the log is deleted with its last connection."""
@@ -84,47 +84,48 @@ class Eraser:
         self._file.close()
 
     async def _erase(self) -> None:
-        is_erased = False
+        loop, is_erased = asyncio.get_running_loop(), False
         while self._waiting or not is_erased:
-            asked = len(self._waiting)
+            asked, begun = len(self._waiting), loop.time()
             is_erased = await self._try_again_and_again()
             self._answer(asked, is_erased=is_erased)
             if not is_erased:
                 _log.warning("the write-ahead log cannot be emptied: another program reads the database file")
-            await self._rest()
+            await self._rest(loop.time() - begun, is_over=is_erased)
         await self._lengthened()
         self._running = asyncio.create_task(self._erase()) if self._waiting else None
 
-    async def _rest(self) -> None:
-        """Wait until the log may be emptied again; longer where nobody asks for it."""
-        for _ in range(_CALM_PAUSES):
-            await asyncio.sleep(_PAUSE_SECONDS)
-            if self._waiting or self._gone:
+    async def _rest(self, worked_seconds: float, *, is_over: bool) -> None:
+        """Wait until the log may be emptied again: longer where nobody asks for it, or it has taken long."""
+        await asyncio.sleep(max(_PAUSE_SECONDS, worked_seconds))
+        for _ in range(1, _CALM_PAUSES):
+            if self._waiting or not is_over:
                 return
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _try_again_and_again(self) -> bool:
+        loop = asyncio.get_running_loop()
         tries = 0
+        self._file.begin_anew()
         while tries < _TRIES:
-            if await self._run(self._emptied):
-                if not self._gone:
-                    return True
-                continue
-            tries += 1
-            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+            begun = loop.time()
+            if not await self._run(self._emptied):
+                tries += 1
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+            elif self._file.is_clear:
+                return True
+            else:
+                # It rests as long as it has worked: half of the time at least is everybody else's.
+                tries = 0
+                await asyncio.sleep(loop.time() - begun)
         return False
 
     def _emptied(self, execute: Callable[..., sqlite3.Cursor]) -> bool:
-        """Empty the log, and then the gaps around some of the jobs; whether that could be done."""
-        if not _truncated(execute):
-            return False
-        some = self._gone[:_JOBS_AT_ONCE]
-        if some and not self._cleared(execute, some):
-            return False
-        del self._gone[: len(some)]
-        return True
+        """Empty the log, and clear some of the pages; whether that could be done."""
+        return _truncated(execute) and self._cleared(execute)
 
-    def _cleared(self, execute: Callable[..., sqlite3.Cursor], gone: Sequence[JobPlace]) -> bool:
-        """Clear the gaps around these jobs; whether nobody else has written since the log was emptied."""
+    def _cleared(self, execute: Callable[..., sqlite3.Cursor]) -> bool:
+        """Clear the next pages; whether nobody else has written since the log was emptied."""
         # The connection writes pages as it has them in memory.
         execute("PRAGMA shrink_memory")
         # While this has the right to write, no other program appends to the log: an empty one stays so, and nobody has
@@ -133,8 +134,8 @@ class Eraser:
         try:
             if self._log_path.stat().st_size:
                 return False
-            for root, ranges in _places(execute, gone):
-                self._file.clear_gaps(self._file.leaves(root, ranges))
+            end = perf_counter() + _TURN_SECONDS
+            self._file.clear(lambda: perf_counter() > end)
         finally:
             execute("ROLLBACK")
         return True
@@ -146,7 +147,8 @@ class Eraser:
         alone = _Alone(work)
         try:
             await self._writer.execute_fetchall(GROUPED, alone)
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Exception as error:
+            # Whatever it is, those who wait are to be answered.
             _log.warning("the write-ahead log could not be emptied: %s", error)
         return alone.is_done
 
@@ -177,33 +179,6 @@ def _truncated(execute: Callable[..., sqlite3.Cursor]) -> bool:
     finally:
         execute(f"PRAGMA busy_timeout = {patience_ms}")
     return not is_busy
-
-
-def _places(
-    execute: Callable[..., sqlite3.Cursor], gone: Sequence[JobPlace]
-) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """The first pages of the tables that hold text, and where the rows of these jobs stood in each."""
-    roots = dict(execute("SELECT name, rootpage FROM sqlite_master WHERE type = 'table'").fetchall())
-    seqs = [job.seq for job in gone]
-    for table in ("jobs", "bodies", "results"):
-        yield roots[table], merged(_around(execute, table, seqs))
-    for table in ("idempotency", "reply_pieces"):
-        # Ids are in the order of time, and so are the numbers of the rows.
-        before = f"SELECT rowid FROM {table} WHERE job_id <= ? ORDER BY job_id DESC LIMIT 1"
-        found = [execute(before, (job.id,)).fetchone() for job in gone]
-        yield roots[table], merged(_around(execute, table, [row[0] if row else 0 for row in found]))
-
-
-def _around(execute: Callable[..., sqlite3.Cursor], table: str, numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """For each number those of the rows that are the next to it on both sides."""
-    below = f"SELECT min(n) FROM (SELECT rowid AS n FROM {table} WHERE rowid < ? ORDER BY rowid DESC LIMIT {_REACH})"
-    above = f"SELECT max(n) FROM (SELECT rowid AS n FROM {table} WHERE rowid > ? ORDER BY rowid LIMIT {_REACH})"
-    end = -1
-    for number in sorted(numbers):
-        if number > end:
-            [(low,)], [(high,)] = execute(below, (number,)).fetchall(), execute(above, (number,)).fetchall()
-            end = number if high is None else high
-            yield number if low is None else low, end
 
 
 def _lengthen(log: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -85,3 +86,17 @@ async def test_without_a_bound_nothing_is_looked_at() -> None:
         assert await service.jobs.retention.make_room() == 0
         assert service.jobs.retention.used_bytes is None
         assert "room" not in (await service.call("GET", "/health"))[1]["database"]
+
+
+async def test_processes_that_make_room_at_once_delete_no_more_than_one_alone(postgres_place: Place) -> None:
+    options = {"database.url": postgres_place.config.url}
+    async with service_in_process(options) as one, service_in_process(options) as two:
+        for _ in range(20):
+            await one.finished(os.urandom(2_000).hex())
+        used = await one.jobs.retention._contents.used_bytes()
+        for service in (one, two):
+            service.jobs.retention.max_bytes = used * 2 // 3
+        await asyncio.gather(*(service.jobs.retention.make_room() for service in (one, two)))
+        left = await one.jobs.retention._contents.used_bytes()
+        # Twice as much would be less than a quarter of what it was.
+        assert used // 2 < left < used * 2 // 3

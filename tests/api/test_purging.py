@@ -12,10 +12,16 @@ from typing import Any
 
 import pytest
 
+from service.api.context import CLOCK
+from service.config import DatabaseConfig
 from service.simulated import Fault, FaultKind
+from service.store.contents import AT_ONCE
+from service.store.jobs import PRUNED_AT_ONCE, JobStore
 from tests.support.access import ADMIN, bearer, headers_of, made_key, service_with_keys
+from tests.support.databases import Place
 from tests.support.files import texts_in
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
+from tests.support.store_jobs import duplicated, finished
 
 PURGE = "/api/v1/prompts/purge"
 PROXIES = {"server.trusted_proxies": ["127.0.0.1"]}
@@ -297,3 +303,32 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
         return calls
 
     return count
+
+
+async def test_what_a_purge_has_removed_before_it_broke_off_is_erased_too(tmp_path: Path) -> None:
+    async with service_in_process(folder=tmp_path) as service:
+        ids = [await service.finished(marked(number)) for number in range(AT_ONCE + 2)]
+        last = (await service.jobs.views.view(ids[-1])).job.seq
+        connection = sqlite3.connect(service.config.database.path)
+        refuse = "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        connection.execute(f"CREATE TRIGGER refuse BEFORE DELETE ON jobs WHEN OLD.seq = {last} {refuse}")
+        connection.close()
+        status, _ = await service.call("POST", PURGE, {"filter": {"status": ["completed"]}})
+        assert (status >= 500, await total(service)) == (True, 2)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while texts_in(tmp_path, map(marked, range(AT_ONCE))):
+                assert await total(service) == 2
+        assert set(texts_in(tmp_path, [marked(AT_ONCE)])) == {marked(AT_ONCE)}
+
+
+async def test_what_is_pruned_for_its_age_is_erased_when_as_much_goes_as_goes_at_once(tmp_path: Path) -> None:
+    place = Place(DatabaseConfig(path=tmp_path / "queue.db"))
+    async with place.opened() as database:
+        job = await finished(JobStore(database, "one"), prompt=marked(1))
+        await duplicated(database, job.seq, PRUNED_AT_ONCE - 1)
+    async with service_in_process({"database.retention_days": 36_500}, folder=tmp_path) as service:
+        before = service.app[CLOCK].now_ms()
+        assert set(texts_in(tmp_path, [marked(1)])) == {marked(1)}
+        assert await service.jobs.upkeep.prune(before) == PRUNED_AT_ONCE
+        assert await service.jobs.upkeep.prune(before) == 0
+        assert texts_in(tmp_path, [marked(1)]) == {}

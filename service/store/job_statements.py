@@ -57,12 +57,13 @@ _ENDED = (
 )  # fmt: skip
 # It gives nothing back when the job is no longer this attempt's.
 FINISH = Insert("outcomes", _ENDED, gives="seq")
-# The status and the time are written so that no index serves them: the job is to be found by its seq (or id).
+# The status and the time are written so that no index serves them: the job is to be found by its seq (or id). Another
+# process may be deleting it, or its contents, at this moment.
 INSERT_RESULT = """
     INSERT INTO results (seq, attempt, segments)
     SELECT seq, attempt, :segments FROM jobs
     WHERE seq = :seq AND attempt = :attempt AND status || '' = :status AND finished_at + 0 = :now
-      AND contents_deleted_at IS NULL
+      AND contents_deleted_at IS NULL {share_lock}
     ON CONFLICT (seq) DO NOTHING
 """
 

@@ -69,6 +69,7 @@ class JobStore:
         self._claim, self._claim_past, self._promote, self._expire, self._prune = (
             sql.replace("{claim_lock}", database.claim_lock) for sql in (CLAIM, CLAIM_PAST, PROMOTE, EXPIRE, PRUNE)
         )
+        self._insert_result = INSERT_RESULT.replace("{share_lock}", database.share_lock)
 
     def new_job(self, new: NewJob, job_id: str, now: int, *, is_started: bool = False) -> Job:
         """The row of a new job, waiting or already started as this process's first attempt; without a number (0) where
@@ -201,7 +202,7 @@ class JobStore:
             text = segments_text(segments)
             statements.append(
                 Statement(
-                    INSERT_RESULT.replace("seq = :seq", "id = :id"),
+                    self._insert_result.replace("seq = :seq", "id = :id"),
                     {"id": job_id, "attempt": attempt, "status": "cancelled", "now": now, "segments": text},
                 )
             )
@@ -221,7 +222,7 @@ class JobStore:
             "now": job.finished_at,
             "segments": segments_text(segments),
         }
-        await self._database.write(Statement(INSERT_RESULT, row))
+        await self._database.write(Statement(self._insert_result, row))
 
     async def promote(self, now: int, most: int = 1_000) -> list[Job]:
         """Make the delayed jobs ready whose time has come."""

@@ -74,6 +74,7 @@ async def test_the_default_instance_is_served_by_names_that_are_not_public(defau
     ("method", "path", "kind", "told"),
     [
         ("GET", "/health", "application/problem+json", b'"service":"corral"'),
+        ("GET", "/health/", "application/problem+json", b'"service":"corral"'),
         ("GET", "/api/v1/prompts", "application/problem+json", b'"detail":'),
         ("POST", "/api/v1/prompt", "application/problem+json", b'"status":403'),
         ("POST", "/api/chat", "application/json", b'{"error":"'),
@@ -198,6 +199,14 @@ async def test_a_request_of_a_page_that_may_not_call_is_refused_itself(
         with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
             await strict.session.ws_connect("/api/v1/ws", headers=headers)
         assert refusal.value.status == 403
+
+
+@pytest.mark.parametrize(("first", "second"), [(CHAT, FOREIGN), (FOREIGN, CHAT), (CHAT, CHAT)])
+async def test_of_several_origins_none_counts(strict: RunningService, first: str, second: str) -> None:
+    head = f"GET /api/v1/prompts HTTP/1.1\r\nHost: localhost\r\nOrigin: {first}\r\nOrigin: {second}\r\n\r\n"
+    async with connected(strict) as (reader, writer):
+        writer.write(head.encode())
+        assert (await reply_of(reader))[0] == 403
 
 
 async def test_where_keys_are_required_a_page_of_whichever_host_is_called_is_ours(closed: RunningService) -> None:

@@ -143,6 +143,9 @@ class _Unlabelled(Collector):
     def collect(self) -> Iterator[Metric]:
         for metric in self._whole.collect():
             metric.samples = [sample for sample in metric.samples if not sample.labels]
+            if metric.type == "histogram":
+                # Its buckets have labels. What is left is all that a summary has to have.
+                metric.type = "summary"
             if metric.samples:
                 yield metric
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from service.api.long_lived import LongLived
 from service.audit import START
 from service.clock import Clock
+from service.key import Key, NewKey
 from service.keys.keyring import Keyring
+from service.simulated import Fault, FaultKind
 from service.store.keys import KeyStore
 from service.store.opening import open_database
 from tests.support.access import ADMIN, bearer, finished, made_key, service_with_keys
@@ -118,6 +124,78 @@ async def test_a_call_whose_body_came_after_the_revocation_makes_no_job() -> Non
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await calling == 401
         assert (await service.call("GET", "/api/v1/prompts", headers=ADMIN))[1]["total"] == 1
+
+
+BEGUN = {
+    "/api/keys": b'{"name": "begun", "role": "admin"}',
+    "/api/v1/prompts/purge": b'{"filter": {"model": "llama3.2"}}',
+    "/api/create": b'{"model": "begun", "from": "llama3.2"}',
+    "/api/show": b'{"model": "llama3.2"}',
+}
+"""What is not admitted as a job: each with a body that comes slowly."""
+
+
+async def test_what_an_admin_has_begun_before_its_key_is_revoked_is_not_carried_out_afterwards() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service, role="admin")
+        came = asyncio.Event()
+
+        async def slowly(body: bytes) -> AsyncIterator[bytes]:
+            yield body[:-3]
+            await came.wait()
+            yield body[-3:]
+
+        async def call(path: str, body: bytes) -> int:
+            async with service.session.post(path, data=slowly(body), headers=bearer(made["key"])) as response:
+                return response.status
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            calls = [asyncio.create_task(call(path, body)) for path, body in BEGUN.items()]
+            kept = await finished(service, bearer(made["key"]))
+            await service.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN)
+            came.set()
+            assert await asyncio.gather(*calls) == [401] * len(BEGUN)
+        _, keys = await service.call("GET", "/api/keys", headers=ADMIN)
+        assert [key["name"] for key in keys["keys"] if key["is_active"]] == ["demo admin"]
+        assert (await ended(service, kept))[0] == "completed"
+        _, models = await service.call("GET", "/api/models", headers=ADMIN)
+        assert "begun" not in str(models)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_call_that_is_relayed_ends_with_its_key(begun: bool) -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service, role="admin")
+        service.ollama.arm(Fault(kind=FaultKind.STALL, endpoint="/api/pull", after_tokens=int(begun)))
+        body = json.dumps({"model": "llama3.2"})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            calling = asyncio.create_task(service.session.post("/api/pull", data=body, headers=bearer(made["key"])))
+            await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+            await service.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN)
+            async with await calling as response:
+                assert response.status == (200 if begun else 401)
+                if begun:
+                    with pytest.raises(aiohttp.ClientPayloadError):
+                        await response.read()
+                else:
+                    assert WORDS in await response.text()
+            await service.ollama.observations.until(lambda seen: seen.stalled == 0)
+
+
+def test_who_takes_a_seat_with_a_key_that_has_just_ended_is_told_at_once() -> None:
+    key, others = (
+        Key(id=name, **NewKey(name)._asdict(), is_active=True, keeps_jobs=False, created_at=0, last_used_at=None)
+        for name in ("ended", "good")
+    )
+    seats, told = LongLived(lambda one: one is not key), list[str]()
+    with (
+        seats.seated(lambda: told.append("stream"), lambda: key),
+        seats.seated(lambda: told.append("never"), lambda: key, lambda: told.append("websocket")),
+        seats.relayed(key, lambda: told.append("relay")),
+        seats.seated(lambda: told.append("other"), lambda: others),
+    ):
+        assert told == ["stream", "websocket", "relay"]
+    assert len(seats) == 0
 
 
 async def test_jobs_go_on_where_that_is_asked_for() -> None:

@@ -119,7 +119,8 @@ async def _revoke(config: Config, key_id: str, *, keeps_jobs: bool) -> Mapping[s
         raise NotFoundError(f"there is no key {key_id!r}")
     try:
         query = "?keep_jobs=true" if keeps_jobs else ""
-        return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}{query}")
+        # Before it is answered its jobs are ended, of which there may be very many.
+        return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}{query}", seconds=None)
     except NotRunningError:
         async with _opened_store(config) as store:
             # This works without the secret, so that keys can be revoked after the secret was lost.

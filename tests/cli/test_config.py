@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.cli.commands import _parser
 from service.config import Config, duration_seconds, find_config_file, find_static_folder, load_config
 from service.config.reading import CLIENT_VARIABLES
 from service.errors import ConfigurationError
@@ -327,3 +328,11 @@ def test_a_configuration_cannot_be_changed(folder: Path) -> None:
     config = load_config(None, {})
     with pytest.raises(ValueError, match="frozen"):
         config.server.port = 1
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["keys", "revoke", "x"], ["check"], []])
+def test_options_hold_wherever_they_stand(command: list[str]) -> None:
+    for place in range(len(command) + 1):
+        given = [*command[:place], "--config", "other.toml", "--port", "8001", *command[place:]]
+        options = _parser().parse_args(given)
+        assert (options.config, options.port, options.host) == (Path("other.toml"), 8001, None)

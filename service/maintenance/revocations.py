@@ -17,7 +17,7 @@ from service.store.job_filters import Filter
 _log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 2.0
-"""When to look once more: a job may have been on its way to the disk while others were looked up."""
+"""When to look once more: a job may have come meanwhile to a process that did not know of the revocation yet."""
 
 
 class Revocations:
@@ -57,6 +57,7 @@ class Revocations:
             self._changed.clear()
 
     async def _end_all(self) -> None:
+        await self._jobs.submission.until_earlier_is_stored()
         for key_id in await self._jobs.views.keys_of_unfinished():
             key = self._keys.get(key_id)
             if key is not None and not key.is_active and not key.keeps_jobs:

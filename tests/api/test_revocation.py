@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from service.api.context import REVOCATIONS
 from service.api.long_lived import LongLived
 from service.audit import START
 from service.clock import Clock
@@ -22,6 +23,7 @@ from service.store.opening import open_database
 from tests.support.access import ADMIN, bearer, finished, made_key, service_with_keys
 from tests.support.databases import Place
 from tests.support.running import PATIENCE_SECONDS, RunningService
+from tests.support.store_jobs import new_job
 
 WORDS = "this API key was revoked; ask an admin for another"
 LATER = time.time() + 86_400
@@ -57,6 +59,19 @@ async def test_when_a_revocation_is_answered_no_job_of_the_key_is_queued_or_runs
         assert (status, answer["is_active"]) == (200, False)
         assert {await ended(service, job_id) for job_id in jobs} == {("cancelled", "revoked")}
         assert (await ended(service, kept))[0] == "queued"
+
+
+async def test_jobs_on_their_way_to_the_disk_are_waited_for_however_large_they_are() -> None:
+    async with service_with_keys(seats=1) as service:
+        service.stall(after_tokens=0)
+        made, jobs = await made_key(service), service.jobs
+        request = json.dumps({"model": "llama3.2", "prompt": "x" * (3 << 20)})
+        large = new_job("x", request=request, owner=f"key:{made['id']}", key_id=made["id"])
+        # As many as several commits take.
+        entered = [jobs.submission.enter(large) for _ in range(16)]
+        await service.app[REVOCATIONS].revoke(made["id"], keeps_jobs=False, by=START)
+        stored = [await ended(service, one.view.job.id) for one in entered]
+        assert set(stored) == {("cancelled", "revoked")}
 
 
 async def test_jobs_that_come_while_the_key_is_revoked_are_refused_or_ended() -> None:

@@ -18,6 +18,7 @@ from service.clock import Clock
 from service.key import Key, NewKey
 from service.keys.keyring import Keyring
 from service.simulated import Fault, FaultKind
+from service.store.database import Database
 from service.store.keys import KeyStore
 from service.store.opening import open_database
 from tests.support.access import ADMIN, bearer, finished, made_key, service_with_keys
@@ -59,6 +60,39 @@ async def test_when_a_revocation_is_answered_no_job_of_the_key_is_queued_or_runs
         assert (status, answer["is_active"]) == (200, False)
         assert {await ended(service, job_id) for job_id in jobs} == {("cancelled", "revoked")}
         assert (await ended(service, kept))[0] == "queued"
+
+
+class SlowlyRead(KeyStore):
+    """The keys, of which the first list comes late: it is read, and arrives when it ``may_arrive``."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.is_read, self.may_arrive = asyncio.Event(), asyncio.Event()
+
+    async def all(self) -> list[tuple[str, Key]]:
+        rows = await super().all()
+        if not self.is_read.is_set():
+            self.is_read.set()
+            await self.may_arrive.wait()
+        return rows
+
+
+async def test_no_older_list_of_keys_brings_a_revoked_key_back(database: Database) -> None:
+    store = SlowlyRead(database)
+    key, _ = await (await Keyring.open(KeyStore(database), Clock())).create(NewKey("one"), by=START)
+    keys = Keyring(store, b"", Clock())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        looking = asyncio.create_task(keys.refresh())
+        await store.is_read.wait()
+        revoking = asyncio.create_task(keys.revoke(key.id, keeps_jobs=True, by=START))
+        while (await KeyStore(database).all())[0][1].is_active:
+            continue
+        # It would be read again by now, did that not wait for its turn.
+        for _ in range(20):
+            await KeyStore(database).all()
+        store.may_arrive.set()
+        await asyncio.gather(looking, revoking)
+    assert not keys.is_good(key)
 
 
 async def test_jobs_on_their_way_to_the_disk_are_waited_for_however_large_they_are() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
+from types import TracebackType
 
 from service.shown_text import shown
+
+_log = logging.getLogger(__name__)
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -35,13 +39,23 @@ def _indented(text: str) -> str:
 
 def begin_log() -> None:
     """Write what is logged to stderr, from INFO on, and what is printed as it comes, also where nobody looks at a
-    terminal: a service manager's journal would have it at the end only.
+    terminal: a service manager's journal would have it at the end only. What Python itself would write to stderr, such
+    as an error that nobody expects, is an event of the log, too.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+        # A character that the terminal does not have ends no list.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_unexpected
+    threading.excepthook = lambda told: _log_unexpected(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.unraisablehook = lambda told: _log_unexpected(told.exc_type, told.exc_value, told.exc_traceback)
+
+
+def _log_unexpected(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    _log.critical("an error of ours", exc_info=(kind, error or kind(), trace))
 
 
 def set_level(name: str) -> None:

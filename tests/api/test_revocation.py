@@ -11,12 +11,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from service.api.access.auth import AUTH
 from service.api.context import REVOCATIONS
 from service.api.long_lived import LongLived
 from service.audit import START
 from service.clock import Clock
-from service.key import Key, NewKey
-from service.keys.keyring import Keyring
+from service.key import Key, NewKey, Role
+from service.keys.keyring import DEMO_KEYS, Keyring
 from service.simulated import Fault, FaultKind
 from service.store.database import Database
 from service.store.keys import KeyStore
@@ -150,6 +151,22 @@ async def test_who_waits_for_an_answer_gets_what_the_key_now_gets(path: str, rep
         now_gets, _ = await service.call("POST", path, CALLS[path], headers=headers)
         assert now_gets == status
         assert (await ended(service, blocking))[0] == "processing"
+
+
+async def test_a_demo_key_that_is_used_again_repeats_no_refusal() -> None:
+    text, call = "a-demo-key-of-a-user", {"model": "llama3.2", "prompt": "Hello", "stream": False}
+    async with service_with_keys({"auth.demo_user_key": text}) as service:
+        fault, headers = service.stall(after_tokens=0), bearer(text) | {"Idempotency-Key": "1"}
+        keys = service.app[AUTH].keys
+        calling = asyncio.create_task(service.call("POST", "/api/generate", call, headers=headers))
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+        await service.app[REVOCATIONS].revoke(DEMO_KEYS[Role.USER], keeps_jobs=False, by=START)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert (await calling)[0] == 401
+        fault.release()
+        # As the next start does.
+        await keys.keep_demo_key(Role.USER, text)
+        assert (await service.call("POST", "/api/generate", call, headers=headers))[0] == 200
 
 
 async def test_a_call_whose_body_came_after_the_revocation_makes_no_job() -> None:

@@ -124,7 +124,7 @@ async def _revoke(config: Config, key_id: str, *, keeps_jobs: bool) -> Mapping[s
     except NotRunningError:
         async with _opened_store(config) as store:
             # This works without the secret, so that keys can be revoked after the secret was lost.
-            # Its jobs are ended by the next start.
+            # Its jobs are ended by the services that share the database, or by the next start.
             key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs, by=COMMAND_LINE)
             return key_fields(key, Clock().now_ms())
 

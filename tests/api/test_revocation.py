@@ -309,6 +309,24 @@ async def test_a_demo_key_that_ends_by_a_start_without_it_keeps_its_jobs(tmp_pat
         assert (await ended(service, job_id))[0] == "queued"
 
 
+async def test_what_comes_to_a_process_that_does_not_know_yet_is_ended_before_the_answer(postgres_place: Place) -> None:
+    url = {"database.url": postgres_place.config.url}
+    async with service_with_keys(url | {"database.poll_interval_seconds": 1.5}) as one:
+        made = await made_key(one)
+        async with service_with_keys(url | {"database.poll_interval_seconds": 60.0}) as two:
+            user = bearer(made["key"])
+            first = await submitted(two, user, not_before=LATER)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                revoking = asyncio.create_task(one.call("DELETE", f"/api/keys/{made['id']}", headers=ADMIN))
+                while (await ended(one, first))[0] == "queued":
+                    continue
+                # The other process looks again in a minute only, and believes in the key.
+                late = await submitted(two, user, not_before=LATER)
+                assert not revoking.done()
+                assert (await revoking)[0] == 200
+            assert await ended(one, late) == ("cancelled", "revoked")
+
+
 async def test_another_process_ends_what_it_has_of_the_key(postgres_place: Place) -> None:
     options = {"database.url": postgres_place.config.url, "database.poll_interval_seconds": 0.05}
     async with service_with_keys(options) as one, service_with_keys(options) as two:

@@ -51,7 +51,7 @@ class _Service(Collector):
     def _queue(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("corral_jobs", "Jobs that are kept, by status", labels=["status"])
         for status in Status:
-            jobs.add_metric([str(status)], self._jobs.backlog.gauges.total(status))
+            jobs.add_metric([str(status)], max(0, self._jobs.backlog.gauges.total(status)))
         yield jobs
         depth = GaugeMetricFamily(
             "corral_queue_depth", "Jobs that could start now, by model and priority", labels=["model", "priority"]

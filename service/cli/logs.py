@@ -50,12 +50,28 @@ def begin_log() -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.captureWarnings(True)
     sys.excepthook = _log_unexpected
-    threading.excepthook = lambda told: _log_unexpected(told.exc_type, told.exc_value, told.exc_traceback)
-    sys.unraisablehook = lambda told: _log_unexpected(told.exc_type, told.exc_value, told.exc_traceback)
+    threading.excepthook = _log_of_thread
+    sys.unraisablehook = _log_ignored
 
 
-def _log_unexpected(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    _log.critical("an error of ours", exc_info=(kind, error or kind(), trace))
+def _log_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _log.critical("ended by an error of ours", exc_info=(kind, error, trace))
+
+
+def _log_of_thread(told: threading.ExceptHookArgs) -> None:
+    error = told.exc_value or told.exc_type()
+    if isinstance(error, SystemExit):
+        # Which ends the thread as it is meant to.
+        return
+    _log.critical("a thread was ended by an error of ours", exc_info=(told.exc_type, error, told.exc_traceback))
+
+
+def _log_ignored(told: sys.UnraisableHookArgs) -> None:
+    error, what = (
+        told.exc_value or told.exc_type(),
+        getattr(told.object, "__qualname__", type(told.object).__qualname__),
+    )
+    _log.error("an error of ours was ignored (%s)", what, exc_info=(told.exc_type, error, told.exc_traceback))
 
 
 def set_level(name: str) -> None:

@@ -144,7 +144,7 @@ async def _engine(app: web.Application) -> AsyncIterator[None]:
         hand_off: asyncio.Queue[Assignment] = asyncio.Queue()
         contents = ContentStore(database)
         jobs = _jobs(store, contents, config, backlog, pool, scheduler, hand_off, hub, clock, app[METRICS], work)
-        app[REVOCATIONS] = Revocations(keys, jobs)
+        app[REVOCATIONS] = Revocations(keys, jobs, config.database.poll_interval_seconds if database.is_shared else 0.0)
         order_keeping = OrderKeeping(backlog, OrderStore(database))
         await order_keeping.load()
         await jobs.upkeep.recount()

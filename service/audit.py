@@ -116,6 +116,8 @@ class Audit:
         self._something = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._lost = 0
+        self._is_refused = False
+        """The database has not taken what was last to be written."""
 
     async def record(
         self, action: Action, by: Actor, subject: str | None = None, subject_name: str | None = None, **details: Any
@@ -198,7 +200,12 @@ class Audit:
         try:
             await self._flush()
         except ServiceError as error:
-            _log.warning("what was done could not be written down yet: %s", error)
+            # It is tried every second, however long that lasts.
+            if not self._is_refused:
+                _log.warning("what was done could not be written down yet: %s", error)
+            self._is_refused = True
+        else:
+            self._is_refused = False
 
     async def _flush(self) -> None:
         async with self._flushing:

@@ -50,7 +50,6 @@ _DIALECT_SHAPES: Mapping[str, ErrorShape] = {
 def add_routes(app: web.Application) -> None:
     """Serve all dialects, the websocket and the pages; the application has its configuration already."""
     check_internals()
-    app[LONG_LIVED] = LongLived()
     app[ORIGINS] = AllowedOrigins(app[CONFIG].server.allowed_origins)
     app[FAILED_SIGN_INS] = FailedSignIns()
     app[ERROR_SHAPES] = ErrorShapes(default=problem)
@@ -90,7 +89,9 @@ async def _followers(app: web.Application) -> AsyncIterator[None]:
     feeds = app[FEEDS] = Feeds(app[JOBS], app[HUB])
     callers = app[CALLERS] = Callers()
     app[PASSING], app[RELAYED] = passing_bound(), passing_bound()
-    app[AUTH].keys.changed.connect(lambda: app[LONG_LIVED].dismiss_holders(app[AUTH].keys.is_good))
+    keys = app[AUTH].keys
+    long_lived = app[LONG_LIVED] = LongLived(keys.is_good)
+    keys.changed.connect(long_lived.dismiss_holders)
     stats = app[STATS] = StatsChannel(app[JOBS], app[POOL])
     rounds = [asyncio.create_task(feeds.keep_looking()), asyncio.create_task(stats.keep_telling())]
     rounds.append(asyncio.create_task(callers.keep_looking()))
@@ -101,4 +102,5 @@ async def _followers(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _send_away(app: web.Application) -> None:
-    app[LONG_LIVED].dismiss()
+    if LONG_LIVED in app:
+        app[LONG_LIVED].dismiss()

@@ -79,12 +79,17 @@ def _age(backend: dict[str, Any]) -> str:
     return " (not told yet)" if seconds is None else f" (as told {seconds:g} s ago)"
 
 
-async def ask_running_service(config: Config, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    """One request and its JSON answer. Raises NotRunningError, or ServiceError with the words of the refusal."""
+async def ask_running_service(
+    config: Config, method: str, path: str, body: Any = None, *, seconds: float | None = _ANSWER_SECONDS
+) -> dict[str, Any]:
+    """One request and its JSON answer, which is waited for so long; None: however long it takes.
+
+    Raises NotRunningError, or ServiceError with the words of the refusal, and when no answer comes in that time.
+    """
     socket = admin_socket_path(config)
     if socket is None:
         raise NotRunningError("this command needs the service's socket, which only a service with SQLite has")
-    timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=seconds)
     connector = aiohttp.UnixConnector(str(socket))
     try:
         async with (
@@ -92,6 +97,11 @@ async def ask_running_service(config: Config, method: str, path: str, body: Any 
             session.request(method, f"http://localhost{path}", json=body) as response,
         ):
             answer = await response.json(content_type=None)
+    except TimeoutError as error:
+        # It is an OSError, too, and yet somebody is there.
+        raise ServiceError(
+            f"the running service has not answered in {seconds:g} s; it may still do what it was asked"
+        ) from error
     except (aiohttp.ClientConnectionError, OSError) as error:
         raise NotRunningError(
             f"no service is running with the database {config.database.path} ({error}); "

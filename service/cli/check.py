@@ -75,6 +75,9 @@ async def _check_database(config: Config, say: Callable[[str], None]) -> bool:
         health = await ask_running_service(config, "GET", "/health")
     except NotRunningError:
         pass
+    except ServiceError as error:
+        say(f"service        FAILED: {error}")
+        return False
     else:
         is_ok = bool(health.get("database", {}).get("status") == "ok")
         say(f"service        running, {health.get('status')}")

@@ -72,18 +72,12 @@ def _read(options: argparse.Namespace) -> Config:
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
-        "--config", type=Path, default=argparse.SUPPRESS, help="the configuration file (default: ./config.toml)"
-    )
-    shared.add_argument(
-        "--host", default=argparse.SUPPRESS, help="the address to listen on, or several with commas between"
-    )
-    shared.add_argument("--port", type=int, default=argparse.SUPPRESS, help="the port to listen on")
+    shared = _shared_options(argparse.SUPPRESS)
     parser = argparse.ArgumentParser(
-        prog="python -m service", description="A durable queue and gateway in front of Ollama.", parents=[shared]
+        prog="python -m service",
+        description="A durable queue and gateway in front of Ollama.",
+        parents=[_shared_options(None)],
     )
-    parser.set_defaults(config=None, host=None, port=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands (none: serve)")
     commands.add_parser("serve", parents=[shared], help="serve (the same as no command)")
     commands.add_parser("check", parents=[shared], help="say whether configuration, database and backends can be used")
@@ -95,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     for action, what in (("drain", "send this backend nothing more"), ("resume", "undo a drain")):
         actions.add_parser(action, help=what).add_argument("name", metavar="NAME", help="the backend's name")
     return parser
+
+
+def _shared_options(default: str | None) -> argparse.ArgumentParser:
+    """What may stand before a command and behind it. A command without one must leave alone what stands before it."""
+    shared = argparse.ArgumentParser(add_help=False)
+    add = partial(shared.add_argument, default=default)
+    add("--config", type=Path, help="the configuration file (default: ./config.toml)")
+    add("--host", help="the address to listen on, or several with commas between")
+    add("--port", type=int, help="the port to listen on")
+    return shared
 
 
 async def _demo(config: Config, read: Callable[[], Config]) -> int:

@@ -119,11 +119,12 @@ async def _revoke(config: Config, key_id: str, *, keeps_jobs: bool) -> Mapping[s
         raise NotFoundError(f"there is no key {key_id!r}")
     try:
         query = "?keep_jobs=true" if keeps_jobs else ""
-        return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}{query}")
+        # Before it is answered its jobs are ended, of which there may be very many.
+        return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}{query}", seconds=None)
     except NotRunningError:
         async with _opened_store(config) as store:
             # This works without the secret, so that keys can be revoked after the secret was lost.
-            # Its jobs are ended by the next start.
+            # Its jobs are ended by the services that share the database, or by the next start.
             key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs, by=COMMAND_LINE)
             return key_fields(key, Clock().now_ms())
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
+from types import TracebackType
 
 from service.shown_text import shown
+
+_log = logging.getLogger(__name__)
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -35,13 +39,39 @@ def _indented(text: str) -> str:
 
 def begin_log() -> None:
     """Write what is logged to stderr, from INFO on, and what is printed as it comes, also where nobody looks at a
-    terminal: a service manager's journal would have it at the end only.
+    terminal: a service manager's journal would have it at the end only. What Python itself would write to stderr, such
+    as an error that nobody expects, is an event of the log, too.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)
+        # A character that the terminal does not have ends no list.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_unexpected
+    threading.excepthook = _log_of_thread
+    sys.unraisablehook = _log_ignored
+
+
+def _log_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _log.critical("ended by an error of ours", exc_info=(kind, error, trace))
+
+
+def _log_of_thread(told: threading.ExceptHookArgs) -> None:
+    error = told.exc_value or told.exc_type()
+    if isinstance(error, SystemExit):
+        # Which ends the thread as it is meant to.
+        return
+    _log.critical("a thread was ended by an error of ours", exc_info=(told.exc_type, error, told.exc_traceback))
+
+
+def _log_ignored(told: sys.UnraisableHookArgs) -> None:
+    error, what = (
+        told.exc_value or told.exc_type(),
+        getattr(told.object, "__qualname__", type(told.object).__qualname__),
+    )
+    _log.error("an error of ours was ignored (%s)", what, exc_info=(told.exc_type, error, told.exc_traceback))
 
 
 def set_level(name: str) -> None:

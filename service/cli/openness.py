@@ -11,6 +11,10 @@ _NO_ADMIN = (
 )
 
 
+_OF_ANY_PAGE = ("*", "http://*", "https://*")
+"""Values of the settings, each of which lets in pages of anybody."""
+
+
 def openness(config: Config, *, has_keys: bool, has_admin: bool) -> str | None:
     """What is said at the start, and by ``check`` where there are keys all the same; None where only keys get in."""
     if config.auth.required:
@@ -28,13 +32,25 @@ def openness(config: Config, *, has_keys: bool, has_admin: bool) -> str | None:
 
 def _of_pages(config: Config) -> str:
     """What web pages may do in the browsers of those who reach the service, where keys are not required."""
-    origins, server = config.server.allowed_origins, config.server
-    if "*" in origins:
-        since, remedy = 'server.allowed_origins has "*"', "server.allowed_origins = []"
-    elif "*" in server.allowed_hosts:
-        since, remedy = 'server.allowed_hosts has "*"', "server.allowed_hosts = []"
-    elif origins:
-        return f"Of others' web pages only those of {', '.join(origins)} may do the same (server.allowed_origins)."
-    else:
-        return "Others' web pages may do nothing (server.allowed_origins)."
-    return f"So may any web page that one of them has open, since {since}; set {remedy} to let in our own pages only."
+    server = config.server
+    origins = server.allowed_origins
+    doors = [
+        (name, one)
+        for name, listed in (("server.allowed_origins", origins), ("server.allowed_hosts", server.allowed_hosts))
+        for one in listed
+        if one in _OF_ANY_PAGE
+    ]
+    if doors:
+        since = " and ".join(f'{name} has "{one}"' for name, one in doors)
+        remedy = " and ".join(f"{name} = []" for name in dict.fromkeys(name for name, _ in doors))
+        return (
+            f"So may any web page that one of them has open, since {since}; set {remedy} to let in our own pages only."
+        )
+    said = (
+        f"Of others' web pages only those of {', '.join(origins)} may do the same (server.allowed_origins)."
+        if origins
+        else "Others' web pages may do nothing (server.allowed_origins)."
+    )
+    if server.trusted_proxies:
+        return f"{said} As our own counts every page behind a proxy of server.trusted_proxies, whatever its name."
+    return said

@@ -150,12 +150,22 @@ async def _listen(runner: web.AppRunner, sockets: list[socket.socket], config: C
 
 
 async def _listen_for_admin(runner: web.AppRunner, path: Path | None) -> None:
-    """Listen for commands. Only the service's own user may open this socket, since who opens it counts as an admin."""
+    """Listen for commands. Only the service's own user may open this socket, since who opens it counts as an admin.
+
+    Raises StartError.
+    """
     if path is None:
         _log.info("no admin socket: commands cannot talk to the running service")
         return
-    with _private_socket(path):
-        await web.UnixSite(runner, path).start()
+    try:
+        with _private_socket(path):
+            await web.UnixSite(runner, path).start()
+    except OSError as error:
+        # Such as another user's file, in a folder that others may write to.
+        raise StartError(
+            f"admin socket {path}: {error.strerror or error}; move away what is there, or choose another folder "
+            "(database.path or OLLAMA_PROXY_DB)"
+        ) from error
 
 
 @contextmanager

@@ -71,17 +71,21 @@ def _sendable_headers(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
+_OWN_PORTS = {"http": ":80", "https": ":443"}
+
+
 def _origin(value: str) -> str:
     if value == "*":
         return value
     parts = urlsplit(value)
     is_alone = bool(parts.scheme and parts.netloc) and not (parts.path or parts.query or parts.fragment)
-    if not is_alone or ("*" in value and parts.netloc != "*"):
+    if not is_alone or ("*" in value and parts.netloc != "*") or "@" in value or not value.isascii():
         raise ValueError(
-            'write "*", or scheme and host such as "https://chat.example.org", with nothing behind, '
-            'or "app://*" for all of a scheme'
+            'write "*", or scheme and host such as "https://chat.example.org", with nothing behind and "xn--…" for '
+            'letters beyond ASCII, or "app://*" for all of a scheme'
         )
-    return value.lower()
+    # Browsers leave a scheme's own port out.
+    return value.lower().removesuffix(_OWN_PORTS.get(parts.scheme, ""))
 
 
 _HOST = re.compile(r"\*|\.?[0-9a-z_][0-9a-z_.-]*")

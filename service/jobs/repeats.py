@@ -12,7 +12,7 @@ from service.job import Job, NewJob, Status
 from service.jobs.kept_replies import StoredReply, kept_reply
 from service.jobs.ledger import Ledger
 from service.jobs.records import View
-from service.jobs.submission import Submission
+from service.jobs.submission import REVOKED, Submission
 from service.jobs.views import Views
 from service.live.relay import Relay
 from service.store.idempotency import Earlier, RequestKey
@@ -24,8 +24,10 @@ _KEPT_MS = int(KEPT_DAYS * 86_400_000)
 Make = Callable[[], Awaitable[NewJob]]
 """Makes the job of a request that is new."""
 
-_TRIED_AGAIN = ("disconnected", "backend_busy")
-"""What ended only because its caller was gone, or because nobody had time: who comes again wants an answer."""
+_TRIED_AGAIN = ("disconnected", "backend_busy", REVOKED.code)
+"""What ended only because its caller was gone, or because nobody had time: who comes again wants an answer. So does who
+shows a demo key that was revoked and is used again.
+"""
 
 
 class Repeated(NamedTuple):

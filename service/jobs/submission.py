@@ -62,6 +62,8 @@ class Submission:
         self._hand_off = hand_off
         self._hub = hub
         self._clock = clock
+        self.storing: set[Entered] = set()
+        """The jobs that are on their way to the disk."""
 
     async def submit(
         self, new: NewJob, relay: Relay | None = None, asked: RequestKey | None = None, instead_of: str | None = None
@@ -125,9 +127,11 @@ class Submission:
 
     async def until_earlier_is_stored(self) -> None:
         """Wait until every job that was entered before is on disk, or cannot be. Where processes share a database, one
-        may still come later. Raises CannotStoreError.
+        of another may still come later.
         """
-        await self._ledger.tracked(self._store.write_nothing())
+        # Each is waited for: other writes may go before large jobs, and before many.
+        if self.storing:
+            await asyncio.wait([entered.written for entered in self.storing])
 
     def stop_accepting(self) -> None:
         """From now on every submission is refused, and whoever waits for a turn is told that it will not come."""
@@ -179,6 +183,7 @@ class Submission:
         settlement = _QueuedSettlement(self, self._ledger, self._backlog, entered, line, relay, now, ahead, is_ahead)
         self._ledger.write_begins()
         entered.written = self._store.insert(job, new, also=also, settle=settlement)
+        self.storing.add(entered)
         if is_ready(job):
             # Its place is looked up now: when it is on disk it may have been claimed already.
             entered.view = self._views.queued_view(job, line, ahead)
@@ -203,6 +208,7 @@ class Submission:
         settlement = _BegunSettlement(self, self._ledger, self._backlog, self._hub, entered, running, stored, now)
         self._ledger.write_begins()
         entered.written = self._store.insert(begun, new, also=also, settle=settlement)
+        self.storing.add(entered)
         if relay is None:
             entered.view = self._views.first_view(_as_it_came(begun))
         return entered, running
@@ -271,6 +277,7 @@ class _QueuedSettlement:
 
     def __call__(self, answers: Answers, error: ServiceError | None) -> None:
         self._ledger.write_ends()
+        self._submission.storing.discard(self._entered)
         job = self._entered.view.job
         waits = is_ready(job)
         if error is not None:
@@ -313,6 +320,7 @@ class _BegunSettlement:
 
     def __call__(self, answers: Answers, error: ServiceError | None) -> None:
         self._ledger.write_ends()
+        self._submission.storing.discard(self._entered)
         running, stored, begun = self._running, self._stored, self._running.job
         if error is not None:
             self._backlog.leave(Gauge(begun.line, Status.PROCESSING, 1, begun.size))

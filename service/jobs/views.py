@@ -147,7 +147,9 @@ class Views:
 
     def _counted(self, which: Filter) -> int:
         total = self._backlog.gauges.total
-        return sum(total(status, which.model_key, which.owner) for status in which.statuses or (None,))
+        counted = sum(total(status, which.model_key, which.owner) for status in which.statuses or (None,))
+        # Another process's word of a job may come after this one has ended it.
+        return max(0, counted)
 
     async def _view_of_row(self, job: Job) -> View:
         if not is_ready(job):

@@ -12,7 +12,7 @@ import hmac
 import logging
 import secrets
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from service.audit import START, Action, Actor, audit_row, log_done
 from service.clock import Clock
@@ -50,6 +50,7 @@ class Keyring:
         self._used: dict[str, int] = {}
         self._unwritten: set[str] = set()
         self._version: str | None = None
+        self._refreshing = asyncio.Lock()
         self.changed = Signal()
         """Sent when a key was made or revoked, by whomever."""
         self.weights: Mapping[str, float] = _Weights(self._by_id)
@@ -189,10 +190,13 @@ class Keyring:
 
     async def refresh(self) -> None:
         """Read all keys again, unless their version in the database is the one that is known."""
-        version = await self._store.version()
-        if version is not None and version == self._version:
-            return
-        stored = await self._store.all()
+        # One after the other: what was read before a change must not replace what was read after it.
+        async with self._refreshing:
+            version = await self._store.version()
+            if version is None or version != self._version:
+                self._take(await self._store.all(), version)
+
+    def _take(self, stored: Iterable[tuple[str, Key]], version: str | None) -> None:
         self._version = version
         self._by_hash.clear()
         self._by_id.clear()

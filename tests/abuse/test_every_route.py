@@ -15,10 +15,12 @@ from tests.support.access import ADMIN, Route, finished, service_with_keys
 from tests.support.garbage import GARBAGE, Garbage, is_fault_of_ours, shape_problem
 from tests.support.raw_client import Answer, Client, header_lines, in_parallel
 from tests.support.running import RunningService
-from tests.support.walking import OPEN, UNKNOWN, WEBSOCKET, Callers, callers_of, routes_of
+from tests.support.walking import OPEN, ORIGINS, UNKNOWN, WEBSOCKET, Callers, callers_of, routes_of
 
 KEYLESS = (401, 403, 404, 405, 307)
 """What is said to a caller without a key. A path with needless parts leads to the tidy one, whoever asks for it."""
+FOREIGN_REFUSED = (403, 400, 413, 431)
+"""What is said to a page that may not call. What cannot be read as HTTP has no origin, whoever sends it."""
 
 
 class Walk:
@@ -31,6 +33,8 @@ class Walk:
         self._kind = kind
         self._lines = header_lines(headers)
         self._is_unknown = kind in UNKNOWN and service.config.auth.required
+        # A page of a public name has no key.
+        self._is_foreign = kind == "foreign_origin" or (kind == "foreign_host" and not service.config.auth.required)
 
     async def go(self, routes: list[Route], kinds: tuple[Garbage, ...]) -> None:
         """Each kind of garbage to each of the routes."""
@@ -50,6 +54,8 @@ class Walk:
             return None if garbage.is_cut else "no answer"
         if is_fault_of_ours(answer):
             return f"a failure of ours: {answer.status} {answer.body[:300]!r}"
+        if self._is_foreign and answer.status not in FOREIGN_REFUSED:
+            return f"{answer.status} from where nobody may call"
         # Whoever cannot send a header may still send a token when it is connected.
         keyless = (*KEYLESS, 400) if route.path == WEBSOCKET else KEYLESS
         if self._is_unknown and not OPEN.fullmatch(route.path) and answer.status not in keyless:
@@ -87,7 +93,7 @@ async def test_all_garbage_is_refused_whoever_sends_it_wherever(
 
 async def walked(kind: str, garbage: tuple[Garbage, ...], caplog: pytest.LogCaptureFixture, *, required: bool) -> None:
     """Walk all routes as this kind of caller; nothing may be wrong."""
-    async with service_with_keys(required=required) as service:
+    async with service_with_keys(ORIGINS, required=required) as service:
         callers = await callers_of(service)
         job_id = await finished(service, ADMIN if required else {})
         walk = Walk(service, kind, callers._asdict()[kind])

@@ -40,6 +40,9 @@ JUDGED_OTHERWISE = (
 SPEAKING_FOR_US = (
     "Alt-Svc", "Clear-Site-Data", "NEL", "Report-To", "Set-Cookie", "Strict-Transport-Security", "Via",
     "WWW-Authenticate", "X-Powered-By",
+    # These tell where a backend is.
+    "Content-Location", "Forwarded", "Link", "Location", "X-Backend-Server", "X-Envoy-Upstream-Host", "X-Real-IP",
+    "X-Served-By", "X-Upstream-Addr",
 )  # fmt: skip
 COUNT_TOKENS = "/v1/messages/count_tokens"
 AT_ONCE = 32

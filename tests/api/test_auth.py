@@ -22,7 +22,18 @@ from tests.support.access import (
     status_of,
 )
 from tests.support.running import RunningService
-from tests.support.walking import AWAY_FROM_THE_CLOUD, FOR_ADMINS, OPEN, TOKEN, USERS, WEBSOCKET, callers_of, routes_of
+from tests.support.walking import (
+    AWAY_FROM_THE_CLOUD,
+    FOR_ADMINS,
+    FOREIGN,
+    OPEN,
+    ORIGINS,
+    TOKEN,
+    USERS,
+    WEBSOCKET,
+    callers_of,
+    routes_of,
+)
 
 
 async def misjudged(
@@ -41,7 +52,10 @@ async def misjudged(
 
 async def test_every_route_serves_whom_it_should_where_keys_are_required() -> None:
     def is_right(kind: str, route: Route, status: int) -> bool:
-        if OPEN.fullmatch(route.path) or kind == "admin":
+        if kind == "foreign_origin":
+            return status == 403
+        # A page of a public name has no key: whoever calls by it with one is let in.
+        if OPEN.fullmatch(route.path) or kind in ("admin", "foreign_host"):
             return status not in (401, 403)
         if kind == "token" and route.path == TOKEN:
             # A token does not prolong itself.
@@ -53,12 +67,14 @@ async def test_every_route_serves_whom_it_should_where_keys_are_required() -> No
             return status == 400
         return status == 401
 
-    async with service_with_keys(faults=AWAY_FROM_THE_CLOUD) as service:
+    async with service_with_keys(ORIGINS, faults=AWAY_FROM_THE_CLOUD) as service:
         assert await misjudged(service, is_right) == []
 
 
 async def test_without_required_keys_only_admins_routes_ask_for_one_and_bad_keys_are_refused() -> None:
     def is_right(kind: str, route: Route, status: int) -> bool:
+        if kind in FOREIGN:
+            return status == 403
         if OPEN.fullmatch(route.path):
             return status not in (401, 403)
         if kind in ("revoked", "expired"):
@@ -71,7 +87,7 @@ async def test_without_required_keys_only_admins_routes_ask_for_one_and_bad_keys
             return (status == 401) == (kind not in ("user", "person"))
         return status not in (401, 403)
 
-    async with service_with_keys(required=False, faults=AWAY_FROM_THE_CLOUD) as service:
+    async with service_with_keys(ORIGINS, required=False, faults=AWAY_FROM_THE_CLOUD) as service:
         assert await misjudged(service, is_right) == []
 
 

@@ -13,6 +13,7 @@ from service.simulated import Fault, FaultKind
 from service.store.job_filters import Filter
 from tests.support.access import bearer, headers_of, made_key, service_with_keys
 from tests.support.running import RunningService, service_in_process
+from tests.support.store_jobs import LINE
 
 CANCEL = "/api/v1/prompts/cancel"
 PROXIES = {"server.trusted_proxies": ["127.0.0.1"]}
@@ -214,3 +215,14 @@ async def test_submissions_go_on_meanwhile_and_what_comes_later_is_left_alone() 
         # Many were answered while it went on.
         assert len(later) > 20
         assert (await service.call("GET", f"/api/v1/prompt/{later[-1]}/status"))[1]["status"] == "queued"
+
+
+async def test_what_is_counted_away_before_it_is_heard_of_makes_no_total_negative() -> None:
+    async with service_in_process() as service:
+        # As where this process ends a job of another one, whose word of it comes later.
+        service.jobs.backlog.gauges.move(LINE, "queued", "cancelled", 10)
+        status, page = await service.call("GET", "/api/v1/prompts", params={"status": "queued"})
+        assert (status, page["total"], page["prompts"]) == (200, 0, [])
+        assert (await service.call("GET", "/health"))[1]["queue"]["queued"] == 0
+        async with service.session.get("/metrics") as metrics:
+            assert 'corral_jobs{status="queued"} 0.0' in await metrics.text()

@@ -147,10 +147,13 @@ def test_all_of_a_scheme_may_be_allowed() -> None:
     assert [origin for origin in origins if allowed.allow(origin)] == [
         "app://corral",
         "App://any.thing",
+        # As Ollama's does: behind "file://" of a page there is nothing.
+        "app://",
         "https://CHAT.example.org",
     ]
     assert AllowedOrigins(("*",)).allow("null")
     assert not AllowedOrigins(()).allow("https://*")
+    assert AllowedOrigins(("file://*",)).allow("file://")
 
 
 def test_a_host_is_read_as_names_are_compared() -> None:

@@ -147,7 +147,7 @@ async def test_a_request_that_is_sent_again_with_a_slash_more_is_known(service: 
 async def test_such_a_request_is_logged_and_measured_as_one_to_the_route(service: RunningService) -> None:
     async with service.session.post("/generate/", json={"prompt": "x"}, headers=ADMIN) as reply:
         assert reply.status == 200
-    async with service.session.get("/metrics/") as reply:
+    async with service.session.get("/metrics/", headers=ADMIN) as reply:
         text = await reply.text()
     assert 'method="POST",route="/generate",status="200"' in text
     assert '/",status' not in text.replace('route="/",status', "")

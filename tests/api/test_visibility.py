@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 from tests.support.access import (
     ADMIN,
@@ -18,6 +19,7 @@ from tests.support.access import (
     token_of,
     two_users,
 )
+from tests.support.raw_client import Client, header_lines, request_of
 from tests.support.running import PATIENCE_SECONDS
 
 # Jobs
@@ -111,6 +113,28 @@ async def test_a_name_too_long_to_tell_people_apart_is_refused() -> None:
         for path, body in (("/api/v1/prompt", {"prompt": "Hello"}), ("/api/chat", {"model": "llama3.2"})):
             status, answer = await service.call("POST", path, body, headers=shared)
             assert (status, answer["error"]) == (400, "X-User: may have 128 characters (got 129)")
+
+
+async def test_no_two_names_become_one_and_a_blank_one_is_not_the_front_end() -> None:
+    async with service_with_keys() as service:
+        made = await made_key(service, owner_header="X-User")
+
+        async def asked(method: str, path: str, *names: bytes) -> tuple[int, dict[str, Any]]:
+            client, body = Client(service.port), b'{"prompt": "Hello"}' if method == "POST" else b""
+            head = *header_lines(bearer(made["key"])), *(b"X-User: " + name for name in names)
+            answer = await client.exchange(request_of(method, path, body, *head), method)
+            client.close()
+            assert answer is not None
+            return answer.status, json.loads(answer.body)
+
+        for name, person, seen in (
+            (b"J\xf6rg", "/J\xf6rg", 1), (b"J\xe4rg", "/J\xe4rg", 1), (b"", "", 1), ("\u2003".encode(), "", 2),
+        ):  # fmt: skip
+            _, job = await asked("POST", "/api/v1/prompt", name)
+            assert (await service.jobs.views.view(job["id"])).job.owner == f"key:{made['id']}{person}"
+            assert (await asked("GET", "/api/v1/prompts", name))[1]["total"] == seen
+        status, refusal = await asked("POST", "/api/v1/prompt", b"anna", b"ben")
+        assert (status, refusal["error"]) == (400, "X-User: occurs 2 times; send it once")
 
 
 async def test_a_token_is_the_persons_for_whom_it_was_bought_whatever_its_header_says() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.cli.commands import _parser
 from service.config import Config, duration_seconds, find_config_file, find_static_folder, load_config
 from service.config.reading import CLIENT_VARIABLES
 from service.errors import ConfigurationError
@@ -118,6 +119,12 @@ def test_what_a_command_wants_wins_over_the_file_alone(folder: Path) -> None:
         ("CORRAL_SERVER", '{"port": 8001}', "server.port", 8001),
         ("CORRAL_SERVER__MAX_BODY", "2 MiB", "server.max_body", 2 << 20),
         ("CORRAL_SERVER__ALLOWED_ORIGINS", '["https://a.example"]', "server.allowed_origins", ("https://a.example",)),
+        (
+            "CORRAL_SERVER__ALLOWED_ORIGINS",
+            '["HTTPS://a.example:443", "http://[::80]:80", "http://a.example:443", "http://[::80]"]',
+            "server.allowed_origins",
+            ("https://a.example", "http://[::80]", "http://a.example:443", "http://[::80]"),
+        ),
         ("CORRAL_SERVER__ALLOWED_HOSTS", '["A.Example.", ".b"]', "server.allowed_hosts", ("a.example", ".b")),
         ("CORRAL_METRICS__PUBLIC", "true", "metrics.public", True),
         ("CORRAL_BACKENDS", '[{"name": "box", "url": "http://box"}]', "backends.0.name", "box"),
@@ -216,6 +223,8 @@ def test_a_ceiling_for_ever_allows_any_default_and_no_default_for_ever_fits_unde
             '[server]\nallowed_origins = ["https://*.a.example"]',
             "server.allowed_origins.0 = 'https://*.a.example': write",
         ),
+        ('[server]\nallowed_origins = ["https://b\u00fc.a"]', "server.allowed_origins.0 = 'https://b\u00fc.a': write"),
+        ('[server]\nallowed_origins = ["http://a@b"]', "server.allowed_origins.0 = 'http://a@b': write"),
         ('[server]\nallowed_hosts = ["a.example:80"]', "server.allowed_hosts.0 = 'a.example:80': write"),
         ('[server]\nallowed_hosts = ["https://a.example"]', "server.allowed_hosts.0 = 'https://a.example': write"),
         ('[server]\nmax_body = "8 apples"', "server.max_body = '8 apples': could not interpret byte unit"),
@@ -319,3 +328,11 @@ def test_a_configuration_cannot_be_changed(folder: Path) -> None:
     config = load_config(None, {})
     with pytest.raises(ValueError, match="frozen"):
         config.server.port = 1
+
+
+@pytest.mark.parametrize("command", [["keys", "list"], ["keys", "revoke", "x"], ["check"], []])
+def test_options_hold_wherever_they_stand(command: list[str]) -> None:
+    for place in range(len(command) + 1):
+        given = [*command[:place], "--config", "other.toml", "--port", "8001", *command[place:]]
+        options = _parser().parse_args(given)
+        assert (options.config, options.port, options.host) == (Path("other.toml"), 8001, None)

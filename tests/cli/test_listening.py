@@ -197,6 +197,12 @@ def test_it_is_said_who_may_come_in_and_how_to_close_it(settings: dict[str, str]
     [
         ('["*"]', "[]", ("So may any web page", "set server.allowed_origins = []")),
         ("[]", '["*"]', ("So may any web page", "set server.allowed_hosts = []")),
+        (
+            '["*"]',
+            '["*"]',
+            ('allowed_origins has "*" and server', "set server.allowed_origins = [] and server.allowed_hosts = [] to"),
+        ),
+        ('["https://*"]', "[]", ("So may any web page", 'has "https://*"', "set server.allowed_origins = []")),
         ('["https://chat.example"]', "[]", ("only those of https://chat.example may do the same",)),
         ("[]", '[".example"]', ("Others' web pages may do nothing",)),
     ],
@@ -208,6 +214,12 @@ def test_it_is_said_which_pages_may_come_in_and_how_to_close_that(
     line = openness(load_config(environ=settings), has_keys=False, has_admin=False) or ""
     assert [words for words in said if words not in line] == []
     assert load_config(environ={**settings, "CORRAL_SERVER__ALLOWED_ORIGINS": "[]"}).server.allowed_origins == ()
+
+
+def test_it_is_said_that_pages_behind_a_trusted_proxy_count_as_ours() -> None:
+    settings = {"CORRAL_SERVER__ALLOWED_ORIGINS": "[]", "CORRAL_SERVER__TRUSTED_PROXIES": '["127.0.0.1"]'}
+    line = openness(load_config(environ=settings), has_keys=False, has_admin=False) or ""
+    assert "every page behind a proxy of server.trusted_proxies" in line
 
 
 def test_where_keys_are_required_only_a_missing_admin_is_told_of() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from service.cli.keys import run_key_command
 from service.cli.logs import LineFormatter, note, say
 from service.config import load_config
 from service.shown_text import shown
+from tests.support.checkout import ROOT
 from tests.test_house import places
 
 FAKE = "2026-01-01 00:00:00,000 CRITICAL service.app: all is lost"
@@ -82,6 +86,37 @@ async def test_the_command_lines_tables_hold_what_they_say(tmp_path: Path, capsy
     note(names[3])
     say(names[3])
     assert capsys.readouterr() == (f"{HOSTILE[names[3]]}\n", f"{HOSTILE[names[3]]}\n")
+
+
+FAILING = """
+import sys, threading, warnings
+from service.cli.logs import begin_log, say
+begin_log()
+say("Wörter \\x1b[2J")
+warnings.warn("a \\x1b[2J warning")
+class Dying:
+    def __del__(self):
+        raise ValueError("\\x1b[2J in an end")
+Dying()
+def fail():
+    raise ValueError("\\x1b[2J in a thread\\nCRITICAL fake")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+raise ValueError("\\x1b[2J in all\\nCRITICAL fake")
+"""
+
+
+def test_what_python_itself_would_write_is_a_part_of_the_log() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING], cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"}, text=True,
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "W\\xf6rter \\x1b[2J\n")
+    assert not CONTROLS.search(done.stderr)
+    events = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    assert [line.split()[2] for line in events] == ["WARNING", "ERROR", "CRITICAL", "CRITICAL"]
+    assert done.stderr.count("ValueError: \\x1b[2J in a") == 3
 
 
 def test_only_one_place_prints() -> None:

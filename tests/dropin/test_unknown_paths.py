@@ -172,7 +172,7 @@ async def test_a_page_of_another_origin_may_read_the_reply(service: RunningServi
 
 async def test_no_path_becomes_a_label_of_the_metrics(service: RunningService) -> None:
     await told(service, "GET", "/api/later", ADMIN)
-    async with service.session.get("/metrics") as response:
+    async with service.session.get("/metrics", headers=ADMIN) as response:
         text = await response.text()
     assert 'route="none"' in text
     assert "later" not in text

@@ -118,7 +118,9 @@ def test_a_crash_between_an_action_and_its_row_leaves_neither(tmp_path: Path) ->
         assert database.execute("SELECT subject_name FROM audit").fetchall() == [("stored",)]
 
 
-async def test_while_the_table_takes_nothing_rows_wait_and_none_is_written_twice(database: Database) -> None:
+async def test_while_the_table_takes_nothing_rows_wait_and_none_is_written_twice(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     audit = Audit(AuditStore(database), Clock())
     await audit.record(Action.BACKEND_DRAINED, ADMIN, "one")
     await database.write(Statement("ALTER TABLE audit RENAME TO away", {}))
@@ -127,6 +129,7 @@ async def test_while_the_table_takes_nothing_rows_wait_and_none_is_written_twice
         audit.note_failed_sign_in("192.0.2.1", "unknown")
         with pytest.raises(ServiceError):
             await audit.page(EVERYTHING, 10, 0)
+    assert len([one for one in caplog.messages if "could not be written down yet" in one]) == 1
     await database.write(Statement("ALTER TABLE away RENAME TO audit", {}))
     found, total = await audit.page(EVERYTHING, 10, 0)
     assert [(entry.row.action, entry.row.times) for entry in found] == [

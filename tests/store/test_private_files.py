@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.config import DatabaseConfig
+from service.errors import DatabaseUnusableError
 from service.store.database import Statement
 from tests.support.databases import Place
 
@@ -68,3 +69,23 @@ async def test_files_that_others_could_read_are_mended_and_told_of(
         found = await modes_while_open(path)
     assert {found[name] for name in FILES - ({"queue.db.lock"} if is_link else set())} == {0o600}
     assert len([line for line in caplog.messages if "could be opened by other users" in line]) == 3 + (not is_link)
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+async def test_what_stands_where_the_lock_should_be_stays_as_it_is(tmp_path: Path, is_link: bool) -> None:
+    theirs = tmp_path / ("theirs" if is_link else "queue.db.lock")
+    theirs.write_bytes(b"[[package]]\xff" if not is_link else b"")
+    if is_link:
+        (tmp_path / "queue.db.lock").symlink_to(theirs)
+    before = theirs.read_bytes()
+    with pytest.raises(DatabaseUnusableError, match="choose"):
+        await modes_while_open(tmp_path / "queue.db")
+    assert theirs.read_bytes() == before
+
+
+async def test_a_folder_that_others_may_write_to_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder_mode, warnings in ((0o1777, 1), (0o770, 0)):
+        tmp_path.chmod(folder_mode)
+        caplog.clear()
+        await modes_while_open(tmp_path / "queue.db")
+        assert len([line for line in caplog.messages if "others may put files beside" in line]) == warnings

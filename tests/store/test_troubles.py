@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from typing import TypeVar
 
+import asyncpg
 import pytest
 
 from service.config import DatabaseConfig
@@ -17,6 +19,7 @@ from service.job import Job, Outcome, Result, Segment, Status
 from service.store.database import Database, Statement
 from service.store.job_filters import Filter
 from service.store.jobs import JobStore
+from service.store.postgres.connections import Link, translated
 from tests.support.databases import Gateway, Place, PostgresServer, own_schema
 from tests.support.store_jobs import NOW, claimed, counted, look, prompt_of, result_of, seqs, stored
 
@@ -163,3 +166,37 @@ async def test_processes_that_stand_in_each_others_way_both_get_through(postgres
             *(one.cancel(job.id, NOW) for job in jobs), *(two.cancel(job.id, NOW) for job in reversed(jobs))
         )
         assert sorted(job.seq for job in cancelled if job is not None) == seqs(jobs)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('192.0.2.7', 5432)"), "Connection refused"),
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed ('192.0.2.7', 5432)"), "no connection could be"),
+        (TimeoutError(), "it did not answer in time"),
+        (asyncpg.InvalidPasswordError('password authentication failed for user "corral"'), "it does not let"),
+        (
+            asyncpg.InvalidAuthorizationSpecificationError('no pg_hba.conf entry for host "192.0.2.7"'),
+            "it does not let",
+        ),
+        (asyncpg.DiskFullError("could not extend file: No space left on device"), "could not extend file"),
+    ],
+)
+def test_callers_are_not_told_where_the_database_is(error: Exception, told: str) -> None:
+    shown = translated(error)
+    assert isinstance(shown, CannotStoreError)
+    assert told in str(shown)
+    assert "192.0.2.7" not in str(shown)
+
+
+async def test_the_log_says_where_the_database_is_that_cannot_be_reached(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closing_soon:
+        port = closing_soon.getsockname()[1]
+    link = Link(f"postgresql://somebody:secret@127.0.0.1:{port}/jobs")
+    for _ in range(2):
+        with pytest.raises(CannotStoreError) as refused:
+            await link.get_within(0)
+        assert str(port) not in str(refused.value)
+    (line,) = caplog.messages
+    assert line.startswith(f"PostgreSQL 127.0.0.1:{port}/jobs cannot be used: ")
+    assert "secret" not in line

@@ -32,8 +32,10 @@ class Answer(NamedTuple):
 
 
 def request_head(method: str, path: str, *lines: bytes, version: bytes = b"HTTP/1.1") -> bytes:
-    """The head of a request, without the empty line at its end."""
-    return b"\r\n".join([b"%s %s %s" % (method.encode(), path.encode("latin-1"), version), b"Host: localhost", *lines])
+    """The head of a request, without the empty line at its end. Its host is localhost, unless a line names another."""
+    first = b"%s %s %s" % (method.encode(), path.encode("latin-1"), version)
+    host = () if any(line.startswith(b"Host:") for line in lines) else (b"Host: localhost",)
+    return b"\r\n".join([first, *host, *lines])
 
 
 def request_of(method: str, path: str, body: bytes, *lines: bytes) -> bytes:

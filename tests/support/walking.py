@@ -31,6 +31,10 @@ NOTHING = {"id": "00000000-0000-7000-8000-000000000000", "request_id": "999", "d
 UNKNOWN = ("nobody", "garbage", "revoked", "expired")
 """The callers that have no key, or none that is good."""
 USERS = ("user", "person", "token")
+FOREIGN = ("foreign_origin", "foreign_host")
+"""An admin's key, from where nobody may call."""
+ORIGINS = {"server.allowed_origins": ["https://chat.example.org"]}
+"""With these a service knows origins that are foreign to it."""
 
 
 class Callers(NamedTuple):
@@ -46,6 +50,10 @@ class Callers(NamedTuple):
     """One of several behind a key, told by a header."""
     token: dict[str, str]
     """What a browser shows, which has no key."""
+    foreign_origin: dict[str, str]
+    """A page of an origin that is not one of ORIGINS."""
+    foreign_host: dict[str, str]
+    """A page of a public name that leads here."""
 
 
 async def callers_of(service: RunningService) -> Callers:
@@ -57,7 +65,9 @@ async def callers_of(service: RunningService) -> Callers:
     user = await headers_of(service, name="user")
     person = await headers_of(service, name="shared", owner_header="X-Person") | {"X-Person": "anna"}
     token = bearer(await token_of(service, user))
-    return Callers({}, bearer("sk-garbage"), user, ADMIN, bearer(revoked["key"]), expired, person, token)
+    origin, host = ADMIN | {"Origin": "https://evil.example"}, ADMIN | {"Host": "corral.evil.example"}
+    ended = bearer(revoked["key"]), expired
+    return Callers({}, bearer("sk-garbage"), user, ADMIN, *ended, person, token, origin, host)
 
 
 def routes_of(service: RunningService, **known: str) -> list[Route]:

@@ -236,12 +236,29 @@ def is_admin_socket(request: web.BaseRequest) -> bool:
 
 
 def _user_of(request: web.Request, header: str) -> str | None:
-    # A header's value may hold bytes that are not UTF-8.
-    value = request.headers.get(header, "").strip().encode("utf-8", "replace").decode().replace("\0", "")
+    """Whom the header names; "" where it is there and names nobody, who is not the front end either."""
+    values = request.headers.getall(header, ())
+    if len(values) > 1:
+        # One of them may be the person's own, whom a proxy on the way names in the other.
+        raise InvalidRequestError(f"{header}: occurs {len(values)} times; send it once", header)
+    if not values:
+        return None
+    value = _text_of(values[0]).strip()
     if len(value) > LONGEST_USER:
         # Cut short, two persons could become one.
         raise InvalidRequestError(f"{header}: may have {LONGEST_USER} characters (got {len(value)})", header)
-    return value or None
+    return value
+
+
+def _text_of(value: str) -> str:
+    """A header's value, which may be written in UTF-8 or Latin-1. No two names become one."""
+    if value.isascii():
+        return value
+    written = value.encode("utf-8", "surrogateescape")
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        return written.decode("latin-1")
 
 
 @lru_cache(maxsize=4096)

@@ -29,7 +29,9 @@ class Holder(NamedTuple):
 
     key: Key
     user: str | None
-    """The person behind the key, whom its request names, or for whom the token was bought."""
+    """The person behind the key, whom its request names, or for whom the token was bought; "" has no name, and None
+    names nobody.
+    """
     expires_at: int | None
     """When the token ends (milliseconds since the epoch); None for a key."""
 

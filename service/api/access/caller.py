@@ -22,7 +22,7 @@ class Caller(NamedTuple):
     """None for an anonymous caller."""
     sees_all: bool = False
     user: str | None = None
-    """The person behind the key, where the key names one."""
+    """The person behind the key, where the key names one; "" for one without a name, who sees what names nobody."""
     expires_at: int | None = None
     """When its token ends (milliseconds since the epoch); None when it showed a key, or nothing."""
 

@@ -25,8 +25,9 @@ class AllowedOrigins:
         if self.is_any:
             return True
         origin = origin.lower()
-        scheme, _, rest = origin.partition("://")
-        return origin in self._exact or (scheme in self._schemes and rest != "")
+        scheme, separator, _ = origin.partition("://")
+        # Pages of files have nothing behind it.
+        return origin in self._exact or (bool(separator) and scheme in self._schemes)
 
 
 ORIGINS = web.AppKey("allowed_origins", AllowedOrigins)

@@ -11,12 +11,13 @@ from contextlib import AbstractAsyncContextManager
 
 from aiohttp import hdrs, web
 
+from service.api.access.auth import AUTH
 from service.api.access.caller import CALLER
-from service.api.context import POOL
+from service.api.context import LONG_LIVED, POOL
 from service.api.dropin.first_answer import first_answer
 from service.api.dropin.headers import passed_on
 from service.api.dropin.installed import answering
-from service.api.http.callers import CALLERS, WaitingCaller, hang_up
+from service.api.http.callers import CALLERS, WaitingCaller, hang_up, is_gone
 from service.api.http.operation import JSON
 from service.api.http.raw_replies import stream_reply
 from service.backend.http.call import Call, Reply
@@ -119,8 +120,10 @@ def _call(
 async def _passed(
     request: web.Request, replying: AbstractAsyncContextManager[Reply], trouble: str, most_bytes: int | None
 ) -> web.StreamResponse:
-    # When the caller leaves, the call ends, and nobody is there to read an answer.
-    with CancelScope() as scope, request.app[CALLERS].waiting(request, scope) as caller:
+    key, callers, long_lived = request[CALLER].key, request.app[CALLERS], request.app[LONG_LIVED]
+    # The call ends when the caller leaves, and nobody is there to read an answer, and when its key is revoked.
+    with CancelScope() as scope, callers.waiting(request, scope) as caller, long_lived.relayed(key, scope):
+        request.app[AUTH].require_good(key)
         try:
             async with replying as reply:
                 return await _relayed(request, reply, caller, most_bytes)
@@ -132,6 +135,10 @@ async def _passed(
             raise NoBackendError(f"{trouble}: {error}") from error
         except ConnectionError:
             return web.Response(status=499)
+    if request.writer.output_size:
+        hang_up(request)
+    elif not is_gone(request):
+        request.app[AUTH].require_good(key)
     return web.Response(status=499)
 
 

@@ -33,6 +33,8 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+_UNKNOWN_ORIGIN = "null"
+"""What browsers send of a page that is to have none."""
 _ORIGIN_REFUSED = "pages of this origin may not call (server.allowed_origins)"
 
 
@@ -51,6 +53,9 @@ class Doorkeeper:
         """A handler that refuses the request; None for one that may come in. Every request is asked this."""
         headers = request.headers
         origin = headers.get(hdrs.ORIGIN)
+        if origin is not None and len(headers.getall(hdrs.ORIGIN)) > 1:
+            # No browser sends several, and each reader would take another for the page's.
+            origin = _UNKNOWN_ORIGIN
         host = headers.get(hdrs.HOST, "") if request.raw_path.startswith(("/", "*")) else _host_of_target(request)
         if len(host) > _LONGEST_REMEMBERED or (origin is not None and len(origin) > _LONGEST_REMEMBERED):
             reason = self._judge(host, origin)
@@ -77,7 +82,7 @@ class Doorkeeper:
 async def _refuse(reason: str, request: web.Request) -> web.StreamResponse:
     failure = failure_of_ours(ForbiddenError(reason))
     assert failure is not None
-    if request.path == "/health":
+    if request.path in ("/health", "/health/"):
         # By this a client knows that it talks to Corral, and not to an Ollama.
         response = problem(failure, service="corral")
     else:

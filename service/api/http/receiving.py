@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from aiohttp import hdrs, web
 
+from service.api.access.auth import AUTH
 from service.api.access.caller import CALLER
 from service.api.body_room import SMALL_BYTES
 from service.api.context import BODY_ROOM
@@ -38,7 +39,8 @@ async def read_body(request: web.Request) -> bytes:
     answered, or ``request.app[BODY_ROOM].release(request)`` says before that nothing holds the body any more.
 
     Raises BodyTooLargeError and BodiesFullError, both before anything is read where the length is known,
-    UnknownCodingError, SlowBodyError, and InvalidRequestError for what cannot be unpacked.
+    UnknownCodingError, SlowBodyError, InvalidRequestError for what cannot be unpacked, and UnauthenticatedError when
+    the caller's key has ended while it came.
     """
     most, content = request.client_max_size, request.content
     is_packed = hdrs.CONTENT_ENCODING in request.headers
@@ -59,7 +61,11 @@ async def read_body(request: web.Request) -> bytes:
         if length is not None and length > SMALL_BYTES:
             await request.app[BODY_ROOM].reserve(request, request[CALLER].owner, length)
         body = await _received(request, most, length)
-    return body if coding is None else await _unpacked(request, body, coding, most)
+    if coding is not None:
+        body = await _unpacked(request, body, coding, most)
+    # Who begins a request before its key is revoked must not carry it out afterwards, however slowly it comes.
+    request.app[AUTH].require_good(request[CALLER].key)
+    return body
 
 
 class PassedBody:

@@ -16,8 +16,8 @@ from service.api.http.fields import Moment, one_of
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, ReplyDoc, refusals
 from service.api.http.parameters import query_of
-from service.api.live.job_shape import moment
 from service.api.management.schema import MomentField
+from service.api.management.translation import moment
 from service.audit import Action, ActorKind
 from service.store.audit import AuditEntry, AuditFilter
 

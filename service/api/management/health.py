@@ -12,8 +12,8 @@ from service.api.context import CONFIG, JOBS, POOL
 from service.api.http.fields import Moment, one_of
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, ReplyDoc
-from service.api.live.job_shape import moment
 from service.api.live.websocket.stats import count_jobs
+from service.api.management.translation import moment
 from service.backend.pool import Backend
 from service.job import Status
 from service.jobs import Jobs

@@ -51,7 +51,7 @@ class _Service(Collector):
     def _queue(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("corral_jobs", "Jobs that are kept, by status", labels=["status"])
         for status in Status:
-            jobs.add_metric([str(status)], self._jobs.backlog.gauges.total(status))
+            jobs.add_metric([str(status)], max(0, self._jobs.backlog.gauges.total(status)))
         yield jobs
         depth = GaugeMetricFamily(
             "corral_queue_depth", "Jobs that could start now, by model and priority", labels=["model", "priority"]
@@ -143,6 +143,9 @@ class _Unlabelled(Collector):
     def collect(self) -> Iterator[Metric]:
         for metric in self._whole.collect():
             metric.samples = [sample for sample in metric.samples if not sample.labels]
+            if metric.type == "histogram":
+                # Its buckets have labels. What is left is all that a summary has to have.
+                metric.type = "summary"
             if metric.samples:
                 yield metric
 

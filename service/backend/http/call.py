@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import ssl
 from collections.abc import AsyncIterable
 from types import TracebackType
 
@@ -16,6 +13,7 @@ from service.backend.http.connection import Connection, LostError
 from service.backend.http.connections import Connections, Origin
 from service.backend.http.deadlines import Deadlines, DeadlineWatch, Patience
 from service.backend.http.incoming import NotHttpError
+from service.connection_trouble import what_hinders
 from service.errors import NOT_OLLAMA, BackendError, Fault
 
 _PIECE_BYTES = 256 * 1024
@@ -24,9 +22,6 @@ _SMALL_REPLY_BYTES = 16 * 1024 * 1024
 """For errors, lists of models and the like."""
 _STALE_SECONDS = 1.0
 _MOST_TRIES = 4
-
-_OF_ANOTHER_HOST = (62, 64)
-"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH, whose words name the host."""
 
 _BODILESS = (b"GET ", b"HEAD ", b"OPTIONS ", b"TRACE ")
 """Methods whose requests have no body unless one is announced. With any other, some servers demand a length (411)."""
@@ -181,7 +176,7 @@ class Call:
         except TimeoutError as problem:
             raise _unreachable(f"{self._backend} did not accept a connection in time") from problem
         except (OSError, ValueError) as problem:
-            raise _unreachable(f"{self._backend} cannot be reached: {_what_hinders(problem)}") from problem
+            raise _unreachable(f"{self._backend} cannot be reached: {what_hinders(problem)}") from problem
 
     def _reply(self, connection: Connection) -> Reply:
         headers = connection.incoming.headers
@@ -253,23 +248,6 @@ async def _send_pieces(connection: Connection, body: AsyncIterable[bytes]) -> No
         connection.fail(LostError(f"what was to be sent broke off: {problem}"))
     else:
         connection.write(b"0\r\n\r\n")
-
-
-def _what_hinders(problem: OSError | ValueError) -> str:
-    """What was in the way, without the address: those who read it may know a backend's name only."""
-    match problem:
-        case ssl.SSLCertVerificationError(verify_code=code) if code in _OF_ANOTHER_HOST:
-            return f"{problem.reason}: the certificate is for another name"
-        case ssl.SSLCertVerificationError():
-            return f"{problem.reason}: {problem.verify_message}"
-        case ssl.SSLError():
-            return problem.reason or "TLS failed"
-        case socket.gaierror():
-            return problem.strerror or "its name has no address"
-        case OSError():
-            return os.strerror(problem.errno) if problem.errno else "no connection could be made"
-        case _:
-            return str(problem)
 
 
 def _unreachable(message: str) -> BackendError:

@@ -22,5 +22,13 @@ def show_if_asked() -> None:
 @cache
 def _to_stderr() -> logging.Handler:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
+
+
+class _OneLine(logging.Formatter):
+    """Errors have text of others in them: what a terminal would obey in it is shown as an escape."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        text = super().formatMessage(record)
+        return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -119,6 +119,8 @@ class JobStatus(TypedDict):
     finished_at: NotRequired[str]
     next_attempt_at: NotRequired[str]
     expires_at: NotRequired[str]
+    contents_deleted_at: NotRequired[str]
+    """Since then only this is left of it."""
     request_id: NotRequired[str]
     """What the caller called the request that made it."""
     prompt: str

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from service.connection_trouble import what_hinders
 from service.errors import CannotStoreError, ServiceError, StoreError, UniqueViolationError
+
+_log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
@@ -36,8 +40,10 @@ _SETTINGS = {
 _DURABLE = """
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
-_UNABLE_CLASSES = frozenset({"08", "53", "57", "58"})
-"""Trouble with the connection, no resources (a full disk), an operator's intervention, trouble outside PostgreSQL."""
+_UNABLE_CLASSES = frozenset({"08", "28", "53", "57", "58"})
+"""Trouble with the connection, a user who is not let in, no resources (a full disk), an operator's intervention, and
+trouble outside PostgreSQL.
+"""
 _UNABLE_STATES = frozenset({"25006", "25P03", "25P04", "55P03", "40001", "40P01"})
 """Read-only (a standby), time-outs in a transaction, and those of _IN_THE_WAY."""
 _IN_THE_WAY = frozenset({"40001", "40P01", "55P03"})
@@ -67,6 +73,9 @@ class Link:
         except Exception as error:
             self._not_before = loop.time() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            if self._trouble is None:
+                # With the address, which callers are not told.
+                _log.warning("%s cannot be used: %s", shown(self._url), str(error) or type(error).__name__)
             self._trouble = translated(error)
             raise CannotStoreError(str(self._trouble)) from error
         self._pause = _FIRST_PAUSE_SECONDS
@@ -150,9 +159,22 @@ def translated(error: BaseException) -> ServiceError:
     if isinstance(error, asyncpg.UniqueViolationError):
         return UniqueViolationError(str(error))
     if _is_about_the_whole_database(error):
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = _what_is_told(error)
         return CannotStoreError(f"the database cannot be used at the moment: {reason}; try again later")
     return StoreError(f"{type(error).__name__}: {error}")
+
+
+def _what_is_told(error: BaseException) -> str:
+    """What callers are told: no address, be it the server's or the one of ours that it does not let in."""
+    match error:
+        case TimeoutError():
+            return "it did not answer in time"
+        case OSError():
+            return what_hinders(error)
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return "it does not let the service's user in"
+        case _:
+            return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _is_about_the_whole_database(error: BaseException) -> bool:

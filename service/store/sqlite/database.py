@@ -128,7 +128,7 @@ class SqliteDatabase:
             try:
                 writer = await opened.enter_async_context(_connect(path))
                 await _prepare(writer, path)
-                await asyncio.to_thread(hide_from_others, path)
+                hide_from_others(path)
                 last_number = await _last_number(writer)
                 points = await opened.enter_async_context(_connect(path))
                 scans = await opened.enter_async_context(_connect(path))

@@ -14,8 +14,8 @@ from service.jobs import Jobs
 
 
 def count_jobs(jobs: Jobs) -> dict[str, int]:
-    """How many jobs there are in each status, from the gauges."""
-    return {str(status): jobs.backlog.gauges.total(status) for status in Status}
+    """How many jobs there are in each status, from the gauges, which may count one away before they hear of it."""
+    return {str(status): max(0, jobs.backlog.gauges.total(status)) for status in Status}
 
 
 def figures_of(jobs: Jobs, pool: Pool) -> dict[str, int]:

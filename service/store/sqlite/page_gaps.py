@@ -116,8 +116,7 @@ class _Pages:
         if head is not None:
             begin = start + head + 2 * int.from_bytes(page[start + 3 : start + 5])
             end = int.from_bytes(page[start + 5 : start + 7]) or 65_536
-            if begin < end <= self._usable_bytes:
-                self._clear(number, page, begin, end)
+            self._clear(number, page, begin, end)
             for begin, end in _free_blocks(page, start):
                 self._clear(number, page, begin, end)
 
@@ -137,6 +136,9 @@ class _Pages:
         return self._lists
 
     def _clear(self, number: int, page: bytes, begin: int, end: int) -> None:
+        # No such place is where the page is damaged.
+        if not begin < end <= self._usable_bytes:
+            return
         zeros = _ZEROS[: end - begin]
         if page[begin:end] != zeros:
             os.pwrite(self._file, zeros, (number - 1) * self._page_bytes + begin)
@@ -150,5 +152,5 @@ def _free_blocks(page: bytes, start: int) -> Iterator[tuple[int, int]]:
     """What is behind the heads of the free blocks between the entries; each head names the next one, further on."""
     at, before = int.from_bytes(page[start + 1 : start + 3]), start
     while before < at <= len(page) - 4:
-        yield at + 4, min(at + int.from_bytes(page[at + 2 : at + 4]), len(page))
+        yield at + 4, at + int.from_bytes(page[at + 2 : at + 4])
         at, before = int.from_bytes(page[at : at + 2]), at

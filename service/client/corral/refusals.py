@@ -80,3 +80,17 @@ def _retry_after_seconds(value: str | None) -> float | None:
         except (TypeError, ValueError, OverflowError):
             return None
     return max(0.0, seconds) if seconds < float("inf") else None
+
+
+def code_of_body(content: bytes) -> str:
+    """The stable word that a refusal has beside its message; "" where it has none."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return ""
+    error = body.get("error") if isinstance(body, dict) else None
+    for place in (error, body):
+        code = place.get("code") if isinstance(place, dict) else None
+        if isinstance(code, str):
+            return code
+    return ""

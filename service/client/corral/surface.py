@@ -284,6 +284,11 @@ class Surface:
         return self.base_url + asked.endpoint, body
 
 
+def parts_of(client: Surface) -> Parts:
+    """The parts of a client, for the command line and the batch runner, which do more with them than programs may."""
+    return client._parts
+
+
 class Items(Generic[T]):
     """The input of a map. What it raises comes after the answers to all that it gave before."""
 

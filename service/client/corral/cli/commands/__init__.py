@@ -1,0 +1,1 @@
+"""The commands, each found by its name when it is asked for."""

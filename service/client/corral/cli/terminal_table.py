@@ -1,0 +1,21 @@
+"""Tables on a terminal, drawn by rich."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def draw_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, has_color: bool) -> None:
+    """As wide as the terminal at most; what does not fit is cut, and never wrapped."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(file=sys.stdout, no_color=not has_color, highlight=False).print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from service.cli.commands import main
+from corral.cli import main_of_service
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main_of_service())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from functools import lru_cache
 
 
 class Clock:
@@ -30,3 +32,26 @@ _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 def _elapsed_ms() -> float:
     return _clock_gettime(_CLOCK) * 1000
+
+
+def moment(milliseconds: int, zone: str = "+00:00") -> str:
+    """Milliseconds since the epoch as RFC 3339, in UTC: ``2026-11-20T10:10:19.960+00:00``. Before 3.11 Python's
+    ``fromisoformat`` does not read a ``Z``, which is the same ``zone``.
+    """
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}{zone}"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def zulu(milliseconds: int) -> str:
+    """The same as everything outside ``/api/v1/`` writes it: ``2026-11-20T10:10:19.960Z``."""
+    return moment(milliseconds, "Z")
+
+
+def zulu_or_none(milliseconds: int | None) -> str | None:
+    """The same, where there is such a moment."""
+    return None if milliseconds is None else zulu(milliseconds)

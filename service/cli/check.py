@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from service.backend.client import BackendClient
 from service.backend.http.connections import Connections
 from service.backend.models import InstalledModel, Serial
 from service.backend.shares import advice
 from service.backend.sharing import runs_here
-from service.cli.admin_client import NotRunningError, ask_running_service
+from service.cli.admin_socket import socket_in_use
+from service.cli.given import Given
 from service.cli.listening import bound_sockets, shown_urls
 from service.cli.logs import say
 from service.cli.openness import openness
 from service.config import BackendConfig, Config
-from service.errors import BackendError, DatabaseUnusableError, ServiceError, StartError
+from service.errors import BackendError, DatabaseUnusableError, StartError
 from service.job import model_key
 from service.model_limits import uncarried_limits, unreachable_limits
 from service.store.opening import open_database
 
 
-async def check(config: Config, *, say: Callable[[str], None] = say) -> int:
+async def check(config: Config, given: Given, *, say: Callable[[str], None] = say) -> int:
     """Print what was found; the exit status is 1 when something is wrong."""
     say("configuration  ok")
     for warning in (*uncarried_limits(config.models), *unreachable_limits(config.models)):
@@ -29,9 +31,13 @@ async def check(config: Config, *, say: Callable[[str], None] = say) -> int:
     if config.auth.demo_variables and not config.auth.required:
         say(f"warning        {openness(config, has_keys=True, has_admin=True)}")
     can_listen = _check_addresses(config, say)
-    database = await _check_database(config, say)
-    for line in await _model_seats(config):
-        say(line)
+    socket = _socket(config, say)
+    if socket is None:
+        database = await _check_database(config, say)
+    else:
+        database = await _check_running(config, given, socket, say)
+        for line in await _model_seats(given, socket):
+            say(line)
     async with Connections() as connections:
         backends = await asyncio.gather(
             *(
@@ -69,20 +75,29 @@ def _check_addresses(config: Config, say: Callable[[str], None]) -> bool:
     return True
 
 
-async def _check_database(config: Config, say: Callable[[str], None]) -> bool:
-    where = "PostgreSQL" if config.database.url else str(config.database.path)
+def _socket(config: Config, say: Callable[[str], None]) -> Path | None:
     try:
-        health = await ask_running_service(config, "GET", "/health")
-    except NotRunningError:
-        pass
-    except ServiceError as error:
+        return socket_in_use(config)
+    except StartError as error:
+        say(f"service        FAILED: {error}")
+        return None
+
+
+async def _check_running(config: Config, given: Given, socket: Path, say: Callable[[str], None]) -> bool:
+    try:
+        async with given.asking(socket) as asking:
+            _, health = await asking.health()
+    except given.failures as error:
         say(f"service        FAILED: {error}")
         return False
-    else:
-        is_ok = bool(health.get("database", {}).get("status") == "ok")
-        say(f"service        running, {health.get('status')}")
-        say(f"database       {where}: {'ok' if is_ok else health.get('database')} (held by the running service)")
-        return is_ok
+    database = health.get("database", {}) if isinstance(health, dict) else {}
+    is_ok = bool(database.get("status") == "ok")
+    say(f"service        running, {health.get('status')}")
+    say(f"database       {_where(config)}: {'ok' if is_ok else database} (held by the running service)")
+    return is_ok
+
+
+async def _check_database(config: Config, say: Callable[[str], None]) -> bool:
     say("service        not running")
     try:
         database = await open_database(config.database)
@@ -90,15 +105,20 @@ async def _check_database(config: Config, say: Callable[[str], None]) -> bool:
         say(f"database       FAILED: {error}")
         return False
     await database.close()
-    say(f"database       {where}: ok")
+    say(f"database       {_where(config)}: ok")
     return True
 
 
-async def _model_seats(config: Config) -> list[str]:
+def _where(config: Config) -> str:
+    return "PostgreSQL" if config.database.url else str(config.database.path)
+
+
+async def _model_seats(given: Given, socket: Path) -> list[str]:
     """What the running service has learned of models that have fewer seats than their backend."""
     try:
-        answer = await ask_running_service(config, "GET", "/api/v1/backends")
-    except ServiceError:
+        async with given.asking(socket) as asking:
+            answer = await asking.request("GET", "/api/v1/backends")
+    except given.failures:
         return []
     lines = []
     for backend in answer["backends"]:

@@ -1,149 +1,229 @@
-"""``keys create``, ``keys list``, ``keys revoke``: through the service where one runs, else in its database."""
+"""``keys create``, ``keys list``, ``keys revoke``: through a service, else in the configured database."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
-from service.api.http.validation import validated
-from service.api.management.schema import KeyRequest
-from service.api.management.translation import key_fields, to_new_key
-from service.audit import COMMAND_LINE
-from service.cli.admin_client import NotRunningError, ask_running_service
-from service.cli.logs import note, say
-from service.clock import Clock
+import click
+
+from service.cli.admin_socket import socket_in_use
+from service.cli.configured import read_config
+from service.cli.given import Asking, Given, given_of
 from service.config import Config
-from service.errors import NotFoundError, ServiceError
-from service.keys.keyring import Keyring
-from service.shown_text import shown
-from service.store.keys import KeyStore
-from service.store.opening import open_database
+from service.errors import InvalidRequestError, NotFoundError
+from service.keys.shapes import KeyRequest
+from service.validation import validated
 
-_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--name", {"required": True, "help": "who has it; for lists"}),
-    ("--role", {"choices": ("admin", "user"), "help": "admins see all and manage keys (default: user)"}),
-    ("--requests-per-hour", {"type": int, "metavar": "N", "help": "jobs that it may make in any hour"}),
-    ("--concurrency", {"type": int, "metavar": "N", "help": "how many of its jobs run at a time; the others wait"}),
-    ("--models", {"metavar": "A,B", "help": "the only models that it may use"}),
-    ("--max-priority", {"choices": ("high", "normal", "low"), "help": "the highest that it may ask for"}),
-    ("--weight", {"type": float, "metavar": "W", "help": "its share, against 1 of everybody else"}),
-    ("--owner-header", {"metavar": "NAME", "help": "the header in which it names the person behind a request"}),
-    ("--retention-days", {"type": int, "metavar": "N", "help": "keep contents of its jobs so long; 0: until taken"}),
-    ("--expires", {"metavar": "TIME", "help": "when it ends, such as 2027-01-31 or 2027-01-31T12:00:00Z"}),
-)
+
+class UnusableError(click.ClickException):
+    """A value that no key can have."""
+
+    exit_code = 2
+
+
 _COLUMNS = ("id", "name", "role", "rate_limit", "concurrency", "models", "max_priority", "expires_at", "is_active")
 
 
-def add_key_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Put ``keys`` and its actions among the commands."""
-    keys = commands.add_parser("keys", parents=[shared], help="create, list and revoke API keys")
-    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
-    create = actions.add_parser("create", parents=[shared], help="make a key and print it, this once")
-    for option, settings in _OPTIONS:
-        create.add_argument(option, **settings)
-    actions.add_parser("list", parents=[shared], help="show all keys, without their secrets")
-    revoke = actions.add_parser("revoke", parents=[shared], help="make keys worthless")
-    revoke.add_argument("--keep-jobs", action="store_true", help="let its jobs go on, which are cancelled otherwise")
-    revoke.add_argument("ids", nargs="+", metavar="ID", help="as keys list shows it")
+@click.group("keys", short_help="create, list and revoke API keys")
+def keys_command() -> None:
+    """Create, list and revoke API keys.
 
-
-async def run_key_command(
-    config: Config,
-    options: argparse.Namespace,
-    *,
-    say: Callable[[str], None] = say,
-    note: Callable[[str], None] = note,
-) -> int:
-    """Do what was asked; the exit status. ``say`` gets what was asked for, and ``note`` what there is to know of it.
-
-    Raises StartError.
+    They are those of the service at --url (or CORRAL_URL), with the key of an admin; else of the service that runs here
+    with the configured database, through its socket; else they are read and written in that database itself, which is
+    how the first admin key is made.
     """
+
+
+@keys_command.command("create", short_help="make a key and print it, this once")
+@click.option("--name", required=True, metavar="NAME", help="Who has it; for lists.")
+@click.option("--role", type=click.Choice(("admin", "user")), help="Admins see all and manage keys (default: user).")
+@click.option("--requests-per-hour", type=int, metavar="N", help="Jobs that it may make in any hour (default: any).")
+@click.option("--concurrency", type=int, metavar="N", help="How many of its jobs run at a time (default: any).")
+@click.option("--models", metavar="A,B", help="The only models that it may use (default: all).")
+@click.option(
+    "--max-priority",
+    type=click.Choice(("high", "normal", "low")),
+    help="The highest that it may ask for (default: high).",
+)
+@click.option("--weight", type=float, metavar="W", help="Its share, against 1 of everybody else (default: 1).")
+@click.option(
+    "--owner-header", metavar="NAME", help="The header in which it names the person behind a request (default: none)."
+)
+@click.option(
+    "--retention-days",
+    type=int,
+    metavar="N",
+    help="Keep contents of its jobs so long; 0: until they are taken (default: as long as the jobs).",
+)
+@click.option(
+    "--expires", metavar="TIME", help="When it ends, such as 2027-01-31 or 2027-01-31T12:00:00Z (default: never)."
+)
+@click.pass_context
+def create_key(context: click.Context, /, **given: Any) -> None:
+    """Make a key and print it. It is shown this once, and stored nowhere in this form."""
+    asked = {name: value for name, value in given.items() if value is not None}
+    if "models" in asked:
+        asked["models"] = [name.strip() for name in asked["models"].split(",") if name.strip()]
     try:
-        match options.action:
-            case "create":
-                created = await _create(config, _asked(options))
-                note(
-                    f"created {created['role']} key {created['name']!r} with the id {created['id']}; it is shown once:"
-                )
-                say(created["key"])
-            case "revoke":
-                for key_id in options.ids:
-                    revoked = await _revoke(config, key_id, keeps_jobs=options.keep_jobs)
-                    say(f"revoked {revoked['id']} {revoked['name']!r}")
-            case _:
-                for line in _table(await _listed(config)):
-                    say(line)
+        request = validated(KeyRequest, asked)
+    except InvalidRequestError as error:
+        raise UnusableError(str(error)) from None
+    own = given_of(context)
+
+    async def create() -> Mapping[str, Any]:
+        async with _place_of_keys(own) as place:
+            created = await place.create(request, asked)
+            own.console.note(
+                f"created {created['role']} key {created['name']!r} with the id {created['id']} {place.where}; "
+                "it is shown once:"
+            )
+            return created
+
+    created = asyncio.run(create())
+    if own.is_json:
+        own.console.say_json(created)
+    else:
+        own.console.say(str(created["key"]))
+
+
+@keys_command.command("list", short_help="show all keys, without their secrets")
+@click.pass_context
+def list_keys(context: click.Context) -> None:
+    """Show all keys, revoked ones too, without their secrets."""
+    own = given_of(context)
+
+    async def listed() -> Sequence[Mapping[str, Any]]:
+        async with _place_of_keys(own) as place:
+            return await place.all()
+
+    keys = asyncio.run(listed())
+    if own.is_json:
+        for key in keys:
+            own.console.say_json(key)
+    elif keys:
+        own.console.say_table(_COLUMNS, (tuple(_cell(key[name]) for name in _COLUMNS) for key in keys))
+    else:
+        own.console.note("there are no keys yet; make one with: python -m service keys create --name … --role admin")
+
+
+@keys_command.command("revoke", short_help="make keys worthless")
+@click.option("--keep-jobs", is_flag=True, help="Let its jobs go on, which are cancelled otherwise.")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.pass_context
+def revoke_keys(context: click.Context, ids: tuple[str, ...], *, keep_jobs: bool) -> None:
+    """Make the keys with these IDs, as `keys list` shows them, worthless at once, and cancel their jobs."""
+    own = given_of(context)
+
+    async def revoke() -> None:
+        async with _place_of_keys(own) as place:
+            for key_id in ids:
+                revoked = await _revoked(own, place, key_id, keeps_jobs=keep_jobs)
+                if own.is_json:
+                    own.console.say_json(revoked)
+                else:
+                    own.console.say(f"revoked {revoked['id']} {revoked['name']!r}")
+            own.console.note(f"revoked {place.where}")
+
+    asyncio.run(revoke())
+
+
+async def _revoked(own: Given, place: _Place, key_id: str, *, keeps_jobs: bool) -> Mapping[str, Any]:
+    if not key_id.replace("-", "").isalnum():
+        raise _there_is_none(f"there is no key {key_id!r}")
+    try:
+        return await place.revoke(key_id, keeps_jobs=keeps_jobs)
     except NotFoundError as error:
-        note(f"corral: {error}; python -m service keys list shows those there are")
-        return 1
-    except ServiceError as error:
-        note(f"corral: {error}")
-        return 1
-    return 0
+        raise _there_is_none(str(error)) from None
+    except own.failures as error:
+        if getattr(error, "status_code", None) != 404:
+            raise
+        raise _there_is_none(str(getattr(error, "message", error))) from None
 
 
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    """The options as the fields of ``POST /api/keys``."""
-    fields = {name.removeprefix("--").replace("-", "_"): None for name, _ in _OPTIONS}
-    given = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
-    if "models" in given:
-        given["models"] = [name.strip() for name in given["models"].split(",") if name.strip()]
-    return given
+def _there_is_none(words: str) -> click.ClickException:
+    return click.ClickException(f"{words}; `keys list` shows those there are")
 
 
-async def _create(config: Config, asked: dict[str, Any]) -> dict[str, Any]:
-    request = validated(KeyRequest, asked)
-    try:
-        return await ask_running_service(config, "POST", "/api/keys", asked)
-    except NotRunningError:
-        async with _opened_store(config) as store:
-            clock = Clock()
-            keys = await Keyring.open(store, clock, config.auth.secret_key)
-            key, text = await keys.create(to_new_key(request), by=COMMAND_LINE)
-            return {"key": text, **key_fields(key, clock.now_ms())}
+class _Place(Protocol):
+    """Where keys are."""
+
+    @property
+    def where(self) -> str:
+        """In words, to follow what was done."""
+
+    async def create(self, request: KeyRequest, asked: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
+    async def all(self) -> Sequence[Mapping[str, Any]]: ...
+
+    async def revoke(self, key_id: str, *, keeps_jobs: bool) -> Mapping[str, Any]: ...
 
 
-async def _listed(config: Config) -> Sequence[Mapping[str, Any]]:
-    try:
-        return list((await ask_running_service(config, "GET", "/api/keys"))["keys"])
-    except NotRunningError:
-        async with _opened_store(config) as store:
-            now = Clock().now_ms()
-            return [key_fields(key, now) for _, key in await store.all()]
+class _AtService:
+    """Keys of a service that runs."""
 
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+        self.where = f"at the service {asking.where}"
 
-async def _revoke(config: Config, key_id: str, *, keeps_jobs: bool) -> Mapping[str, Any]:
-    if not key_id.isalnum() and not key_id.replace("-", "").isalnum():
-        raise NotFoundError(f"there is no key {key_id!r}")
-    try:
+    async def create(self, request: KeyRequest, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        created: Mapping[str, Any] = await self._asking.request("POST", "/api/keys", asked)
+        return created
+
+    async def all(self) -> Sequence[Mapping[str, Any]]:
+        return list((await self._asking.request("GET", "/api/keys"))["keys"])
+
+    async def revoke(self, key_id: str, *, keeps_jobs: bool) -> Mapping[str, Any]:
         query = "?keep_jobs=true" if keeps_jobs else ""
         # Before it is answered its jobs are ended, of which there may be very many.
-        return await ask_running_service(config, "DELETE", f"/api/keys/{key_id}{query}", seconds=None)
-    except NotRunningError:
-        async with _opened_store(config) as store:
-            # This works without the secret, so that keys can be revoked after the secret was lost.
-            # Its jobs are ended by the services that share the database, or by the next start.
-            key = await Keyring(store, b"", Clock()).revoke(key_id, keeps_jobs=keeps_jobs, by=COMMAND_LINE)
-            return key_fields(key, Clock().now_ms())
+        found: Mapping[str, Any] = await self._asking.request(
+            "DELETE", f"/api/keys/{key_id}{query}", silence_seconds=_REVOCATION_SECONDS
+        )
+        return found
+
+
+_REVOCATION_SECONDS = 86_400.0
+
+
+class _InDatabase:
+    """Keys of a service that does not run, or that has no socket."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        name = "PostgreSQL" if config.database.url else str(config.database.path)
+        self.where = f"in the database {name}"
+
+    async def create(self, request: KeyRequest, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        from service.cli.stored_keys import create_stored
+
+        return await create_stored(self._config, request)
+
+    async def all(self) -> Sequence[Mapping[str, Any]]:
+        from service.cli.stored_keys import list_stored
+
+        return await list_stored(self._config)
+
+    async def revoke(self, key_id: str, *, keeps_jobs: bool) -> Mapping[str, Any]:
+        from service.cli.stored_keys import revoke_stored
+
+        return await revoke_stored(self._config, key_id, keeps_jobs=keeps_jobs)
 
 
 @asynccontextmanager
-async def _opened_store(config: Config) -> AsyncIterator[KeyStore]:
-    database = await open_database(config.database)
-    try:
-        yield KeyStore(database)
-    finally:
-        await database.close()
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not rows:
-        return ["there are no keys yet; make one with: python -m service keys create --name … --role admin"]
-    lines = [_COLUMNS, *(tuple(_cell(row[name]) for name in _COLUMNS) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+async def _place_of_keys(own: Given) -> AsyncIterator[_Place]:
+    """The service at the address that was given, else the one that runs here, else the database. Raises StartError."""
+    socket = None
+    if own.url is None:
+        config = read_config(own.config, os.environ)
+        socket = socket_in_use(config)
+        if socket is None:
+            yield _InDatabase(config)
+            return
+    async with own.asking(socket) as asking:
+        yield _AtService(asking)
 
 
 def _cell(value: Any) -> str:
@@ -151,5 +231,4 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    # Before widths are measured.
-    return shown(",".join(value) if isinstance(value, list) else str(value))
+    return ",".join(value) if isinstance(value, list) else str(value)

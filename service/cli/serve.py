@@ -21,7 +21,7 @@ from service.api.access.auth import AUTH
 from service.api.http.fast_router import FastRouterRunner
 from service.api.http.middlewares import AccessLogger
 from service.app import RELOADING, build_app
-from service.cli.admin_client import admin_socket_path
+from service.cli.admin_socket import admin_socket_path
 from service.cli.listening import BACKLOG, bound_sockets, shown_urls
 from service.cli.logs import say, set_level
 from service.cli.openness import openness

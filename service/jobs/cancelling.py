@@ -35,6 +35,14 @@ class Cancelling:
             if not found or passes == _MOST_PASSES or not set(UNFINISHED) <= set(statuses):
                 return cancelled
 
+    async def count(self, which: Filter, statuses: tuple[Status, ...]) -> int:
+        """How many would be cancelled now."""
+        newest, found = await self._queries.newest(), 0
+        for status in statuses:
+            async for ids in found_ids(self._queries, which._replace(statuses=(str(status),)), newest):
+                found += len(ids)
+        return found
+
     async def _once(self, which: Filter, statuses: tuple[Status, ...], newest: int, reason: Reason) -> tuple[int, int]:
         """Look each status up once: how many jobs were found, and how many of them cancelled."""
         looked_at = cancelled = 0

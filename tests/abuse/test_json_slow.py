@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from service import go_json
 from service.api.dropin.reading import read_call
-from service.api.http.validation import validated
-from service.api.management.schema import KeyRequest
 from service.api.prompts.schema import PromptRequest
 from service.api.requests.schema import GenerateRequest
 from service.config import LONGEST_DURATION, duration_seconds
 from service.errors import InvalidRequestError
+from service.keys.shapes import KeyRequest
+from service.validation import validated
 
 LARGE = 3 << 20
 

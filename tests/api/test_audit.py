@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from service.app import RELOADING
-from service.cli.commands import _parser
-from service.cli.keys import run_key_command
-from service.config import load_config
 from tests.support.access import ADMIN, bearer, headers_of, let_pass, made_key, service_with_keys, token_of
+from tests.support.command_line import ran
 from tests.support.running import PATIENCE_SECONDS, RunningService
 
 PROXIED = {"X-Forwarded-For": "198.51.100.7"}
@@ -141,17 +139,10 @@ async def test_on_an_open_instance_any_key_is_shown_and_none_has_failed() -> Non
 
 
 async def test_what_the_command_line_does_while_no_service_runs_is_written_down_too(tmp_path: Path) -> None:
-    config = load_config(environ={}, options={"database.path": str(tmp_path / "queue.db")})
-
-    async def ran(*arguments: str) -> list[str]:
-        said: list[str] = []
-        options = _parser().parse_args(["keys", *arguments])
-        assert await run_key_command(config, options, say=said.append, note=said.append) == 0
-        return said
-
-    [_, text] = await ran("create", "--name", "made")
-    key_id = (await ran("list"))[-1].split()[0]
-    await ran("revoke", key_id)
+    here = {"OLLAMA_PROXY_DB": str(tmp_path / "queue.db")}
+    [text] = (await ran("keys", "create", "--name", "made", environ=here)).lines
+    key_id = (await ran("keys", "list", environ=here)).lines[-1].split()[0]
+    assert (await ran("keys", "revoke", key_id, environ=here)).status == 0
     async with service_with_keys(folder=tmp_path) as service:
         found = await entries(service)
         assert [(one["action"], one["actor"]["kind"], one["subject"]["name"]) for one in found] == [

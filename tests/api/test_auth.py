@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from service.api.access.client_address import ClientAddresses
-from service.cli.admin_client import admin_socket_path
+from service.cli.admin_socket import admin_socket_path
 from tests.support.access import (
     ADMIN,
     Route,

@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from service.cli.admin_client import admin_socket_path, show_backends
-from service.errors import StartError
+from service.cli.admin_socket import admin_socket_path
 from service.simulated import Fault, FaultKind, SimulatedServer
 from tests.support.backends import backends, until_answering
+from tests.support.command_line import ran
 from tests.support.running import QUICK, RunningService, service_in_process
 
 
@@ -133,11 +133,12 @@ async def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> 
 
 async def test_the_command_shows_drains_and_resumes() -> None:
     async with two_boxes() as (service, _, _):
-        said: list[str] = []
-        assert await show_backends(service.config, "drain", "box0", say=said.append) == 0
-        assert [line.split()[:2] for line in said] == [["box0", "drained"], ["box1", "ok"]]
-        said.clear()
-        assert await show_backends(service.config, "resume", "box0", say=said.append) == 0
-        assert [line.split()[:2] for line in said] == [["box0", "ok"], ["box1", "ok"]]
-        with pytest.raises(StartError, match="there is no backend 'nope'; there are: box0, box1"):
-            await show_backends(service.config, "drain", "nope", say=said.append)
+        here = {"OLLAMA_PROXY_DB": str(service.config.database.path)}
+        shown = await ran("backends", "drain", "box0", environ=here)
+        assert (shown.status, [line.split()[:2] for line in shown.lines]) == (0, [["box0", "drained"], ["box1", "ok"]])
+        assert shown.err == f"drained box0 at the service {admin_socket_path(service.config)}\n"
+        shown = await ran("backends", "resume", "box0", environ=here)
+        assert (shown.status, [line.split()[:2] for line in shown.lines]) == (0, [["box0", "ok"], ["box1", "ok"]])
+        refused = await ran("backends", "drain", "nope", environ=here)
+        assert (refused.status, refused.out) == (1, "")
+        assert "there is no backend 'nope'; there are: box0, box1" in refused.err

@@ -56,6 +56,24 @@ async def test_without_keys_a_callers_own_jobs_are_those_of_its_address() -> Non
         assert await cancelled(service, {"everybody": True}, address(1)) == len(others)
 
 
+async def test_a_dry_run_says_how_many_would_be_cancelled_and_cancels_none() -> None:
+    async with service_in_process(PROXIES, seats=1) as service:
+        service.stall()
+        running = await submitted(service, address(1))
+        await service.until(running, "processing")
+        for last in (1, 1, 2):
+            await submitted(service, address(last))
+        for body, number in (
+            ({}, 3),
+            ({"filter": {"status": ["queued"]}}, 2),
+            ({"filter": {"model": "nobody's"}}, 0),
+            ({"everybody": True}, 4),
+        ):
+            status, answer = await service.call("POST", CANCEL, {**body, "dry_run": True}, headers=address(1))
+            assert (status, answer) == (200, {"cancelled": 0, "matching": number})
+        assert await statuses(service) == {"queued": 3, "processing": 1}
+
+
 async def test_with_keys_they_are_those_of_its_key_and_everybody_is_whom_it_may_see() -> None:
     async with service_with_keys(seats=1) as service:
         service.stall()

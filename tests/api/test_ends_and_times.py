@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from service.api.live.job_shape import moment
+from service.clock import moment
 from service.simulated import Fault, FaultKind
 from tests.support.access import ADMIN, service_with_keys
 from tests.support.running import RunningService, service_in_process

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from service.api.management.schema import KeyRequest
 from service.audit import START
-from service.cli.admin_client import admin_socket_path
+from service.cli.admin_socket import admin_socket_path
 from service.clock import Clock
 from service.config import DatabaseConfig
 from service.errors import ConfigurationError, NotFoundError, UnauthenticatedError
 from service.key import Key, NewKey, Role, key_of_owner, owner_of_key
 from service.keys.keyring import KEY_PREFIX, Keyring
+from service.keys.shapes import KeyRequest
 from service.store.database import Database, Statement
 from service.store.keys import KeyStore
 from tests.support.access import ADMIN, bearer, made_key, service_with_keys
@@ -368,14 +368,16 @@ async def test_keys_are_managed_from_the_command_line_whether_or_not_the_service
         "id": key_id, "name": "Anna_B", "role": "user", "rate_limit": "5", "concurrency": "1", "models": "a,b",
         "max_priority": "normal", "expires_at": "2099-01-31T00:00:00.000Z", "is_active": "yes",
     }  # fmt: skip
-    assert await ran(folder, "revoke", key_id) == (0, [f"revoked {key_id} 'Anna B'"], "")
+    status, lines, said = await ran(folder, "revoke", key_id)
+    assert (status, lines) == (0, [f"revoked {key_id} 'Anna B'"])
+    assert str(folder / "queue.db") in said
     _, [_, row], _ = await ran(folder, "list")
     assert row.endswith("no")
 
 
 async def test_the_command_line_says_what_cannot_be(folder: Path) -> None:
     status, lines, said = await ran(folder, "create", "--name", "x", "--weight", "0")
-    assert (status, lines) == (1, [])
+    assert (status, lines) == (2, [])
     assert said.startswith("corral: weight: must be at least 0.001")
     status, lines, said = await ran(folder, "revoke", "../keys")
     assert (status, lines) == (1, [])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from corral.cli.asked import Asked
 from service.cli.check import check
 from service.config import Config, load_config
 from tests.support.raw_server import Exchange, raw_server, whole
@@ -31,7 +32,7 @@ async def warnings(folder: Path, listed: list[dict[str, Any]], **fields: Any) ->
         config: Config = load_config(
             environ={}, options={"backends": [backend], "database.path": str(folder / "queue.db")}
         )
-        assert await check(config, say=said.append) == 0, said
+        assert await check(config, Asked(), say=said.append) == 0, said
     return [line for line in said if line.startswith("warning")]
 
 

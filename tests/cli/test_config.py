@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.cli.commands import _parser
 from service.config import Config, duration_seconds, find_config_file, find_static_folder, load_config
 from service.config.reading import CLIENT_VARIABLES
 from service.errors import ConfigurationError
+from tests.support.command_line import ran
 
 
 @pytest.fixture
@@ -330,9 +330,19 @@ def test_a_configuration_cannot_be_changed(folder: Path) -> None:
         config.server.port = 1
 
 
-@pytest.mark.parametrize("command", [["keys", "list"], ["keys", "revoke", "x"], ["check"], []])
-def test_options_hold_wherever_they_stand(command: list[str]) -> None:
-    for place in range(len(command) + 1):
-        given = [*command[:place], "--config", "other.toml", "--port", "8001", *command[place:]]
-        options = _parser().parse_args(given)
-        assert (options.config, options.port, options.host) == (Path("other.toml"), 8001, None)
+@pytest.mark.parametrize(
+    ("command", "given", "words"),
+    [
+        (["keys", "list"], ["--config", "other.toml"], "other.toml"),
+        (["keys", "revoke", "x"], ["--config", "other.toml"], "other.toml"),
+        (["check"], ["--config", "other.toml"], "other.toml"),
+        ([], ["--config", "other.toml"], "other.toml"),
+        (["check"], ["--port", "70000"], "server.port = 70000"),
+        (["serve"], ["--port", "70000"], "server.port = 70000"),
+        ([], ["--port", "70000"], "server.port = 70000"),
+    ],
+)
+async def test_options_hold_wherever_they_stand(command: list[str], given: list[str], words: str) -> None:
+    for place in {0, len(command)}:
+        ended = await ran(*command[:place], *given, *command[place:], serves=True)
+        assert (ended.status, words in ended.err) == (1, True), ended

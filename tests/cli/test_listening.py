@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from corral.cli.asked import Asked
 from service.cli.check import check
 from service.cli.listening import bound_sockets, shown_urls
 from service.cli.openness import openness
@@ -239,6 +240,6 @@ def test_where_keys_are_required_only_a_missing_admin_is_told_of() -> None:
 async def test_check_tells_of_open_doors_and_of_addresses(tmp_path: Path, settings: dict[str, str], said: str) -> None:
     lines: list[str] = []
     environ = {"OLLAMA_URL": "http://127.0.0.1:9", "OLLAMA_PROXY_DB": str(tmp_path / "queue.db"), **settings}
-    assert await check(load_config(environ=environ), say=lines.append) == 1
+    assert await check(load_config(environ=environ), Asked(), say=lines.append) == 1
     assert [line for line in lines if line.startswith(said)]
     assert "hunter2" not in "\n".join(lines)

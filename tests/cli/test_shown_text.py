@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.commands import _parser
-from service.cli.keys import run_key_command
 from service.cli.logs import LineFormatter, note, say
-from service.config import load_config
 from service.shown_text import shown
 from tests.support.checkout import ROOT
+from tests.support.command_line import ran
 from tests.test_house import places
 
 FAKE = "2026-01-01 00:00:00,000 CRITICAL service.app: all is lost"
@@ -72,13 +70,13 @@ def test_no_line_of_a_traceback_looks_like_another_event(text: str) -> None:
 
 
 async def test_the_command_lines_tables_hold_what_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = load_config(environ={}, options={"database.path": str(tmp_path / "queue.db")})
+    here = {"OLLAMA_PROXY_DB": str(tmp_path / "queue.db")}
     names = [text for text in HOSTILE if "\0" not in text and "\ud800" not in text]
     for name in names:
-        assert await run_key_command(config, _parser().parse_args(["keys", "create", f"--name={name}"])) == 0
-    capsys.readouterr()
-    assert await run_key_command(config, _parser().parse_args(["keys", "list"])) == 0
-    head, *rows = capsys.readouterr().out.splitlines()
+        assert (await ran("keys", "create", f"--name={name}", environ=here)).status == 0
+    listed = await ran("keys", "list", environ=here)
+    head, *rows = listed.lines
+    assert not CONTROLS.search(listed.out)
     assert len(rows) == len(names)
     assert {row.index(" user ") for row in rows} == {head.index("role") - 1}
     for name, row in zip(names, rows, strict=True):

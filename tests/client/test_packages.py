@@ -27,11 +27,12 @@ def test_the_checkouts_library_is_run_here_and_in_every_process_that_a_test_star
     assert run("import corral; print(corral.__file__)", tmp_path) == [str(OWN_FOLDER / "__init__.py")]
 
 
-def test_the_service_imports_nothing_of_the_library_but_its_breaker() -> None:
+def test_the_service_imports_nothing_of_the_library_but_its_breaker_and_its_start_the_command_line() -> None:
     found = places(r"^\s*(from|import) corral\b", "service/**/*.py")
     outside = [place for place in found if not place.startswith("service/client/")]
     assert outside
-    assert [place for place in outside if "from corral.breaker import" not in place] == []
+    allowed = ("from corral.breaker import", "from corral.cli import main_of_service")
+    assert [place for place in outside if not any(words in place for words in allowed)] == []
 
 
 def test_the_contract_forbids_the_service_every_other_module() -> None:
@@ -51,7 +52,7 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] in {"corral
 
 def test_the_service_loads_the_breaker_and_nothing_else_of_the_library_or_for_it(tmp_path: Path) -> None:
     program = """
-import sys, service.app, service.cli.commands, service.cli.serve
+import sys, service.app, service.cli.serving, service.cli.serve
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in {"corral", "httpx2", "anyio", "tenacity"}))
 """
     assert run(program, tmp_path) == ["corral corral.breaker"]

@@ -230,13 +230,13 @@ async def test_the_demo_answers_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert list(temporary.iterdir()) == []
 
 
-COMMANDS = [("check",), ("keys", "list"), ("backends",)]
-"""One of each module: what a command of several words does is decided after the variables were read."""
+COMMANDS = [("check",)]
+"""What is about the service on this machine. The others ask whichever service CORRAL_URL names."""
 SERVING = [("demo",), ()]
 CLIENTS = {"CORRAL_URL": "http://127.0.0.1:9", "CORRAL_KEY": "sk-of-the-client", "CORRAL_DEBUG": "1"}
 
 
-async def test_no_command_reads_or_refuses_the_variables_of_the_client(tmp_path: Path) -> None:
+async def test_what_serves_or_checks_neither_reads_nor_refuses_the_variables_of_the_client(tmp_path: Path) -> None:
     async with SimulatedServer(SETTINGS) as ollama:
         said: dict[tuple[str, ...], str] = {}
         for serving in SERVING:

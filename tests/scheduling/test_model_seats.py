@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from corral.cli.asked import Asked
 from service.api.context import CLOCK, POOL
 from service.backend.backend import Backend
 from service.backend.http.connections import Connections
@@ -20,7 +21,7 @@ from service.backend.models import InstalledModel, Serial
 from service.backend.overlap import OverlapWatch
 from service.backend.pool import Pool, build_backend
 from service.backend.shares import Limit
-from service.cli.admin_client import admin_socket_path, show_backends
+from service.cli.admin_socket import admin_socket_path
 from service.cli.check import check
 from service.clock import Clock
 from service.config import BackendConfig, Config, ModelConfig
@@ -28,6 +29,7 @@ from service.job import Line, runner_key
 from service.scheduling.scheduler import Reason
 from service.simulated import Fault, FaultKind, SimulatedModel, SimulatedSettings
 from tests.support.backends import until_answering
+from tests.support.command_line import ran
 from tests.support.placement_simulation import SimulatedService
 from tests.support.running import PATIENCE_SECONDS, RunningService, service_in_process
 
@@ -259,19 +261,18 @@ async def test_a_reply_that_is_called_off_is_sending_no_longer() -> None:
 async def test_check_and_the_list_of_backends_say_which_models_have_one_seat_and_what_to_set() -> None:
     async with serving(slots=1) as (service, backend):
         said: list[str] = []
-        assert await check(service.config, say=said.append) == 0
+        assert await check(service.config, Asked(), say=said.append) == 0
         assert not [line for line in said if line.startswith("warning")]
         assert "seats          backend simulated: one for each of eyes:latest (family), as Ollama has no more" in said
         backend.seating.overlap.limited[LEARNED] = service.app[CLOCK].now_ms()
         said.clear()
-        assert await check(service.config, say=said.append) == 0
+        assert await check(service.config, Asked(), say=said.append) == 0
         [warning] = [line for line in said if line.startswith("warning")]
         for words in ("simulated", "concurrency = 5", LEARNED, "OLLAMA_NUM_PARALLEL=5", "parallel = 1"):
             assert words in warning
-        said.clear()
-        await show_backends(service.config, say=said.append)
-        assert "eyes:latest: 1 seat (family), llama3.2:latest: 1 seat (learned)" in said[0]
+        shown = await ran("backends", environ={"OLLAMA_PROXY_DB": str(service.config.database.path)})
+        assert "eyes:latest: 1 seat (family), llama3.2:latest: 1 seat (learned)" in shown.lines[0]
         await service.stop()
         said.clear()
-        await check(service.config, say=said.append)
+        await check(service.config, Asked(), say=said.append)
         assert not [line for line in said if line.startswith(("warning", "seats"))]

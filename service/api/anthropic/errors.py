@@ -10,9 +10,9 @@ from typing_extensions import TypedDict
 
 from service.api.anthropic.translation import error_type
 from service.api.http.failures import Failure
-from service.api.http.fields import one_of
 from service.api.http.json_replies import json_bytes
 from service.api.http.unrouted import unrouted
+from service.fields import one_of
 
 
 class AnthropicErrorDetails(TypedDict):

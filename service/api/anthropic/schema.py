@@ -9,7 +9,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.api.http.fields import one_of
+from service.fields import one_of
 
 
 class AnthropicMessage(TypedDict):

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from service.api.http.fields import PriorityWords
 from service.api.http.operation import (
     IDEMPOTENCY_KEY,
     JSON,
@@ -20,6 +19,7 @@ from service.api.http.operation import (
     refusals,
 )
 from service.endpoints import ENDPOINTS
+from service.fields import PriorityWords
 
 _NOT_HERE = "There is no such model, or the Ollama that was asked has no such route: not every version has it."
 _JOB = ("X-Job-Id", "X-Queue-Position", "X-Estimated-Start-Seconds", "Idempotent-Replayed")

@@ -17,10 +17,10 @@ import jiter
 from aiohttp import web
 
 from service.api.http.receiving import read_body
-from service.api.http.validation import field_path
 from service.errors import InvalidRequestError
 from service.go_json import Doubled, object_of
 from service.json_bounds import MOST_LEVELS, UNSCANNED_BYTES, check_bounds
+from service.validation import field_path
 
 _LARGEST_INTEGER = 2**63
 _MOST_DIGITS = 4_000

@@ -9,9 +9,9 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from service.api.http.bodies import check_text
-from service.api.http.validation import validated
 from service.errors import NotFoundError
 from service.job import JOB_ID
+from service.validation import validated
 
 LONGEST_ADDRESS = 65_536
 """Bytes of a request's first line. A list may be searched for 1,000 characters, which are up to 12,000 when escaped."""

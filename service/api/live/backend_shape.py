@@ -8,10 +8,10 @@ from typing import Annotated, NotRequired
 from typing_extensions import TypedDict
 
 from corral.breaker import Breaker, State
-from service.api.http.fields import one_of
 from service.backend.models import Serial
 from service.backend.pool import Backend
 from service.backend.shares import Limit
+from service.fields import one_of
 
 
 class BreakerReply(TypedDict):

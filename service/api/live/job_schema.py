@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.api.http.fields import JobId, Moment, PriorityWord, StatusWord, one_of
+from service.fields import JobId, Moment, PriorityWord, StatusWord, one_of
 
 IsFinal = Annotated[bool, Field(description="Whether it stays so: it is completed, failed or cancelled.")]
 

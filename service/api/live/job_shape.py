@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, cast
 
 from service.api.live.job_schema import (
@@ -17,25 +15,13 @@ from service.api.live.job_schema import (
     ResultReply,
     Timings,
 )
+from service.clock import moment
 from service.job import TOOL_CALLS, Job, Priority, Result, Status
 from service.jobs import View
 from service.live.following import Done, OutputArrived, Restarted
 
 _PRIORITY_WORDS = {int(priority): priority.word for priority in Priority}
 _WITH_ERROR = frozenset({Status.FAILED, Status.CANCELLED})
-
-
-def moment(milliseconds: int, zone: str = "+00:00") -> str:
-    """Milliseconds since the epoch as RFC 3339, in UTC: ``2026-11-20T10:10:19.960+00:00``. Before 3.11 Python's
-    ``fromisoformat`` does not read a ``Z``, which is the same ``zone``.
-    """
-    seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03d}{zone}"
-
-
-@lru_cache(maxsize=4096)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def job_fields(

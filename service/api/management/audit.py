@@ -12,13 +12,13 @@ from typing_extensions import TypedDict
 from service.api.access.auth import require_admin
 from service.api.context import AUDIT
 from service.api.http.failures import PROBLEM_JSON, Problem
-from service.api.http.fields import Moment, one_of
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, ReplyDoc, refusals
 from service.api.http.parameters import query_of
-from service.api.management.schema import MomentField
-from service.api.management.translation import moment
 from service.audit import Action, ActorKind
+from service.clock import zulu
+from service.fields import Moment, one_of
+from service.keys.shapes import MomentField
 from service.store.audit import AuditEntry, AuditFilter
 
 _LARGEST = 2**63 - 1
@@ -108,8 +108,8 @@ def _fields(entry: AuditEntry) -> AuditItem:
     row = entry.row
     return {
         "id": entry.seq,
-        "at": moment(row.at),
-        "last_at": moment(row.last_at),
+        "at": zulu(row.at),
+        "last_at": zulu(row.last_at),
         "action": row.action,
         "actor": {
             "kind": row.actor,

@@ -9,14 +9,15 @@ from typing_extensions import TypedDict
 
 from service.api.access.caller import CALLER
 from service.api.context import CONFIG, JOBS, POOL
-from service.api.http.fields import Moment, one_of
 from service.api.http.json_replies import json_reply
 from service.api.http.operation import JSON, Access, Operation, Operations, ReplyDoc
 from service.api.live.websocket.stats import count_jobs
-from service.api.management.translation import moment
 from service.backend.pool import Backend
+from service.clock import zulu
+from service.fields import Moment, one_of
 from service.job import Status
 from service.jobs import Jobs
+from service.own_version import own_version
 
 _UNAVAILABLE, _OK, _WAITING = "unavailable", "ok", "waiting for a backend"
 _REASONS = {_UNAVAILABLE: "cannot_store", _WAITING: "no_backend", _OK: "ready"}
@@ -69,6 +70,8 @@ class HealthReply(TypedDict):
     status: Annotated[str, one_of(_REASONS)]
     reason: Annotated[str, one_of(_REASONS.values())]
     """The same as a code."""
+    version: NotRequired[str]
+    """Corral's own."""
     database: NotRequired[DatabaseHealth]
     backends: NotRequired[list[BackendHealth]]
     queue: NotRequired[QueueHealth]
@@ -83,6 +86,7 @@ async def health(request: web.Request) -> web.StreamResponse:
     fields: HealthReply = {"service": _SERVICE, "status": status, "reason": _REASONS[status]}
     if request[CALLER].is_known or request.app[CONFIG].metrics.public:
         counts = count_jobs(jobs)
+        fields["version"] = own_version()
         fields["database"] = _database_fields(jobs)
         fields["backends"] = [_backend_fields(backend) for backend in request.app[POOL]]
         fields["queue"] = {"queued": counts[Status.QUEUED], "processing": counts[Status.PROCESSING]}
@@ -99,7 +103,7 @@ def _database_fields(jobs: Jobs) -> DatabaseHealth:
             "jobs_emptied": retention.jobs_emptied,
         }
         if retention.last_emptied_at is not None:
-            room["last_emptied_at"] = moment(retention.last_emptied_at)
+            room["last_emptied_at"] = zulu(retention.last_emptied_at)
         fields["room"] = room
     return fields
 

@@ -11,9 +11,8 @@ from service.api.http.bodies import read_object
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of
 from service.api.http.trailing_slash import below
-from service.api.http.validation import validated
-from service.api.management.schema import CreatedKey, KeyList, KeyRequest, RevocationQuery
-from service.api.management.translation import key_fields, to_new_key
+from service.keys.shapes import CreatedKey, KeyList, KeyRequest, RevocationQuery, key_fields, to_new_key
+from service.validation import validated
 
 
 async def listed(request: web.Request) -> web.StreamResponse:

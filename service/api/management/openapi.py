@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from service.api.http.failures import PROBLEM_JSON, Problem
 from service.api.http.operation import JSON, Access, Operation, Operations, Parameter, ReplyDoc, refusals
-from service.api.management.schema import (
-    CreatedKey,
-    KeyList,
-    KeyReply,
-    KeyRequest,
-    ModelList,
-    PeriodReply,
-    RevocationQuery,
-    StatisticsReply,
-    TokenReply,
-)
+from service.api.management.schema import ModelList, PeriodReply, StatisticsReply, TokenReply
+from service.keys.shapes import CreatedKey, KeyList, KeyReply, KeyRequest, RevocationQuery
 
 _TAG = "gateway"
 _ID = Parameter("id", "path", "The key's id, which is not the key.")

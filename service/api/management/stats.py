@@ -9,7 +9,8 @@ from service.api.access.caller import CALLER
 from service.api.access.request_log import REQUEST_LOGGING
 from service.api.http.json_replies import json_reply
 from service.api.management.schema import PeriodReply
-from service.api.management.translation import moment, statistics_fields
+from service.api.management.translation import statistics_fields
+from service.clock import zulu
 from service.store.request_log import Scope
 
 
@@ -27,7 +28,7 @@ async def reset(request: web.Request) -> web.StreamResponse:
     """A new period; nothing is deleted."""
     caller = require_admin(request)
     started_at = await request.app[REQUEST_LOGGING].log.begin_period(caller.key_id)
-    period: PeriodReply = {"period_started_at": moment(started_at)}
+    period: PeriodReply = {"period_started_at": zulu(started_at)}
     return json_reply(request, period)
 
 

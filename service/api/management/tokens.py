@@ -9,7 +9,7 @@ from service.api.access.caller import CALLER
 from service.api.context import CLOCK
 from service.api.http.json_replies import json_reply
 from service.api.management.schema import TokenReply
-from service.api.management.translation import moment
+from service.clock import zulu
 from service.errors import UnauthenticatedError
 
 
@@ -24,7 +24,7 @@ async def trade(request: web.Request) -> web.StreamResponse:
         "access_token": token.text,
         "token_type": "bearer",
         "expires_in": max(0, token.expires_at - request.app[CLOCK].now_ms()) // 1000,
-        "expires_at": moment(token.expires_at),
+        "expires_at": zulu(token.expires_at),
     }
     return json_reply(request, fields)
 

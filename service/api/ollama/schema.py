@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.api.http.fields import BASE64, Duration
+from service.fields import BASE64, Duration
 
 Images = list[Annotated[str, Field(json_schema_extra=BASE64)]]
 ModelName = Annotated[str, Field(min_length=1)]

@@ -15,8 +15,7 @@ from service.api.dropin.reading import refuse_doubles
 from service.api.http.bodies import parse_object, read_json
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
-from service.api.http.validation import validated
-from service.api.live.job_shape import job_fields, moment
+from service.api.live.job_shape import job_fields
 from service.api.prompts.schema import (
     CancelReply,
     CancelRequest,
@@ -27,11 +26,13 @@ from service.api.prompts.schema import (
     PurgeRequest,
 )
 from service.audit import Action
+from service.clock import moment
 from service.errors import ForbiddenError, InvalidRequestError
 from service.job import Status, model_key
 from service.jobs.cancelling import UNFINISHED
 from service.jobs.purging import Purged
 from service.store.job_filters import Filter
+from service.validation import validated
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
@@ -57,8 +58,13 @@ async def cancel_many(request: web.Request) -> web.StreamResponse:
     caller, wanted = request[CALLER], asked.filter
     which = _wanted(caller, wanted, "cancelled", everybody=asked.everybody)
     statuses = UNFINISHED if wanted.status is None else tuple(map(Status, wanted.status))
+    cancelling = request.app[JOBS].cancelling
     async with _turn(request, which):
-        reply: CancelReply = {"cancelled": await request.app[JOBS].cancelling.cancel(which, statuses)}
+        reply: CancelReply
+        if asked.dry_run:
+            reply = {"cancelled": 0, "matching": await cancelling.count(which, statuses)}
+        else:
+            reply = {"cancelled": await cancelling.cancel(which, statuses)}
     return json_reply(request, reply)
 
 

@@ -147,7 +147,8 @@ OPERATIONS: Operations = {
     ),
     ("POST", "/api/v1/prompts/cancel"): Operation(
         summary="Cancel many jobs",
-        description="The caller's own that are not final, or with ``everybody`` all that it may see.",
+        description="The caller's own that are not final, or with ``everybody`` all that it may see. With ``dry_run`` "
+        "they are counted only.",
         tag=_TAG,
         request=CancelRequest,
         replies={

@@ -19,11 +19,10 @@ from service.api.http.json_replies import json_reply
 from service.api.http.parameters import job_id_of, query_of
 from service.api.http.piecewise import piecewise_json
 from service.api.http.trailing_slash import below
-from service.api.http.validation import validated
 from service.api.live.delivery import note_sent
 from service.api.live.events import EventStream, position_of
 from service.api.live.feeds import FEEDS
-from service.api.live.job_shape import accepted_fields, moment, place_headers, result_fields, view_fields
+from service.api.live.job_shape import accepted_fields, place_headers, result_fields, view_fields
 from service.api.live.long_poll import LongPoll
 from service.api.live.output_pieces import output_of, result_reply
 from service.api.prompts.ending import ENDING_ROUTES
@@ -35,12 +34,14 @@ from service.api.prompts.schema import (
     StatusQuery,
 )
 from service.api.prompts.translation import to_job
+from service.clock import moment
 from service.endpoints import ENDPOINTS
 from service.form_data import shown_form
 from service.go_json import fields_of
 from service.job import Job, Result, Status, model_key
 from service.jobs import View
 from service.store.job_filters import Filter
+from service.validation import validated
 
 
 async def submit(request: web.Request) -> web.StreamResponse:

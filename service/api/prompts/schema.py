@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from service.api.http.fields import BASE64, STRICT, Duration, ModelField, PriorityField, moment_ms
 from service.api.live.job_schema import JobReply
 from service.config import duration_seconds
+from service.fields import BASE64, STRICT, Duration, ModelField, PriorityField, moment_ms
 from service.job import JOB_ID, Status
 
 _LONGEST_SECONDS = 366 * 86_400
@@ -198,6 +198,8 @@ class CancelRequest(BaseModel):
     """All that the caller may see, and not only its own; implied by ``owner`` and ``key``. Without a key those of its
     address are its own.
     """
+    dry_run: bool = False
+    """None is cancelled: the answer says how many would be."""
 
 
 class PurgeFilter(JobFilter):
@@ -242,6 +244,8 @@ class CancelReply(TypedDict):
     """What came of it."""
 
     cancelled: int
+    matching: NotRequired[int]
+    """With ``dry_run``: how many would be cancelled now."""
 
 
 class PromptPage(TypedDict):

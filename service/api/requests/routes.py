@@ -16,7 +16,6 @@ from service.api.http.bodies import parse_object, read_json
 from service.api.http.callers import while_there
 from service.api.http.json_replies import json_reply
 from service.api.http.parameters import query_of, seq_of
-from service.api.http.validation import validated
 from service.api.live.delivery import note_sent
 from service.api.live.output_pieces import result_reply, text_of
 from service.api.requests.schema import GenerateRequest, ListQuery, RequestPage
@@ -24,6 +23,7 @@ from service.api.requests.translation import STATUSES, accepted_fields, request_
 from service.job import Job, Result, Status
 from service.jobs import View
 from service.store.job_filters import Filter
+from service.validation import validated
 
 
 async def submit(request: web.Request) -> web.StreamResponse:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from service.api.http.fields import STRICT, ModelField, Moment, PriorityField, one_of
+from service.fields import STRICT, ModelField, Moment, PriorityField, one_of
 
 
 class GenerateRequest(BaseModel):

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from service.api.live.job_shape import end_in_words, moment
+from service.api.live.job_shape import end_in_words
 from service.api.requests.schema import AcceptedRequest, GenerateRequest, RequestReply, RequestRow
+from service.clock import moment
 from service.endpoints import GENERATE
 from service.errors import CONTENTS_DELETED, InvalidRequestError
 from service.job import Job, NewJob, Result, Status, runner_key

@@ -231,14 +231,22 @@ class Prompts:
         found = await self._server.ask(call, "GET", f"/api/v1/prompts?{query}", check=require_page)
         return found["prompts"], found.get("next")
 
-    async def cancel_all(self, call: Call, filters: Mapping[str, Any], *, everybody: bool) -> int:
-        """How many jobs were cancelled."""
+    async def cancel_all(
+        self, call: Call, filters: Mapping[str, Any], *, everybody: bool, is_dry_run: bool = False
+    ) -> int:
+        """How many jobs were cancelled, or would be."""
         await self.require(call)
-        content = json_bytes({"filter": filters, "everybody": everybody})
+        body = {"filter": filters, "everybody": everybody, **({"dry_run": True} if is_dry_run else {})}
+        counted = "matching" if is_dry_run else "cancelled"
         found = await self._server.ask(
-            call, "POST", "/api/v1/prompts/cancel", content=content, check=require_number("cancelled"), is_queued=True
+            call,
+            "POST",
+            "/api/v1/prompts/cancel",
+            content=json_bytes(body),
+            check=require_number(counted),
+            is_queued=True,
         )
-        cancelled: int = found["cancelled"]
+        cancelled: int = found[counted]
         return cancelled
 
     async def _of_job(

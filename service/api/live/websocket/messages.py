@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.http.bodies import parse_object
-from service.api.http.validation import validated
 from service.errors import InvalidRequestError
 from service.json_bounds import check_at_once
+from service.validation import validated
 
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
 

@@ -59,6 +59,13 @@ class Asked:
         """The configuration file, if one was named."""
         return self._given.get("config")
 
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What a client raises when the service refuses, or cannot be reached."""
+        from corral.errors import CorralError
+
+        return (CorralError,)
+
     @asynccontextmanager
     async def client(self, socket: Path | None = None, *, is_patient: bool = False) -> AsyncIterator[AsyncClient]:
         """A client of the service at the address, or at a Unix socket. The first contact is tried once, unless

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from corral.cli.control_characters import harmless, on_one_line
+from corral.cli.control_characters import harmless, in_a_cell
 
 
 class Console:
@@ -56,7 +56,7 @@ class Console:
 
     def say_table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Rows under their names: cut to a terminal's width, and whole into a pipe."""
-        lines = [tuple(on_one_line(cell) for cell in row) for row in rows]
+        lines = [tuple(in_a_cell(cell) for cell in row) for row in rows]
         if self.is_terminal:
             # Loaded where it is seen: it takes longer than everything else of a command.
             from corral.cli.terminal_table import draw_table

@@ -34,7 +34,7 @@ async def test_without_a_key_health_is_a_word_and_a_code(service: RunningService
     for headers in (await headers_of(service), ADMIN):
         status, whole = await service.call("GET", "/health", headers=headers)
         assert (status, {**whole, **told}) == (200, whole)
-        assert set(whole) == {*told, "database", "backends", "queue"}
+        assert set(whole) == {*told, "version", "database", "backends", "queue"}
         assert (whole["backends"][0]["name"], whole["backends"][0]["status"]) == ("box", "absent")
 
 

@@ -141,6 +141,10 @@ class Asking:
                 method, path, content=content, headers=_named(call), silence_seconds=silence_seconds
             )
 
+    async def require(self) -> None:
+        """Raises NotSupportedError at a bare Ollama."""
+        await self._parts.prompts.require(self._new_call(), is_guarded=False)
+
     async def health(self) -> tuple[int, Any]:
         """Status and JSON of ``GET /health``, whatever the status is."""
         return await self._parts.server.wire.health()

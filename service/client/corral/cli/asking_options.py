@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from corral.cli.completing import complete_models
 from corral.cli.optional_values import OptionalValue
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +42,13 @@ class Wished:
 def takes_wishes(function: F) -> F:
     """Give a command the options; they come as keywords, for :func:`wished`."""
     options = (
-        click.option("-m", "--model", metavar="MODEL", help="The model (default: OLLAMA_MODEL or the service's)."),
+        click.option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            shell_complete=complete_models,
+            help="The model (default: OLLAMA_MODEL or the service's).",
+        ),
         click.option("-s", "--system", metavar="TEXT", help="The system prompt (default: the model's own)."),
         click.option(
             "-o",

@@ -85,6 +85,15 @@ class Console:
         """A piece of what is written over: the caller's own control characters reach the terminal."""
         _write(sys.stderr, text)
 
+    @property
+    def has_color_of_notes(self) -> bool:
+        """Whether notes may be dimmed."""
+        return self.has_color(sys.stderr)
+
+    def note_text(self, text: str) -> None:
+        """A piece of others' text between the notes."""
+        _write(sys.stderr, harmless(text) if _is_terminal(sys.stderr) else text)
+
     def _tell(self, text: str) -> None:
         _write(sys.stderr, (harmless(text) if _is_terminal(sys.stderr) else text) + "\n")
 

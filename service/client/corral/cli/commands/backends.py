@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from corral.cli.asked import Asked, pass_asked
+from corral.cli.completing import complete_backends
 from corral.cli.interrupts import run
 
 _PATH = "/api/v1/backends"
@@ -15,7 +16,7 @@ _PATH = "/api/v1/backends"
 
 @click.command(short_help="show the backends; drain or resume one")
 @click.argument("action", type=click.Choice(("drain", "resume")), required=False)
-@click.argument("name", required=False, metavar="[NAME]")
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=complete_backends)
 @pass_asked
 def backends(asked: Asked, action: str | None, name: str | None) -> None:
     """Show the service's backends; `drain NAME` sends one nothing more, `resume NAME` undoes that."""

@@ -172,11 +172,17 @@ class Prompts:
         """What the job has brought, once it is final."""
         while True:
             begun = self._server.time.clock()
-            job: JobResult = await self._of_job(call, "GET", job_id, f"/result?wait={self._poll_seconds():g}")
+            job = await self.poll(call, job_id, self._poll_seconds())
             if job["status"] in _FINAL:
-                self._stats.saw(job, job_usage(job))
                 return job
             await self._pause_when_early(begun)
+
+    async def poll(self, call: Call, job_id: str, wait_seconds: float) -> JobResult:
+        """The job once it is final, or as it stands after a while."""
+        job: JobResult = await self._of_job(call, "GET", job_id, f"/result?wait={wait_seconds:g}")
+        if job["status"] in _FINAL:
+            self._stats.saw(job, job_usage(job))
+        return job
 
     async def cancel(self, call: Call, job_id: str) -> JobStatus:
         """The job afterwards: one that was final already stays as it was."""

@@ -22,7 +22,7 @@ from corral.logs import log
 from corral.replies import require_default
 from corral.retries import Retries, Time
 from corral.settings import Settings
-from corral.wire import Wire
+from corral.wire import Reply, Wire
 
 T = TypeVar("T")
 Kind = Literal["corral", "ollama"]
@@ -94,6 +94,12 @@ class Server:
                 return check(await (self._watched(reply) if is_queued else reply))
 
         return await self.retries.run(call, attempt, is_guarded=is_guarded)
+
+    async def reply(self, call: Call, path: str, content: bytes, headers: Mapping[str, str]) -> Reply:
+        """A whole reply to one POST as it came, whatever its status is. Nothing is tried again, and nothing counts."""
+        named = {"X-Request-ID": call.request_id, **headers}
+        reply = self.wire.reply(path, content, named, _PATIENCE_SECONDS if call.is_corral else None)
+        return await (self._watched(reply) if call.is_corral else reply)
 
     async def opened(
         self,

@@ -39,6 +39,16 @@ shared, so that closing one here would disturb the other.
 CLOSED = "the client is closed: make a new one"
 
 
+class Reply(NamedTuple):
+    """A whole reply as it came."""
+
+    status: int
+    content: bytes
+    request_id: str | None
+    error: ResponseError | None
+    """What a reply is that is no success."""
+
+
 class Event(NamedTuple):
     """A server-sent event."""
 
@@ -124,6 +134,25 @@ class Wire:
                 await response.aread()
             require_success(response)
             return json_of(response)
+
+    async def reply(
+        self,
+        path: str,
+        content: bytes,
+        headers: Mapping[str, str],
+        silence_seconds: float | None = None,
+    ) -> Reply:
+        """A whole reply to a POST as it came, whatever its status is."""
+        async with self._opened("POST", path, content, headers, silence_seconds) as response:
+            with self._translated():
+                await response.aread()
+            error: ResponseError | None = None
+            try:
+                require_success(response)
+            except ResponseError as refusal:
+                self._hide_key(refusal)
+                error = refusal
+            return Reply(response.status_code, response.content, response.headers.get("x-request-id"), error)
 
     async def health(self) -> tuple[int, Any]:
         """Status and JSON of ``GET /health``, None for what is no JSON; the status is not judged."""

@@ -17,7 +17,7 @@ from corral.cli.optional_values import OptionalValue
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LEVELS = ("low", "medium", "high", "true", "false")
+_LEVELS = ("low", "medium", "high", "max", "true", "false")
 _LARGEST_IMAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -41,6 +41,15 @@ class Wished:
 
 def takes_wishes(function: F) -> F:
     """Give a command the options; they come as keywords, for :func:`wished`."""
+    return _with_wishes(function, ("-o", "--option"))
+
+
+def takes_wishes_beside_output(function: F) -> F:
+    """The same where ``-o`` is the output."""
+    return _with_wishes(function, ("--option",))
+
+
+def _with_wishes(function: F, names: tuple[str, ...]) -> F:
     options = (
         click.option(
             "-m",
@@ -51,13 +60,12 @@ def takes_wishes(function: F) -> F:
         ),
         click.option("-s", "--system", metavar="TEXT", help="The system prompt (default: the model's own)."),
         click.option(
-            "-o",
-            "--option",
+            *names,
             "options",
             nargs=2,
             multiple=True,
             metavar="NAME VALUE",
-            help="An option of Ollama's, such as: -o num_ctx 8192. May be repeated.",
+            help=f"An option of Ollama's, such as: {names[0]} num_ctx 8192. May be repeated.",
         ),
         click.option(
             "--format",
@@ -71,7 +79,7 @@ def takes_wishes(function: F) -> F:
             takes=lambda word: word in _LEVELS,
             left_out="true",
             type=click.Choice(_LEVELS),
-            metavar="[low|medium|high|true|false]",
+            metavar="[low|medium|high|max|true|false]",
             help="Have the model think first, or not (default: as the model does by itself).",
         ),
         click.option(

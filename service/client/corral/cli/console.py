@@ -81,6 +81,11 @@ class Console:
         """The same for programs."""
         _write(sys.stderr, json.dumps(value) + "\n")
 
+    def note_json(self, value: Any) -> None:
+        """A note for programs."""
+        if not self.is_quiet:
+            _write(sys.stderr, json.dumps(value) + "\n")
+
     def note_piece(self, text: str) -> None:
         """A piece of what is written over: the caller's own control characters reach the terminal."""
         _write(sys.stderr, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.access import ADMIN, made_key, service_with_keys
 from tests.support.command_line import NOBODY, Ran, ran
 from tests.support.running import RunningService
 
+LATER = (datetime.now(UTC) + timedelta(days=20)).strftime("%Y-%m-%dT00:00:00Z")
 KEY = ADMIN["Authorization"].removeprefix("Bearer ")
 ABSENT = "00000000-0000-4000-8000-000000000000"
 WITH_JOB = [["status"], ["result"], ["watch"], ["request"], ["cancel"]]
@@ -122,10 +124,10 @@ async def test_submit_with_a_key_is_one_job(service: RunningService) -> None:
 
 async def test_a_job_may_begin_later_and_expire(service: RunningService) -> None:
     at = ("--url", service.url)
-    [job_id] = (await ran("submit", "x", "--not-before", "2099-01-01T00:00:00Z", "--expires-in", "2h", *at)).lines
+    [job_id] = (await ran("submit", "x", "--not-before", LATER, "--expires-in", "25d", *at)).lines
     [job] = (await ran("status", job_id, *at, "--json")).objects
     assert job["status"] == "queued"
-    assert job["next_attempt_at"].startswith("2099-01-01")
+    assert job["next_attempt_at"].startswith(LATER[:10])
     assert "expires_at" in job
     for wait in ("0.05", "0"):
         late = await ran("result", job_id, "--wait", wait, *at)
@@ -151,7 +153,7 @@ async def test_ids_that_are_not_one_jobs_are_told_and_keep_nobody_else_from_his_
 
 async def test_a_job_that_failed_or_was_cancelled_is_a_failure(service: RunningService) -> None:
     at = ("--url", service.url)
-    [job_id] = (await ran("submit", "x", "--not-before", "2099-01-01T00:00:00Z", *at)).lines
+    [job_id] = (await ran("submit", "x", "--not-before", LATER, *at)).lines
     assert (await ran("cancel", job_id, *at)).lines[0].split()[:2] == [job_id, "cancelled"]
     for command in ("result", "watch"):
         done = await ran(command, job_id, *at)
@@ -167,7 +169,7 @@ async def test_a_job_that_failed_or_was_cancelled_is_a_failure(service: RunningS
 async def test_cancel_all_says_how_many_and_wants_a_word_first(service: RunningService) -> None:
     at = ("--url", service.url)
     for model in ("llama3.2", "llama3.2", "thinker"):
-        await ran("submit", "x", "-m", model, "--not-before", "2099-01-01T00:00:00Z", *at)
+        await ran("submit", "x", "-m", model, "--not-before", LATER, *at)
     asked = await ran("cancel", "--all", *at)
     assert (asked.status, asked.out) == (2, "")
     assert "3 jobs of one's own would be cancelled: give --yes" in asked.err

@@ -85,5 +85,7 @@ def error_json(error: BaseException) -> dict[str, Any]:
     code = getattr(error, "code", "") if isinstance(error, EndedError) else ""
     if not code:
         code = "usage" if isinstance(error, click.ClickException) else code_of(error)
-    message = getattr(error, "message", "") or error_words(error)
+    # A click error's words have the option's name beside its message.
+    is_ours = not isinstance(error, click.ClickException)
+    message = (getattr(error, "message", "") if is_ours else "") or error_words(error)
     return {"error": {"message": str(message), "code": code, "status_code": getattr(error, "status_code", None)}}

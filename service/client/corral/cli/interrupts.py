@@ -8,13 +8,15 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import click
+
 from corral.cli.exits import Exit
 
 T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Its result. Raises KeyboardInterrupt once it has ended after a Ctrl-C."""
+    """Its result. Raises click's Exit (130) once it has ended after a Ctrl-C."""
     return asyncio.run(_interruptible(work))
 
 
@@ -42,7 +44,7 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
         return await task
     except asyncio.CancelledError:
         if is_interrupted:
-            raise KeyboardInterrupt from None
+            raise click.exceptions.Exit(Exit.INTERRUPTED) from None
         task.cancel()
         await asyncio.wait((task,))
         raise

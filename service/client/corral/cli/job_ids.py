@@ -56,10 +56,14 @@ class JobIds:
         )
 
 
-def given_ids(arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments; for ``-`` the words of standard input, as they come. Raises UsageError where there is none."""
+def require_ids(arguments: Sequence[str]) -> None:
+    """Raises UsageError where there is none."""
     if not arguments:
         raise click.UsageError("give the id of a job, or - to read ids from standard input")
+
+
+def given_ids(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments; for ``-`` the words of standard input, as they come."""
     for argument in arguments:
         if argument != "-":
             yield argument

@@ -130,6 +130,14 @@ class Program(click.Group):
         ctx.default_map = {name: given for name, place in PLACES.items() if place.is_of_service}
         return rest
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # click itself would make a failure of it.
+            _leave_pipe()
+            raise click.exceptions.Exit(Exit.DONE) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -157,11 +165,6 @@ def run(name: str, arguments: Sequence[str], *, serves: bool) -> int:
     try:
         outcome = program.main(list(arguments), prog_name=name, standalone_mode=False, obj=asked)
         return outcome if isinstance(outcome, int) else Exit.DONE
-    except BrokenPipeError:
-        _leave_pipe()
-        return Exit.DONE
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
     except Exception as error:

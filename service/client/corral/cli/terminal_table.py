@@ -18,4 +18,6 @@ def draw_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, has_col
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(file=sys.stdout, no_color=not has_color, highlight=False).print(table)
+    Console(
+        file=sys.stdout, force_terminal=has_color, color_system="standard" if has_color else None, highlight=False
+    ).print(table)

@@ -48,22 +48,27 @@ async def _follow(asked: Asked, client: AsyncClient, prompt: str, how: Wished) -
     job = await client.submit(prompt, **how.keywords())
     try:
         status = await Follower(asked.console).follow(job.id, job.stream())
-    except (asyncio.CancelledError, BrokenPipeError):
-        await _cancel(asked, job)
+    except asyncio.CancelledError:
+        if await _cancel(job):
+            asked.console.note(f"cancelled {job.id}")
+        raise
+    except BrokenPipeError:
+        await _cancel(job)
         raise
     if status != "completed":
         # Why, and in which words, it says itself.
         await job.result()
 
 
-async def _cancel(asked: Asked, job: AsyncJob) -> None:
+async def _cancel(job: AsyncJob) -> bool:
+    """Whether it could be done in time."""
     from corral.errors import CorralError
 
     with suppress(CorralError, TimeoutError):
         async with asyncio.timeout(_CANCEL_SECONDS):
             await job.cancel()
-            with suppress(BrokenPipeError):
-                asked.console.note(f"cancelled {job.id}")
+            return True
+    return False
 
 
 async def _stream(asked: Asked, client: AsyncClient, prompt: str, how: Wished) -> None:

@@ -11,7 +11,7 @@ from corral.cli.asked import Asked, pass_asked
 from corral.cli.completing import complete_ids, complete_models
 from corral.cli.exits import EndedError, Exit
 from corral.cli.interrupts import run
-from corral.cli.job_ids import for_each
+from corral.cli.job_ids import for_each, require_ids
 from corral.cli.job_lines import job_line
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def cancel(
     if not is_all:
         if status or model or everybody:
             raise click.UsageError("--status, --model and --everybody choose among --all")
+        require_ids(ids)
         return run(_cancel(asked, ids))
     if ids:
         raise click.UsageError("give ids, or --all")

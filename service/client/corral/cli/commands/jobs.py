@@ -8,7 +8,7 @@ from corral.cli.asked import Asked, pass_asked
 from corral.cli.completing import complete_ids
 from corral.cli.exits import EndedError, Exit
 from corral.cli.interrupts import run
-from corral.cli.job_ids import JobIds, for_each
+from corral.cli.job_ids import JobIds, for_each, given_ids, require_ids
 from corral.cli.job_lines import job_line, place_words
 from corral.cli.optional_values import ReadingCommand
 from corral.cli.waiting import say_result, takes_wait, waited
@@ -22,6 +22,7 @@ def status(asked: Asked, ids: tuple[str, ...]) -> int:
 
     An ID may be its first characters, where no other of the newest 100 begins so; - reads ids from standard input.
     """
+    require_ids(ids)
     return run(_status(asked, ids))
 
 
@@ -84,8 +85,6 @@ async def _one_id(ids: JobIds, given: str) -> str:
 
 def one_given(given: str) -> str:
     """The one id that is meant, which ``-`` takes from standard input. Raises UsageError where there are others."""
-    from corral.cli.job_ids import given_ids
-
     found = list(given_ids((given,)))
     if len(found) != 1:
         raise click.UsageError(f"standard input has {len(found)} ids; this command takes one")

@@ -182,8 +182,10 @@ class Input:
     def _rows_of(self, file: BinaryIO, checked: Checked | None) -> Iterator[_Record]:
         csv.field_size_limit(_LONGEST_LINE)
         delimiter = "\t" if self.form == "tsv" else ","
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+            yield from self._read_rows(csv.reader(text, delimiter=delimiter, strict=True), delimiter, checked)
+
+    def _read_rows(self, reader: Any, delimiter: str, checked: Checked | None) -> Iterator[_Record]:
         head = next(reader, None)
         if head is None:
             return
@@ -223,8 +225,9 @@ class Input:
 def table_row(cells: Iterable[str], delimiter: str) -> bytes:
     """A row as it is written, without the end of the line."""
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="").writerow(cells)
-    return text.getvalue().encode("utf-8", "replace")
+    # Cells that hold a part of the end of a line are quoted.
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n").encode("utf-8", "replace")
 
 
 @contextmanager

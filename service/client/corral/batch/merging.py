@@ -114,7 +114,8 @@ def _rows(output: Path, renderer: Renderer) -> Iterator[_Written]:
     csv.field_size_limit(_LONGEST_LINE)
     delimiter = "\t" if renderer.form is Form.TSV else ","
     with output.open("rb") as file:
-        reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""), delimiter=delimiter, strict=True)
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
         if next(reader, None) != renderer.names:
             raise ValueError("its columns are others")
         for row in reader:

@@ -1,0 +1,1 @@
+"""Asking every prompt of a file."""

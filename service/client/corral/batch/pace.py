@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from corral.errors import (
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 30.0
+_EARLY_SECONDS = 0.5
+"""Between two tries at least, also where something has changed meanwhile."""
 _MOST_TRIES = 4
 """Of a request at which the server itself fails: the next lines may do better."""
 _AWAY = (502, 504)
@@ -48,7 +51,8 @@ class Pace:
     def __init__(self) -> None:
         self.waits_for: str | None = None
         """In words; None while requests go through."""
-        self._until = 0.0
+        self._until = self._held_at = 0.0
+        self._woken = asyncio.Event()
         self._troubles = 0
         self._chance = random.Random()
 
@@ -74,9 +78,19 @@ class Pace:
 
     async def _turn(self) -> None:
         loop = asyncio.get_running_loop()
-        # Others may have been told to wait longer meanwhile.
-        while (seconds := self._until - loop.time()) > 0:  # noqa: ASYNC110 - time is what is waited for
-            await asyncio.sleep(seconds)
+        # Others may have been told to wait longer meanwhile, and be woken.
+        while (seconds := self._until - loop.time()) > 0:
+            self._woken.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
+
+    def wake(self) -> None:
+        """Something has changed that may have been waited for: try again soon, whatever the server has said."""
+        loop = asyncio.get_running_loop()
+        if self._until > loop.time():
+            self._until = min(self._until, self._held_at + _EARLY_SECONDS)
+            self._woken.set()
 
     def _hold(self, words: str, asked_seconds: float | None) -> None:
         loop = asyncio.get_running_loop()
@@ -86,6 +100,7 @@ class Pace:
         longest = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2 ** min(self._troubles, 10))
         seconds = max(self._chance.uniform(longest / 2, longest), asked_seconds or 0.0)
         self._until = max(self._until, loop.time() + seconds)
+        self._held_at = loop.time()
         self.waits_for = words
 
     def _is_well(self) -> None:

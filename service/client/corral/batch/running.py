@@ -192,6 +192,8 @@ class Run:
     def _ended(self, place: int, outcome: Outcome) -> None:
         self.tally.add(outcome)
         self._new_outcomes[place] = outcome
+        # One job less is in the queue.
+        self._submitting.wake()
         self._tell()
         most = self._limits.max_failures
         if most is not None and self.tally.failed >= most:

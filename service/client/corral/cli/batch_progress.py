@@ -79,7 +79,7 @@ class _Lines:
             self._console.note(words(progress))
 
     def close(self) -> None:
-        pass
+        """The summary follows."""
 
 
 class _Bar:

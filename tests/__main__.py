@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.support.checkout import ROOT, search_path
-from tests.support.outside_programs import CHROMIUM, PROXIES, find_or_install
+from tests.support.outside_programs import CHROMIUM, PROXIES, SHELLS, find_or_install
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 """Where this interpreter's tools are, also when its environment is not activated."""
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def _suite(pytest_arguments: list[str]) -> list[str]:
     """The names of what failed."""
     failed = [name for name in CHECKS if name not in BESIDE and not _passes(name, CHECKS[name])]
-    failed += _missing_programs((CHROMIUM, *PROXIES))
+    failed += _missing_programs((CHROMIUM, *PROXIES, *SHELLS))
     with _begun_beside() as begun:
         failed += _pytest([*_on_all_cores(), *pytest_arguments])
         failed += [name for name, process in begun.items() if not _ends_well(name, process)]
@@ -85,7 +85,11 @@ def _on_all_cores() -> list[str]:
 def _named_programs(pytest_arguments: list[str]) -> Sequence[str]:
     """The programs that the tests use which are named."""
     named = " ".join(pytest_arguments)
-    return [*([CHROMIUM] if "browser" in named else []), *(PROXIES if "proxies" in named else ())]
+    return [
+        *([CHROMIUM] if "browser" in named else []),
+        *(PROXIES if "proxies" in named else ()),
+        *(SHELLS if "completion" in named else ()),
+    ]
 
 
 def _missing_programs(names: Sequence[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.access import ADMIN, service_with_keys
 from tests.support.command_line import NOBODY, ran
+from tests.support.outside_programs import program_path
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.raw_server import Exchange, raw_server
 from tests.support.running import RunningService, service_in_process
@@ -60,10 +60,10 @@ async def service() -> AsyncIterator[RunningService]:
 
 async def offered(shell: str, folder: Path, *line: str, **environ: str) -> str:
     """What the shell says for the line, whose last word is being written."""
-    path = shutil.which(shell)
+    path = program_path(shell)
     if path is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{shell} is not installed")
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{shell} is not installed, and could not be")
         pytest.skip(f"{shell} is not installed")
     words = ["corral", *line]
     given = [" ".join(words)] if shell == "fish" else words

@@ -1,4 +1,4 @@
-"""Programs that tests use and no Python package brings: a Chromium and the proxies. Each is looked for; what is missing
+"""Programs that tests use and no Python package brings: a Chromium, the proxies and shells. Each is looked for; what is missing
 is installed, a Chromium by Playwright, and all that is missing then from Debian's packages, where we are root.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 CHROMIUM = "chromium"
 PROXIES = ("nginx", "haproxy", "caddy")
+SHELLS = ("zsh", "fish")
 """The names of the programs, and of their packages."""
 
 _CHROMIUMS = (CHROMIUM, "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -25,7 +26,7 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def program_path(name: str) -> str | None:
-    """Where a proxy is; None where it is not installed."""
+    """Where a proxy or a shell is; None where it is not installed."""
     return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_FOR_ROOT)))
 
 

@@ -163,6 +163,7 @@ OWN_TIME = {
     "tests/backend/test_trouble.py": "the pause of the loop is the fault",
     "tests/process/test_bench.py": "what is compared is processor time that the test itself spends",
     "tests/faults/machine_rows.py": "the pause of the process is the fault",
+    "tests/batch/test_many_lines.py": "what is looked at from time to time is memory",
     "tests/abuse/test_attacks.py": "the long lane measures how long the victim waits",
     "tests/support/abuse.py": "the long lane measures how long the victim waits",
     "tests/abuse/test_fuzzing.py": "the long lane goes on as long as was asked for",

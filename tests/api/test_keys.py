@@ -337,8 +337,7 @@ async def ran(folder: Path, *arguments: str, **environment: str) -> tuple[int, l
     )  # fmt: skip
     async with asyncio.timeout(PATIENCE_SECONDS):
         output, errors = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode().splitlines(), errors.decode()
+    return process.returncode or 0, output.decode().splitlines(), errors.decode()
 
 
 @pytest.fixture(params=["running", "stopped"])
@@ -369,8 +368,7 @@ async def test_keys_are_managed_from_the_command_line_whether_or_not_the_service
         "max_priority": "normal", "expires_at": "2099-01-31T00:00:00.000Z", "is_active": "yes",
     }  # fmt: skip
     status, lines, said = await ran(folder, "revoke", key_id)
-    assert (status, lines) == (0, [f"revoked {key_id} 'Anna B'"])
-    assert str(folder / "queue.db") in said
+    assert (status, lines, str(folder) in said) == (0, [f"revoked {key_id} 'Anna B'"], True)
     _, [_, row], _ = await ran(folder, "list")
     assert row.endswith("no")
 

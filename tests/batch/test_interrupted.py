@@ -7,11 +7,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-import resource
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +16,14 @@ import pytest
 
 from service.simulated import SimulatedServer
 from tests.batch.files import objects, prompts, written
-from tests.bench.processes import free_port, instant_backend
+from tests.batch.processes import ended, running_batch
+from tests.bench.processes import free_port
 from tests.support.command_line import ran
-from tests.support.process_figures import MIB, resident_bytes
 from tests.support.processes import PATIENCE_SECONDS, running_service
 from tests.support.running import QUICK, RunningService, service_in_process
-from tests.support.terminals import environment, program
 
 PACED = dataclasses.replace(QUICK, parallel=5, tokens=4, token_seconds=0.002, remembered_requests=100_000)
 OF_ONE_RUN = ("seconds", "job_id")
-
-
-@asynccontextmanager
-async def running_batch(
-    source: Path, output: Path, *options: str, url: str, file_bytes: int | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A batch as a process of its own, which is killed at the end of the block where it has not ended."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if file_bytes is not None:
-            # What would be larger fails, as on a full disk; Python passes over the signal that comes with it.
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-
-    process = await asyncio.create_subprocess_exec(
-        *program("batch", str(source), "-o", str(output), "--url", url, "--progress", "none", *options),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(),
-        preexec_fn=prepare,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
-    """Its exit status and what it said."""
-    async with asyncio.timeout(10 * PATIENCE_SECONDS):
-        _, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, err.decode()
 
 
 def lasting(output: Path) -> list[dict[str, Any]]:
@@ -201,41 +161,3 @@ async def test_a_disk_without_room_ends_a_run_in_words_and_the_run_goes_on_after
     assert (await ran("batch", str(source), "-o", str(output), "--url", service.url)).status == 0
     assert [one["id"] for one in objects(output)] == list(range(300))
     await completed_once(service.url, 300)
-
-
-async def run_many(folder: Path, number: int) -> None:
-    """So many lines with a backend that costs nothing: the runner's memory is bounded, and does not grow."""
-    source, output = folder / "in.jsonl", folder / "out.jsonl"
-    with source.open("w") as file:
-        file.writelines(f'{{"id": {place}, "prompt": "prompt {place}"}}\n' for place in range(number))
-    room = {"CORRAL_QUEUE__MAX_SIZE": "1000000"}
-    async with (
-        instant_backend(folder) as port,
-        running_service(folder, OLLAMA_URL=f"http://127.0.0.1:{port}", **room) as service,
-        running_batch(source, output, url=service.url) as process,
-    ):
-        waits = asyncio.create_task(process.wait())
-        seen: list[tuple[int, int]] = []
-        while not waits.done():
-            await asyncio.wait((waits,), timeout=0.5)
-            if not waits.done():
-                size = output.stat().st_size if output.exists() else 0
-                seen.append((size, resident_bytes(process.pid)))
-        assert await waits == 0
-    found = objects(output)
-    assert [one["id"] for one in found] == list(range(number))
-    assert max(memory for _, memory in seen) < 120 * MIB
-    begun = output.stat().st_size * 10_000 // number
-    late = [memory for size, memory in seen if size >= begun]
-    if len(late) > 4:
-        assert max(late) - late[0] < 8 * MIB
-
-
-async def test_five_thousand_lines_take_little_memory(tmp_path: Path) -> None:
-    await run_many(tmp_path, 5_000)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-async def test_a_hundred_thousand_lines_take_no_more(tmp_path: Path) -> None:
-    await run_many(tmp_path, 100_000)

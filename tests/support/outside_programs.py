@@ -1,5 +1,5 @@
-"""Programs that tests use and no Python package brings: a Chromium, the proxies and shells. Each is looked for; what is missing
-is installed, a Chromium by Playwright, and all that is missing then from Debian's packages, where we are root.
+"""Programs that tests use and no Python package brings: a Chromium, proxies and shells. Each is looked for; what is
+missing is installed, a Chromium by Playwright, and all that is missing then from Debian's packages, where we are root.
 """
 
 from __future__ import annotations

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 import time
 
 import httpx2
-import ollama
 
 from corral import Client
 from tests.bench.load import LoadError
 from tests.bench.measuring import Bench, by_turns, compared, in_thread
+from tests.bench.scenarios.batch import PROMPTS, ROUNDS, SEATS, threads
 from tests.bench.table import Figure, added_milliseconds, at_least
 from tests.support.processes import running_service, simulated_process
 
@@ -20,7 +18,6 @@ MODEL = "llama3.2"
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 WARM_UP, CALLS = 20, 150
 ADDED_MS = 1.5
-PROMPTS, SEATS, ROUNDS = 2_000, 5, 3
 
 
 async def measure(bench: Bench) -> list[Figure]:
@@ -34,7 +31,7 @@ async def measure(bench: Bench) -> list[Figure]:
         paced = ("--tokens", "20", "--token-seconds", "0.005", "--load-seconds", "0", "--parallel", str(SEATS))
         async with simulated_process(folder, *paced) as slow:
             by_client, by_threads = await by_turns(
-                [in_thread(_map_rate, slow), in_thread(_threads_rate, slow)], rounds=ROUNDS
+                [in_thread(_map_rate, slow), in_thread(threads, slow)], rounds=ROUNDS
             )
     rate, below, ratio = compared(by_client, by_threads)
     what = f"map of {PROMPTS:,} prompts; against {SEATS} threads of Ollama's own client"
@@ -76,25 +73,3 @@ def _map_rate(url: str) -> float:
         begun = time.perf_counter()
         number = sum(1 for _ in client.map(f"prompt {number}" for number in range(PROMPTS)))
         return number / (time.perf_counter() - begun)
-
-
-def _threads_rate(url: str) -> float:
-    """The same by a loop over Ollama's own client, in five threads."""
-    prompts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    for number in range(PROMPTS):
-        prompts.put(f"prompt {number}")
-
-    def work() -> None:
-        with ollama.Client(url) as client:
-            while (prompt := prompts.get()) is not None:
-                client.chat(MODEL, [{"role": "user", "content": prompt}])
-
-    threads = [threading.Thread(target=work) for _ in range(SEATS)]
-    for _ in threads:
-        prompts.put(None)
-    begun = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return PROMPTS / (time.perf_counter() - begun)

@@ -6,13 +6,13 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from corral.cli.asked import Asked
+from corral.logs import log
 
 if TYPE_CHECKING:
     from corral.cli.asked import Asking
@@ -58,10 +58,13 @@ def _found(
         # Looking a name up cannot be cancelled, and would be waited for at the exit.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 2 * _SECONDS)
-    # Whatever goes wrong, the shell only offers nothing: an error's words would stand in the middle of a line.
-    with suppress(Exception):
-        return [one for one in asyncio.run(_in_time(_asked(context), look)) if one.value.startswith(incomplete)]
-    return []
+    try:
+        found = asyncio.run(_in_time(_asked(context), look))
+    except Exception as error:
+        # Whatever goes wrong, the shell only offers nothing: words would stand in the middle of its line.
+        log.debug("nothing to complete: %s", error)
+        return []
+    return [one for one in found if one.value.startswith(incomplete)]
 
 
 async def _in_time(asked: Asked, look: Callable[[Asking], Awaitable[list[CompletionItem]]]) -> list[CompletionItem]:

@@ -119,6 +119,7 @@ async def test_problems_are_told_with_their_lines_and_nothing_is_asked(
         (["-o", "-"], "-o: give a file"),
         (["-o", "in.jsonl"], "-o: is the input itself"),
         (["-o", "absent/out.jsonl"], "is not there"),
+        (["-o", "out.jsonl", "--failures", "in.jsonl"], "--failures: give a file of its own"),
         (["-o", "out.jsonl", "--restart", "--retry-failed"], "give one of them"),
         (["-o", "out.jsonl", "--retry-failed"], "run the batch without --retry-failed first"),
         (["-o", "out.jsonl", "--template", "x"], "has no field"),
@@ -239,6 +240,12 @@ async def test_a_detached_batch_is_collected_by_the_same_command(
 async def test_a_bare_ollama_has_nothing_to_leave_jobs_in(tmp_path: Path, batch: Batch, bare: SimulatedServer) -> None:
     done = await batch(written(tmp_path / "in.jsonl", "a"), "--detach", url=bare.url)
     assert (done.status, "has no queue" in done.err) == (1, True)
+    assert left(tmp_path) == set()
+
+
+async def test_openais_lines_are_no_jobs_to_leave(tmp_path: Path, batch: Batch, service: RunningService) -> None:
+    done = await batch(written(tmp_path / "in.jsonl", openai_line("a")), "--detach", url=service.url)
+    assert (done.status, "are no jobs" in done.err) == (1, True)
     assert left(tmp_path) == set()
 
 

@@ -63,8 +63,8 @@ async def test_124_a_wait_ran_out(service: RunningService) -> None:
 
 
 async def test_a_traceback_is_for_who_asks_for_it() -> None:
-    _, _, err = await at_pipes("list", CORRAL_URL=NOBODY, CORRAL_DEBUG="1")
-    assert "Traceback" in err
+    status, _, err = await at_pipes("list", CORRAL_URL=NOBODY, CORRAL_DEBUG="1")
+    assert (status, "Traceback" in err) == (3, True)
 
 
 def pending(process_id: int) -> int:

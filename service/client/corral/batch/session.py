@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from corral.async_client import AsyncClient
@@ -199,7 +198,9 @@ class _Growing:
             outcome = fresh.get(place) or journal.outcome(place)
             if outcome is None:
                 break
-            [line] = islice(self._lines, 1)
+            line = next(self._lines, None)
+            if line is None:
+                raise ConfigurationError("the input has become shorter meanwhile; put it back, and run this again")
             self._outputs.add(
                 self._renderer.line(line, outcome, self._mark(place)), None if outcome.is_good else line.source
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -159,7 +160,7 @@ def share_options(command: click.Command, options: Sequence[click.Option]) -> No
 
 
 def run(name: str, arguments: Sequence[str], *, serves: bool) -> int:
-    """Run a command; the exit status. Nothing is raised but with CORRAL_DEBUG=1."""
+    """Run a command; the exit status. With CORRAL_DEBUG=1 an error has its traceback on stderr."""
     asked = Asked()
     program = Program(serves=serves)
     try:
@@ -170,7 +171,7 @@ def run(name: str, arguments: Sequence[str], *, serves: bool) -> int:
     except Exception as error:
         _tell(asked, error, "--json" in arguments)
         if _is_debugging() and not isinstance(error, click.ClickException):
-            raise
+            traceback.print_exception(error)
         return exit_status(error)
 
 

@@ -94,6 +94,11 @@ def _require_sense(wanted: _Wanted, source: str) -> None:
         raise click.UsageError("-o: give a file; the answers are written as they come, and can be read meanwhile")
     if wanted.output.exists() and Path(source).exists() and wanted.output.samefile(source):
         raise click.UsageError("-o: is the input itself")
+    if wanted.failures is not None and wanted.failures.absolute() in (
+        wanted.output.absolute(),
+        Path(source).absolute(),
+    ):
+        raise click.UsageError("--failures: give a file of its own")
     if wanted.is_restarted and wanted.is_retry:
         raise click.UsageError("--restart begins anew, and --retry-failed keeps what is there: give one of them")
     if not wanted.output.absolute().parent.is_dir():
@@ -151,8 +156,9 @@ async def _run(asked: Asked, source: Input, checked: Checked, wanted: _Wanted, l
     plan = Plan(source, checked, wanted.output, failures, limits, wanted.priority, wanted.is_restarted, wanted.is_retry)
     async with asked.client(is_patient=True) as client:
         server = await _first_contact(asked, client, limits.max_wait_seconds)
-        if limits.is_detached and server == "ollama":
-            raise EndedError(Exit.FAILED, "--detach: a bare Ollama has no queue to leave jobs in", "not_supported")
+        if limits.is_detached and (server == "ollama" or checked.kind == "openai"):
+            what = "a bare Ollama has no queue" if server == "ollama" else "lines of OpenAI's format are no jobs"
+            raise EndedError(Exit.FAILED, f"--detach: {what} to leave and come back to", "not_supported")
         session = Session(plan, server)
         try:
             return await _asked_all(asked, session, client, wanted, prices)

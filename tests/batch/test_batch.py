@@ -52,8 +52,8 @@ async def test_a_batch_is_low_priority_unless_told_otherwise(
     await batch(source, url=service.url)
     await batch(source, "--priority", "normal", url=service.url, output="again.jsonl")
     jobs = (await ran("list", "--json", "--url", service.url)).objects
-    assert [(job["prompt"], job["priority"]) for job in jobs[::-1]] == [
-        ("a", "low"), ("b", "high"), ("a", "normal"), ("b", "high"),
+    assert sorted((job["prompt"], job["priority"]) for job in jobs) == [
+        ("a", "low"), ("a", "normal"), ("b", "high"), ("b", "high"),
     ]  # fmt: skip
 
 
@@ -301,7 +301,7 @@ async def test_a_job_that_somebody_cancels_or_purges_is_a_line_that_failed(
     stalled = service.stall()
     source = written(tmp_path / "in.jsonl", *prompts(3))
     assert (await batch(source, "--detach", url=service.url)).status == 0
-    jobs = (await ran("list", "--json", "--url", service.url)).objects[::-1]
+    jobs = sorted((await ran("list", "--json", "--url", service.url)).objects, key=lambda job: str(job["prompt"]))
     await service.call("DELETE", f"/api/v1/prompt/{jobs[0]['id']}")
     await service.call("DELETE", f"/api/v1/prompt/{jobs[1]['id']}?purge=true")
     stalled.remove()

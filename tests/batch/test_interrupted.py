@@ -126,7 +126,8 @@ async def test_ctrl_c_leaves_the_jobs_and_says_how_to_go_on(
     assert "Traceback" not in err
     if times == 1:
         assert err == "interrupted; the same command goes on\n"
-        assert len(objects(output)) == 3
+        # Whole lines, however many had been collected.
+        assert [one["index"] for one in objects(output)] == list(range(len(objects(output))))
     stalled.release()
     assert (await ran("batch", str(source), "-o", str(output), "--url", service.url)).status == 0
     await completed_once(service.url, 6)

@@ -11,7 +11,7 @@ import pytest
 from service.config import Config, duration_seconds, find_config_file, find_static_folder, load_config
 from service.config.reading import CLIENT_VARIABLES
 from service.errors import ConfigurationError
-from tests.support.command_line import ran
+from tests.support.processes import started
 
 
 @pytest.fixture
@@ -333,16 +333,17 @@ def test_a_configuration_cannot_be_changed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "given", "words"),
     [
-        (["keys", "list"], ["--config", "other.toml"], "other.toml"),
-        (["keys", "revoke", "x"], ["--config", "other.toml"], "other.toml"),
-        (["check"], ["--config", "other.toml"], "other.toml"),
         ([], ["--config", "other.toml"], "other.toml"),
-        (["check"], ["--port", "70000"], "server.port = 70000"),
-        (["serve"], ["--port", "70000"], "server.port = 70000"),
+        (["check"], ["--config", "other.toml"], "other.toml"),
+        (["keys", "list"], ["--config", "other.toml"], "other.toml"),
         ([], ["--port", "70000"], "server.port = 70000"),
+        (["serve"], ["--port", "70000"], "server.port = 70000"),
     ],
 )
-async def test_options_hold_wherever_they_stand(command: list[str], given: list[str], words: str) -> None:
+async def test_options_hold_before_a_command_and_behind_it(
+    command: list[str], given: list[str], words: str, folder: Path
+) -> None:
     for place in {0, len(command)}:
-        ended = await ran(*command[:place], *given, *command[place:], serves=True)
-        assert (ended.status, words in ended.err) == (1, True), ended
+        line = [*command[:place], *given, *command[place:]]
+        async with started("service", *line, folder=folder) as process:
+            assert (await process.ended(), words in process.said()) == (1, True), process.said()

@@ -18,6 +18,10 @@ from corral.errors import CorralError
 
 _KEPT_SECONDS = 1.0
 """So long at most nothing new is on the disk."""
+_SUBMITTERS = 4
+"""Lines on their way at a time. Jobs keep the order of their lines but for a few places, and no line waits for the
+commit of another.
+"""
 _COLLECTORS = 16
 """Jobs that are waited for at a time. They end in about their order, and each connection costs the others time."""
 _POLL_SECONDS = 20.0
@@ -79,7 +83,7 @@ class Run:
         self._pending: deque[tuple[int, str]] = deque(work.jobs)
         self._out = len(self._pending)
         """Jobs that were submitted and whose end is not known."""
-        self._all_submitted = False
+        self._submitting_now = 0
         self._changed = asyncio.Event()
         self._new_jobs: list[tuple[int, str]] = []
         self._new_outcomes: dict[int, Outcome] = {}
@@ -119,7 +123,8 @@ class Run:
     async def _ask_all(self) -> None:
         if isinstance(self._sender, Jobs):
             collectors = () if self._limits.is_detached else (self._collect(self._sender) for _ in range(_COLLECTORS))
-            await _together(self._submit(self._sender), *collectors)
+            lines = self._lines()
+            await _together(*(self._submit(self._sender, lines) for _ in range(_SUBMITTERS)), *collectors)
         else:
             lines = self._lines()
             await _together(*(self._call(self._sender, lines) for _ in range(self._limits.concurrency)))
@@ -127,9 +132,9 @@ class Run:
     def _lines(self) -> Iterator[Line]:
         return (line for line in self._work.lines() if line.index not in self._work.settled)
 
-    async def _submit(self, sender: Jobs) -> None:
-        """One after another, so that jobs keep the order of their lines."""
-        for line in self._lines():
+    async def _submit(self, sender: Jobs, lines: Iterator[Line]) -> None:
+        self._submitting_now += 1
+        for line in lines:
             while self._out >= self._limits.in_flight and not self._limits.is_detached:
                 await self._change()
 
@@ -147,13 +152,13 @@ class Run:
             self._pending.append((line.index, job_id))
             self._out += 1
             self._tell()
-        self._all_submitted = True
+        self._submitting_now -= 1
         self._tell()
 
     async def _collect(self, sender: Jobs) -> None:
         while True:
             if not self._pending:
-                if self._all_submitted and not self._out:
+                if not self._submitting_now and not self._out:
                     return
                 await self._change()
                 continue

@@ -27,12 +27,16 @@ async def test_a_service_that_takes_long_is_not_taken_for_one_that_does_not_run(
         await reader.read()
         writer.close()
         await writer.wait_closed()
+        ended.release()
 
+    ended = asyncio.Semaphore(0)
     async with await asyncio.start_unix_server(say_nothing, path):
         # Else the command would do it in the database itself, or say that another process holds that.
         assert await asyncio.to_thread(socket_in_use, config) == path
         environ = {"OLLAMA_PROXY_DB": str(tmp_path / "queue.db")}
         assert await asyncio.to_thread(running_socket, None, environ) == path
+        for _ in range(2):
+            await ended.acquire()
 
 
 async def test_what_a_killed_service_left_is_no_service(tmp_path: Path) -> None:

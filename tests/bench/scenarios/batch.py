@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +58,8 @@ async def measure(bench: Bench) -> list[Figure]:
             instant_backend(free) as port,
             running_service(free, OLLAMA_URL=f"http://127.0.0.1:{port}", **ROOMY) as service,
         ):
-            direct = in_thread(threads, f"http://127.0.0.1:{port}")
+            # That backend answers in streams alone.
+            direct = in_thread(partial(threads, is_streamed=True), f"http://127.0.0.1:{port}")
             rates, below = await by_turns([in_thread(batch, service.url), direct], rounds=ROUNDS)
         return [*figures, *_figures("a backend that costs nothing", rates, below, spent, wanted=False)]
 
@@ -93,7 +95,7 @@ def _batch(source: Path, spent: list[Spent], url: str) -> float:
     return PROMPTS / seconds
 
 
-def threads(url: str) -> float:
+def threads(url: str, *, is_streamed: bool = False) -> float:
     """The same by a loop over Ollama's own client, in five threads."""
     prompts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     for number in range(PROMPTS):
@@ -102,7 +104,11 @@ def threads(url: str) -> float:
     def work() -> None:
         with ollama.Client(url) as client:
             while (prompt := prompts.get()) is not None:
-                client.chat(MODEL, [{"role": "user", "content": prompt}])
+                messages = [{"role": "user", "content": prompt}]
+                if is_streamed:
+                    deque(client.chat(MODEL, messages, stream=True), maxlen=0)
+                else:
+                    client.chat(MODEL, messages)
 
     workers = [threading.Thread(target=work) for _ in range(SEATS)]
     for _ in workers:

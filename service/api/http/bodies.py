@@ -109,20 +109,18 @@ def _check_object(value: dict[str, Any], place: Place, level: int) -> None:
 
 def _check(value: Any, place: Place, level: int) -> None:
     kind = type(value)
-    if kind is Doubled:
-        kind = dict
     if kind is str:
         # Most of a large body is base64, for which isascii() is quick.
         if "\0" in value or not value.isascii():
             _check_text(value, place)
-    elif kind is dict or kind is list:
+    elif kind is dict or kind is list or kind is Doubled:
         if level >= MOST_LEVELS:
             raise _too_deep(_path(place))
-        if kind is dict:
-            _check_object(value, place, level + 1)
-        else:
+        if kind is list:
             for index, inner in enumerate(value):
                 _check(inner, (place, index), level + 1)
+        else:
+            _check_object(value, place, level + 1)
     elif kind is int:
         if not -_LARGEST_INTEGER <= value < _LARGEST_INTEGER:
             field = _path(place)

@@ -149,6 +149,18 @@ async def test_a_second_run_on_the_same_output_is_refused_and_harms_nothing(
     assert len(objects(output)) == 3
 
 
+async def test_an_output_that_is_removed_meanwhile_is_told_of(tmp_path: Path, service: RunningService) -> None:
+    stalled = service.stall(prompt="prompt 1")
+    source, output = written(tmp_path / "in.jsonl", *prompts(3)), tmp_path / "out.jsonl"
+    async with running_batch(source, output, url=service.url) as process:
+        await service.ollama.observations.until(lambda seen: seen.stalled == 1)
+        output.unlink()
+        stalled.release()
+        status, err = await ended(process)
+    assert (status, "was removed while the run wrote it" in err, "Traceback" in err) == (1, True, False)
+    assert (await ran("batch", str(source), "-o", str(output), "--url", service.url, "--restart")).status == 0
+
+
 async def test_a_disk_without_room_ends_a_run_in_words_and_the_run_goes_on_afterwards(
     tmp_path: Path, service: RunningService
 ) -> None:

@@ -148,6 +148,11 @@ def test_a_journal_knows_after_a_kill_what_was_noted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="choose another place for the output"):
+        Journal(tmp_path / "absent" / "j")
+
+
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "j").write_bytes(b"something else, of some length, which is no database" * 20)
     with pytest.raises(ConfigurationError, match="is no journal"):

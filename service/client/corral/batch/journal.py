@@ -52,8 +52,10 @@ class Journal:
         run has it, or where it is something else.
         """
         self.path = path
-        with _translated(path):
+        try:
             self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise _refusal(path, error) from error
         try:
             # The lock is held from the first statement to the end of the connection, and dies with the process.
             for statement in ("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"):
@@ -165,6 +167,8 @@ def _refusal(path: Path, error: sqlite3.Error) -> CorralError:
     code = getattr(error, "sqlite_errorcode", None)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return ConfigurationError(f"{path}: another run writes this output; wait for it, or choose another -o")
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return ConfigurationError(f"{path}: cannot be written; choose another place for the output ({error})")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return ConfigurationError(f"{path}: is no journal of a batch; remove it, or give --restart")
     return JournalError(f"{path}: {error}")

@@ -60,9 +60,14 @@ class GrowingFile:
         os.fsync(self._file.fileno())
 
     def mark(self) -> str:
-        """What the last bytes before the end are known by."""
+        """What the last bytes before the end are known by. Raises OutputError where the file is not there any more."""
         self.flush()
-        return mark_of(self.path, self.size)
+        try:
+            return mark_of(self.path, self.size)
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: was removed while the run wrote it ({error.strerror or error}); give --restart"
+            ) from error
 
     def close(self) -> None:
         self._file.close()

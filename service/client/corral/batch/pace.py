@@ -61,6 +61,7 @@ class Pace:
         failures = 0
         while True:
             await self._turn()
+            begun = asyncio.get_running_loop().time()
             try:
                 result = await attempt()
             except CorralError as error:
@@ -68,12 +69,12 @@ class Pace:
                 if words is None:
                     failures += 1
                     if not _is_worth_another_try(error) or failures == _MOST_TRIES:
-                        self._is_well()
+                        self._is_well(begun)
                         raise
                     words = f"the service failed: {error}"
                 self._hold(words, error.retry_after_seconds if isinstance(error, ResponseError) else None)
             else:
-                self._is_well()
+                self._is_well(begun)
                 return result
 
     async def _turn(self) -> None:
@@ -103,7 +104,10 @@ class Pace:
         self._held_at = loop.time()
         self.waits_for = words
 
-    def _is_well(self) -> None:
+    def _is_well(self, begun: float) -> None:
+        """A request that was begun at this moment went through. One from before the last trouble says nothing new."""
+        if begun < self._held_at:
+            return
         self._troubles = 0
         self.waits_for = None
 

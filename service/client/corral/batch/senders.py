@@ -8,7 +8,14 @@ from typing import Any
 from corral.batch.lines import Kind, Line, Outcome
 from corral.call import Call, new_call
 from corral.codes import code_of
-from corral.errors import AuthenticationError, ConnectionFailedError, CorralError, NotFoundError, ResponseError
+from corral.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    CorralError,
+    NotFoundError,
+    ResponseError,
+    ServerError,
+)
 from corral.prompts import Submission
 from corral.replies import native_usage
 from corral.requests import Request, chat_request, generate_request
@@ -18,6 +25,9 @@ from corral.wire import json_bytes
 
 _FINAL = ("completed", "failed", "cancelled")
 RESULT_GONE = "result_gone"
+_LONGEST_POLL_SECONDS = 30.0
+_SHORTEST_POLL_SECONDS = 0.5
+"""What is cut off sooner was no long poll."""
 
 
 def ends_run(error: CorralError) -> bool:
@@ -36,7 +46,9 @@ class Jobs:
 
     def __init__(self, parts: Parts, name: str) -> None:
         self._prompts = parts.prompts
+        self._clock = parts.time.clock
         self._name = name
+        self._longest_poll_seconds = _LONGEST_POLL_SECONDS
 
     async def submit(self, line: Line) -> str:
         """The job's id. The same line is the same job, however often it is submitted."""
@@ -45,11 +57,19 @@ class Jobs:
 
     async def collect(self, job_id: str, wait_seconds: float) -> Outcome | None:
         """What became of a job; None when it has not ended within this time."""
+        seconds, begun = min(wait_seconds, self._longest_poll_seconds), self._clock()
         try:
-            job = await self._prompts.poll(new_call(None), job_id, wait_seconds)
+            job = await self._prompts.poll(new_call(None), job_id, seconds)
         except NotFoundError as error:
             words = "the service no longer has what this job has brought"
             return Outcome("failed", code=RESULT_GONE, message=f"{words}: {error.message}", job_id=job_id)
+        except (ConnectionFailedError, ServerError):
+            waited = self._clock() - begun
+            if waited < _SHORTEST_POLL_SECONDS or seconds <= _SHORTEST_POLL_SECONDS:
+                raise
+            # A proxy that ends what is silent for so long; a service that is away says so at the next try.
+            self._longest_poll_seconds = max(_SHORTEST_POLL_SECONDS, waited / 2)
+            return None
         return _of_job(job) if job["status"] in _FINAL else None
 
 

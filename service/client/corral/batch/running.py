@@ -88,6 +88,7 @@ class Run:
         self._new_jobs: list[tuple[int, str]] = []
         self._new_outcomes: dict[int, Outcome] = {}
         self._counted_at = 0.0
+        self._failed = 0
 
     @property
     def waits_for(self) -> str | None:
@@ -200,9 +201,11 @@ class Run:
         # One job less is in the queue.
         self._submitting.wake()
         self._tell()
+        # Those of earlier parts of the run do not count: it could never go on.
+        self._failed += not outcome.is_good
         most = self._limits.max_failures
-        if most is not None and self.tally.failed >= most:
-            raise TooManyFailedError(f"--max-failures: {self.tally.failed} lines have failed")
+        if most is not None and self._failed >= most:
+            raise TooManyFailedError(f"--max-failures: {self._failed} lines have failed")
 
     def _tell(self) -> None:
         self._changed.set()

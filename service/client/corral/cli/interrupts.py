@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -28,6 +29,9 @@ async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
     def interrupt() -> None:
         nonlocal is_interrupted
         if is_interrupted:
+            if sys.stderr.isatty():
+                # The cursor and the colour as they should be.
+                os.write(sys.stderr.fileno(), b"\x1b[?25h\x1b[0m\n")
             os._exit(Exit.INTERRUPTED)
         is_interrupted = True
         task.cancel()

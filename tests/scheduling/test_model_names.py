@@ -90,7 +90,8 @@ async def test_while_no_backend_answers_any_model_is_accepted_and_held(alpha: Si
 
 
 async def test_a_model_that_vanished_fails_its_jobs_clearly(alpha: SimulatedServer) -> None:
-    async with service_in_process(backends(alpha)) as service:
+    # Whoever looks meanwhile would refuse the job at once.
+    async with service_in_process({**backends(alpha), "health.probe_interval_seconds": 3600}) as service:
         await service.finished(model="alpha")
         async with service.session.delete(f"{alpha.url}/api/delete", json={"model": "alpha"}):
             pass

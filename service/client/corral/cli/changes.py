@@ -54,6 +54,8 @@ class Changes:
             except NotFoundError:
                 # Purged, or pruned.
                 del self._watched[job_id]
+        # Those of one millisecond stay in their order.
+        listed.reverse()
         told = [job for job in sorted(listed, key=lambda one: one["created_at"]) if self._is_news(job)]
         self._forget()
         return told

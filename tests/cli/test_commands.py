@@ -312,6 +312,24 @@ async def test_without_an_address_the_service_that_runs_here_is_asked_through_it
             assert (done.status, str(socket) in done.out) == (0, True)
 
 
+async def test_a_configuration_of_something_else_in_this_folder_keeps_nobody_from_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text("[something]\nelse = 1\n")
+    monkeypatch.chdir(tmp_path)
+    done = await ran("models", environ={"OLLAMA_PROXY_DB": str(tmp_path / "queue.db")})
+    assert "config.toml: " in done.err
+    assert "http://localhost:8000 is asked" in done.err
+    named = await ran("models", "--config", "config.toml")
+    assert (named.status, "is asked" in named.err) == (1, False)
+
+
+async def test_ids_of_standard_input_may_be_anything(service: RunningService) -> None:
+    done = await ran("status", "-", "--url", service.url, stdin=b"\xff\xfe \x1b[2J\n")
+    assert (done.status, done.out) == (1, "")
+    assert "Error" not in done.err
+
+
 async def test_the_version_is_told() -> None:
     assert (await ran("version")).out.startswith("corral ")
     assert "version" in (await ran("version", "--json")).objects[0]

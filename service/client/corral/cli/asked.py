@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from corral.cli.console import Console
+from corral.cli.exits import is_expected
+from corral.settings import DEFAULT_URL
 
 if TYPE_CHECKING:
     from corral.async_client import AsyncClient
@@ -111,7 +113,14 @@ class Asked:
             if error.name is not None and error.name.partition(".")[0] == "service":
                 return None
             raise
-        found: Path | None = module.running_socket(self.config, os.environ)
+        try:
+            found: Path | None = module.running_socket(self.config, os.environ)
+        except Exception as error:
+            # A file of that name may belong to something else, where nobody has named one.
+            if self.config is not None or not is_expected(error):
+                raise
+            self.console.note(f"corral: {error}; {DEFAULT_URL} is asked")
+            return None
         return found
 
 

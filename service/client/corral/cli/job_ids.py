@@ -68,8 +68,8 @@ def given_ids(arguments: Sequence[str]) -> Iterator[str]:
         if argument != "-":
             yield argument
             continue
-        for line in sys.stdin:
-            yield from line.split()
+        for line in sys.stdin.buffer if sys.stdin is not None else ():
+            yield from line.decode("utf-8", "replace").split()
 
 
 async def for_each(

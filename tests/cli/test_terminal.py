@@ -92,6 +92,14 @@ async def test_tables_are_cut_to_the_terminal_and_whole_in_a_pipe(service: Runni
     assert "\x1b" not in out
 
 
+async def test_what_a_row_is_called_by_is_whole_however_narrow_the_terminal_is(tmp_path: Path) -> None:
+    here = {"OLLAMA_PROXY_DB": str(tmp_path / "queue.db")}
+    created = await ran("keys", "create", "--name", "a long name of somebody", "--json", environ=here)
+    async with at_terminal("keys", "list", columns=80, environ=here) as terminal:
+        assert await terminal.ended() == 0
+        assert created.objects[0]["id"] in terminal.shown
+
+
 @pytest.mark.parametrize(
     ("options", "environ", "is_colored"),
     [

@@ -81,12 +81,14 @@ async def test_prompts_and_errors_cannot_steer_the_terminal_either(service: Runn
 
 
 async def test_tables_are_cut_to_the_terminal_and_whole_in_a_pipe(service: RunningService) -> None:
-    await ran("submit", "word " * 40, "--url", service.url)
+    await ran("submit", "word " * 40, "--wait", "--url", service.url)
     async with at_terminal("list", "--url", service.url, columns=60) as terminal:
         assert await terminal.ended() == 0
         lines = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in terminal.shown.splitlines()]
         assert max(map(len, lines)) <= 60
         assert "…" in terminal.shown
+        [row] = [line.split() for line in lines if "word" in line]
+        assert row[1:3] in (["completed", "llama3.2"], ["processing", "llama3.2"])
     _, out, _ = await at_pipes("list", "--url", service.url, FORCE_COLOR="1")
     assert " ".join(["word"] * 40) in out
     assert "\x1b" not in out

@@ -11,6 +11,7 @@ import pytest
 from service.simulated import SimulatedServer
 from tests.support.access import ADMIN, made_key, service_with_keys
 from tests.support.command_line import NOBODY, Ran, ran
+from tests.support.raw_server import Exchange, raw_server, whole
 from tests.support.running import RunningService
 
 LATER = (datetime.now(UTC) + timedelta(days=20)).strftime("%Y-%m-%dT00:00:00Z")
@@ -288,6 +289,17 @@ async def test_with_nobody_there_each_command_ends_after_one_try(command: list[s
     assert "nobody answers" in done.err
     as_json = await ran("--json", "--url", NOBODY, *command)
     assert (as_json.status, as_json.error["code"]) == (3, "connection_failed")
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_proxy_whose_service_is_away_is_not_taken_for_an_ollama(status: int) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(whole(b"<html>Bad Gateway</html>", status=f"{status} Away", content_type="text/html"))
+
+    async with raw_server(answer) as proxy:
+        for command in (["list"], ["ask", "hello"], ["models"]):
+            done = await ran(*command, "--url", proxy.url)
+            assert (done.status, "its server is away" in done.err) == (3, True)
 
 
 async def test_without_an_address_the_service_that_runs_here_is_asked_through_its_socket(tmp_path: Path) -> None:

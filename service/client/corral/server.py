@@ -205,6 +205,9 @@ class Server:
                 self.kind = "corral"
             elif status in (401, 403):
                 raise self.wire.refusal(status, body)
+            elif status in _AWAY:
+                # Neither Corral nor Ollama answers so: a proxy does, whose server is away.
+                raise self.wire.away(status)
             else:
                 self.kind = "ollama"
         except CorralError as error:

@@ -171,6 +171,12 @@ class Wire:
         self._hide_key(error)
         return error
 
+    def away(self, status: int) -> ConnectionFailedError:
+        """The error for a proxy that answers in place of its server."""
+        return ConnectionFailedError(
+            f"a proxy answers at {self._address.url}, and its server is away (HTTP {status}): start the server"
+        )
+
     @asynccontextmanager
     async def events(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Event]]:
         """Server-sent events."""

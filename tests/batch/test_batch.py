@@ -284,6 +284,8 @@ async def test_a_key_that_is_known_to_nobody_ends_the_run_and_another_goes_on(tm
         source = written(tmp_path / "in.jsonl", *prompts(3))
         done = await batch(source, "--key", "wrong", url=service.url)
         assert (done.status, objects(tmp_path / "out.jsonl")) == (4, [])
+        # Nothing came of it, so that another input is no contradiction.
+        source = written(tmp_path / "in.jsonl", *prompts(4))
         assert (await batch(source, "--key", KEY, url=service.url)).status == 0
 
 

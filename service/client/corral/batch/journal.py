@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from corral.batch.lines import Outcome
 from corral.errors import ConfigurationError, CorralError
 
-_VERSION = 1
+VERSION = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lines (place INTEGER PRIMARY KEY, job TEXT, outcome TEXT);
@@ -70,9 +70,14 @@ class Journal:
         with _translated(self.path):
             return {name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM facts")}
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing came of the run: no job was accepted, and no line answered."""
+        return next(self.known(), None) is None and not {"tally", "place"} & self.facts().keys()
+
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Note with what the run is begun, and the name from which its idempotency keys are made."""
-        self._write_facts({"version": _VERSION, "run": uuid.uuid4().hex, **facts})
+        self._write_facts({"version": VERSION, "run": uuid.uuid4().hex, **facts})
 
     def place(self) -> Place:
         """How far the output has come."""

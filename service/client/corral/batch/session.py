@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corral.async_client import AsyncClient
 from corral.batch.inputs import Checked, Input, table_row
-from corral.batch.journal import Journal
+from corral.batch.journal import VERSION, Journal
 from corral.batch.lines import Kind, Line, Outcome
 from corral.batch.merging import failed_places, merge
 from corral.batch.outputs import Outputs
@@ -107,7 +107,7 @@ class Session:
     def _begin(self, server: Server) -> None:
         plan, facts = self._plan, self._journal.facts()
         asked = {"digest": plan.checked.digest, "server": server, "form": str(self._renderer.form)}
-        if facts and plan.is_restarted:
+        if facts and (plan.is_restarted or (_is_another(facts, asked) and self._journal.is_untouched)):
             self._journal.remove()
             self._journal, facts = Journal(plan.journal), {}
         if not facts:
@@ -228,8 +228,13 @@ def _require_free(plan: Plan) -> None:
         )
 
 
+def _is_another(facts: Mapping[str, object], asked: Mapping[str, object]) -> bool:
+    """Whether a run was begun with something else."""
+    return facts.get("version") != VERSION or any(facts.get(name) != value for name, value in asked.items())
+
+
 def _require_same(plan: Plan, facts: Mapping[str, object], asked: Mapping[str, object]) -> None:
-    if facts.get("version") != 1 or any(facts.get(name) != value for name, value in asked.items()):
+    if _is_another(facts, asked):
         names = {"digest": "input, model, template or other options", "server": "kind of server", "form": "output"}
         changed = next((names[name] for name, value in asked.items() if facts.get(name) != value), "version of Corral")
         raise ConfigurationError(

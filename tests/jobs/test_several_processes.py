@@ -205,6 +205,10 @@ async def test_after_an_outage_of_the_database_nobody_is_taken_for_dead(
                 await gateway.open()
                 while await operator.fetchval(silence.replace("min", "max")) > 0.5 * DEAD_AFTER_SECONDS:
                     await operator.execute("SELECT pg_sleep(0.05)")
+            # Its connections come back one by one: what cannot be stored meanwhile is done again.
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (await there.call("POST", "/api/v1/prompt", {"prompt": "x", "model": "llama3.2"}))[0] != 202:
+                    await operator.execute("SELECT pg_sleep(0.05)")
             stalled.release()
             # While its connections come back, it may still answer that it cannot look.
             ended = await there.look(job_id, lambda seen: seen["status"] == "completed")
